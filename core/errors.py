@@ -1,0 +1,42 @@
+"""The errors RapidDraw raises on purpose: one tree, so that a caller can catch them all.
+
+A message says what was given, what was expected and how to fix it. Anything else that escapes is a bug.
+"""
+
+from __future__ import annotations
+
+
+class RapidDrawError(Exception):
+    """Root of every error that RapidDraw raises on purpose."""
+
+
+class InputError(RapidDrawError, ValueError):
+    """A value given by the user is out of range, of the wrong kind, or does not fit another one."""
+
+
+class BundleError(RapidDrawError):
+    """A weight file is missing, damaged, unsafe, or not of the kind that was asked for."""
+
+
+class KnowledgeError(RapidDrawError):
+    """A knowledge-graph file is malformed, too large, or does not match its embeddings."""
+
+
+class GraphError(RapidDrawError):
+    """A graph file cannot be read as a ComfyUI graph (neither UI format, API format nor a PNG that carries one)."""
+
+
+class DataError(RapidDrawError):
+    """A dataset folder does not follow the documented layout."""
+
+
+class TrainingError(RapidDrawError):
+    """A training cannot start or resume, or its loss is no longer finite."""
+
+
+class MissingPackageError(RapidDrawError, ImportError):
+    """An optional package is needed for this and is not installed."""
+
+
+class Cancelled(RapidDrawError):
+    """The user asked to stop. Raised at the next step; no half-written file is left behind."""

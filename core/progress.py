@@ -1,0 +1,113 @@
+"""Progress and cancellation, as the library sees them.
+
+The library reports to a :class:`Progress` and never knows who draws it: a terminal bar by default (tqdm), ComfyUI's own bar when
+its host installs a reporter with :func:`set_reporter`. Every report is also the place where a request to stop is honoured, so
+a loop that reports its steps can be cancelled without further code.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from .errors import Cancelled
+
+T = TypeVar("T")
+_cancel = threading.Event()
+
+
+class Reporter(Protocol):
+    """What draws one bar. `advance` may raise to stop the work (ComfyUI's own interrupt does)."""
+
+    def advance(self, count: int, info: dict[str, Any], preview: Any = None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TerminalReporter:
+    """A tqdm bar on stderr with the rate in steps per second; silent where stderr is not a terminal."""
+
+    def __init__(self, total: int, label: str, unit: str) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=total,
+            desc=label,
+            unit=unit,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def advance(self, count: int, info: dict[str, Any], preview: Any = None) -> None:
+        if info:
+            self._bar.set_postfix(info, refresh=False)
+        self._bar.update(count)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+_make_reporter: Callable[[int, str, str], Reporter] = TerminalReporter
+
+
+def set_reporter(make: Callable[[int, str, str], Reporter] | None) -> None:
+    """Choose who draws: `make(total, label, unit) -> Reporter`. `None` restores the terminal bar."""
+    global _make_reporter
+    _make_reporter = make or TerminalReporter
+
+
+def request_cancel() -> None:
+    """Ask whatever runs to stop at its next step. Safe to call from a signal handler or another thread."""
+    _cancel.set()
+
+
+def clear_cancel() -> None:
+    """Forget an earlier request, before a new run."""
+    _cancel.clear()
+
+
+def raise_if_cancelled() -> None:
+    """Raise :class:`~.errors.Cancelled` where a stop was asked for."""
+    if _cancel.is_set():
+        raise Cancelled("stopped at the user's request")
+
+
+class Progress:
+    """One bar over `total` steps, used as a context manager.
+
+    >>> with Progress(20, "sampling") as bar:
+    ...     for _ in range(20):
+    ...         bar.update(loss=0.1)
+    """
+
+    def __init__(self, total: int, label: str = "", unit: str = "step") -> None:
+        self.total, self.done = total, 0
+        raise_if_cancelled()
+        self._reporter = _make_reporter(total, label, unit)
+
+    def update(self, count: int = 1, preview: Any = None, **info: Any) -> None:
+        """Report `count` finished steps. Raises :class:`Cancelled` when a stop was asked for."""
+        self.done += count
+        self._reporter.advance(count, info, preview)
+        raise_if_cancelled()
+
+    def close(self) -> None:
+        self._reporter.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def track(items: Iterable[T], total: int, label: str = "", unit: str = "step") -> Iterator[T]:
+    """Yield `items` under one bar, a step each."""
+    with Progress(total, label, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()
