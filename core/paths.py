@@ -1,0 +1,158 @@
+"""Where files live, and the one way to get from a user's string to a path.
+
+Every name that reaches this module may come from a widget or the API and is treated as hostile: it is joined by
+:func:`safe_join`, which checks the *final resolved* path, symlinks included, against the folder it must stay in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from .bundle import read_info
+from .errors import BundleError, InputError
+
+_extra_weights: list[Path] = []
+_dirs: dict[str, Path] = {}
+
+
+def pack_root() -> Path:
+    """The folder this pack lives in (the repository's root), whatever its name."""
+    return Path(__file__).resolve().parent.parent
+
+
+def weights_dirs() -> list[Path]:
+    """Folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, then added ones.
+
+    `$RAPIDDRAW_WEIGHTS` may hold several folders, separated like `$PATH`. Folders that do not exist are left out.
+    """
+    given = [Path(part).expanduser() for part in os.environ.get("RAPIDDRAW_WEIGHTS", "").split(os.pathsep) if part.strip()]
+    folders: list[Path] = []
+    for folder in [pack_root() / "weights", *given, *_extra_weights]:
+        if folder.is_dir() and folder not in folders:
+            folders.append(folder)
+    return folders
+
+
+def add_weights_dir(path: str | os.PathLike[str]) -> None:
+    """Search `path` for bundles too (a host adds its own models folder). Adding a folder twice changes nothing."""
+    folder = Path(path)
+    if folder not in _extra_weights:
+        _extra_weights.append(folder)
+
+
+def list_bundles(kind: str | None = None) -> list[str]:
+    """Sorted names of the bundles of `kind` (any kind for `None`), relative to their weights folder, with `/` between parts.
+
+    Selected by what each file's header says, never by its name; a file that is no readable bundle is left out.
+    """
+    names = set()
+    for folder in weights_dirs():
+        for path in folder.rglob("*.safetensors"):
+            found = _kind_of(path)
+            if found is not None and (kind is None or found == kind):
+                names.add(path.relative_to(folder).as_posix())
+    return sorted(names)
+
+
+def resolve_bundle(name: str, kind: str | None = None) -> Path:
+    """The file of the bundle `name` (as :func:`list_bundles` gives it), its header checked to be of `kind`.
+
+    Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` for an unknown name (listing the nearest
+    known ones) or a damaged file or one of another kind.
+    """
+    folders = weights_dirs()
+    for folder in folders:
+        path = safe_join(folder, name)
+        if path.is_file():
+            read_info(path, kind)
+            return path
+    known = list_bundles(kind)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
+    hint = f"near it there is {', '.join(near)}" if near else f"there are none in {', '.join(map(str, folders)) or 'no weights folder'}"
+    raise BundleError(f"no {kind or 'RapidDraw'} bundle named {name!r}: {hint}. Set RAPIDDRAW_WEIGHTS to search another folder")
+
+
+def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """`base / name`, resolved, guaranteed to lie inside `base` after every symlink is followed. The file need not exist.
+
+    Raises :class:`InputError` for an absolute name, one with a drive or a NUL, an empty one, or one that ends up outside.
+    """
+    text = os.fspath(name)
+    root = Path(base).resolve()
+    if not text.strip() or "\0" in text or len(text) > 1000 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
+        raise InputError(f"{text[:100]!r} is not a usable file name (empty, too long, or with a NUL in it)")
+    # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.
+    if Path(text).is_absolute() or text.startswith(("/", "\\", "~")) or text[1:2] == ":" or ".." in text.replace("\\", "/").split("/"):
+        raise InputError(f"{text!r} must be a plain relative name inside {root.name}/ (no '..', no drive, no leading slash)")
+    try:
+        path = (root / text).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a name too long
+        raise InputError(f"{text!r} cannot be resolved inside {root.name}/ ({error})") from error
+    if path == root or not path.is_relative_to(root):
+        raise InputError(f"{text!r} leads outside {root.name}/, where it must stay (is it a symlink?)")
+    return path
+
+
+def set_dirs(
+    input: str | os.PathLike[str] | None = None,  # the three names users know
+    output: str | os.PathLike[str] | None = None,
+    temp: str | os.PathLike[str] | None = None,
+) -> None:
+    """Choose where images are read from, written to, and previewed; what is left `None` stays as it was."""
+    for key, value in (("input", input), ("output", output), ("temp", temp)):
+        if value is not None:
+            _dirs[key] = Path(value)
+
+
+def input_dir() -> Path:
+    """Where LoadImage looks: `./input` unless set. Not created here."""
+    return _dirs.get("input", Path("input"))
+
+
+def output_dir() -> Path:
+    """Where SaveImage writes: `./out` unless set. Not created here."""
+    return _dirs.get("output", Path("out"))
+
+
+def temp_dir() -> Path:
+    """Where PreviewImage writes: `./temp` unless set. Not created here."""
+    return _dirs.get("temp", Path("temp"))
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of a file's content. Remembered until its size or modification time changes, so it is cheap in IS_CHANGED."""
+    path = Path(path)
+    try:
+        stat = path.stat()
+        return _sha256(path, stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, mtime_ns: int, size: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _kind_of(path: Path) -> str | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _header_kind(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1024)
+def _header_kind(path: Path, mtime_ns: int, size: int) -> str | None:
+    try:
+        return read_info(path).kind
+    except (BundleError, OSError):
+        return None
