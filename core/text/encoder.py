@@ -1,0 +1,179 @@
+"""The text encoder: transformers' CLIP text model, with a place where knowledge enters (Rapid Diffusion, section 3).
+
+`e = e_txt + kg_scale * W e_kg` is added to token embeddings *before* position embeddings and the transformer. Everything else is
+CLIP as Stable Diffusion calls it: causal mask, no padding mask, final layer norm, pooled at the first end token. ComfyUI's
+own CLIP classes load the same tensors.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..bundle import Bundle, BundleInfo
+from ..errors import BundleError, InputError
+from .tokenizer import CONTEXT_LENGTH, END, PAD, SPECIALS, START, check_vocabulary, make_tokenizer
+
+MAX_LOGIT_SCALE = 100.0
+_LIMITS = {"hidden_size": 4096, "num_hidden_layers": 64, "num_attention_heads": 64, "intermediate_size": 16384,
+           "max_position_embeddings": 1024, "kg_dim": 4096, "projection_dim": 4096}  # fmt: skip
+
+
+def default_config(vocab_size: int, **changes: Any) -> dict[str, Any]:
+    """The fields of a CLIPTextConfig, plus `kg_dim` and `projection_dim`: width 192, 4 layers, 4 heads, 32 tokens."""
+    config: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": 192,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "max_position_embeddings": CONTEXT_LENGTH,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "pad_token_id": SPECIALS.index(PAD),
+        "bos_token_id": SPECIALS.index(START),
+        "eos_token_id": SPECIALS.index(END),
+        "kg_dim": 64,
+        "projection_dim": 128,
+    }
+    return config | changes
+
+
+class TextEncoder(nn.Module):
+    """Token ids to hidden states, a pooled state, and an embedding shared with images.
+
+    Attributes: `config` (see :func:`default_config`), `vocabulary` (tokens in id order), `tokenizer` (BertTokenizer), `text_model`
+    (transformers' CLIP text transformer), `text_projection` (width -> projection_dim), `kg_projection` (the W of the equation: kg_dim -> width,
+    no bias, so that a zero vector changes nothing), `logit_scale` (log of the inverse temperature).
+    """
+
+    def __init__(self, config: dict[str, Any], vocabulary: Sequence[str]) -> None:
+        super().__init__()
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        check_vocabulary(vocabulary)
+        _check_config(config, len(vocabulary))
+        self.config, self.vocabulary = dict(config), list(vocabulary)
+        self.tokenizer = make_tokenizer(self.vocabulary)
+        fields = {k: v for k, v in config.items() if k != "kg_dim"}
+        model = CLIPTextModel(CLIPTextConfig(**fields))
+        self.text_model = getattr(model, "text_model", model)  # transformers 4 nests the transformer one level deeper
+        # transformers 4 asks each layer for a second mask; 5 does not know it
+        old = "causal_attention_mask" in inspect.signature(self.text_model.encoder.layers[0].forward).parameters
+        self._block_arguments: dict[str, Any] = {"causal_attention_mask": None, "output_attentions": False} if old else {}
+        width = self.width
+        self.text_projection = nn.Linear(width, config["projection_dim"], bias=False)
+        self.kg_projection = nn.Linear(config["kg_dim"], width, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        nn.init.normal_(self.text_projection.weight, std=width**-0.5)
+        nn.init.normal_(self.kg_projection.weight, std=0.02)
+        causal = torch.full((self.length, self.length), float("-inf")).triu(1)
+        self.register_buffer("causal_mask", causal, persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Features of a hidden state."""
+        return int(self.config["hidden_size"])
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row, start and end included."""
+        return int(self.config["max_position_embeddings"])
+
+    @property
+    def end_id(self) -> int:
+        """The id of the token at which a text is pooled."""
+        return int(self.config["eos_token_id"])
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """`e_txt`: token embeddings (B, length, width) without positions."""
+        return self.text_model.embeddings.token_embedding(ids)
+
+    def encode_embeddings(self, embeddings: Tensor, end: Tensor, layer: int = -1) -> tuple[Tensor, Tensor]:
+        """Encode token embeddings (B, length, width) that may already hold knowledge.
+
+        `end` (B,) is where each text is pooled. `layer` counts from the last (-1; -2 skips one, "clip skip"). Returns the hidden
+        states (B, length, width) and the pooled state of the last layer (B, width), both after the final layer norm.
+        """
+        layers = self.text_model.encoder.layers
+        if not -len(layers) <= layer <= -1:
+            raise InputError(f"layer={layer}: this text encoder has {len(layers)} layers, give -1 (the last) to {-len(layers)}")
+        hidden = self.text_model.embeddings(inputs_embeds=embeddings)
+        mask = self.causal_mask[: hidden.shape[1], : hidden.shape[1]].to(hidden.dtype)
+        states = []
+        for block in layers:
+            out = block(hidden, attention_mask=mask[None, None], **self._block_arguments)
+            hidden = out[0] if isinstance(out, tuple) else out
+            states.append(hidden)
+        last = self.text_model.final_layer_norm(states[-1])
+        chosen = last if layer == -1 else self.text_model.final_layer_norm(states[layer])
+        return chosen, last[torch.arange(len(last), device=last.device), end]
+
+    def encode_ids(self, ids: Tensor, extra_embeddings: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Encode token ids (B, length) long. `extra_embeddings` (B, length, width), where given, is added to the token embeddings.
+
+        Returns hidden states (B, length, width) and the pooled state (B, width) at the first end token (position 0 where there is none).
+        """
+        embeddings = self.embed(ids)
+        if extra_embeddings is not None:
+            embeddings = embeddings + extra_embeddings
+        return self.encode_embeddings(embeddings, (ids == self.end_id).int().argmax(dim=1))
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """Pooled states (B, width) to unit vectors (B, projection_dim) in the space shared with images."""
+        return functional.normalize(self.text_projection(pooled), dim=-1)
+
+    def knowledge(self, vectors: Tensor) -> Tensor:
+        """`W e_kg`: entity vectors (..., kg_dim) to token-embedding space (..., width). Zero stays zero."""
+        return self.kg_projection(vectors)
+
+
+def _check_config(config: dict[str, Any], vocab_size: int) -> None:
+    for name, most in _LIMITS.items():
+        value = config.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise InputError(f"text encoder: {name}={value!r}, expected an integer from 1 to {most}")
+    if config.get("vocab_size") != vocab_size:
+        raise InputError(f"text encoder: vocab_size={config.get('vocab_size')!r} but the vocabulary has {vocab_size} tokens")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise InputError(f"text encoder: hidden_size={config['hidden_size']} is not a multiple of {config['num_attention_heads']} heads")
+
+
+def to_bundle(encoder: TextEncoder, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
+    """What :func:`~rapiddraw.core.bundle.save_bundle` writes for this encoder (kind `text`)."""
+    info = BundleInfo("text", config=dict(encoder.config), provenance=provenance or {}, extra={"vocabulary": list(encoder.vocabulary)})
+    return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}, info
+
+
+def load_text_encoder(bundle: Bundle) -> TextEncoder:
+    """The encoder a bundle of kind `text` holds, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit.
+
+    Sizes in the config are compared with the tensors before anything is allocated, so a lying header costs nothing.
+    """
+    name = bundle.info.path.name if bundle.info.path else "text bundle"
+    config, vocabulary = dict(bundle.info.config), bundle.info.extra.get("vocabulary", [])
+    shapes = {key: tuple(tensor.shape) for key, tensor in bundle.tensors.items()}
+    try:
+        check_vocabulary(vocabulary)
+        _check_config(config, len(vocabulary))
+        width, layers = config["hidden_size"], config["num_hidden_layers"]
+        expected = {
+            "text_model.embeddings.token_embedding.weight": (len(vocabulary), width),
+            "text_model.embeddings.position_embedding.weight": (config["max_position_embeddings"], width),
+            f"text_model.encoder.layers.{layers - 1}.mlp.fc1.weight": (config["intermediate_size"], width),
+            "text_projection.weight": (config["projection_dim"], width),
+            "kg_projection.weight": (width, config["kg_dim"]),
+        }
+        for key, shape in expected.items():
+            if shapes.get(key) != shape:
+                raise InputError(f"tensor {key!r} should have shape {shape}, found {shapes.get(key, 'none')}")
+        encoder = TextEncoder(config, vocabulary)
+        encoder.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()})
+    except (InputError, TypeError, RuntimeError) as error:
+        raise BundleError(f"{name}: its config and its tensors do not make a text encoder ({error})") from error
+    return encoder.eval()

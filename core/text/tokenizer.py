@@ -1,0 +1,120 @@
+"""A small bilingual WordPiece vocabulary of the project's own, read by transformers' BertTokenizer.
+
+English words that captions use are whole tokens; invented names fall apart into syllables (`mirado` -> `mi ##ra ##do`), so that a
+name no caption ever held is still spelled with known pieces; Chinese is one token a character. Every Latin letter and digit is a token, at
+the start of a word and inside it, so no English text is ever unknown.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import BertTokenizer
+
+PAD, UNK, START, END, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTEXT_LENGTH = 32
+MAX_VOCABULARY = 65536
+_WORD = re.compile(r"[a-z0-9]+")
+_SYLLABLE = re.compile(r"[^aeiou]*[aeiou]+(?:[^aeiou]+$)?|[^aeiou]+")
+
+
+def is_cjk(character: str) -> bool:
+    """Whether BertTokenizer gives this character a token of its own as a Chinese character."""
+    point = ord(character)
+    return 0x4E00 <= point <= 0x9FFF or 0x3400 <= point <= 0x4DBF or 0xF900 <= point <= 0xFAFF or 0x20000 <= point <= 0x2CEAF
+
+
+def normalise(text: str) -> str:
+    """Lower case, NFC, accents stripped: what BertTokenizer's own normaliser does to a prompt."""
+    plain = (c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
+    return unicodedata.normalize("NFC", "".join(plain))
+
+
+def syllables(name: str) -> list[str]:
+    """Cut a Latin name after each vowel group: `quelba` -> `que`, `lba`. The pieces join back to the name."""
+    return _SYLLABLE.findall(name)
+
+
+def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int = 800) -> list[str]:
+    """The tokens, in id order, for captions `texts` in which `names` must be spelled rather than memorised.
+
+    Special tokens come first (`[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4), then letters and digits, punctuation, Chinese
+    characters, syllables of the names, and the most frequent words while there is room. Raises :class:`InputError` where what cannot be
+    left out alone exceeds `limit`.
+    """
+    if not 128 <= limit <= MAX_VOCABULARY:
+        raise InputError(f"limit={limit}: a vocabulary has between 128 and {MAX_VOCABULARY} tokens")
+    words: Counter[str] = Counter()
+    singles: set[str] = set()
+    name_words = {word for name in names for word in _words_and_singles(name, singles)}
+    for text in texts:
+        words.update(_words_and_singles(text, singles))
+    pieces = {piece for word in name_words for piece in syllables(word)}
+    tokens: dict[str, None] = dict.fromkeys(SPECIALS)
+    for group in (
+        (c for c in string.ascii_lowercase + string.digits),
+        ("##" + c for c in string.ascii_lowercase + string.digits),
+        sorted(c for c in string.punctuation),
+        sorted(singles),
+        sorted(pieces),
+        ("##" + piece for piece in sorted(pieces)),
+    ):
+        tokens.update(dict.fromkeys(group))
+    if len(tokens) > limit:
+        raise InputError(f"{len(tokens)} characters and name pieces do not fit a vocabulary of {limit}: raise the limit")
+    for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])):
+        if len(tokens) >= limit:
+            break
+        if word not in name_words:
+            tokens[word] = None
+    return list(tokens)
+
+
+def _words_and_singles(text: str, singles: set[str]) -> list[str]:
+    text = normalise(text)
+    singles.update(c for c in text if is_cjk(c) or (ord(c) > 127 and unicodedata.category(c).startswith("P")))
+    return _WORD.findall(text)
+
+
+def check_vocabulary(vocabulary: Sequence[str]) -> None:
+    """Raise :class:`InputError` unless `vocabulary` is a list of distinct tokens that begins with :data:`SPECIALS`."""
+    if not isinstance(vocabulary, list | tuple) or not all(isinstance(t, str) and 0 < len(t) <= 64 for t in vocabulary):
+        raise InputError("a vocabulary is a list of strings of 1 to 64 characters, in id order")
+    if len(vocabulary) > MAX_VOCABULARY or tuple(vocabulary[: len(SPECIALS)]) != SPECIALS:
+        raise InputError(f"a vocabulary begins with {' '.join(SPECIALS)} and has at most {MAX_VOCABULARY} tokens")
+    if len(set(vocabulary)) != len(vocabulary):
+        raise InputError("the vocabulary holds a token twice; ids would be ambiguous")
+
+
+def make_tokenizer(vocabulary: Sequence[str]) -> BertTokenizer:
+    """transformers' BertTokenizer over `vocabulary`: lower-casing, Chinese characters split, `[CLS] ... [SEP]` around a text."""
+    from transformers import BertTokenizer
+
+    check_vocabulary(vocabulary)
+    ids: Any = {token: index for index, token in enumerate(vocabulary)}
+    return BertTokenizer(vocab=ids, model_max_length=CONTEXT_LENGTH)
+
+
+def save_tokenizer(vocabulary: Sequence[str], folder: str | Path) -> Path:
+    """Write a folder that `BertTokenizer.from_pretrained(folder)` reads, which is how ComfyUI makes its tokenizers."""
+    make_tokenizer(vocabulary).save_pretrained(str(folder))
+    Path(folder, "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    return Path(folder)
+
+
+def encode_texts(tokenizer: BertTokenizer, texts: Sequence[str], length: int = CONTEXT_LENGTH) -> torch.Tensor:
+    """Token ids (len(texts), length) long: start, text, end, then padding; a longer text is cut before its end token."""
+    import torch
+
+    rows = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)["input_ids"]
+    return torch.tensor(rows, dtype=torch.long).reshape(len(texts), length)
