@@ -1,0 +1,66 @@
+"""Training: one loop (`loop.py`) and one recipe a file. Recipes are found by name and imported only when they are used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+RECIPES = {
+    "judge": ".judge:JudgeRecipe",
+    "vae": ".vae:VaeRecipe",
+    "kg": ".kg:KgRecipe",
+    "text": ".text:TextRecipe",
+    "unet": ".unet:UnetRecipe",
+    "esrgan": ".esrgan:EsrganRecipe",
+}
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The recipe registered as `name`. Raises :class:`InputError` for an unknown name, listing the known ones."""
+    if name not in RECIPES:
+        raise InputError(f"no recipe named {name!r}; the recipes are {', '.join(sorted(RECIPES))}")
+    module, attribute = RECIPES[name].split(":")
+    return getattr(importlib.import_module(module, __package__), attribute)
+
+
+def make_recipe(name: str, settings: dict[str, Any] | None = None) -> Recipe:
+    """A recipe with its defaults, changed by `settings`; values given as text are read as the type of the default.
+
+    Raises :class:`InputError` for an unknown setting (naming the nearest) or a value of the wrong type.
+    """
+    cls = recipe_class(name)
+    known = {f.name: f for f in fields(cls) if f.init}
+    default = cls()
+    values = {}
+    for key, value in (settings or {}).items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+            raise InputError(f"recipe {name!r} has no setting {key!r}; {'did you mean ' + ', '.join(near) if near else 'see --help'}")
+        values[key] = _read(key, value, getattr(default, key)) if isinstance(value, str) else value
+    return cls(**values)
+
+
+def _read(key: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, str):
+            return text
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.strip().lower()]
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+        if isinstance(default, tuple | list):
+            element = default[0] if default else ""
+            return type(default)(_read(key, part.strip(), element) for part in text.strip("()[] ").split(",") if part.strip())
+        return json.loads(text)
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{key}={text!r}: a {type(default).__name__} is expected, such as {default!r}") from error

@@ -1,0 +1,82 @@
+"""Checkpoints: one `.safetensors` file a moment of a run, holding any nesting of dicts, lists, numbers, text and tensors.
+
+torch's own `state_dict` of a module or an optimizer is such a nesting. Tensors become safetensors entries; the rest is JSON in
+the metadata, with a reference where a tensor was. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import TrainingError
+from ..files import replacing
+
+_KEY = "rapiddraw_checkpoint"
+_VERSION = 1
+
+
+def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
+    """Write `state` after `step` finished steps, whole or not at all, and remove all but the newest `keep` checkpoints."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, torch.Tensor] = {}
+    meta = json.dumps({"version": _VERSION, "step": step, "state": _flatten(state, tensors)})
+    path = run_dir / f"checkpoint-{step:08d}.safetensors"
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={_KEY: meta})
+    for old in checkpoints(run_dir)[: -max(1, keep)]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
+    """The (finished steps, state) of a checkpoint, tensors on the CPU. Raises :class:`TrainingError` naming a damaged file."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {})[_KEY])
+        if meta["version"] != _VERSION:
+            raise TrainingError(f"{path} was written by another version of RapidDraw; start a new run with resume off")
+        return int(meta["step"]), _unflatten(meta["state"], load_file(path))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} is not a usable checkpoint ({error}); delete it to resume from the one before") from error
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints in `run_dir`, oldest first."""
+    return sorted(run_dir.glob("checkpoint-*.safetensors"))
+
+
+def _flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        name = f"t{len(tensors):06d}"
+        # A clone: safetensors refuses tensors that share memory, as tied weights do.
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _flatten(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_flatten(item, tensors) for item in value]}
+    if isinstance(value, list):
+        return [_flatten(item, tensors) for item in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TrainingError(f"a checkpoint cannot hold a {type(value).__name__}: only tensors, numbers, text, and dicts and lists of them")
+
+
+def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unflatten(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    if "tuple" in value:
+        return tuple(_unflatten(item, tensors) for item in value["tuple"])
+    return {key: _unflatten(item, tensors) for key, item in value["items"]}

@@ -1,0 +1,186 @@
+"""What a recipe is: a dataclass of hyper-parameters that knows its networks, its batches and its loss.
+
+A recipe says *what* is trained; `loop.py` says *how* a run goes. The smallest one:
+
+>>> @dataclass
+... class Line(Recipe):
+...     name: ClassVar[str] = "line"
+...     def setup(self, device):
+...         self.net = torch.nn.Linear(1, 1).to(device)
+...     def modules(self):
+...         return {"net": self.net}
+...     def batch(self, index, generator):
+...         x = torch.rand(self.batch_size, 1, generator=generator)
+...         return {"x": x, "y": 3 * x + 1}
+...     def loss(self, batch):
+...         return {"loss": F.mse_loss(self.net(batch["x"]), batch["y"])}
+
+Two rules make a resumed run equal an uninterrupted one, bit for bit, with no random state to store:
+
+* `batch(index, generator)` depends on nothing but its arguments: which images, which crops, which captions, which noise all
+  come from `index` and `generator`. :class:`EpochOrder` gives shuffled epochs under this rule.
+* Whatever `loss` draws (noise, timesteps, dropout) comes from torch's default generator, which the loop seeds anew at every
+  step from (seed, step), inside a fork, so that the caller's random state is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+Losses = dict[str, torch.Tensor]
+
+
+@dataclass
+class Recipe:
+    """Base of every recipe. Fields are hyper-parameters: `--set key=value` sets them and the bundle's provenance records them.
+
+    A subclass must define :meth:`setup`, :meth:`modules`, :meth:`batch`, :meth:`loss` and :meth:`finish`; the rest has defaults.
+    """
+
+    name: ClassVar[str] = "recipe"
+    # Settings that may differ when a run is resumed: they do not change what is computed.
+    volatile: ClassVar[frozenset[str]] = frozenset({"data", "prefetch"})
+
+    data: str = ""  # a dataset folder; what it must hold is the recipe's to say
+    seed: int = 0
+    batch_size: int = 16
+    lr: float = 1e-3  # peak learning rate
+    weight_decay: float = 0.0
+    schedule: str = "cosine"  # "cosine" falls to lr * lr_final, "constant" stays
+    warmup: int = 100  # steps of linear rise
+    lr_final: float = 0.0  # fraction of lr at the last step of a cosine
+    clip: float = 1.0  # largest gradient norm; 0 switches clipping off
+    ema: float = 0.0  # decay of the averaged weights, 0 for none
+    precision: str = "no"  # "no" (float32) or "bf16" (autocast)
+    accumulate: int = 1  # batches a step and process
+    prefetch: int = 0  # threads that prepare coming batches
+
+    def setup(self, device: torch.device) -> None:
+        """Build the networks on `device` and open the data. Called once; the default generator is seeded with `seed`."""
+        raise NotImplementedError
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks that are trained and checkpointed, by name."""
+        raise NotImplementedError
+
+    def batch(self, index: int, generator: torch.Generator) -> Any:
+        """Batch number `index` of the endless stream, on the CPU: tensors in any nesting of dicts, lists and tuples.
+
+        Must depend on its arguments alone (see the module's docstring). The loop moves it to the device.
+        """
+        raise NotImplementedError
+
+    def loss(self, batch: Any) -> Losses:
+        """The scalar to descend under "loss"; further scalars are logged."""
+        raise NotImplementedError
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        """Write the bundle(s), `out` first, with `provenance` in their metadata; return what was written.
+
+        The modules hold their averaged weights (where `ema` is set) and are in eval mode. May add to `provenance["metrics"]`.
+        """
+        raise NotImplementedError
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """One optimizer a name; one AdamW over every trained parameter by default."""
+        parameters = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
+        return {"main": self.adamw(parameters)}
+
+    def phases(self) -> list[tuple[list[str], Callable[[Any], Losses]]]:
+        """What one step does, in order: (names of the optimizers that step, the loss they descend).
+
+        A GAN returns `[(["generator"], self.generator_loss), (["discriminator"], self.discriminator_loss)]`. Parameters of the
+        other phases' optimizers take no gradient meanwhile. Every phase of a step is given the same batch object, so that what
+        one phase made (a dict's new entry) can be used by the next.
+        """
+        return [(list(self.optimizers_by_name), self.loss)]
+
+    def ema_names(self) -> list[str]:
+        """Which of :meth:`modules` are averaged; all by default."""
+        return list(self.modules())
+
+    def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
+        """Numbers for the log every `eval_every` steps, with averaged weights, in eval mode, without gradients.
+
+        May write samples into `run_dir`. Nothing by default.
+        """
+        return {}
+
+    # Filled by the loop once `optimizers` ran, for `phases`.
+    @property
+    def optimizers_by_name(self) -> dict[str, Optimizer]:
+        return self.__dict__.get("_optimizers", {})
+
+    def adamw(self, parameters: Any, lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
+        """AdamW with this recipe's settings, fused (one kernel for all parameters, on the CPU too)."""
+        return torch.optim.AdamW(parameters, lr=self.lr if lr is None else lr, betas=betas, weight_decay=self.weight_decay, fused=True)
+
+    def lr_factor(self, step: int, steps: int) -> float:
+        """The learning rate's factor at `step` of `steps`: linear warm-up, then constant or a half cosine."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup > 0 else 1.0
+        if self.schedule == "constant":
+            return rise
+        progress = max(0, step - self.warmup) / max(1, steps - self.warmup)
+        return rise * (self.lr_final + (1 - self.lr_final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for a hyper-parameter out of range. A subclass extends it."""
+        if self.schedule not in ("cosine", "constant"):
+            raise InputError(f"schedule={self.schedule!r}: expected 'cosine' or 'constant'")
+        if self.precision not in ("no", "bf16"):
+            raise InputError(f"precision={self.precision!r}: expected 'no' (float32) or 'bf16'")
+        for key, low in (("batch_size", 1), ("accumulate", 1), ("warmup", 0), ("prefetch", 0), ("lr", 0), ("clip", 0), ("lr_final", 0)):
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= low):
+                raise InputError(f"{key}={value!r}: expected a number of at least {low}")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema={self.ema!r}: expected 0 (none) or a decay below 1, such as 0.999")
+
+    def settings(self) -> dict[str, Any]:
+        """The hyper-parameters as JSON values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed that depends on every part: the same on every machine, unrelated for neighbouring parts."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little") >> 1
+
+
+class EpochOrder:
+    """Shuffled epochs as a pure function: which of `count` items are in batch `index`.
+
+    Each epoch is a permutation drawn from (seed, epoch); batches run across the boundary, so every item is seen equally often.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        if count < 1:
+            raise InputError(f"there must be at least one item to train on, not {count}")
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epochs: dict[int, Sequence[int]] = {}
+
+    def indices(self, index: int) -> list[int]:
+        """The `batch_size` items of batch `index`."""
+        first = index * self.batch_size
+        return [self._epoch(i // self.count)[i % self.count] for i in range(first, first + self.batch_size)]
+
+    def _epoch(self, epoch: int) -> Sequence[int]:
+        order = self._epochs.get(epoch)
+        if order is None:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, "epoch", epoch))
+            order = torch.randperm(self.count, generator=generator).tolist()
+            # A batch may straddle two epochs and prefetching looks ahead; older ones are not needed again.
+            self._epochs = {e: o for e, o in self._epochs.items() if e >= epoch - 1} | {epoch: order}
+        return order
