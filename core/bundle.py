@@ -143,6 +143,16 @@ def load_bundle(path: str | os.PathLike[str], kind: str | None = None) -> Bundle
     return Bundle(info, tensors)
 
 
+def load_foreign(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a `.safetensors` file that is not a bundle of ours, with the same checks of its header and values."""
+    from safetensors.torch import load_file
+
+    _read_header(Path(path))
+    tensors = load_file(str(path))
+    _check_finite(Path(path), tensors)
+    return tensors
+
+
 def _parse_info(meta: dict[str, Any], path: Path) -> BundleInfo:
     latent, schedule = meta.pop("latent", None), meta.pop("schedule", None)
     if latent and latent.get("rgb_factors"):
