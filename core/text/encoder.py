@@ -48,8 +48,8 @@ class TextEncoder(nn.Module):
     """Token ids to hidden states, a pooled state, and an embedding shared with images.
 
     Attributes: `config` (see :func:`default_config`), `vocabulary` (tokens in id order), `tokenizer` (BertTokenizer), `text_model`
-    (transformers' CLIP text transformer), `text_projection` (width -> projection_dim), `kg_projection` (the W of the equation: kg_dim -> width,
-    no bias, so that a zero vector changes nothing), `logit_scale` (log of the inverse temperature).
+    (transformers' CLIP text transformer), `text_projection` (width -> projection_dim), `kg_projection` (the W of the equation:
+    kg_dim -> width, no bias, so that a zero vector changes nothing), `logit_scale` (log of the inverse temperature).
     """
 
     def __init__(self, config: dict[str, Any], vocabulary: Sequence[str]) -> None:

@@ -1,0 +1,180 @@
+"""Entity linking: which entities a prompt names, and on which tokens.
+
+Names are matched as sequences of token ids, after the tokenizer and its prompt-weight syntax have done their work. So
+the same code serves every tokenizer: WordPiece, byte-pair, ours or a user's. A Latin name matches whole words only, a Chinese one
+matches characters anywhere. Overlaps: the longest match wins, then the leftmost; at most ten entities a prompt (as in ARTIST).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..text.tokenizer import is_cjk
+from .graph import KnowledgeGraph
+
+if TYPE_CHECKING:
+    from transformers import BertTokenizer
+
+log = logging.getLogger("rapiddraw")
+MAX_LINKS = 10
+MAX_ALIAS_TOKENS = 24
+MIN_LATIN, MIN_CJK = 3, 2
+Row = Sequence[tuple[Any, ...]]
+"""One row of a prompt as ComfyUI holds it: (token id or embedding, weight, ...) a token."""
+
+
+@dataclass(frozen=True)
+class EntityLink:
+    """Entity `entity`, named as `alias`, covers tokens `start` to `end` (exclusive) of row `row`.
+
+    `cut` says that the name runs over the end of the row: the link covers the part that is in this row, and a second link (or nothing,
+    where the tokenizer throws text away) covers the rest.
+    """
+
+    entity: str
+    alias: str
+    start: int
+    end: int
+    row: int = 0
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class Match:
+    """A name found at positions `start` to `end` (exclusive) of a sequence of ids."""
+
+    entity: str
+    alias: str
+    start: int
+    end: int
+
+
+class Linker:
+    """Finds a graph's names in token rows.
+
+    `tokenize(name)` gives the ids of a name without special tokens. `joins(left, right)` says whether two neighbouring ids belong to
+    one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match. `fold`
+    maps an id to what is compared, for tokenizers that spell the end of a word into the token.
+    """
+
+    def __init__(
+        self,
+        knowledge: KnowledgeGraph,
+        tokenize: Callable[[str], Sequence[int]],
+        joins: Callable[[int, int], bool],
+        special: Iterable[int] = (),
+        unknown: Iterable[int] = (),
+        fold: Callable[[int], Hashable] | None = None,
+    ) -> None:
+        self.joins, self.special, self.fold = joins, frozenset(special), fold or (lambda token: token)
+        self._names: dict[tuple[Hashable, ...], tuple[str, str, bool]] = {}
+        self._longest: dict[Hashable, int] = {}
+        nothing = frozenset(unknown)
+        for entity, by in knowledge.aliases.items():
+            for alias in (name for names in by.values() for name in names):
+                chinese = any(is_cjk(c) for c in alias)
+                if len(alias) < (MIN_CJK if chinese else MIN_LATIN):
+                    log.debug("name %r of %s is too short to be told from common words; not linked", alias, entity)
+                    continue
+                ids = [i for i in tokenize(alias) if i not in self.special]
+                if not 0 < len(ids) <= MAX_ALIAS_TOKENS or nothing & set(ids):
+                    log.debug("name %r of %s cannot be spelled by this tokenizer; not linked", alias, entity)
+                    continue
+                key = tuple(map(self.fold, ids))
+                first = self._names.setdefault(key, (entity, alias, chinese))
+                if first[0] != entity:
+                    log.warning("the name %r belongs to %s and to %s; the first is used", alias, first[0], entity)
+                self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
+
+    def find(self, ids: Sequence[int | None]) -> list[Match]:
+        """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
+        folded = [None if i is None else self.fold(i) for i in ids]
+        found: list[Match] = []
+        for start, first in enumerate(folded):
+            for length in range(min(self._longest.get(first, 0), len(ids) - start), 0, -1):
+                name = self._names.get(tuple(folded[start : start + length]))
+                if name is not None and (name[2] or self._whole_word(ids, start, start + length)):
+                    found.append(Match(name[0], name[1], start, start + length))
+                    break
+        found.sort(key=lambda m: (m.start - m.end, m.start))
+        kept: list[Match] = []
+        for match in found:
+            if all(match.end <= other.start or match.start >= other.end for other in kept):
+                kept.append(match)
+        return sorted(kept, key=lambda m: m.start)[:MAX_LINKS]
+
+    def _whole_word(self, ids: Sequence[int | None], start: int, end: int) -> bool:
+        def joined(left: int) -> bool:
+            a, b = ids[left], ids[left + 1]
+            return a is not None and b is not None and self.joins(a, b)
+
+        return not (start > 0 and joined(start - 1)) and not (end < len(ids) and joined(end - 1))
+
+    def link(self, rows: Sequence[Row]) -> list[EntityLink]:
+        """The links of a prompt's rows. A name that runs over the end of a row gives one link in each row, both with `cut`."""
+        places = [(r, i) for r, row in enumerate(rows) for i, token in enumerate(row) if not self._is_special(token[0])]
+        ids = [_as_id(rows[r][i][0]) for r, i in places]
+        links: list[EntityLink] = []
+        for match in self.find(ids):
+            span = places[match.start : match.end]
+            for row in sorted({r for r, _ in span}):
+                inside = [i for r, i in span if r == row]
+                cut = len(inside) < len(span)
+                links.append(EntityLink(match.entity, match.alias, inside[0], inside[-1] + 1, row, cut))
+        return links
+
+    def link_truncated(self, ids: Sequence[int], length: int) -> list[EntityLink]:
+        """The links of one text whose `ids` (no special tokens) will be cut to `length - 2` and put between start and end tokens."""
+        room = length - 2
+        return [EntityLink(m.entity, m.alias, m.start + 1, min(m.end, room) + 1, 0, m.end > room) for m in self.find(ids) if m.start < room]
+
+    def _is_special(self, token: Any) -> bool:
+        number = _as_id(token)
+        return number is not None and number in self.special
+
+
+def _as_id(token: Any) -> int | None:
+    return token if isinstance(token, int) else None
+
+
+def wordpiece_linker(knowledge: KnowledgeGraph, tokenizer: BertTokenizer) -> Linker:
+    """A linker for a BertTokenizer: an id continues a word where its token begins with `##`."""
+    continues = frozenset(i for token, i in tokenizer.get_vocab().items() if token.startswith("##"))
+    return Linker(
+        knowledge,
+        lambda name: tokenizer(name, add_special_tokens=False)["input_ids"],
+        lambda left, right: right in continues,
+        special=(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id),
+        unknown=(tokenizer.unk_token_id,),
+    )
+
+
+def byte_pair_linker(
+    knowledge: KnowledgeGraph, tokenize: Callable[[str], Sequence[int]], tokens: dict[int, str], special: Iterable[int]
+) -> Linker:
+    """A linker for CLIP's byte-pair tokenizers: a word ends with a token that ends in `</w>`. `tokens` maps an id to its text.
+
+    Chinese has no spaces, so that a name inside a sentence lacks the `</w>` it has alone: ids are compared without it.
+    """
+    ends = frozenset(i for i, token in tokens.items() if token.endswith("</w>"))
+    return Linker(
+        knowledge,
+        tokenize,
+        lambda left, right: left not in ends,
+        special=special,
+        fold=lambda i: tokens.get(i, "").removesuffix("</w>") or i,
+    )
+
+
+def describe(links: Sequence[EntityLink]) -> str:
+    """A line a link, for people: what was linked, where, and whether it was cut."""
+    if not links:
+        return "no entity of the graph is named in this prompt"
+    lines = []
+    for link in links:
+        cut = ", cut by the end of the row" if link.cut else ""
+        lines.append(f"{link.alias} -> {link.entity} (row {link.row}, tokens {link.start} to {link.end - 1}{cut})")
+    return "\n".join(lines)
