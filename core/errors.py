@@ -5,6 +5,8 @@ A message says what was given, what was expected and how to fix it. Anything els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class RapidDrawError(Exception):
     """Root of every error that RapidDraw raises on purpose."""
@@ -40,3 +42,19 @@ class MissingPackageError(RapidDrawError, ImportError):
 
 class Cancelled(RapidDrawError):
     """The user asked to stop. Raised at the next step; no half-written file is left behind."""
+
+
+class InvalidGraphError(GraphError):
+    """A graph was read but cannot run. `problems` lists every reason; the message is one readable line for each."""
+
+    def __init__(self, problems: Sequence[object]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class NodeError(RapidDrawError):
+    """A node failed while the graph ran. `node_id` and `class_type` say which; `__cause__` is what it raised."""
+
+    def __init__(self, message: str, node_id: str, class_type: str) -> None:
+        super().__init__(message)
+        self.node_id, self.class_type = node_id, class_type
