@@ -1,0 +1,124 @@
+"""What the samplers share: checking their input, asking the model, and noise.
+
+A sampler is a function `sample_x(model, x, sigmas, extra_args=None, callback=None, disable=None, **options) -> x`, the signature of
+k-diffusion and of ComfyUI:
+- `model(x, sigma, **extra_args)` gives `denoised`, the estimate of x0, for `x` (B, ...) and `sigma` (B,);
+- `x` = x0 + sigmas[0] * noise; it is not modified;
+- `sigmas` (N+1,) descends, usually to 0; N is the number of steps. Of fewer than two entries `x` comes back as it is;
+- `callback` gets a dict once a step: `i` (from 0), `x` and `sigma` at the step's start, `sigma_hat` (equal to it) and `denoised` there;
+- `disable` is accepted for the callers' sake and not used: whoever passes the callback draws the bar.
+Before every evaluation a request to stop is honoured. All raise :class:`~rapiddraw.core.errors.InputError` for a bad `sigmas`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...progress import raise_if_cancelled
+
+Model = Callable[..., Tensor]
+Callback = Callable[[dict[str, Any]], object]
+NoiseSampler = Callable[[Tensor, Tensor], Tensor]
+logger = logging.getLogger("rapiddraw")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time it is given in this process."""
+    logger.warning(message)
+
+
+def check_sigmas(sigmas: Tensor) -> None:
+    """Raise :class:`InputError` unless `sigmas` is 1-D, finite, descending and above 0 everywhere but at its end.
+
+    A level may repeat (a grid of more steps than the table has levels does), but never rise.
+    """
+    if sigmas.ndim != 1:
+        raise InputError(f"sigmas must be a list of noise levels, (N+1,); a tensor of shape {tuple(sigmas.shape)} was given")
+    if not bool(sigmas.isfinite().all()):
+        raise InputError("sigmas must be finite; a NaN or an infinite noise level was given")
+    rises = (sigmas[1:] > sigmas[:-1]).nonzero()
+    if len(rises):
+        at = int(rises[0])
+        raise InputError(
+            f"sigmas must descend from noise to picture, but entry {at} is {float(sigmas[at]):.4g} and entry {at + 1} is "
+            f"{float(sigmas[at + 1]):.4g}; take them from a scheduler node and do not flip them"
+        )
+    if bool((sigmas[:-1] <= 0).any()) or bool((sigmas < 0).any()):
+        raise InputError("sigmas must be positive; only the last one may be 0")
+
+
+class Denoiser:
+    """`model` with its arguments bound: `denoise(x, sigma)` for one noise level. Every call is a place to stop."""
+
+    def __init__(self, model: Model, extra_args: dict[str, Any] | None) -> None:
+        self.model, self.extra_args = model, extra_args or {}
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        raise_if_cancelled()
+        return self.model(x, sigma * x.new_ones([x.shape[0]]), **self.extra_args)
+
+
+def slope(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
+    """The noise estimate (x - denoised) / sigma, which is dx/dsigma of the probability-flow ODE (Karras et al. 2022, eqs. 1 and 3)."""
+    return (x - denoised) / sigma
+
+
+def report(callback: Callback | None, i: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+    if callback is not None:
+        callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+
+
+def gaussian_noise(x: Tensor, seed: int | None) -> NoiseSampler:
+    """Independent unit noise shaped like `x`, one draw a step, from an own generator.
+
+    It draws what ComfyUI's default noise sampler draws: on the device of `x`, and on the CPU from `seed + 1`, because there the start
+    noise has already used `seed`. Without a seed the noise differs from run to run; the global generator is never touched.
+    """
+    generator = torch.Generator(device=x.device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed((int(seed) + (x.device.type == "cpu")) % 2**64)
+    return lambda sigma, sigma_next: torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+
+def brownian_noise(x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSampler:
+    """Increments of one Brownian path over sigma, scaled to unit variance, as SDE samplers want them.
+
+    Because the path belongs to sigma and not to the step count, a finer grid refines the same picture. The path is ComfyUI's
+    (`torchsde.BrownianTree` on the CPU, entropy = seed). Without the package torchsde each step gets independent noise instead: as
+    good a sample, but another picture than ComfyUI's; a warning says so once.
+    """
+    try:
+        import torchsde
+    except ImportError:
+        warn_once("the package torchsde is not installed: SDE samplers draw independent noise, so pictures differ from ComfyUI's")
+        return gaussian_noise(x, seed)
+    low, high = (level.detach().cpu().float() for level in (sigmas[sigmas > 0].min(), sigmas.max()))
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, (), generator=_fresh_generator()))
+    # Made at the first draw: a walk of one step draws nothing, and a path needs two distinct ends.
+    tree = functools.cache(lambda: torchsde.BrownianTree(low, torch.zeros_like(x, device="cpu"), high, entropy=int(seed)))
+
+    def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        start, end = sigma_next.detach().cpu().float(), sigma.detach().cpu().float()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the package rounds its ends to 6 digits and then finds ours outside
+            return -tree()(start, end).to(x) / (sigma - sigma_next).sqrt()
+
+    return draw
+
+
+def _fresh_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()
+    return generator

@@ -1,0 +1,128 @@
+"""Pseudo numerical methods for diffusion models (Liu, Ren, Lin and Zhao, ICLR 2022, arXiv:2202.09778).
+
+The paper splits a classical method into a *gradient part*, which combines several noise predictions into one e', and a *transfer
+part*, formula (9), which carries x from one timestep to the next along e'. In sigma space the transfer is exactly
+x + (sigma' - sigma) e', so each method below is a rule for e'.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .common import Callback, Denoiser, Model, check_sigmas, report, slope, warn_once
+
+# Variant -> (number of starting steps, highest Adams-Bashforth order).
+VARIANTS = {"plms": (1, 4), "f_pndm": (3, 4), "s_pndm": (1, 2)}
+# Adams-Bashforth weights of e_t, e_{t-1}, ... by order. The fourth is the paper's linear multistep method, the second is S-PNDM's.
+ADAMS_BASHFORTH = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
+
+
+def check_variant(variant: str) -> str:
+    """The variant's name as a key of :data:`VARIANTS`. Raises :class:`InputError` for an unknown one."""
+    name = str(variant).lower().replace("-", "_")
+    if name not in VARIANTS:
+        raise InputError(f"unknown PNDM variant {variant!r}: the known ones are PLMS, F-PNDM and S-PNDM")
+    return name
+
+
+@torch.no_grad()
+def sample_pndm(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    variant: str = "plms",
+) -> Tensor:
+    """Linear multistep sampling with a one-step method to start. `variant` (case, `-` and `_` are all one):
+
+    - `F-PNDM`: three pseudo Runge-Kutta steps, then 4th-order Adams-Bashforth; formulas (12), (13), algorithm 2. N + 9 evaluations.
+    - `S-PNDM`: one pseudo improved Euler step, then 2nd order. N + 1 evaluations.
+    - `PLMS` (as latent diffusion uses it): one improved Euler step, then orders 2, 3 and 4. N + 1 evaluations.
+
+    A starting step that ends at sigma 0 is a plain Euler step (no slope exists there); so a walk of one step takes one evaluation.
+    The weights assume steps equal in *timestep* (schedulers simple, normal, ddim_uniform, sgm_uniform). On another grid, such as karras,
+    they are only approximate: the sampler still runs and warns once. Timesteps come from the model's schedule,
+    `model.inner_model.inner_model.model_sampling`; without one, midpoints lie halfway in log-sigma and the grid goes unchecked.
+    Raises :class:`InputError` for an unknown variant.
+    """
+    name = check_variant(variant)
+    check_sigmas(sigmas)
+    starting_steps, max_order = VARIANTS[name]
+    start = _runge_kutta if name == "f_pndm" else _improved_euler
+    model_sampling = _model_sampling(model)
+    if len(sigmas) > 2 and not _uniform(model_sampling, sigmas):
+        warn_once(
+            "PNDM's weights assume steps of equal size in timestep, which these sigmas are not: they are only approximate here. "
+            "For the published method use the scheduler simple, normal, ddim_uniform or sgm_uniform."
+        )
+    denoise = Denoiser(model, extra_args)
+    history: list[Tensor] = []  # the latest slope first
+    for i in range(len(sigmas) - 1):
+        sigma, sigma_next = sigmas[i], sigmas[i + 1]
+        denoised = denoise(x, sigma)
+        report(callback, i, x, sigma, denoised)
+        d = slope(x, sigma, denoised)
+        history = [d, *history[: max_order - 1]]
+        if i >= starting_steps:
+            weights = ADAMS_BASHFORTH[len(history)]
+            d = sum((w * e for w, e in zip(weights[1:], history[1:], strict=True)), weights[0] * d)
+        elif sigma_next > 0:
+            d = start(denoise, x, d, sigma, sigma_next, model_sampling)
+        x = x + d * (sigma_next - sigma)
+    return x
+
+
+def _improved_euler(denoise: Denoiser, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
+    """The gradient part of the pseudo improved Euler method: the mean of the slopes at both ends (S-PNDM's start)."""
+    x_next = x + e1 * (sigma_next - sigma)
+    return (e1 + slope(x_next, sigma_next, denoise(x_next, sigma_next))) / 2
+
+
+def _runge_kutta(denoise: Denoiser, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
+    """The gradient part of the pseudo Runge-Kutta method : e1 .. e4 weighted 1, 2, 2, 1."""
+    middle = _midpoint(model_sampling, sigma, sigma_next)
+
+    def slope_after(d: Tensor, level: Tensor) -> Tensor:
+        there = x + d * (level - sigma)
+        return slope(there, level, denoise(there, level))
+
+    e2 = slope_after(e1, middle)
+    e3 = slope_after(e2, middle)
+    e4 = slope_after(e3, sigma_next)
+    return (e1 + 2 * e2 + 2 * e3 + e4) / 6
+
+
+def _midpoint(model_sampling: Any, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """The noise level halfway in *timestep*, at a whole timestep where the schedule is discrete."""
+    if model_sampling is None:
+        return (sigma * sigma_next).sqrt()
+    time, time_next = model_sampling.timestep(sigma), model_sampling.timestep(sigma_next)
+    half = (time - time_next) / 2 if time.is_floating_point() else (time - time_next) // 2
+    return model_sampling.sigma(time - half).to(sigma)
+
+
+def _uniform(model_sampling: Any, sigmas: Tensor) -> bool:
+    """Whether the steps are equal in timestep, up to rounding to whole ones. A last step to sigma 0 does not count."""
+    if model_sampling is None:
+        return True
+    times = model_sampling.timestep(sigmas[sigmas > 0])
+    rounding = 0 if times.is_floating_point() else 2  # each end of a gap is off by at most half a step, so two gaps by 2
+    gaps = (times[:-1] - times[1:]).double()
+    return len(gaps) == 0 or bool(gaps.max() - gaps.min() <= rounding + 0.02 * gaps.mean())
+
+
+def _model_sampling(model: Any) -> Any:
+    """The schedule of the network behind a ComfyUI-style chain of wrappers, or None."""
+    inner = getattr(getattr(model, "inner_model", None), "inner_model", None)
+    return getattr(inner, "model_sampling", None)
