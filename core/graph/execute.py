@@ -117,12 +117,15 @@ class Runner:
         check(api, self.registry, targets if outputs is not None else None)
         ui = graph.ui if isinstance(graph, Graph) else (dict(graph) if "nodes" in graph else None)
         run = _Run(self, api, targets, {"workflow": ui} if ui else None, on_node)
-        with _inference_mode():
-            for target in targets:
-                run.evaluate(target)
-                run.result.values[target] = run.done[target].values
-        self._cache = {run.signatures[node_id]: entry for node_id, entry in run.done.items()}
-        self._objects = {key: value for key, value in self._objects.items() if key[0] in api}
+        try:
+            with _inference_mode():
+                for target in targets:
+                    run.evaluate(target)
+                    run.result.values[target] = run.done[target].values
+        finally:  # what finished before a failure or a stop need not run again; what this graph does not have is let go
+            entries = self._cache | {run.signatures[node_id]: entry for node_id, entry in run.done.items()}
+            self._cache = {signature: entries[signature] for signature in run.signatures.values() if signature in entries}
+            self._objects = {key: value for key, value in self._objects.items() if key[0] in api}
         return run.result
 
 

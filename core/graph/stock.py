@@ -11,7 +11,5 @@ from .stock_image import NODES as _IMAGE
 from .stock_image_files import NODES as _IMAGE_FILES
 from .stock_sampling import NODES as _SAMPLING
 
-STOCK_NODES: dict[str, type] = {
-    node.__name__: node for node in (*_CONDITIONING, *_SAMPLING, *_CUSTOM_SAMPLING, *_IMAGE, *_IMAGE_FILES)
-}
+STOCK_NODES: dict[str, type] = {node.__name__: node for node in (*_CONDITIONING, *_SAMPLING, *_CUSTOM_SAMPLING, *_IMAGE, *_IMAGE_FILES)}
 STOCK_DISPLAY_NAMES: dict[str, str] = {name: getattr(node, "DISPLAY_NAME", name) for name, node in STOCK_NODES.items()}

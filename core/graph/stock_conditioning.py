@@ -19,7 +19,7 @@ class CLIPTextEncode:
     FUNCTION = "encode"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "text": ("STRING", {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt. (word:1.2) weighs a word."}),
@@ -40,7 +40,7 @@ class EmptyLatentImage:
     FUNCTION = "generate"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         side = {"default": 512, "min": 16, "max": MAX_RESOLUTION, "step": 8}
         return {
             "required": {
@@ -71,7 +71,7 @@ class SetLatentNoiseMask:
     FUNCTION = "set_mask"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "samples": ("LATENT", {"tooltip": "The latent to redraw in part."}),
@@ -92,7 +92,7 @@ class VAEDecode:
     FUNCTION = "decode"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "samples": ("LATENT", {"tooltip": "The latents to decode."}),
@@ -112,7 +112,7 @@ class VAEEncode:
     FUNCTION = "encode"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "pixels": ("IMAGE", {"tooltip": "The pictures to encode."}),
@@ -133,7 +133,7 @@ class PreviewAny:
     FUNCTION = "main"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"source": ("*", {"tooltip": "The value to show."})}}
 
     def main(self, source: Any = None) -> dict[str, Any]:

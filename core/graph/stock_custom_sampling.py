@@ -16,7 +16,7 @@ class RandomNoise:
     FUNCTION = "get_noise"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"noise_seed": seed_input()}}
 
     def get_noise(self, noise_seed: int) -> tuple[Any]:
@@ -33,7 +33,7 @@ class DisableNoise:
     FUNCTION = "get_noise"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {}}
 
     def get_noise(self) -> tuple[Any]:
@@ -50,7 +50,7 @@ class CFGGuider:
     FUNCTION = "get_guider"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that denoises."}),
@@ -77,7 +77,7 @@ class BasicGuider:
     FUNCTION = "get_guider"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that denoises."}),
@@ -101,7 +101,7 @@ class KSamplerSelect:
     FUNCTION = "get_sampler"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"sampler_name": (sampler_names(), {"tooltip": "How a step is taken."})}}
 
     def get_sampler(self, sampler_name: str) -> tuple[Any]:
@@ -118,7 +118,7 @@ class BasicScheduler:
     FUNCTION = "get_sigmas"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         strength = "Less than 1 walks only the last part of the levels."
         return {
             "required": {
@@ -143,7 +143,7 @@ class KarrasScheduler:
     FUNCTION = "get_sigmas"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         level = {"min": 0.0, "max": 5000.0, "step": 0.01, "round": False, "advanced": True}
         return {
             "required": {
@@ -176,7 +176,7 @@ class SplitSigmas:
     FUNCTION = "get_sigmas"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "sigmas": ("SIGMAS", {"tooltip": "The walk to cut."}),
@@ -199,7 +199,7 @@ class SamplerCustomAdvanced:
     FUNCTION = "sample"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "noise": ("NOISE", {"tooltip": "The noise to start from."}),

@@ -23,7 +23,9 @@ def resize_image(image: Tensor, width: int, height: int, method: str, crop: str 
     from torch.nn import functional
 
     if method not in METHODS or not 1 <= width <= MAX_RESOLUTION or not 1 <= height <= MAX_RESOLUTION:
-        raise InputError(f"cannot scale to {width} x {height} by {method!r}: sizes run from 1 to {MAX_RESOLUTION}, methods are {', '.join(METHODS)}")
+        raise InputError(
+            f"cannot scale to {width} x {height} by {method!r}: sizes run from 1 to {MAX_RESOLUTION}, methods are {', '.join(METHODS)}"
+        )
     if crop == "center":
         image = _crop_to_aspect(image, width / height)
     if method == "lanczos":
@@ -70,7 +72,7 @@ class ImageScale:
     FUNCTION = "upscale"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         side = {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 1}
         return {
             "required": {
@@ -99,7 +101,7 @@ class ImageBatch:
     FUNCTION = "batch"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "image1": ("IMAGE", {"tooltip": "The first pictures; they give the size."}),
@@ -124,7 +126,7 @@ class ImageStitch:
     FUNCTION = "stitch"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "image1": ("IMAGE", {"tooltip": "The first picture."}),
@@ -198,7 +200,7 @@ class UpscaleModelLoader:
     FUNCTION = "load_model"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"model_name": (list_bundles("esrgan"), {"tooltip": "An ESRGAN bundle."})}}
 
     def load_model(self, model_name: str) -> tuple[Any]:
@@ -207,7 +209,7 @@ class UpscaleModelLoader:
         return (current().load_upscaler(resolve_bundle(model_name, "esrgan")),)
 
     @classmethod
-    def IS_CHANGED(cls, model_name: str) -> str:  # noqa: N802
+    def IS_CHANGED(cls, model_name: str) -> str:
         return file_sha256(resolve_bundle(model_name, "esrgan"))
 
 
@@ -219,7 +221,7 @@ class ImageUpscaleWithModel:
     FUNCTION = "upscale"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
                 "upscale_model": ("UPSCALE_MODEL", {"tooltip": "The network."}),

@@ -33,7 +33,13 @@ def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path,
     """
     now = time.localtime()
     values = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
-    for name, number in (("month", now.tm_mon), ("day", now.tm_mday), ("hour", now.tm_hour), ("minute", now.tm_min), ("second", now.tm_sec)):
+    for name, number in (
+        ("month", now.tm_mon),
+        ("day", now.tm_mday),
+        ("hour", now.tm_hour),
+        ("minute", now.tm_min),
+        ("second", now.tm_sec),
+    ):
         values[name] = f"{number:02d}"
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
@@ -81,7 +87,7 @@ class SaveImage:
     FUNCTION = "save_images"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         tooltip = "Start of the file name; may name a sub-folder and hold %year%, %width% and the like."
         return {
             "required": {
@@ -106,7 +112,7 @@ class PreviewImage:
     FUNCTION = "save_images"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"images": ("IMAGE", {"tooltip": "The pictures to look at."})},
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
@@ -137,7 +143,7 @@ class LoadImage:
     FUNCTION = "load_image"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         folder = input_dir()
         names = os.listdir(folder) if folder.is_dir() else []
         images = [n for n in names if (mimetypes.guess_type(n)[0] or "").startswith("image/") and (folder / n).is_file()]
@@ -147,11 +153,11 @@ class LoadImage:
         return read_image(annotated_path(image))
 
     @classmethod
-    def IS_CHANGED(cls, image: str) -> str:  # noqa: N802
+    def IS_CHANGED(cls, image: str) -> str:
         return file_sha256(annotated_path(image))
 
     @classmethod
-    def VALIDATE_INPUTS(cls, image: str) -> bool | str:  # noqa: N802
+    def VALIDATE_INPUTS(cls, image: str) -> bool | str:
         try:
             found = annotated_path(image).is_file()
         except InputError as error:
@@ -160,9 +166,9 @@ class LoadImage:
 
 
 def read_image(path: Path) -> tuple[Any, Any]:
-    """An IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent, (frames, 64, 64) of zeros where it has no alpha.
+    """An IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent; without alpha it is (frames, 64, 64) zeros.
 
-    EXIF rotation is applied; frames of another size than the first are left out. Raises :class:`InputError` where it is no readable picture.
+    EXIF rotation is applied; frames of another size than the first are left out. Raises :class:`InputError` for an unreadable file.
     """
     import numpy as np
     import torch
@@ -179,7 +185,9 @@ def read_image(path: Path) -> tuple[Any, Any]:
                 if images and colour.shape != images[0].shape:
                     continue
                 has_alpha = "A" in turned.getbands() or (turned.mode == "P" and "transparency" in turned.info)
-                alpha = np.array(turned.convert("RGBA").getchannel("A"), dtype=np.float32) / 255 if has_alpha else np.ones((64, 64), np.float32)
+                alpha = (
+                    np.array(turned.convert("RGBA").getchannel("A"), dtype=np.float32) / 255 if has_alpha else np.ones((64, 64), np.float32)
+                )
                 images.append(colour)
                 masks.append(1 - torch.from_numpy(alpha))
                 if opened.format == "MPO":  # a phone's second frame is not the picture

@@ -46,7 +46,7 @@ class KSampler:
     FUNCTION = "sample"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         strength = "1 starts from pure noise; less keeps the structure of the given picture."
         return {
             "required": {
@@ -91,7 +91,7 @@ class KSamplerAdvanced:
     FUNCTION = "sample"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+    def INPUT_TYPES(cls) -> dict[str, Any]:
         step = {"min": 0, "max": 10000, "advanced": True}
         return {
             "required": {
