@@ -1,0 +1,54 @@
+"""Low-resolution counterparts of pictures: what an upscaler is trained on and measured against.
+
+The standard pair of super-resolution is a picture and its antialiased bicubic reduction (MATLAB's `imresize`, PIL's BICUBIC). A latent
+diffusion model's decoder gives softer pictures than that; :func:`soften` imitates it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError
+
+Picture = npt.NDArray[np.uint8]
+
+
+def reduce(picture: Picture, scale: int) -> Picture:
+    """(H, W, 3) uint8 -> (H/scale, W/scale, 3), antialiased bicubic. Both sides must be multiples of `scale` (:class:`InputError`)."""
+    height, width = picture.shape[:2]
+    if height % scale or width % scale or not height or not width:
+        raise InputError(f"a picture of {width}x{height} px cannot be reduced by {scale} exactly: crop it to multiples of {scale}")
+    return _bicubic(picture, (width // scale, height // scale))
+
+
+def enlarge(picture: Picture, scale: int) -> Picture:
+    """(H, W, 3) uint8 -> (H*scale, W*scale, 3) by bicubic interpolation: the baseline every upscaler must beat."""
+    height, width = picture.shape[:2]
+    return _bicubic(picture, (width * scale, height * scale))
+
+
+def soften(pictures: Tensor, generator: torch.Generator, blur: tuple[float, float] = (0.3, 0.9), noise: float = 0.01) -> Tensor:
+    """(B, C, H, W) in [0, 1], each blurred by a Gaussian of its own width (sigma in pixels, uniform in `blur`) and given a little noise
+    (standard deviation uniform up to `noise`); clamped to [0, 1].
+    """
+    batch, channels = pictures.shape[:2]
+    low, high = blur
+    sigma = low + (high - low) * torch.rand(batch, generator=generator)
+    offsets = torch.arange(-3, 4, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets[None] / sigma[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)  # one row a picture and channel
+    planes = functional.pad(pictures, (3, 3, 3, 3), mode="reflect").reshape(1, batch * channels, *(s + 6 for s in pictures.shape[2:]))
+    blurred = functional.conv2d(planes, kernel[:, None, :, None], groups=batch * channels)
+    blurred = functional.conv2d(blurred, kernel[:, None, None, :], groups=batch * channels).reshape_as(pictures)
+    grain = torch.randn(pictures.shape, generator=generator) * torch.rand(batch, 1, 1, 1, generator=generator) * noise
+    return (blurred + grain).clamp(0, 1)
+
+
+def _bicubic(picture: Picture, size: tuple[int, int]) -> Picture:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
