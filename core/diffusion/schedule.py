@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,17 +23,18 @@ from ..errors import InputError
 PREDICTIONS = ("eps", "v", "x0")
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
 MAX_STEPS = 10_000
+MAX_TIMESTEPS = 100_000
 
 
 def make_betas(schedule: Schedule) -> Tensor:
     """The variances beta_1..beta_T of the forward process, (T,) float64.
 
     `scaled_linear` is linear in sqrt(beta) (latent diffusion), `linear` in beta (DDPM), `squaredcos_cap_v2` follows the cosine
-    abar of Nichol and Dhariwal, eq. 17, with beta capped at 0.999. Raises :class:`InputError` for any other name or for values outside
-    0 < beta_start <= beta_end < 1.
+    abar of Nichol and Dhariwal, eq. 17, with beta capped at 0.999. Raises :class:`InputError` for any other name, for values outside
+    0 < beta_start <= beta_end < 1, or for a number of timesteps outside 2..100000 (it may come from a file).
     """
-    if schedule.timesteps < 2:
-        raise InputError(f"a noise schedule needs at least 2 timesteps, {schedule.timesteps} were given")
+    if not isinstance(schedule.timesteps, Integral) or not 2 <= schedule.timesteps <= MAX_TIMESTEPS:
+        raise InputError(f"a noise schedule has from 2 to {MAX_TIMESTEPS} timesteps, {schedule.timesteps!r} were given")
     if schedule.beta_schedule not in BETA_SCHEDULES:
         raise InputError(f"unknown beta schedule {schedule.beta_schedule!r}: the known ones are {', '.join(BETA_SCHEDULES)}")
     if schedule.beta_schedule == "squaredcos_cap_v2":
@@ -40,8 +42,8 @@ def make_betas(schedule: Schedule) -> Tensor:
         abar = torch.cos((time + 0.008) / 1.008 * (math.pi / 2)) ** 2
         return (1 - abar[1:] / abar[:-1]).clamp(max=0.999)
     first, last = schedule.beta_start, schedule.beta_end
-    if not 0 < first <= last < 1:
-        raise InputError(f"betas must satisfy 0 < beta_start <= beta_end < 1, {first} and {last} were given")
+    if not (isinstance(first, Real) and isinstance(last, Real) and 0 < first <= last < 1):
+        raise InputError(f"betas must satisfy 0 < beta_start <= beta_end < 1, {first!r} and {last!r} were given")
     if schedule.beta_schedule == "linear":
         return torch.linspace(first, last, schedule.timesteps, dtype=torch.float64)
     return torch.linspace(first**0.5, last**0.5, schedule.timesteps, dtype=torch.float64) ** 2
@@ -160,12 +162,12 @@ def calculate_sigmas(schedule: Any, scheduler_name: str, steps: int) -> Tensor:
     """The noise levels a sampler visits, descending to 0, float32 on the CPU; one more than there are steps.
 
     `schedule` is a :class:`NoiseSchedule` or a ComfyUI `model_sampling` object. The grids equal ComfyUI's of the same name;
-    `ddim_uniform` has one or a few steps more than asked for where `steps` does not divide T. Raises :class:`InputError` for an unknown
-    name or a number of steps outside 1..10000.
+    `ddim_uniform`, whose stride is whole, can have more steps than asked for where `steps` does not divide T, and at T one fewer.
+    Raises :class:`InputError` for an unknown name or a number of steps outside 1..10000.
     """
     if scheduler_name not in SCHEDULERS:
         raise InputError(f"unknown scheduler {scheduler_name!r}: the known ones are {', '.join(SCHEDULERS)}")
-    if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= MAX_STEPS:
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= MAX_STEPS:
         raise InputError(f"steps must be a whole number from 1 to {MAX_STEPS}, {steps!r} was given")
     return torch.tensor(SCHEDULERS[scheduler_name](schedule, int(steps)), dtype=torch.float32)
 
