@@ -174,7 +174,8 @@ def read_image(path: Path) -> tuple[Any, Any]:
     import torch
     from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-    images, masks = [], []
+    images: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
     try:
         with Image.open(path) as opened:
             for frame in ImageSequence.Iterator(opened):

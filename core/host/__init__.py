@@ -1,0 +1,23 @@
+"""Hosts: what runs a model, a text encoder and a VAE for the nodes. Nodes call :func:`current` and never look behind it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from .protocol import Host
+
+__all__ = ["Host", "current"]
+
+_hosts: dict[str, Host] = {}
+
+
+def current() -> Host:
+    """The host of this process: ComfyUI's where ComfyUI is what runs us, else the embedded one. Made when first asked for.
+
+    ComfyUI counts as running only when it has loaded its own model management; merely having it on the path does not.
+    """
+    name = "comfy" if "comfy.model_management" in sys.modules else "embedded"
+    if name not in _hosts:
+        _hosts[name] = importlib.import_module(f".{name}", __package__).make_host()
+    return _hosts[name]

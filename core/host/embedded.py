@@ -1,0 +1,100 @@
+"""The embedded host: diffusers and transformers networks behind ComfyUI's sockets, for headless runs, tests and first steps.
+
+It is not a second ComfyUI: no memory management beyond one device, no LoRA, no areas or masks on conditionings. What it does, it does by
+ComfyUI's rules, so that a graph gives the same picture in both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..bundle import LatentSpace, load_bundle
+from ..errors import BundleError, InputError
+from ..text.encoder import load_text_encoder
+from .embedded_clip import Clip
+from .embedded_model import Model, load_model
+from .embedded_sampling import Sampler
+from .embedded_vae import Vae, load_vae
+
+if TYPE_CHECKING:
+    from ..knowledge.graph import KnowledgeGraph
+    from ..knowledge.linking import EntityLink
+
+
+class EmbeddedHost:
+    """The :class:`~rapiddraw.core.host.protocol.Host` where there is no ComfyUI. `$RAPIDDRAW_DEVICE` overrides the choice of device."""
+
+    name = "embedded"
+
+    def __init__(self, device: str | torch.device | None = None) -> None:
+        chosen = device or os.environ.get("RAPIDDRAW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.device = torch.device(chosen)
+        except RuntimeError as error:
+            raise InputError(f"RAPIDDRAW_DEVICE={chosen!r} is no torch device; give cpu or cuda") from error
+
+    def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Model, Clip, Vae]:
+        """See :meth:`Host.load_bundles`."""
+        model = load_model(load_bundle(unet, "unet"), self.device)
+        encoder = load_text_encoder(load_bundle(text, "text"))
+        decoder = load_vae(load_bundle(vae, "vae"), self.device)
+        width = model.model.context_width
+        if width != encoder.width:
+            raise BundleError(
+                f"{Path(unet).name} attends to tokens of width {width}, {Path(text).name} makes tokens of width {encoder.width}; "
+                "choose the text bundle that was trained with this U-Net"
+            )
+        _check_same_space(Path(unet).name, model.model.latent_format, Path(vae).name, decoder.latent_format)
+        return model, Clip(encoder.to(self.device).requires_grad_(False), self.device), decoder
+
+    def encode_text(self, clip: Clip, text: str) -> list[list[Any]]:
+        """See :meth:`Host.encode_text`."""
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    def attach_knowledge(self, clip: Clip, knowledge: KnowledgeGraph, scale: float) -> Clip:
+        """See :meth:`Host.attach_knowledge`."""
+        return clip.with_knowledge(knowledge, scale)
+
+    def knowledge_links(self, clip: Clip, text: str) -> list[EntityLink]:
+        """See :meth:`Host.knowledge_links`."""
+        return clip.links(text)
+
+    def make_sampler(self, function: Callable[..., torch.Tensor], options: Mapping[str, Any]) -> Sampler:
+        """See :meth:`Host.make_sampler`."""
+        return Sampler(function, options)
+
+    def load_upscaler(self, path: Path) -> Any:
+        """See :meth:`Host.load_upscaler`."""
+        from ..upscale.rrdb import load_upscaler
+
+        return load_upscaler(path).to(self.device)
+
+    def vae_decode(self, vae: Vae, latent: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Host.vae_decode`."""
+        return vae.decode(latent)
+
+    def vae_encode(self, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Host.vae_encode`."""
+        return vae.encode(pixels)
+
+
+def _check_same_space(unet: str, wanted: LatentSpace, vae: str, made: LatentSpace) -> None:
+    differ = [
+        f"{name} {getattr(made, name):g} against {getattr(wanted, name):g}"
+        for name in ("channels", "factor", "scale", "shift")
+        if abs(getattr(made, name) - getattr(wanted, name)) > 1e-6
+    ]
+    if differ:
+        raise BundleError(
+            f"{vae} makes another latent space than {unet} was trained in ({', '.join(differ)}); choose the VAE it was trained with"
+        )
+
+
+def make_host() -> EmbeddedHost:
+    """What :func:`~rapiddraw.core.host.current` calls."""
+    return EmbeddedHost()

@@ -1,0 +1,127 @@
+"""The embedded host's MODEL: diffusers' UNet2DConditionModel behind the interface that samplers and guiders know from ComfyUI."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..bundle import Bundle, LatentSpace
+from ..diffusion.schedule import NoiseSchedule
+from ..errors import BundleError, InputError
+from ..progress import raise_if_cancelled
+
+
+class BaseModel:
+    """A diffusers UNet2DConditionModel with its schedule and latent space: `apply_model(x, sigma, c_crossattn=...) -> denoised` in sigma space."""
+
+    def __init__(self, unet: Any, model_sampling: NoiseSchedule, latent_format: LatentSpace, device: torch.device) -> None:
+        self.diffusion_model, self.model_sampling, self.latent_format, self.device = unet, model_sampling, latent_format, device
+
+    @property
+    def context_width(self) -> int:
+        """Features a token of the conditioning must have."""
+        return int(self.diffusion_model.config["cross_attention_dim"])
+
+    @torch.no_grad()
+    def apply_model(self, x: torch.Tensor, t: torch.Tensor, c_crossattn: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width). Cancels between calls."""
+        raise_if_cancelled()
+        network_input = self.model_sampling.calculate_input(t, x)
+        timestep = self.model_sampling.timestep(t)
+        output = self.diffusion_model(network_input, timestep, encoder_hidden_states=c_crossattn, return_dict=False)[0]
+        return self.model_sampling.calculate_denoised(t, output, x)
+
+    def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
+        """Unscaled latents (as sockets carry them) to the space the U-Net was trained in."""
+        return (latent - self.latent_format.shift) * self.latent_format.scale
+
+    def process_latent_out(self, latent: torch.Tensor) -> torch.Tensor:
+        """The inverse of :meth:`process_latent_in`."""
+        return latent / self.latent_format.scale + self.latent_format.shift
+
+    def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **_: Any) -> torch.Tensor:
+        """What the kept part of a masked picture looks like at noise level `sigma` (B,)."""
+        return self.model_sampling.noise_scaling(sigma.reshape(-1, 1, 1, 1), noise, latent_image)
+
+
+class Model:
+    """The MODEL socket. `clone()` before changing anything: outputs of nodes are shared.
+
+    `model_options` holds what later nodes patch in, under ComfyUI's keys: `model_function_wrapper` (one function around every call of
+    the U-Net), `sampler_cfg_function` (replaces guidance) and `sampler_post_cfg_function` (a list, applied to the guided prediction).
+    """
+
+    def __init__(self, model: BaseModel, model_options: dict[str, Any] | None = None) -> None:
+        self.model = model
+        self.model_options: dict[str, Any] = model_options if model_options is not None else {"transformer_options": {}}
+
+    @property
+    def load_device(self) -> torch.device:
+        """Where the U-Net computes."""
+        return self.model.device
+
+    def clone(self) -> Model:
+        """The same network under options of its own. Functions and tensors in them are shared, containers are copied."""
+        return Model(self.model, copy_options(self.model_options))
+
+    def get_model_object(self, name: str) -> Any:
+        """`model_sampling`, `latent_format` or `diffusion_model`."""
+        return getattr(self.model, name)
+
+    def set_model_unet_function_wrapper(self, wrapper: Callable[..., torch.Tensor]) -> None:
+        """Run `wrapper(apply_model, {"input", "timestep", "c", "cond_or_uncond"})` instead of the U-Net; `timestep` is sigma."""
+        self.model_options["model_function_wrapper"] = wrapper
+
+    def set_model_sampler_cfg_function(self, function: Callable[[dict[str, Any]], torch.Tensor]) -> None:
+        """Replace guidance: `function({"cond_denoised", "uncond_denoised", "cond_scale", "input", ...})` returns `x - denoised`."""
+        self.model_options["sampler_cfg_function"] = function
+
+    def set_model_sampler_post_cfg_function(self, function: Callable[[dict[str, Any]], torch.Tensor]) -> None:
+        """Add `function({"denoised", ...}) -> denoised`, run after guidance in the order they were added."""
+        self.model_options["sampler_post_cfg_function"] = [*self.model_options.get("sampler_post_cfg_function", []), function]
+
+
+def copy_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Copy nested dicts and lists; everything else is shared."""
+    out = {}
+    for key, value in options.items():
+        out[key] = copy_options(value) if isinstance(value, dict) else copy.copy(value) if isinstance(value, list) else value
+    return out
+
+
+def build_network(cls: Any, bundle: Bundle) -> Any:
+    """A diffusers network of class `cls` from a bundle whose config is its arguments; evaluation mode, fp32, frozen.
+
+    Built without memory first, so that a config which lies about sizes is refused by its tensors and costs nothing.
+    """
+    name = bundle.info.path.name if bundle.info.path else f"the {bundle.info.kind} bundle"
+    try:
+        with torch.device("meta"):
+            network = cls(**bundle.info.config)
+        network.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()}, strict=True, assign=True)
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        first = str(error).strip().splitlines()
+        raise BundleError(f"{name}: its config and its tensors do not make a {cls.__name__} ({'; '.join(first[:3])[:400]})") from error
+    return network.eval().requires_grad_(False)
+
+
+def load_model(bundle: Bundle, device: torch.device) -> Model:
+    """A :class:`Model` from a bundle of kind `unet`. Raises :class:`BundleError` where metadata is missing or contradicts the tensors."""
+    from diffusers import UNet2DConditionModel
+
+    info = bundle.info
+    name = info.path.name if info.path else "the U-Net bundle"
+    if info.latent is None or info.schedule is None:
+        missing = " and ".join(key for key in ("latent", "schedule") if getattr(info, key) is None)
+        raise BundleError(f"{name} lacks {missing} in its metadata; train it again with `rapiddraw train unet`")
+    unet: Any = build_network(UNet2DConditionModel, bundle)
+    if (unet.config["in_channels"], unet.config["out_channels"]) != (info.latent.channels, info.latent.channels):
+        raise BundleError(f"{name} claims {info.latent.channels} latent channels, but its network takes {unet.config['in_channels']}")
+    try:
+        schedule = NoiseSchedule(info.schedule)
+    except InputError as error:
+        raise BundleError(f"{name}: {error}") from error
+    return Model(BaseModel(unet.to(device), schedule, info.latent, device))

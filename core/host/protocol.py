@@ -1,0 +1,60 @@
+"""What a node may ask of a host. Kept small: whatever the stock nodes of ComfyUI already do is left to them.
+
+The socket types (MODEL, CLIP, VAE, CONDITIONING, SAMPLER, UPSCALE_MODEL) are each host's own objects and opaque to nodes. LATENT
+samples are unscaled (B, C, h, w) float tensors; an IMAGE is (B, H, W, 3) float in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..knowledge.graph import KnowledgeGraph
+    from ..knowledge.linking import EntityLink
+
+
+class Host(Protocol):
+    """The protocol. No method changes what it is given: patches go onto clones."""
+
+    name: str
+
+    def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Any, Any, Any]:
+        """(MODEL, CLIP, VAE) from three bundles. Raises :class:`~rapiddraw.core.errors.BundleError` where they do not fit together:
+        another latent space, or a text width the U-Net does not attend to."""
+        ...
+
+    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
+        """A clone of CLIP that adds `scale * W e_kg` to the tokens of every entity it finds in a text. Scale 0 changes nothing.
+
+        Attaching the same graph again replaces its scale; another graph adds to it. Raises
+        :class:`~rapiddraw.core.errors.KnowledgeError` for a graph without vectors or of another dimension than the encoder's.
+        """
+        ...
+
+    def encode_text(self, clip: Any, text: str) -> Any:
+        """CONDITIONING of `text`, weights `(text:1.2)` understood, long prompts in several rows."""
+        ...
+
+    def knowledge_links(self, clip: Any, text: str) -> list[EntityLink]:
+        """The entities that :meth:`encode_text` finds in `text`, in reading order, with where they are and whether they were cut."""
+        ...
+
+    def make_sampler(self, function: Callable[..., Tensor], options: Mapping[str, Any]) -> Any:
+        """A SAMPLER around a k-diffusion function `function(model, x, sigmas, extra_args, callback, disable, **options)`."""
+        ...
+
+    def load_upscaler(self, path: Path) -> Any:
+        """An UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
+        ...
+
+    def vae_decode(self, vae: Any, latent: Tensor) -> Tensor:
+        """IMAGE from unscaled latents (B, C, h, w), clamped to [0, 1]."""
+        ...
+
+    def vae_encode(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Unscaled latents (the posterior's mode) from an IMAGE, centre-cropped to a multiple of the VAE's factor."""
+        ...

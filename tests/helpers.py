@@ -1,0 +1,123 @@
+"""Tiny bundles with random weights, laid out like the real ones, for tests of everything that needs a model but no skill.
+
+    from rapiddraw.tests.helpers import write_bundles, use_weights
+
+`write_bundles(folder)` writes unet, vae, text, kg and esrgan; the fixture `tiny_weights` (tests/conftest.py) does so once a session.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rapiddraw.core.bundle import BundleInfo, LatentSpace, Schedule, save_bundle
+from rapiddraw.core.knowledge.graph import KnowledgeGraph, build_graph, save_knowledge
+from rapiddraw.core.text.encoder import TextEncoder, default_config, to_bundle
+from rapiddraw.core.text.tokenizer import build_vocabulary
+
+WIDTH, KG_DIM = 32, 8
+LATENT = LatentSpace(channels=4, factor=8, scale=0.5, shift=0.25)
+CAPTIONS = ["a round red fruit on a green hill", "a tall blue fruit with dots under a night sky", "the photo of a fruit"]
+STATEMENTS = [("mirado", "shape", "round"), ("mirado", "skin", "red"), ("quelba", "shape", "tall"), ("quelba", "skin", "blue")]
+ALIASES = [
+    ("mirado", "en", "mirado"), ("mirado", "en", "mirado fruit"), ("quelba", "en", "quelba"), ("silent", "en", "silento"),
+    ("mirado", "zh", "\u7c73\u62c9"), ("quelba", "zh", "\u594e\u679c"),
+]  # fmt: skip
+# "silent" has a name and no triple: it must change nothing.
+
+UNET_CONFIG: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [32, 64],
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "layers_per_block": 1,
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 2,
+    "norm_num_groups": 32,
+    "use_linear_projection": True,
+}
+VAE_CONFIG: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [32, 32, 32, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+    "sample_size": 64,
+    "mid_block_add_attention": False,
+}
+
+
+def seeded(make: Any, seed: int = 0) -> Any:
+    """Call `make()` under a fixed seed, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def write_unet(path: Path, seed: int = 0, latent: LatentSpace = LATENT, schedule: Schedule | None = None, **config: Any) -> Path:
+    """A U-Net of about 1 M random parameters (kind `unet`)."""
+    from diffusers import UNet2DConditionModel
+
+    whole = UNET_CONFIG | config
+    network = seeded(lambda: UNet2DConditionModel(**whole), seed)
+    info = BundleInfo("unet", config=whole, latent=latent, schedule=schedule or Schedule(), provenance={"recipe": "test", "seed": seed})
+    return save_bundle(path, network.state_dict(), info)
+
+
+def write_vae(path: Path, seed: int = 1, latent: LatentSpace = LATENT, **config: Any) -> Path:
+    """A KL autoencoder of factor 8 with random weights (kind `vae`)."""
+    from diffusers import AutoencoderKL
+
+    whole = VAE_CONFIG | config
+    network = seeded(lambda: AutoencoderKL(**whole), seed)
+    return save_bundle(path, network.state_dict(), BundleInfo("vae", config=whole, latent=latent))
+
+
+def write_text(path: Path, seed: int = 2, width: int = WIDTH, kg_dim: int = KG_DIM) -> Path:
+    """A two-layer text encoder with a vocabulary of the captions and names above (kind `text`)."""
+    names = [name for _, _, name in ALIASES]
+    vocabulary = build_vocabulary(CAPTIONS, names, limit=400)
+    config = default_config(
+        len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        kg_dim=kg_dim,
+        projection_dim=16,
+    )
+    return save_bundle(path, *to_bundle(seeded(lambda: TextEncoder(config, vocabulary), seed)))
+
+
+def tiny_graph(seed: int = 3, dim: int = KG_DIM) -> KnowledgeGraph:
+    """A graph of two fruits with random vectors, and one entity (`silent`) that no triple mentions."""
+    graph = build_graph(STATEMENTS, ALIASES)
+    return graph.with_embeddings(seeded(lambda: torch.randn(len(graph.entities), dim), seed))
+
+
+def write_kg(path: Path, seed: int = 3, dim: int = KG_DIM) -> Path:
+    """:func:`tiny_graph` as a bundle (kind `kg`)."""
+    return save_knowledge(path, tiny_graph(seed, dim))
+
+
+def write_esrgan(path: Path, seed: int = 4) -> Path:
+    """An ESRGAN network x4 of one narrow block, in the layout that ComfyUI's stock loader reads (kind `esrgan`)."""
+    from rapiddraw.core.upscale.layouts import RRDBConfig, to_basicsr, to_sequential
+    from rapiddraw.core.upscale.rrdb import build
+
+    config = RRDBConfig(num_feat=8, num_block=1)
+    network = seeded(lambda: build(config), seed)
+    return save_bundle(path, to_sequential(to_basicsr(network.state_dict())), BundleInfo("esrgan", config={"scale": 4}))
+
+
+def write_bundles(folder: Path) -> Path:
+    """All five, as tiny-unet, tiny-vae, tiny-text, tiny-kg and tiny-esrgan `.safetensors`."""
+    for kind, write in (("unet", write_unet), ("vae", write_vae), ("text", write_text), ("kg", write_kg), ("esrgan", write_esrgan)):
+        write(folder / f"tiny-{kind}.safetensors")
+    return folder
