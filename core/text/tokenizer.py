@@ -25,7 +25,6 @@ PAD, UNK, START, END, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[M
 CONTEXT_LENGTH = 32
 MAX_VOCABULARY = 65536
 _WORD = re.compile(r"[a-z0-9]+")
-_SYLLABLE = re.compile(r"[^aeiou]*[aeiou]+(?:[^aeiou]+$)?|[^aeiou]+")
 
 
 def is_cjk(character: str) -> bool:
@@ -40,9 +39,22 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(plain))
 
 
-def syllables(name: str) -> list[str]:
-    """Cut a Latin name after each vowel group: `quelba` -> `que`, `lba`. The pieces join back to the name."""
-    return _SYLLABLE.findall(name)
+def name_pieces(words: Iterable[str]) -> list[str]:
+    """The syllables of which invented Latin names are made, found by counting: strings of 2 to 5 letters that many names share.
+
+    Longer ones are taken first, and a shorter one only where it is frequent *outside* those (`quel` is a piece, `uel` is not).
+    """
+    distinct = set(words)
+    distinct -= {word + "s" for word in distinct}  # a plural says nothing new and would make pieces of its own
+    counts: Counter[str] = Counter()
+    for word in distinct:
+        counts.update({word[i : i + n] for n in range(2, 6) for i in range(len(word) - n + 1)})
+    least = max(3.0, 0.02 * len(distinct))
+    chosen: dict[str, int] = {}
+    for piece in sorted(counts, key=lambda piece: (-len(piece), piece)):
+        if counts[piece] - sum(count for longer, count in chosen.items() if piece in longer) >= least:
+            chosen[piece] = counts[piece]
+    return sorted(chosen)
 
 
 def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int = 800) -> list[str]:
@@ -59,15 +71,15 @@ def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int
     name_words = {word for name in names for word in _words_and_singles(name, singles)}
     for text in texts:
         words.update(_words_and_singles(text, singles))
-    pieces = {piece for word in name_words for piece in syllables(word)}
+    pieces = name_pieces(name_words)
     tokens: dict[str, None] = dict.fromkeys(SPECIALS)
     for group in (
         (c for c in string.ascii_lowercase + string.digits),
         ("##" + c for c in string.ascii_lowercase + string.digits),
         sorted(c for c in string.punctuation),
         sorted(singles),
-        sorted(pieces),
-        ("##" + piece for piece in sorted(pieces)),
+        pieces,
+        ("##" + piece for piece in pieces),
     ):
         tokens.update(dict.fromkeys(group))
     if len(tokens) > limit:

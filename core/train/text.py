@@ -1,0 +1,186 @@
+"""Recipe `text`: contrastive pre-training of the text encoder with a small image tower (CLIP; Rapid Diffusion, section 3 and Table 6).
+
+    python -m rapiddraw train text --data DIR --out weights/my-text.safetensors --set graph=weights/my-kg.safetensors
+
+Symmetric InfoNCE with a learned temperature (0.07 at first, logit scale at most 100). Fruits that a caption names get their vector
+from the graph, which stays frozen while `W` learns; for a share of captions (`knowledge_dropout`) it is left out, so that the encoder
+also works without a graph. Pictures of one entity are not each other's negatives. `data` is an image folder; without it `count`
+Orchard pictures are drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..bundle import save_bundle
+from ..errors import InputError
+from ..knowledge.graph import KnowledgeGraph, load_knowledge
+from ..knowledge.linking import Linker, wordpiece_linker
+from ..text import encoder as text_encoder
+from ..text import image_tower
+from ..text.encoder import TextEncoder, default_config
+from ..text.image_tower import ImageTower
+from ..text.tokenizer import build_vocabulary
+from .recipe import EpochOrder, Losses, Recipe
+from .text_data import Item, folder_items, orchard_items
+
+KNOWLEDGE = ("graph", "none", "shuffled", "random")
+
+
+def control_graph(graph: KnowledgeGraph, kind: str, seed: int) -> KnowledgeGraph:
+    """The graph itself or a control that should not help: `shuffled` gives every named entity the vector of another one, `random` a
+    random vector of the same mean and spread. `none` takes the vectors away."""
+    if kind not in KNOWLEDGE:
+        raise InputError(f"knowledge={kind!r}: expected one of {', '.join(KNOWLEDGE)}")
+    if kind == "graph" or graph.embeddings is None:
+        return graph
+    if kind == "none":
+        return graph.with_embeddings(None)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.tensor([graph.index[entity] for entity in graph.aliases])
+    vectors = graph.embeddings.clone()
+    own = vectors[rows]
+    if kind == "shuffled":
+        # one cycle over a random order: no entity keeps its own vector
+        order = torch.randperm(len(rows), generator=generator)
+        vectors[rows[order]] = own[order.roll(1)]
+    else:
+        vectors[rows] = torch.randn(own.shape, generator=generator) * own.std() + own.mean()
+    return graph.with_embeddings(vectors)
+
+
+class KnowledgeTable:
+    """A graph's vectors as one table for training: row 0 is nothing, row i + 1 is entity i."""
+
+    def __init__(self, graph: KnowledgeGraph, linker: Linker) -> None:
+        vectors = graph.embeddings if graph.embeddings is not None else torch.zeros(len(graph.entities), 1)
+        self.vectors = torch.cat([torch.zeros(1, vectors.shape[1]), vectors])
+        self.graph, self.linker = graph, linker
+
+    def rows(self, ids: Sequence[int], length: int) -> list[int]:
+        """For each of `length` tokens of a text with content `ids`, the row of the entity it names (0 for none)."""
+        rows = [0] * length
+        for link in self.linker.link_truncated(ids, length):
+            rows[link.start : link.end] = [self.graph.index[link.entity] + 1] * (link.end - link.start)
+        return rows
+
+
+def tokenize_linked(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids (B, L) and table rows (B, L) of texts; L is the longest text's length, which under a causal mask changes nothing."""
+    whole = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    length = min(encoder.length, max(map(len, whole)) + 2)
+    start, pad = int(encoder.config["bos_token_id"]), int(encoder.config["pad_token_id"])
+    ids = torch.full((len(whole), length), pad, dtype=torch.long)
+    rows = torch.zeros_like(ids)
+    for i, content in enumerate(whole):
+        row = [start, *content[: length - 2], encoder.end_id]
+        ids[i, : len(row)] = torch.tensor(row)
+        if table is not None:
+            rows[i] = torch.tensor(table.rows(content, length))
+    return ids, rows
+
+
+def embed_texts(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str], scale: float = 1.0) -> Tensor:
+    """Unit vectors (len(texts), projection_dim) in the space shared with images, with knowledge where `table` links some."""
+    ids, rows = tokenize_linked(encoder, table, texts)
+    extra = scale * encoder.knowledge(table.vectors[rows]) if table is not None and scale else None
+    return encoder.project(encoder.encode_ids(ids, extra)[1])
+
+
+@dataclass
+class TextRecipe(Recipe):
+    """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`."""
+
+    name: ClassVar[str] = "text"
+    default_steps: ClassVar[int] = 800
+
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 50
+    precision: str = "bf16"
+    graph: str = ""
+    knowledge: str = "graph"
+    knowledge_dropout: float = 0.4
+    count: int = 6000
+    image_size: int = 64
+    width: int = 192
+    layers: int = 4
+    heads: int = 4
+    projection_dim: int = 128
+    vocabulary_size: int = 800
+
+    def check(self) -> None:
+        super().check()
+        if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1:
+            raise InputError(
+                f"knowledge={self.knowledge!r}, knowledge_dropout={self.knowledge_dropout!r}: "
+                f"expected one of {', '.join(KNOWLEDGE)} and a share from 0 to 1"
+            )
+
+    def setup(self, device: torch.device) -> None:
+        self.items: list[Item] = self._items()
+        graph = load_knowledge(self.graph) if self.graph else None
+        names = [n for by in graph.aliases.values() for found in by.values() for n in found] if graph else []
+        captions = [text for item in self.items for text in item.captions]
+        vocabulary = build_vocabulary(captions, names, self.vocabulary_size)
+        config = default_config(
+            len(vocabulary),
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.width * 8 // 3,
+            projection_dim=self.projection_dim,
+            kg_dim=graph.dim if graph else 1,
+        )
+        self.encoder = TextEncoder(config, vocabulary).to(device)
+        self.tower = ImageTower(self.image_size, projection_dim=self.projection_dim).to(device)
+        self.table = None
+        if graph is not None and self.knowledge != "none":
+            self.table = KnowledgeTable(control_graph(graph, self.knowledge, self.seed), wordpiece_linker(graph, self.encoder.tokenizer))
+            self.table.vectors = self.table.vectors.to(device)
+        self.order = EpochOrder(len(self.items), self.batch_size, self.seed)
+        groups: dict[str, int] = {}
+        self.groups = [groups.setdefault(item.entity or f"#{i}", i) for i, item in enumerate(self.items)]
+
+    def _items(self) -> list[Item]:
+        return folder_items(self.data, self.image_size) if self.data else orchard_items("train", self.count, self.image_size)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "tower": self.tower}
+
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        chosen = self.order.indices(index)
+        ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng) for i in chosen])
+        images = torch.stack([torch.from_numpy(self.items[i].image) for i in chosen]).permute(0, 3, 1, 2)
+        return {"ids": ids, "rows": rows, "images": images.contiguous(), "group": torch.tensor([self.groups[i] for i in chosen])}
+
+    def loss(self, batch: dict[str, Tensor]) -> Losses:
+        ids, rows, group = batch["ids"], batch["rows"], batch["group"]
+        extra = None
+        if self.table is not None:
+            keep = torch.rand(len(ids), 1, device=ids.device) >= self.knowledge_dropout
+            extra = self.encoder.knowledge(self.table.vectors[rows * keep])
+        texts = self.encoder.project(self.encoder.encode_ids(ids, extra)[1]).float()
+        images = self.tower(batch["images"].float() / 127.5 - 1).float()
+        logits = self.encoder.logit_scale.exp().clamp_max(text_encoder.MAX_LOGIT_SCALE) * texts @ images.T
+        same = (group[:, None] == group[None]) & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
+        logits = logits.masked_fill(same, float("-inf"))
+        target = torch.arange(len(group), device=group.device)
+        loss = (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)) / 2
+        return {"loss": loss, "in_batch": (logits.argmax(dim=1) == target).float().mean()}
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        image_out = out.with_name(out.name.replace("text", "image") if "text" in out.name else f"{out.stem}-image{out.suffix}")
+        tensors, info = text_encoder.to_bundle(self.encoder, provenance)
+        image_tensors, image_info = image_tower.to_bundle(self.tower, provenance)
+        return [save_bundle(out, tensors, info), save_bundle(image_out, image_tensors, image_info)]

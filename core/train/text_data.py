@@ -1,0 +1,84 @@
+"""What the text recipe learns from: small pictures in memory, each with captions and perhaps a named entity."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..paths import safe_join
+from ..progress import track
+
+TEMPLATE_SHARE = 0.2
+"""Of the captions drawn anew for a named picture, how many are a bare template ("the photo of X"), the way prompts often are."""
+
+
+@dataclass
+class Item:
+    """One picture (size, size, 3) uint8. `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time."""
+
+    image: np.ndarray
+    captions: tuple[str, ...]
+    entity: str | None = None
+    scene: Any = field(default=None, repr=False)
+    fruit: Any = field(default=None, repr=False)
+
+    def draw(self, rng: random.Random) -> str:
+        """A caption: a new one where the Orchard can make it, otherwise one of the file's."""
+        if self.scene is None:
+            return rng.choice(self.captions)
+        from ..data.orchard.captions import draw_caption
+        from ..data.orchard.entities import words
+
+        if self.fruit is not None and rng.random() < TEMPLATE_SHARE:
+            language = rng.choice(("en", "zh"))
+            name = self.fruit.name_en if language == "en" else self.fruit.name_zh
+            return rng.choice(words()[language]["templates"][self.scene.style]).format(object=name)
+        return draw_caption(self.scene, self.fruit, rng)[0]
+
+
+def orchard_items(split: str, count: int, size: int, seed: int = 0) -> list[Item]:
+    """`count` pictures of the Orchard, drawn now. Rare fruits keep their three captions: those are all that exist of them."""
+    from ..data.orchard.dataset import samples
+    from ..data.orchard.render import render
+
+    items = []
+    for sample in track(samples(split, count, seed), count, "drawing the Orchard", "image"):
+        fixed = sample.entity is not None and sample.entity.split != "seen"
+        items.append(
+            Item(
+                render(sample.scene, size),
+                tuple(caption["text"] for caption in sample.captions),
+                sample.entity.id if sample.entity else None,
+                None if fixed else sample.scene,
+                sample.entity,
+            )
+        )
+    return items
+
+
+def folder_items(root: str | Path, size: int) -> list[Item]:
+    """The pictures of an image folder (`captions.jsonl` with `captions` or `text`), scaled to `size`. Raises :class:`DataError`."""
+    from PIL import Image
+
+    base = Path(root)
+    index = base / "captions.jsonl"
+    if not index.is_file():
+        raise DataError(f"{base} has no captions.jsonl; `python -m rapiddraw data orchard --out DIR` writes the layout")
+    items = []
+    lines = index.read_text(encoding="utf-8").splitlines()
+    for number, line in track(enumerate(lines, 1), len(lines), "reading pictures", "image"):
+        try:
+            row = json.loads(line)
+            captions = tuple(c["text"] for c in row["captions"]) if "captions" in row else (row["text"],)
+            with Image.open(safe_join(base, row["file_name"])) as picture:
+                small = picture.convert("RGB").resize((size, size), Image.Resampling.BOX)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise DataError(f"{index.name}, line {number}: expected file_name and text or captions, and a picture ({error})") from error
+        items.append(Item(np.asarray(small), captions, row.get("entity")))
+    return items
