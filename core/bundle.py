@@ -143,6 +143,11 @@ def load_bundle(path: str | os.PathLike[str], kind: str | None = None) -> Bundle
     return Bundle(info, tensors)
 
 
+def tensor_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the tensors in any `.safetensors` file, from its checked header alone."""
+    return [name for name in _read_header(Path(path)) if name != "__metadata__"]
+
+
 def load_foreign(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a `.safetensors` file that is not a bundle of ours, with the same checks of its header and values."""
     from safetensors.torch import load_file

@@ -33,6 +33,8 @@ def target_size(
     if size is not None:
         wanted = (int(size[0]), int(size[1]))
     elif long_side is not None:
+        if long_side < 1:
+            raise InputError(f"long_side is {long_side}; it must be at least 1 pixel")
         ratio = long_side / max(width, height)
         wanted = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     else:

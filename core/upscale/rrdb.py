@@ -17,13 +17,13 @@ from torch.nn import functional
 from ..bundle import load_foreign, read_info
 from ..errors import BundleError, InputError, MissingPackageError
 from . import basicsr_shim
+from .files import PICKLED
 from .layouts import RRDBConfig, derive, layout_of, to_basicsr, to_sequential, unwrap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 log = logging.getLogger("rapiddraw")
-PICKLED = (".pth", ".pt")
 BACKENDS = ("basicsr", "spandrel")
 
 

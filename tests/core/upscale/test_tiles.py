@@ -172,6 +172,7 @@ def test_a_stop_is_honoured_between_tiles(bars):
         ({"overlap": 300}, "overlap is 300"),
         ({"overlap": -1}, "overlap is -1"),
         ({"factor": 0.0}, "above 0"),
+        ({"long_side": -8}, "long_side is -8"),
         ({"factor": float("nan")}, "above 0"),
         ({"factor": 1e6}, "would be"),
         ({"size": (0, 4)}, "would be 0x4"),

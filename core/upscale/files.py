@@ -1,0 +1,56 @@
+"""Which files in the weights folders are upscalers. Needs no torch, so that a node can list them when it is shown."""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+from pathlib import Path
+
+from .. import paths
+from ..bundle import tensor_names
+from ..errors import BundleError
+from .layouts import layout_of
+
+PICKLED = (".pth", ".pt")
+
+
+def list_upscalers() -> list[str]:
+    """Sorted names, relative to their weights folder: bundles of kind `esrgan`, plain `.safetensors` with an ESRGAN's tensor names, and
+    every `.pth` and `.pt` (what is in one of those is only known once it is read).
+    """
+    names = set(paths.list_bundles("esrgan"))
+    for folder in paths.weights_dirs():
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in PICKLED and path.is_file() or path.suffix == ".safetensors" and _is_esrgan(path):
+                names.add(path.relative_to(folder).as_posix())
+    return sorted(names)
+
+
+def resolve_upscaler(name: str) -> Path:
+    """The file that :func:`list_upscalers` calls `name`. Raises :class:`InputError` for a name that leaves its folder,
+    :class:`BundleError` for an unknown one or one of another type, naming the nearest.
+    """
+    for folder in paths.weights_dirs():
+        path = paths.safe_join(folder, name)
+        if path.is_file() and path.suffix.lower() in (".safetensors", *PICKLED):
+            return path
+    known = list_upscalers()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
+    hint = f"near it there is {', '.join(near)}" if near else "there are none in the weights folders"
+    raise BundleError(f"no upscaler named {name!r}: {hint}. Set RAPIDDRAW_WEIGHTS to search another folder")
+
+
+def _is_esrgan(path: Path) -> bool:
+    try:
+        stat = path.stat()
+        return _has_esrgan_names(path, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _has_esrgan_names(path: Path, mtime_ns: int, size: int) -> bool:
+    try:
+        return layout_of(tensor_names(path)) is not None
+    except (BundleError, OSError):
+        return False
