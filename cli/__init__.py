@@ -1,0 +1,100 @@
+"""The commands of `python -m rapiddraw`, one file each with `add_parser(subparsers)` and `run(args) -> exit code`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid graph, 130 stopped with Ctrl-C. The first Ctrl-C asks the work to stop at its next
+step, so that no file is left half written; the second one stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from ..core.errors import Cancelled, GraphError, RapidDrawError
+from ..core.progress import clear_cancel, request_cancel
+
+COMMANDS = ("run", "validate", "nodes", "convert", "inspect", "train", "data", "bench")
+DONE, FAILED, INVALID, STOPPED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Only that command's file is imported; none imports torch to show its help."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parsed = _parser(arguments).parse_args(arguments)
+    except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
+        return stop.code if isinstance(stop.code, int) else FAILED
+    _log_to_stderr(parsed.verbose)
+    with _interruptible():
+        try:
+            code = parsed.run(parsed)
+            sys.stdout.flush()
+            return DONE if code is None else code
+        except (Cancelled, KeyboardInterrupt):
+            sys.stderr.write("stopped\n")
+            return STOPPED
+        except BrokenPipeError:  # the reader has gone, as with `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except RapidDrawError as error:
+            logging.getLogger("rapiddraw").debug("where it happened", exc_info=True)
+            sys.stderr.write(f"error: {error}\n")
+            return INVALID if isinstance(error, GraphError) else FAILED
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m rapiddraw",
+        description="Draw pictures from saved ComfyUI graphs, without ComfyUI; train and check the models behind them.",
+        epilog="example: python -m rapiddraw run workflows/api/text_to_image.json --output out",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more, and where an error came from")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for command in [named] if named in COMMANDS else COMMANDS:
+        try:
+            module = importlib.import_module(f".{command}", __name__)
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{command}":
+                raise
+            continue
+        module.add_parser(subparsers)
+        subparsers.choices[command].set_defaults(run=module.run)
+    return parser
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    log = logging.getLogger("rapiddraw")
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the first Ctrl-C into a request to stop. Off the main thread signals are not ours to handle."""
+
+    def ask(number: int, frame: object) -> None:
+        request_cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stderr.write("\nstopping at the next step (Ctrl-C again to stop at once)\n")
+
+    clear_cancel()
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        clear_cancel()

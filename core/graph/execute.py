@@ -22,8 +22,9 @@ from typing import Any
 
 from ..errors import Cancelled, NodeError, RapidDrawError
 from ..progress import raise_if_cancelled
-from .formats import Graph, as_api
-from .inputs import MAX_SEED, InputSpec, Registry, coerce, describe, hidden_inputs, input_specs, is_link, links_of
+from .edit import with_seed
+from .formats import Graph, read_graph
+from .inputs import InputSpec, Registry, coerce, describe, hidden_inputs, input_specs, is_link, links_of
 from .validate import check, output_nodes, reachable
 
 log = logging.getLogger("rapiddraw")
@@ -70,19 +71,6 @@ def execute(
     return Runner(registry).run(graph, outputs, seed, on_node)
 
 
-def with_seed(api: Mapping[str, Any], registry: Registry, seed: int) -> dict[str, Any]:
-    """A copy of `api` in which every seed widget holds `seed` (0..2**64-1); linked seeds keep their link."""
-    changed = {}
-    for node_id, node in api.items():
-        node_class = registry.get(node.get("class_type", ""))
-        inputs = dict(node.get("inputs", {}))
-        for spec in input_specs(node_class).values() if node_class else ():
-            if spec.type == "INT" and spec.is_seed and not is_link(inputs.get(spec.name)):
-                inputs[spec.name] = min(seed, spec.options.get("max", MAX_SEED))
-        changed[node_id] = {**node, "inputs": inputs}
-    return changed
-
-
 @dataclass(frozen=True)
 class _Entry:
     values: list[list[Any]]
@@ -110,13 +98,13 @@ class Runner:
         :class:`~rapiddraw.core.errors.InvalidGraphError` before anything ran, :class:`~rapiddraw.core.errors.NodeError` naming the node
         that failed, or :class:`~rapiddraw.core.errors.Cancelled` as soon as a stop was asked for.
         """
-        api = as_api(graph, self.registry)
+        graph = graph if isinstance(graph, Graph) else read_graph(graph)
         if seed is not None:
-            api = with_seed(api, self.registry, seed)
+            graph = with_seed(graph, self.registry, seed)
+        api = graph.to_api(self.registry)
         targets = [str(output) for output in outputs] if outputs is not None else output_nodes(api, self.registry)
         check(api, self.registry, targets if outputs is not None else None)
-        ui = graph.ui if isinstance(graph, Graph) else (dict(graph) if "nodes" in graph else None)
-        run = _Run(self, api, targets, {"workflow": ui} if ui else None, on_node)
+        run = _Run(self, api, targets, {"workflow": graph.ui} if graph.ui else None, on_node)
         try:
             with _inference_mode():
                 for target in targets:

@@ -1,0 +1,32 @@
+"""What several commands need."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from ..core.graph.inputs import Registry
+
+
+def registry() -> Registry:
+    """Every node that a headless run knows: the pack's own and the embedded host's stock nodes."""
+    from ..core.graph.stock import STOCK_NODES
+    from ..nodes import NODE_CLASS_MAPPINGS
+
+    return {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
+
+
+def say(text: str = "") -> None:
+    """One line of the command's result, on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """One line about the course of things, on stderr, so that it never mixes with a result."""
+    sys.stderr.write(text + "\n")
+
+
+def say_json(data: Any) -> None:
+    """A result as JSON on stdout; what JSON cannot hold becomes text."""
+    say(json.dumps(data, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,30 @@
+"""`convert`: from the editor's format to the API format, and back."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .common import registry, say
+
+EXAMPLE = """examples:
+  python -m rapiddraw convert workflows/text_to_image.json --to api --out workflows/api/text_to_image.json
+  python -m rapiddraw convert out/picture_00001_.png --to ui --out graph.json"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "convert", help="turn a graph into UI or API format", description="Turn a graph into the other format.",
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
+    parser.add_argument("--to", choices=("ui", "api"), required=True, help="ui: for the editor; api: for POST /prompt and headless runs")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the .json to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..core.graph.formats import read_graph, write_graph
+
+    graph, nodes = read_graph(args.graph), registry()
+    say(str(write_graph(args.out, graph.to_ui(nodes) if args.to == "ui" else graph.to_api(nodes))))
+    return 0
