@@ -1,0 +1,25 @@
+"""`bench esrgan` on two pairs with a tiny random network: the shape of its result, and that a bad network is told so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from rapiddraw.benchmarks import esrgan
+
+
+def test_the_result_has_the_documented_shape(tiny_pack):
+    result = esrgan.run(argparse.Namespace(count=2, weights="tiny-esrgan.safetensors"))
+    assert set(result) >= {"name", "command", "environment", "rows", "checks"} and result["name"] == "esrgan"
+    assert {(row["input"], row["method"]) for row in result["rows"]} == {
+        (i, m) for i in ("reduced", "softened") for m in ("bicubic", "trained")
+    }
+    assert all(set(check) == {"claim", "value", "expected", "holds"} for check in result["checks"])
+    assert not result["checks"][0]["holds"] and not result["checks"][1]["holds"]  # random weights, and not 500 pairs
+    json.dumps(result)
+
+
+def test_pairs_are_always_the_same_and_hold_the_fruit():
+    first, again = (list(esrgan.pictures(2)) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        assert a.shape == (256, 256, 3) and (a == b).all()
