@@ -72,7 +72,7 @@ class Clip:
         return token_rows(parse_weights(text), self._token_ids, start, end, pad, self.encoder.length)
 
     def _token_ids(self, segment: str) -> list[int]:
-        return self.encoder.tokenizer(segment, add_special_tokens=False)["input_ids"]
+        return self.encoder.tokenizer(segment, add_special_tokens=False, verbose=False)["input_ids"]
 
     @torch.no_grad()
     def _embed(self, token: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from ..progress import raise_if_cancelled
 
 
 class BaseModel:
-    """A diffusers UNet2DConditionModel with its schedule and latent space: `apply_model(x, sigma, c_crossattn=...) -> denoised` in sigma space."""
+    """A diffusers UNet2DConditionModel, its schedule and its latent space, as `denoised` of a state in sigma space."""
 
     def __init__(self, unet: Any, model_sampling: NoiseSchedule, latent_format: LatentSpace, device: torch.device) -> None:
         self.diffusion_model, self.model_sampling, self.latent_format, self.device = unet, model_sampling, latent_format, device

@@ -13,7 +13,7 @@ from .embedded_model import build_network
 
 
 class Vae:
-    """Pixels to latents and back, by a diffusers AutoencoderKL. Latents are *unscaled*; the scale belongs to the model (METHODS: latent scaling).
+    """Pixels to latents and back, by a diffusers AutoencoderKL. Latents are *unscaled*: the scale belongs to the model.
 
     `downscale_ratio` is pixels per latent cell, `latent_channels` the channels of a latent.
     """

@@ -1,0 +1,57 @@
+"""Which knowledge graphs there are to choose from, and loading one by name: trained bundles, or a user's own triples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import KnowledgeError
+from ..paths import input_dir, list_bundles, resolve_bundle, safe_join, weights_dirs
+from .graph import KnowledgeGraph, load_knowledge, load_triples
+
+TRIPLE_SUFFIXES = (".tsv", ".jsonl")
+
+
+def list_graphs() -> list[str]:
+    """Names of the bundles of kind `kg`, then of the .tsv and .jsonl files in the weights folders and the input folder."""
+    files = {
+        path.relative_to(folder).as_posix()
+        for folder in _folders()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in TRIPLE_SUFFIXES and path.is_file()
+    }
+    return [*list_bundles("kg"), *sorted(files)]
+
+
+def resolve_graph(name: str) -> Path:
+    """The file of a name as :func:`list_graphs` gives it. Raises :class:`BundleError`, :class:`KnowledgeError` or :class:`InputError`."""
+    if Path(name).suffix.lower() not in TRIPLE_SUFFIXES:
+        return resolve_bundle(name, "kg")
+    for folder in _folders():
+        path = safe_join(folder, name)
+        if path.is_file():
+            return path
+    raise KnowledgeError(f"no knowledge file named {name!r} in the weights folders or in {input_dir()}")
+
+
+def load_graph(name: str) -> KnowledgeGraph:
+    """The graph of that name. One read from triples has no vectors until it is trained."""
+    path = resolve_graph(name)
+    return load_triples(path) if path.suffix.lower() in TRIPLE_SUFFIXES else load_knowledge(path)
+
+
+def describe_graph(graph: KnowledgeGraph) -> str:
+    """What is in a graph, for people."""
+    names: dict[str, int] = {}
+    for by in graph.aliases.values():
+        for language, aliases in by.items():
+            names[language] = names.get(language, 0) + len(aliases)
+    spoken = ", ".join(f"{count} {language}" for language, count in sorted(names.items())) or "none"
+    vectors = f"{graph.dim} features an entity" if graph.dim else "none yet; train them with `python -m rapiddraw train kg`"
+    return (
+        f"entities: {len(graph.entities)}, of which {len(graph.connected)} are in a triple\n"
+        f"relations: {len(graph.relations)}\ntriples: {len(graph.triples)}\nnames: {spoken}\nvectors: {vectors}"
+    )
+
+
+def _folders() -> list[Path]:
+    return [*weights_dirs(), *([input_dir()] if input_dir().is_dir() else [])]
