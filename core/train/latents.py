@@ -1,0 +1,60 @@
+"""Latents of an image folder, encoded once and kept beside it.
+
+The encoder's mean is used (no sampling), scaled to unit variance as the VAE's bundle says. The file's name holds a digest of the VAE and of the
+folder's index, so that another VAE or other pictures never meet old latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from ..bundle import LatentSpace, load_bundle
+from ..data.folder import ImageFolder
+from ..errors import TrainingError
+from ..files import replacing
+from ..paths import file_sha256
+from ..progress import Progress
+
+logger = logging.getLogger("rapiddraw")
+
+
+@torch.no_grad()
+def folder_latents(images: ImageFolder, vae_path: str | os.PathLike[str], device: torch.device, batch: int = 16) -> tuple[torch.Tensor, LatentSpace]:
+    """(latents (N, C, h, w) float16 in model space, their :class:`LatentSpace`) of every picture of `images`, in its order."""
+    from safetensors.torch import load_file, save_file
+
+    from .vae import build_vae
+
+    bundle = load_bundle(vae_path, "vae")
+    space = bundle.info.latent
+    if space is None:
+        raise TrainingError(f"{Path(vae_path).name} does not say what latent space it makes; train it with `rapiddraw train vae`")
+    key = hashlib.sha256()
+    key.update(file_sha256(Path(vae_path)).encode())
+    key.update(f"{images.size}/{len(images)}".encode())
+    for item in images.items:
+        key.update(f"{item.path.name}:{item.path.stat().st_size};".encode())
+    cache = images.root / f".latents-{key.hexdigest()[:16]}.safetensors"
+    if cache.is_file():
+        return load_file(str(cache))["latents"], space
+    vae = build_vae(bundle.info.config)
+    vae.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()})
+    vae.to(device).eval()
+    parts = []
+    with Progress(len(images), "encoding", "image") as bar:
+        for first in range(0, len(images), batch):
+            pictures = torch.stack([images.image(i) for i in range(first, min(first + batch, len(images)))]).to(device)
+            parts.append(((vae.encode(pictures).latent_dist.mode() - space.shift) * space.scale).half().cpu())
+            bar.update(len(pictures))
+    latents = torch.cat(parts)
+    try:
+        with replacing(cache) as temporary:
+            save_file({"latents": latents}, str(temporary))
+    except OSError as error:  # a read-only dataset is no reason to fail
+        logger.info("latents are not kept: %s cannot be written (%s)", cache, error)
+    return latents, space
