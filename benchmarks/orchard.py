@@ -110,7 +110,9 @@ def _real_features(judge: Any, split: str, count: int, seed: int) -> Any:
     from ..core.metrics.judge import judge_pictures
     from ..core.metrics.orchard import evaluation_scenes
 
-    drawn = [torch.from_numpy(render(scene, 128)).permute(2, 0, 1).float() / 127.5 - 1 for _, scene in evaluation_scenes(split, count, seed)]
+    drawn = [
+        torch.from_numpy(render(scene, 128)).permute(2, 0, 1).float() / 127.5 - 1 for _, scene in evaluation_scenes(split, count, seed)
+    ]
     return judge_pictures(judge, torch.stack(drawn))[1]
 
 

@@ -24,7 +24,9 @@ logger = logging.getLogger("rapiddraw")
 
 
 @torch.no_grad()
-def folder_latents(images: ImageFolder, vae_path: str | os.PathLike[str], device: torch.device, batch: int = 16) -> tuple[torch.Tensor, LatentSpace]:
+def folder_latents(
+    images: ImageFolder, vae_path: str | os.PathLike[str], device: torch.device, batch: int = 16
+) -> tuple[torch.Tensor, LatentSpace]:
     """(latents (N, C, h, w) float16 in model space, their :class:`LatentSpace`) of every picture of `images`, in its order."""
     from safetensors.torch import load_file, save_file
 

@@ -130,7 +130,9 @@ class UnetRecipe(Recipe):
         super().check()
         for key in ("data", "vae", "text"):
             if not getattr(self, key):
-                raise InputError(f"{key} is empty: the U-Net is trained on a folder of captioned images, in a VAE's latents, under a text encoder")
+                raise InputError(
+                    f"{key} is empty: the U-Net is trained on a folder of captioned images, in a VAE's latents, under a text encoder"
+                )
         if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
         if not 0 <= self.t_min < self.t_max <= 1000:
@@ -156,9 +158,7 @@ class UnetRecipe(Recipe):
         return {"x0": of_x0, "eps": of_x0 / snr, "v": of_x0 / (snr + 1)}[self.prediction]
 
 
-def unet_config(
-    channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int
-) -> dict[str, Any]:
+def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:
     """Arguments of `UNet2DConditionModel` with one resnet a level, in shapes that ComfyUI's own `UNetModel` can carry."""
     return {
         "sample_size": side,

@@ -53,6 +53,7 @@ def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
     rng = random.Random(f"orchard/{SPLIT_SEEDS[split]}/{seed}")
     seen = [e for e in entities() if e.split == "seen"]
     rare = [e for e in entities() if e.split == "rare"] * RARE_CAPTIONS if split == "train" else []
+    deck: list[Entity] = []  # dealt to the end before it is shuffled again: every seen fruit is shown equally often
     for index in range(count):
         if index < len(rare):
             entity = rare[index]
@@ -61,15 +62,16 @@ def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
             named = {"text": caption(scene, entity, language, "name", rng), "language": language, "kind": "name"}
             yield Sample(scene, entity, (named,))
             continue
-        found = rng.choice(seen) if rng.random() < _NAMED_SHARE else None
+        found = None
+        if rng.random() < _NAMED_SHARE:
+            deck = deck or rng.sample(seen, len(seen))
+            found = deck.pop()
         scene = found.scene(rng) if found else random_scene(rng)
         rows = tuple(dict(zip(("text", "language", "kind"), draw_caption(scene, found, rng), strict=True)) for _ in range(3))
         yield Sample(scene, found, rows)
 
 
-def write_dataset(
-    split: str, count: int, size: int, out: str | os.PathLike[str], seed: int = 0, maps: tuple[str, ...] = ()
-) -> Path:
+def write_dataset(split: str, count: int, size: int, out: str | os.PathLike[str], seed: int = 0, maps: tuple[str, ...] = ()) -> Path:
     """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it.
 
     `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a cancelled run can simply be started again.
