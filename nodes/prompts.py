@@ -1,0 +1,69 @@
+"""Prompts from keywords (Rapid Diffusion, applications)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class KeywordPromptGenerator:
+    """A list of prompts from keywords; what it feeds runs once for each of them."""
+
+    DISPLAY_NAME = "Keyword Prompt Generator"
+    CATEGORY = "RapidDraw/prompts"
+    DESCRIPTION = (
+        "Turns keywords into a handful of prompts, in English or Chinese. Everything behind it runs once for each prompt. "
+        "With a knowledge graph it names entities that fit the keywords."
+    )
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("prompts", "report")
+    OUTPUT_IS_LIST = (True, False)
+    OUTPUT_TOOLTIPS = ("The prompts, as a list: link it to a text input.", "How many prompts were possible and which entities fit.")
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "keywords": (
+                    "STRING",
+                    {
+                        "multiline": True,
+                        "default": "colour: red, teal\nshape: heart, star\nground: snow",
+                        "tooltip": (
+                            "One slot a line: 'slot: value, value'. Slots: subject, size, colour, shape, pattern, pattern colour, topper, "
+                            "position, ground, sky, style, material; any other name describes the subject. Chinese works as well."
+                        ),
+                    },
+                ),
+                "language": (["en", "zh"], {"default": "en", "tooltip": "Language of the prompts, whatever the keywords are written in."}),
+                "num_prompts": (
+                    "INT",
+                    {"default": 4, "min": 1, "max": 64, "tooltip": "How many prompts. All differ while there are enough combinations."},
+                ),
+                "seed": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 2**64 - 1,
+                        "control_after_generate": True,
+                        "tooltip": "Which combinations are drawn. The same seed gives the same prompts.",
+                    },
+                ),
+            },
+            "optional": {
+                "knowledge": (
+                    "KNOWLEDGE_GRAPH",
+                    {"tooltip": "Name entities of this graph that fit the keywords instead of describing them. A given subject wins."},
+                ),
+            },
+        }
+
+    def execute(self, keywords: str, language: str, num_prompts: int, seed: int, knowledge: Any = None) -> tuple[list[str], str]:
+        from ..core.text.prompts import generate_prompts
+
+        prompts = generate_prompts(keywords, language, num_prompts, seed, knowledge)
+        return list(prompts.texts), prompts.report
+
+
+NODES = [KeywordPromptGenerator]
