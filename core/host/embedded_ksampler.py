@@ -36,7 +36,9 @@ def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 
         raise InputError(f"steps must be a whole number from 1 to {MAX_STEPS}, {steps!r} was given")
     if denoise <= 0:
         return torch.zeros(0)
-    walk = steps if denoise > 0.9999 else min(int(steps / denoise), MAX_STEPS)
+    walk = steps if denoise > 0.9999 else int(steps / denoise)
+    if walk > MAX_STEPS:
+        raise InputError(f"{steps} steps at denoise {denoise} are the end of a walk of {walk} steps; at most {MAX_STEPS} are possible")
     return calculate_sigmas(model.get_model_object("model_sampling"), scheduler, walk)[-(steps + 1) :]
 
 
