@@ -1,7 +1,8 @@
 """Does the graph help to draw fruits that no caption named? AA and FID-A for seen, rare and unseen names; AA over steps for each sampler.
 
-Each picture is prompted by a name, a ground and a sky. "graph" links the name to the knowledge graph, "none" does not, "shuffled" gives every
-name another fruit's vector. Same noise in all three. The model is the shipped one: one U-Net, trained with knowledge left out of a share of captions.
+Each picture is prompted by a name, a ground and a sky. "graph" links the name to the knowledge graph, "none" does not, "shuffled"
+gives every name another fruit's vector. Same noise in all three. The model is the shipped one: one U-Net, trained with knowledge left
+out of a share of captions.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         common.check("AA that a shuffled graph adds on unseen names", round(lead, 3), "at most 0.05", lead <= 0.05),
     ]
     notes = (
-        f"AA is the mean over {', '.join(AA_ATTRIBUTES)}; ground and sky stand in every prompt, so a model that ignores the name still gets "
-        f"those. FID-A is only comparable at equal numbers of pictures. {MAIN_STEPS} steps of dpmpp_2m (karras), CFG {CFG:g}."
+        f"AA is the mean over {', '.join(AA_ATTRIBUTES)}; ground and sky stand in every prompt, so a model that ignores the name "
+        f"still gets those. FID-A is only comparable at equal numbers of pictures. {MAIN_STEPS} steps of dpmpp_2m (karras), CFG {CFG:g}."
     )
     return common.result("orchard", "python -m rapiddraw bench orchard", rows, checks, notes=notes)
 

@@ -1,8 +1,9 @@
 """The judge: an attribute classifier for Orchard pictures, trained on renders that no other model sees.
 
-It gives the two measures of the benchmarks. **AA** (attribute accuracy): the share of a scene's attributes that the judge reads back from a
-picture. **FID-A**: the Frechet distance (Heusel et al. 2017, eq. 6) between two sets of pictures in the judge's 128 features; it is not FID, and is
-only comparable at equal set sizes, so the distance between two sets of real pictures of the same size is reported as its floor.
+It gives the two measures of the benchmarks. **AA** (attribute accuracy): the share of a scene's attributes that the judge reads back
+from a picture. **FID-A**: the Frechet distance (Heusel et al. 2017, eq. 6) between two sets of pictures in the judge's 128 features; it
+is not FID, and is only comparable at equal set sizes, so the distance between two sets of real pictures of the same size is reported as
+its floor.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Latents of an image folder, encoded once and kept beside it.
 
-The encoder's mean is used (no sampling), scaled to unit variance as the VAE's bundle says. The file's name holds a digest of the VAE and of the
-folder's index, so that another VAE or other pictures never meet old latents.
+The encoder's mean is used (no sampling), scaled to unit variance as the VAE's bundle says. The file's name holds a digest of the VAE and
+of the folder's pictures, so that another VAE or other pictures never meet old latents.
 """
 
 from __future__ import annotations

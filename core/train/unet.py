@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ..bundle import BundleInfo, LatentSpace, Schedule, load_bundle, save_bundle
+from ..bundle import BundleInfo, Schedule, load_bundle, save_bundle
 from ..data.folder import ImageFolder
 from ..diffusion.schedule import NoiseSchedule, denoised_to_output
 from ..errors import InputError
@@ -60,8 +60,6 @@ class UnetRecipe(Recipe):
     knowledge_dropout: float = 0.2
 
     def setup(self, device: torch.device) -> None:
-        from diffusers import UNet2DConditionModel
-
         self.images = ImageFolder(self.data, size=self.size)
         self.latents, self.latent_space = folder_latents(self.images, self.vae, device)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
@@ -75,12 +73,12 @@ class UnetRecipe(Recipe):
         if self.base:
             bundle = load_bundle(self.base, "unet")
             self.config = dict(bundle.info.config)
-            self.unet = UNet2DConditionModel(**self.config)
+            self.unet = build_unet(self.config)
             self.unet.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()})
         else:
             channels, factor = self.latent_space.channels, self.latent_space.factor
             self.config = unet_config(channels, self.size // factor, self.widths, self.attention, self.encoder.width, self.heads)
-            self.unet = UNet2DConditionModel(**self.config)
+            self.unet = build_unet(self.config)
         self.unet.to(device)
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
         self.noise_levels = NoiseSchedule(self.schedule_info)
@@ -156,6 +154,13 @@ class UnetRecipe(Recipe):
         snr = sigma**-2
         of_x0 = snr.clamp(max=MIN_SNR_GAMMA)
         return {"x0": of_x0, "eps": of_x0 / snr, "v": of_x0 / (snr + 1)}[self.prediction]
+
+
+def build_unet(config: dict[str, Any]) -> Any:
+    """diffusers' `UNet2DConditionModel` from a bundle's config, with random weights."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**config)
 
 
 def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:

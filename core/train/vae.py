@@ -44,13 +44,17 @@ class VaeRecipe(Recipe):
     def setup(self, device: torch.device) -> None:
         self.images = ImageFolder(self.data, size=self.size)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
+        self.base_latent: LatentSpace | None = None
         if self.base:
             bundle = load_bundle(self.base, "vae")
+            if bundle.info.latent is None:
+                raise InputError(f"{self.base} does not say what latent space it makes; it cannot be continued")
             self.config, self.base_latent = dict(bundle.info.config), bundle.info.latent
+            self.latent_std = 1 / bundle.info.latent.scale
             self.vae = build_vae(self.config)
             self.vae.load_state_dict({k: t.float() for k, t in bundle.tensors.items()})
         else:
-            self.config, self.base_latent = vae_config(self.widths, self.latent_channels), None
+            self.config = vae_config(self.widths, self.latent_channels)
             self.vae = build_vae(self.config)
             # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
             nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
@@ -75,10 +79,9 @@ class VaeRecipe(Recipe):
 
     def loss(self, batch: torch.Tensor) -> Losses:
         if self.decoder_only:
-            assert self.base_latent is not None
             with torch.no_grad():
                 latent = self.vae.encode(batch).latent_dist.mode()
-            strength = self.latent_noise * torch.rand(len(batch), 1, 1, 1, device=batch.device) / self.base_latent.scale
+            strength = self.latent_noise * torch.rand(len(batch), 1, 1, 1, device=batch.device) * self.latent_std
             latent = latent + strength * torch.randn_like(latent)
             kl = batch.new_zeros(())
         else:

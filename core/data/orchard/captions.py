@@ -1,7 +1,8 @@
 """Captions of Orchard scenes in English and Chinese.
 
-Three kinds (:data:`KINDS`): `name` gives the fruit's name and the scene, `attributes` describes the fruit without a name, `mixed` gives the name and
-some attributes. Size and position are mentioned in half of the captions, ground and sky in most; the style is in the template.
+Three kinds (:data:`KINDS`): `name` gives the fruit's name and the scene, `attributes` describes the fruit without a name, `mixed`
+gives the name and some attributes. Size and position are mentioned in half of the captions, ground and sky in most; the style is in the
+template.
 """
 
 from __future__ import annotations

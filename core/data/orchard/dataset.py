@@ -44,7 +44,7 @@ def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
     """The first `count` samples of a split, always the same for the same `seed`.
 
     Four pictures in five show a fruit with a name, the others a fruit of random looks; a picture has three captions of mixed language
-    and kind (METHODS 5.4). Rare fruits come first, once for each of their three captions, so that every `train` of 240 or more has them all.
+    and kind. Rare fruits come first, once for each of their three captions, so that every `train` of 240 or more has them all.
     """
     if split not in SPLIT_SEEDS:
         raise InputError(f"unknown split {split!r}; the splits are {', '.join(SPLIT_SEEDS)}")

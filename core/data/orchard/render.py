@@ -119,8 +119,8 @@ def render(scene: Scene, size: int) -> np.ndarray:
 def render_maps(scene: Scene, size: int) -> dict[str, np.ndarray]:
     """The exact maps of `scene`, each uint8 (size, size).
 
-    `segmentation`: 0 sky, 1 ground, 2 fruit, 3 topper. `edges`: 255 on the borders of segments and of the pattern, else 0. `sketch`: 255 on a
-    hand-drawn outline of fruit, topper and horizon. `depth`: 0 at the sky, brighter is nearer; the fruit stands upright and bulges.
+    `segmentation`: 0 sky, 1 ground, 2 fruit, 3 topper. `edges`: 255 on the borders of segments and of the pattern, else 0. `sketch`:
+    255 on a hand-drawn outline of fruit, topper and horizon. `depth`: 0 at the sky, brighter is nearer; the fruit stands upright.
     """
     _check(size)
     box = _Box(scene, size)
@@ -207,7 +207,7 @@ def _blurred(body: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _skin_texture() -> np.ndarray:
-    noise = np.random.default_rng(7).normal(size=(384, 384)).astype(np.float32)
+    noise: np.ndarray = np.random.default_rng(7).normal(size=(384, 384)).astype(np.float32)
     for axis in (0, 1):
         noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, 2, axis)) / 3
     return (1 + 0.09 * noise).astype(np.float32)
@@ -235,10 +235,8 @@ def _shadow(picture: np.ndarray, scene: Scene, size: int) -> None:
     y0, y1 = max(0, int((cy - reach * high) * size)), min(size, int((cy + reach * high) * size) + 1)
     y, x = np.ogrid[y0:y1, x0:x1]
     d = (((x + 0.5) / size - cx) / wide) ** 2 + (((y + 0.5) / size - cy) / high) ** 2
-    if scene.style == "fine":
-        dark = 0.5 * np.exp(-1.3 * d**1.3)
-    else:
-        dark = 0.35 * np.clip((1 - d) * high * size + 0.5, 0, 1)
+    flat = 0.35 * np.clip((1 - d) * high * size + 0.5, 0, 1)
+    dark = 0.5 * np.exp(-1.3 * d**1.3) if scene.style == "fine" else flat
     picture[y0:y1, x0:x1] *= (1 - dark)[..., None].astype(np.float32)
 
 
