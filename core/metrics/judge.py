@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..bundle import Bundle, load_bundle
 from ..data.orchard.world import ATTRIBUTES, Scene
-from ..errors import InputError
+from ..errors import BundleError, InputError
 
 SIDE = 64
 """Pictures are reduced to this many pixels a side before they are judged."""
@@ -60,8 +60,15 @@ def load_judge(path: str | Path) -> Judge:
 
 
 def judge_from(bundle: Bundle) -> Judge:
-    judge = Judge(**bundle.info.config)
-    judge.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in bundle.tensors.items()})
+    """The judge that `bundle` holds. Raises :class:`BundleError` where its config and its tensors do not fit."""
+    try:
+        judge = Judge(**bundle.info.config)
+        found = judge.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()}, strict=False)
+    except (TypeError, RuntimeError) as error:
+        raise BundleError(f"{bundle.info.path}: its config and its tensors do not make a judge ({error})") from error
+    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
+    if missing or found.unexpected_keys:
+        raise BundleError(f"{bundle.info.path}: a judge lacks {missing} and does not know {found.unexpected_keys}")
     return judge.eval()
 
 
