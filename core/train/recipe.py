@@ -51,6 +51,7 @@ class Recipe:
     """
 
     name: ClassVar[str] = "recipe"
+    default_steps: ClassVar[int] = 1000
     # Settings that may differ when a run is resumed: they do not change what is computed.
     volatile: ClassVar[frozenset[str]] = frozenset({"data", "prefetch"})
 

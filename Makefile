@@ -1,0 +1,44 @@
+# `make demo` and `make test` set everything up by themselves, in .venv; they need python3 (3.10 or later, with venv) and make.
+# Only the first call is slow: it downloads PyTorch (several GB). PYTHON=python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup demo test lint manifest benchmarks clean
+
+setup: $(STAMP)
+
+# basicsr comes last and may fail: its source needs torch while it is built, and Python 3.13 cannot build it. spandrel stands in.
+$(STAMP): pyproject.toml requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10) and 'RapidDraw needs Python 3.10 or later; try make PYTHON=python3.12')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip "setuptools>=77" wheel
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m pip install -q --no-build-isolation -e ".[esrgan]" || echo "basicsr could not be installed; upscaling uses spandrel"
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python -m rapiddraw run workflows/api/text_to_image.json --output out
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# After a weight file changed: write its size and sha256 into weights/manifest.json.
+manifest: $(STAMP)
+	$(BIN)/python -m rapiddraw inspect --write-manifest
+
+benchmarks: $(STAMP)
+	$(BIN)/python -m rapiddraw bench report
+
+clean:
+	rm -rf $(VENV) out temp .mypy_cache .pytest_cache .ruff_cache .hypothesis rapiddraw.egg-info build

@@ -1,0 +1,68 @@
+"""`bench`: measure a claim, or write the report of all that were measured."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from .common import note, say
+
+EXAMPLE = """examples:
+  python -m rapiddraw bench list
+  python -m rapiddraw bench retrieval
+  python -m rapiddraw bench report        (BENCHMARKS.md and its plots, from benchmarks/results)"""
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "bench", help="measure a claim", description="Measure a claim and write it to benchmarks/results/NAME.json.",
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
+    names.add_parser("list", help="list the benchmarks", description="List the benchmarks.")
+    names.add_parser(
+        "report", help="write BENCHMARKS.md from the results", description="Write BENCHMARKS.md and its plots from the results."
+    )
+    for name, module in benchmarks().items():
+        one = names.add_parser(
+            name, help=_first_line(module), description=module.__doc__, epilog=f"example: python -m rapiddraw bench {name}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        one.add_argument("--results", type=Path, help="folder of the result file (default benchmarks/results)")
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(one)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..benchmarks.common import save_result
+
+    if args.name == "list":
+        for name, module in benchmarks().items():
+            say(f"{name:<14} {_first_line(module)}")
+        return 0
+    if args.name == "report":
+        from ..benchmarks.report import write_report
+
+        say(str(write_report()))
+        return 0
+    outcome = benchmarks()[args.name].run(args)
+    path = save_result(outcome, args.results)
+    for check in outcome["checks"]:
+        value = f"{check['value']:.4g}" if isinstance(check["value"], float) else check["value"]
+        note(f"{'holds' if check['holds'] else 'DOES NOT HOLD'}: {check['claim']}: {value} (expected {check['expected']})")
+    say(str(path))
+    return 0
+
+
+def benchmarks() -> dict[str, Any]:
+    """The modules of benchmarks/ that measure something, by name. They import nothing heavy until they run."""
+    from ..benchmarks.common import names
+
+    package = f"{__package__.rpartition('.')[0]}.benchmarks"
+    return {name: importlib.import_module(f"{package}.{name}") for name in names()}
+
+
+def _first_line(module: Any) -> str:
+    return (module.__doc__ or "").strip().splitlines()[0].replace("%", "%%") if module.__doc__ else ""

@@ -1,0 +1,80 @@
+"""`train`: run a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from .common import note, say
+
+EXAMPLE = """examples:
+  python -m rapiddraw train vae --data DIR --steps 8000 --out weights/my-vae.safetensors --set batch_size=8 --set ema=0.999
+  python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
+  accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
+
+A run that was stopped goes on from its last checkpoint when the same command is given again, and ends with the same weights."""
+
+
+def add_parser(subparsers: Any) -> None:
+    from ..core.train import RECIPES
+
+    parser = subparsers.add_parser(
+        "train", help="train a part by its recipe", description="Train a part; write it as a bundle.",
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("recipe", choices=sorted(RECIPES), help="what to train")
+    parser.add_argument("--data", default="", help="a dataset folder (see `data --help`); most recipes draw the Orchard without one")
+    parser.add_argument("--steps", type=int, help="optimizer steps (the recipe has a default)")
+    parser.add_argument("--out", type=Path, help="the bundle to write (default runs/RECIPE.safetensors)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the recipe; may be repeated")
+    parser.add_argument("--seed", type=int, help="seed of weights, data order and noise")
+    parser.add_argument("--run", type=Path, metavar="DIR", help="folder of checkpoints, log and plot (default runs/NAME-OF-OUT)")
+    parser.add_argument("--fresh", action="store_true", help="start over instead of going on from the last checkpoint")
+    parser.add_argument("--save-every", type=int, default=500, metavar="N", help="steps between checkpoints (default %(default)s)")
+    parser.add_argument("--log-every", type=int, default=20, metavar="N", help="steps between lines of the log (default %(default)s)")
+    parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="steps between evaluations (default none)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: what accelerate chooses)")
+    parser.add_argument("--settings", action="store_true", help="list the recipe's settings and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..core.errors import InputError
+    from ..core.train import make_recipe
+    from ..core.train.loop import train
+
+    settings: dict[str, Any] = {}
+    for entry in args.set:
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise InputError(f"--set {entry!r}: expected KEY=VALUE, such as --set lr=0.001")
+        settings[key.strip()] = value
+    if args.data:
+        settings["data"] = args.data
+    if args.seed is not None:
+        settings["seed"] = args.seed
+    recipe = make_recipe(args.recipe, settings)
+    if args.settings:
+        for field in fields(recipe):
+            say(f"{field.name}={getattr(recipe, field.name)!r}")
+        return 0
+    steps = recipe.default_steps if args.steps is None else args.steps
+    result = train(
+        recipe,
+        args.out or Path("runs") / f"{args.recipe}.safetensors",
+        steps,
+        run_dir=args.run,
+        resume=not args.fresh,
+        save_every=args.save_every,
+        log_every=args.log_every,
+        eval_every=args.eval_every,
+        device=args.device,
+    )
+    for key, value in result.metrics.items():
+        note(f"{key} {value:.5g}")
+    if result.plot:
+        note(f"loss over time: {result.plot}")
+    for path in result.files:
+        say(str(path))
+    return 0
