@@ -53,7 +53,7 @@ def folder_latents(
             pictures = torch.stack([images.image(i) for i in range(first, min(first + batch, len(images)))]).to(device)
             parts.append(((vae.encode(pictures).latent_dist.mode() - space.shift) * space.scale).half().cpu())
             bar.update(len(pictures))
-    latents = torch.cat(parts)
+    latents = torch.cat(parts).contiguous()
     try:
         with replacing(cache) as temporary:
             save_file({"latents": latents}, str(temporary))

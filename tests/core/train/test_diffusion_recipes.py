@@ -1,0 +1,141 @@
+"""The recipes of VAE, U-Net and judge: they train, they write bundles that load, and they refuse what cannot work."""
+
+import json
+
+import pytest
+import torch
+from rapiddraw.core.bundle import load_bundle, read_info
+from rapiddraw.core.data.orchard.dataset import write_dataset
+from rapiddraw.core.diffusion.schedule import output_to_denoised
+from rapiddraw.core.errors import InputError
+from rapiddraw.core.metrics.judge import load_judge
+from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.vae import build_vae
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_dataset("train", 12, 64, tmp_path_factory.mktemp("data") / "set")
+
+
+def losses(run_dir):
+    return [json.loads(line)["loss"] for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def run(recipe, out, steps):
+    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", log_every=1, device="cpu")
+
+
+def vae_recipe(folder, **changes):
+    return make_recipe("vae", {"data": str(folder), "size": 64, "widths": (32, 32, 32), "latent_channels": 4, "batch_size": 4, **changes})
+
+
+@pytest.fixture(scope="module")
+def vae_path(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("vae") / "vae.safetensors"
+    run(vae_recipe(folder, warmup=1), out, 6)
+    return out
+
+
+def test_the_vae_learns_and_says_what_latent_space_it_makes(folder, vae_path):
+    found = losses(vae_path.parent / "run-vae")
+    assert found[-1] < found[0]
+    bundle = load_bundle(vae_path, "vae")
+    latent = bundle.info.latent
+    assert latent.channels == 4 and latent.factor == 4 and latent.scale > 0
+    assert len(latent.rgb_factors) == 4 and len(latent.rgb_bias) == 3
+    network = build_vae(bundle.info.config)
+    network.load_state_dict(bundle.tensors)
+    with torch.no_grad():
+        assert network.decode(network.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mode()).sample.shape == (1, 3, 64, 64)
+    assert bundle.info.provenance["metrics"]["psnr_training_pictures"] > 0
+
+
+def test_decoder_only_leaves_the_encoder_and_the_latent_space_as_they_are(folder, vae_path, tmp_path):
+    out = tmp_path / "tuned.safetensors"
+    run(vae_recipe(folder, base=str(vae_path), decoder_only=True, warmup=1), out, 2)
+    before, after = load_bundle(vae_path), load_bundle(out)
+    assert after.info.latent == before.info.latent
+    frozen = [name for name in before.tensors if name.startswith(("encoder.", "quant_conv."))]
+    assert frozen and all(torch.equal(before.tensors[name], after.tensors[name]) for name in frozen)
+    assert not torch.equal(before.tensors["decoder.conv_in.weight"], after.tensors["decoder.conv_in.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"widths": (48, 96)}, "multiples of 32"), ({"size": 62}, "multiple of the factor"), ({"decoder_only": True}, "base=")],
+)
+def test_a_vae_that_cannot_be_is_refused(folder, changes, words):
+    with pytest.raises(InputError, match=words):
+        vae_recipe(folder, **changes).check()
+
+
+def unet_recipe(folder, vae_path, tiny_weights, **changes):
+    bundles = {
+        "vae": str(vae_path),
+        "text": str(tiny_weights / "tiny-text.safetensors"),
+        "graph": str(tiny_weights / "tiny-kg.safetensors"),
+    }
+    small = {"size": 64, "widths": (32, 64), "attention": (0, 1), "heads": 2, "batch_size": 4, "warmup": 1, "precision": "no"}
+    return make_recipe("unet", {"data": str(folder), **bundles, **small, **changes})
+
+
+def test_the_unet_and_its_text_encoder_train_together(folder, vae_path, tiny_weights, tmp_path):
+    out = tmp_path / "orchard-unet.safetensors"
+    result = run(unet_recipe(folder, vae_path, tiny_weights), out, 4)
+    assert [path.name for path in result.files] == ["orchard-unet.safetensors", "orchard-text.safetensors"]
+    info = read_info(out, "unet")
+    assert info.schedule.prediction == "v" and info.latent == read_info(vae_path).latent
+    before, after = load_bundle(tiny_weights / "tiny-text.safetensors"), load_bundle(result.files[1], "text")
+    words = "text_model.embeddings.token_embedding.weight"
+    assert not torch.equal(before.tensors[words], after.tensors[words])
+    assert torch.equal(before.tensors["text_projection.weight"], after.tensors["text_projection.weight"])
+    again = run(unet_recipe(folder, vae_path, tiny_weights), tmp_path / "again" / "orchard-unet.safetensors", 4)
+    assert torch.equal(load_bundle(again.files[0]).tensors["conv_in.weight"], load_bundle(out).tensors["conv_in.weight"])
+
+
+def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):
+    result = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
+    assert [path.name for path in result.files] == ["u.safetensors"]
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_min_snr_weighs_the_same_error_of_x0_alike_in_every_prediction(folder, vae_path, tiny_weights, prediction):
+    """A network that is off by the same x0 is punished by min(SNR, 5) times its square, whatever it predicts."""
+    recipe = unet_recipe(folder, vae_path, tiny_weights, prediction=prediction)
+    sigma = torch.tensor([0.05, 0.5, 1.0, 5.0])
+    x = torch.zeros(4, 1)
+    unit = output_to_denoised(prediction, sigma, torch.ones(4, 1), x) - output_to_denoised(prediction, sigma, torch.zeros(4, 1), x)
+    per_x0 = recipe._weight(sigma) / unit[:, 0] ** 2  # what an x0 error of one costs
+    assert torch.allclose(per_x0, (sigma**-2).clamp(max=5.0), rtol=1e-5)
+
+
+def test_what_a_unet_needs_is_named(folder, vae_path, tiny_weights):
+    for changes, words in [
+        ({"vae": ""}, "vae is empty"),
+        ({"t_min": 600, "t_max": 500}, "t_min=600"),
+        ({"weighting": "snr"}, "min_snr"),
+        ({"widths": (40, 80)}, "multiples of 32"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            unet_recipe(folder, vae_path, tiny_weights, **changes).check()
+
+
+def test_latents_are_encoded_once(folder, vae_path, tiny_weights, monkeypatch):
+    recipe = unet_recipe(folder, vae_path, tiny_weights)
+    recipe.setup(torch.device("cpu"))
+    first = recipe.latents
+    assert first.shape == (12, 4, 16, 16) and first.float().std() == pytest.approx(1.0, abs=0.15)
+    monkeypatch.setattr("rapiddraw.core.train.vae.build_vae", lambda config: pytest.fail("encoded again"))
+    again = unet_recipe(folder, vae_path, tiny_weights)
+    again.setup(torch.device("cpu"))
+    assert torch.equal(again.latents, first)
+
+
+def test_the_judge_learns_and_is_measured_on_held_out_scenes(tmp_path):
+    out = tmp_path / "judge.safetensors"
+    result = run(make_recipe("judge", {"width": 8, "batch_size": 8, "held_out": 16, "warmup": 1}), out, 3)
+    assert result.files == [out] and load_judge(out).squeeze.out_features == 128
+    metrics = read_info(out, "judge").provenance["metrics"]
+    assert 0 <= metrics["AA"] <= 1 and {"shape", "sky", "style"} <= set(metrics)
