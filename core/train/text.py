@@ -97,7 +97,11 @@ def embed_texts(encoder: TextEncoder, table: KnowledgeTable | None, texts: Seque
 
 @dataclass
 class TextRecipe(Recipe):
-    """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`."""
+    """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`.
+
+    `alike` is the share of batches whose pictures all have one scenery, where that is known: otherwise ground and sky tell most
+    pairs of a batch apart and the fruit is learned last.
+    """
 
     name: ClassVar[str] = "text"
     default_steps: ClassVar[int] = 800
@@ -111,7 +115,8 @@ class TextRecipe(Recipe):
     precision: str = "bf16"
     graph: str = ""
     knowledge: str = "graph"
-    knowledge_dropout: float = 0.4
+    knowledge_dropout: float = 0.3
+    alike: float = 0.6
     count: int = 6000
     image_size: int = 64
     width: int = 192
@@ -122,10 +127,10 @@ class TextRecipe(Recipe):
 
     def check(self) -> None:
         super().check()
-        if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1:
+        if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1 or not 0 <= self.alike <= 1:
             raise InputError(
-                f"knowledge={self.knowledge!r}, knowledge_dropout={self.knowledge_dropout!r}: "
-                f"expected one of {', '.join(KNOWLEDGE)} and a share from 0 to 1"
+                f"knowledge={self.knowledge!r}, knowledge_dropout={self.knowledge_dropout!r}, alike={self.alike!r}: "
+                f"expected one of {', '.join(KNOWLEDGE)} and shares from 0 to 1"
             )
 
     def setup(self, device: torch.device) -> None:
@@ -150,6 +155,10 @@ class TextRecipe(Recipe):
             self.table = KnowledgeTable(control_graph(graph, self.knowledge, self.seed), wordpiece_linker(graph, self.encoder.tokenizer))
             self.table.vectors = self.table.vectors.to(device)
         self.order = EpochOrder(len(self.items), self.batch_size, self.seed)
+        by_scenery: dict[tuple[str, ...], list[int]] = {}
+        for i, item in enumerate(self.items):
+            by_scenery.setdefault(item.scenery, []).append(i)
+        self.sceneries = [found for scenery, found in by_scenery.items() if scenery and len(found) >= self.batch_size]
         groups: dict[str, int] = {}
         self.groups = [groups.setdefault(item.entity or f"#{i}", i) for i, item in enumerate(self.items)]
 
@@ -174,7 +183,8 @@ class TextRecipe(Recipe):
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = self.order.indices(index)
+        alike = bool(self.sceneries) and rng.random() < self.alike
+        chosen = rng.sample(rng.choice(self.sceneries), self.batch_size) if alike else self.order.indices(index)
         ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng) for i in chosen])
         images = torch.stack([torch.from_numpy(self.items[i].image) for i in chosen]).permute(0, 3, 1, 2)
         return {"ids": ids, "rows": rows, "images": images.contiguous(), "group": torch.tensor([self.groups[i] for i in chosen])}

@@ -27,6 +27,7 @@ class Item:
     entity: str | None = None
     scene: Any = field(default=None, repr=False)
     fruit: Any = field(default=None, repr=False)
+    scenery: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random) -> str:
         """A caption: a new one where the Orchard can make it, otherwise one of the file's."""
@@ -57,6 +58,7 @@ def orchard_items(split: str, count: int, size: int, seed: int = 0) -> list[Item
                 sample.entity.id if sample.entity else None,
                 None if fixed else sample.scene,
                 sample.entity,
+                (sample.scene.ground, sample.scene.sky),
             )
         )
     return items
@@ -80,5 +82,10 @@ def folder_items(root: str | Path, size: int) -> list[Item]:
                 small = picture.convert("RGB").resize((size, size), Image.Resampling.BOX)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise DataError(f"{index.name}, line {number}: expected file_name and text or captions, and a picture ({error})") from error
-        items.append(Item(np.asarray(small), captions, row.get("entity")))
+        items.append(Item(np.asarray(small), captions, row.get("entity"), scenery=_scenery(row)))
     return items
+
+
+def _scenery(row: dict[str, Any]) -> tuple[str, ...]:
+    scene = row.get("scene")
+    return (str(scene.get("ground")), str(scene.get("sky"))) if isinstance(scene, dict) else ()

@@ -1,0 +1,171 @@
+"""Retrieval with and without knowledge (Rapid Diffusion, Table 2), made falsifiable by controls.
+
+    python -m rapiddraw bench retrieval
+
+Every encoder is trained here with the same pictures, captions, seed and number of steps; they differ in the graph alone:
+
+* `none`      no graph
+* `graph`     the Orchard's graph
+* `shuffled`  the same vectors, each given to another entity
+* `random`    random vectors of the same mean and spread
+* `oracle`    not a training: the encoder `none` is asked for the look in words instead of the name
+
+The gallery holds one picture an entity (80 seen, 80 rare, 80 unseen names; entities of equal looks count once), all on one ground under
+one sky, so the scene's words in the query say nothing: chance is 100 k / n. The result is the mean over such galleries and both languages.
+The rows `shipped` score the encoder in `weights/`, which was trained longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+from . import common
+
+log = logging.getLogger("rapiddraw")
+ARMS = ("none", "graph", "shuffled", "random")
+SPLITS = ("seen", "rare", "unseen")
+GALLERIES = (("grass", "day"), ("sand", "dusk"), ("snow", "night"), ("wood", "day"))
+TOLERANCE = 3.0
+"""Points of R@1 within which a control counts as "no better": a quarter of a name on average over 8 galleries is noise."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps", type=int, default=250, help="training steps of each of the four encoders (default 250, about 2 min each)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of data order and weights, the same for all encoders")
+    parser.add_argument("--cache", default="runs/retrieval", help="where trained encoders are kept for the next run")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Train what is not in the cache, score everything, and return the result (see :func:`common.result`)."""
+    from ..core.bundle import load_bundle
+    from ..core.knowledge.graph import load_knowledge
+    from ..core.paths import resolve_bundle
+    from ..core.text.encoder import load_text_encoder
+    from ..core.text.image_tower import load_image_tower
+
+    steps, seed, cache = getattr(args, "steps", 250), getattr(args, "seed", 0), Path(getattr(args, "cache", "runs/retrieval"))
+    kg_path = resolve_bundle("orchard-kg.safetensors", "kg")
+    graph = load_knowledge(kg_path)
+    galleries = _galleries()
+    rows: list[dict[str, Any]] = []
+    for arm, (text_path, image_path) in _train_arms(kg_path, steps, seed, cache).items():
+        encoder, tower = load_text_encoder(load_bundle(text_path, "text")), load_image_tower(load_bundle(image_path, "image"))
+        rows += _score(arm, encoder, tower, _table(encoder, graph, arm, seed), galleries)
+        if arm == "none":
+            rows += _score("oracle", encoder, tower, None, galleries)
+    encoder = load_text_encoder(load_bundle(resolve_bundle("orchard-text.safetensors", "text"), "text"))
+    tower = load_image_tower(load_bundle(resolve_bundle("orchard-image.safetensors", "image"), "image"))
+    rows += _score("shipped, with graph", encoder, tower, _table(encoder, graph, "graph", seed), galleries)
+    rows += _score("shipped, kg_scale 0", encoder, tower, None, galleries)
+    settings = {"steps": steps, "seed": seed, "galleries": len(galleries), "languages": ["en", "zh"]}
+    return common.result("retrieval", "python -m rapiddraw bench retrieval", rows, _checks(rows), settings=settings)
+
+
+def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def first(arm: str, split: str) -> float:
+        row = next(r for r in rows if r["encoder"] == arm and r["names"] == split)
+        return (row["text_to_image@1"] + row["image_to_text@1"]) / 2
+
+    base = first("none", "unseen")
+    gain = round(first("graph", "unseen") - base, 2)
+    checks = [common.check("unseen names: R@1 with the graph above none, in points", gain, "at least 30", gain >= 30)]
+    for arm in ("shuffled", "random"):
+        gain = round(first(arm, "unseen") - base, 2)
+        claim = f"unseen names: R@1 with {arm} vectors above none, in points"
+        checks.append(common.check(claim, gain, f"no better: at most {TOLERANCE:g}", gain <= TOLERANCE))
+    return checks
+
+
+def _galleries() -> list[dict[str, Any]]:
+    """For each split and scene: entities of distinct looks, their queries in both languages, their descriptions, their pictures."""
+    import numpy as np
+    import torch
+
+    from ..core.data.orchard.captions import attribute_caption, name_caption
+    from ..core.data.orchard.entities import entities
+    from ..core.data.orchard.render import render
+
+    found = []
+    for split in SPLITS:
+        chosen = list({tuple(e.looks().values()): e for e in reversed(entities()) if e.split == split}.values())[::-1][:80]
+        for ground, sky in GALLERIES:
+            fixed = {"ground": ground, "sky": sky, "style": "fine", "size": "large", "position": "middle"}
+            scenes = [e.scene(random.Random(f"retrieval/{ground}/{sky}/{e.id}"), **fixed) for e in chosen]
+            pictures = torch.from_numpy(np.stack([render(scene, 64) for scene in scenes])).permute(0, 3, 1, 2).float() / 127.5 - 1
+            for language in ("en", "zh"):
+                found.append(
+                    {
+                        "split": split,
+                        "language": language,
+                        "images": pictures,
+                        "names": [name_caption(s, e, language) for s, e in zip(scenes, chosen, strict=True)],
+                        "looks": [attribute_caption(s, language) for s in scenes],
+                    }
+                )
+    return found
+
+
+def _train_arms(kg_path: Path, steps: int, seed: int, cache: Path) -> dict[str, tuple[Path, Path]]:
+    from ..core.train.loop import train
+    from ..core.train.text import TextRecipe
+
+    shared: list[Any] = []
+
+    class SharedData(TextRecipe):
+        """All arms look at the very same pictures, drawn once."""
+
+        def _items(self) -> list[Any]:
+            if not shared:
+                shared.extend(super()._items())
+            return shared
+
+    paths = {}
+    for arm in ARMS:
+        recipe = SharedData(graph=str(kg_path), knowledge=arm, seed=seed)
+        settings = {**recipe.settings(), "graph": hashlib.sha256(kg_path.read_bytes()).hexdigest(), "steps": steps}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+        text = cache / f"text-{arm}-{key}.safetensors"
+        paths[arm] = (text, cache / f"image-{arm}-{key}.safetensors")
+        if all(path.is_file() for path in paths[arm]):
+            log.info("retrieval: %s from the cache", text.name)
+            continue
+        train(recipe, text, steps, run_dir=cache / f"{arm}-{key}", save_every=steps)
+    return paths
+
+
+def _table(encoder: Any, graph: Any, arm: str, seed: int) -> Any:
+    from ..core.knowledge.linking import wordpiece_linker
+    from ..core.train.text import KnowledgeTable, control_graph
+
+    return None if arm == "none" else KnowledgeTable(control_graph(graph, arm, seed), wordpiece_linker(graph, encoder.tokenizer))
+
+
+def _score(arm: str, encoder: Any, tower: Any, table: Any, galleries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    import torch
+
+    from ..core.metrics.retrieval import mean_of, retrieval
+    from ..core.train.text import embed_texts
+
+    scores: dict[str, dict[str, list[dict[str, float]]]] = {split: {"en": [], "zh": []} for split in SPLITS}
+    sizes: dict[str, int] = {}
+    with torch.no_grad():
+        for gallery in galleries:
+            texts = embed_texts(encoder, table, gallery["looks" if arm == "oracle" else "names"])
+            scores[gallery["split"]][gallery["language"]].append(retrieval(texts, tower(gallery["images"])))
+            sizes[gallery["split"]] = len(texts)
+    rows = []
+    for split in SPLITS:
+        both = mean_of([score for found in scores[split].values() for score in found])
+        by_language = {f"text_to_image@1 {lang}": mean_of(found)["text_to_image@1"] for lang, found in scores[split].items()}
+        rows.append(
+            {"encoder": arm, "names": split, "gallery": sizes[split], "chance@1": round(100 / sizes[split], 2), **both, **by_language}
+        )
+    return rows
