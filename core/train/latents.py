@@ -44,7 +44,8 @@ def folder_latents(
     cache = images.root / f".latents-{key.hexdigest()[:16]}.safetensors"
     if cache.is_file():
         return load_file(str(cache))["latents"], space
-    vae = build_vae(bundle.info.config)
+    with torch.random.fork_rng(devices=[]):  # the caller's random state must not depend on whether latents were kept
+        vae = build_vae(bundle.info.config)
     vae.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()})
     vae.to(device).eval()
     parts = []
