@@ -1,8 +1,9 @@
 """The KL autoencoder of latent diffusion (Rapid Diffusion, section 3.3; Rombach et al. 2022, section 3.1).
 
-Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels (L2 gets colours right early), L1 on their gradients (which keeps edges where
-no perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and noise added to its latents: the latent space, and with it
-every U-Net trained in it, stays valid while the decoder gets sharper and learns to forgive a denoiser's small errors.
+Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels and on colour differences (or hue comes last), L1 on their gradients (which
+keeps edges where no perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and
+noise added to its latents: the latent space, and with it every U-Net trained in it, stays valid while the decoder gets sharper and learns
+to forgive a denoiser's small errors.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class VaeRecipe(Recipe):
             latent = posterior.sample()
             kl = posterior.kl().mean()
         decoded = self.vae.decode(latent).sample.float()
-        error = decoded - batch
+        error = _with_chroma(decoded - batch)
         pixel, l2 = error.abs().mean(), error.pow(2).mean()
         gradient = sum((_difference(decoded, axis) - _difference(batch, axis)).abs().mean() for axis in (-1, -2))
         total = pixel + self.l2_weight * l2 + self.gradient_weight * gradient + self.kl_weight * kl
@@ -149,6 +150,11 @@ def build_vae(config: dict[str, Any]) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(**config)
+
+
+def _with_chroma(error: torch.Tensor) -> torch.Tensor:
+    """Errors (B, 3, H, W) with those of red - green and green - blue beside them, or hue is learnt long after brightness."""
+    return torch.cat([error, error[:, :2] - error[:, 1:]], dim=1)
 
 
 def _difference(x: torch.Tensor, axis: int) -> torch.Tensor:
