@@ -1,9 +1,9 @@
 """The KL autoencoder of latent diffusion (Rapid Diffusion, section 3.3; Rombach et al. 2022, section 3.1).
 
-Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels and on colour differences (or hue comes last), L1 on their gradients (which
-keeps edges where no perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and
-noise added to its latents: the latent space, and with it every U-Net trained in it, stays valid while the decoder gets sharper and learns
-to forgive a denoiser's small errors.
+Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels in whitened colours, L1 on pixel gradients (which keeps edges where no
+perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and noise added to its
+latents: the latent space, and with it every U-Net trained in it, stays valid while the decoder gets sharper and learns to forgive a
+denoiser's small errors.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class VaeRecipe(Recipe):
             self.vae = build_vae(self.config)
             # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
             nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
+        some = range(0, len(self.images), max(1, len(self.images) // 200))
+        self.colours = whitening(torch.stack([self.images.image(i) for i in some])).to(device)
         self.vae.to(device)
         self.encoder_part = (self.vae.encoder, self.vae.quant_conv)
         if self.decoder_only:
@@ -85,7 +87,7 @@ class VaeRecipe(Recipe):
             latent = posterior.sample()
             kl = posterior.kl().mean()
         decoded = self.vae.decode(latent).sample.float()
-        error = _with_chroma(decoded - batch)
+        error = torch.einsum("kc,bchw->bkhw", self.colours, decoded - batch)
         pixel, l2 = error.abs().mean(), error.pow(2).mean()
         gradient = sum((_difference(decoded, axis) - _difference(batch, axis)).abs().mean() for axis in (-1, -2))
         total = pixel + self.l2_weight * l2 + self.gradient_weight * gradient + self.kl_weight * kl
@@ -152,9 +154,13 @@ def build_vae(config: dict[str, Any]) -> Any:
     return AutoencoderKL(**config)
 
 
-def _with_chroma(error: torch.Tensor) -> torch.Tensor:
-    """Errors (B, 3, H, W) with those of red - green and green - blue beside them, or hue is learnt long after brightness."""
-    return torch.cat([error, error[:, :2] - error[:, 1:]], dim=1)
+def whitening(pictures: torch.Tensor) -> torch.Tensor:
+    """(3, 3) that turns colours into their principal components over `pictures` (B, 3, H, W), all as wide as the widest.
+
+    Where most pictures run from blue to orange, an error from red to orange is small in RGB, and hue is learnt long after brightness.
+    """
+    variances, components = torch.linalg.eigh(torch.cov(pictures.permute(1, 0, 2, 3).reshape(3, -1)))
+    return (variances.max() / variances.clamp_min(1e-4)).sqrt()[:, None] * components.T
 
 
 def _difference(x: torch.Tensor, axis: int) -> torch.Tensor:
