@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import BundleError
+from .files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 KINDS = ("unet", "vae", "text", "image", "kg", "esrgan", "judge", "control", "adapter")
 MAX_HEADER_BYTES = 32 * 2**20
+T = TypeVar("T")
 _KEY = "rapiddraw"
 _BYTES_OF = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2,
@@ -90,19 +91,9 @@ def save_bundle(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], 
         raise BundleError(f"cannot write a bundle of kind {info.kind!r}: the kinds are {', '.join(KINDS)}")
     _check_finite(path, tensors)
     meta = {k: v for k, v in asdict(info).items() if k != "path" and v not in (None, {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    os.close(handle)
-    try:
-        whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    with replacing(path) as temporary:
         save_file(whole, temporary, metadata={_KEY: json.dumps(meta, ensure_ascii=True, sort_keys=True)})
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes private files; weights are not secrets
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
     return path
 
 
@@ -114,7 +105,8 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
     """
     path = Path(path)
     header = _read_header(path)
-    raw = header.get("__metadata__", {}).get(_KEY)
+    stored = header.get("__metadata__")
+    raw = stored.get(_KEY) if isinstance(stored, dict) else None
     if raw is None:
         raise BundleError(
             f"{path.name} is a safetensors file but not a RapidDraw bundle (its metadata has no {_KEY!r} entry). "
@@ -122,7 +114,7 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
         )
     try:
         info = _parse_info(json.loads(raw), path)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise BundleError(f"{path.name}: its {_KEY!r} metadata cannot be understood ({error}); write the bundle again") from error
     if info.format_version > FORMAT_VERSION:
         raise BundleError(
@@ -135,12 +127,8 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
 
 def load_bundle(path: str | os.PathLike[str], kind: str | None = None) -> Bundle:
     """Read a whole bundle: header first, then tensors, then a check that every value is finite (:class:`BundleError`)."""
-    from safetensors.torch import load_file
-
     info = read_info(path, kind)
-    tensors = load_file(str(path))
-    _check_finite(Path(path), tensors)
-    return Bundle(info, tensors)
+    return Bundle(info, _load_tensors(Path(path)))
 
 
 def tensor_names(path: str | os.PathLike[str]) -> list[str]:
@@ -150,23 +138,34 @@ def tensor_names(path: str | os.PathLike[str]) -> list[str]:
 
 def load_foreign(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a `.safetensors` file that is not a bundle of ours, with the same checks of its header and values."""
+    _read_header(Path(path))
+    return _load_tensors(Path(path))
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _read_header(Path(path))
-    tensors = load_file(str(path))
-    _check_finite(Path(path), tensors)
+    try:
+        tensors = load_file(str(path))
+    except SafetensorError as error:  # what its own checks find beyond ours: overlaps, gaps, impossible shapes
+        raise BundleError(f"{path.name} is not a sound safetensors file ({error}); copy it again") from error
+    _check_finite(path, tensors)
     return tensors
 
 
-def _parse_info(meta: dict[str, Any], path: Path) -> BundleInfo:
+def _parse_info(meta: Any, path: Path) -> BundleInfo:
+    if not isinstance(meta, dict):
+        raise TypeError(f"an object is expected, not a {type(meta).__name__}")
     latent, schedule = meta.pop("latent", None), meta.pop("schedule", None)
-    if latent and latent.get("rgb_factors"):
+    if isinstance(latent, dict) and latent.get("rgb_factors"):
         latent["rgb_factors"] = tuple(tuple(row) for row in latent["rgb_factors"])
         latent["rgb_bias"] = tuple(latent["rgb_bias"]) if latent.get("rgb_bias") else None
-    info = BundleInfo(
-        **meta,
-        latent=LatentSpace(**latent) if latent else None,
-        schedule=Schedule(**schedule) if schedule else None,
+    info = _typed(
+        BundleInfo,
+        {"kind": "", **meta},
+        latent=_typed(LatentSpace, latent) if latent else None,
+        schedule=_typed(Schedule, schedule) if schedule else None,
         path=path,
     )
     if info.kind not in KINDS:
@@ -174,12 +173,28 @@ def _parse_info(meta: dict[str, Any], path: Path) -> BundleInfo:
     return info
 
 
+def _typed(cls: type[T], values: dict[str, Any], **more: Any) -> T:
+    """`cls(**values)` where every value must have the type that the class's own default has (TypeError)."""
+    made = cls(**values, **more)
+    defaults = cls(kind="") if cls is BundleInfo else cls()  # type: ignore[call-arg]
+    for key, value in values.items():
+        default = getattr(defaults, key)
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if default is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool))):
+            raise TypeError(f"{key} must be {type(default).__name__}, not {value!r:.60}")
+    return made
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     """The JSON header of a safetensors file, checked against the file's true size before anything is allocated."""
     if not path.is_file():
         raise BundleError(f"no such file: {path}. `python -m rapiddraw train --help` lists the recipes that make bundles")
     size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
+    with opened as file:
         start = file.read(8)
         if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
             raise BundleError(f"{path.name} is a pickle, which can run code when it is read; only .safetensors bundles are accepted")
@@ -192,7 +207,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             raise BundleError(f"{path.name} claims a header of {length} bytes but is {size} bytes long: truncated; copy it again")
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{path.name} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise BundleError(f"{path.name} is not a safetensors file: its header is not an object")
@@ -205,8 +220,11 @@ def _read_header(path: Path) -> dict[str, Any]:
             count = 1
             for dimension in entry["shape"]:
                 count *= int(dimension)
+                if int(dimension) < 0:
+                    raise ValueError(f"a negative dimension in {entry['shape']}")
             expected = count * _BYTES_OF[entry["dtype"]]
-        except (KeyError, TypeError, ValueError) as error:
+            first, last = int(first), int(last)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BundleError(f"{path.name}: the header's entry for tensor {name!r} is malformed ({error})") from error
         if last - first != expected or first < 0:
             raise BundleError(f"{path.name}: tensor {name!r} claims {expected} bytes of data but {last - first} are set aside")
@@ -218,6 +236,9 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 def _check_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            bad = int((~tensor.isfinite()).sum())
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # 8-bit floats have no isfinite of their own
+        if not bool(values.isfinite().all()):
+            bad = int((~values.isfinite()).sum())
             raise BundleError(f"{path.name}: tensor {name!r} holds {bad} values that are NaN or infinite; the file is unusable")
