@@ -20,14 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundle import save_bundle
+from ..bundle import load_bundle, save_bundle
 from ..errors import InputError
 from ..knowledge.graph import KnowledgeGraph, load_knowledge
+from ..knowledge.injection import check_dimensions
 from ..knowledge.linking import Linker, wordpiece_linker
 from ..text import encoder as text_encoder
 from ..text import image_tower
-from ..text.encoder import TextEncoder, default_config
-from ..text.image_tower import ImageTower
+from ..text.encoder import TextEncoder, default_config, load_text_encoder
+from ..text.image_tower import ImageTower, load_image_tower
 from ..text.tokenizer import build_vocabulary
 from .recipe import EpochOrder, Losses, Recipe
 from .text_data import Item, folder_items, orchard_items
@@ -55,6 +56,11 @@ def control_graph(graph: KnowledgeGraph, kind: str, seed: int) -> KnowledgeGraph
     else:
         vectors[rows] = torch.randn(own.shape, generator=generator) * own.std() + own.mean()
     return graph.with_embeddings(vectors)
+
+
+def image_bundle_path(text: Path) -> Path:
+    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it."""
+    return text.with_name(text.name.replace("text", "image") if "text" in text.name else f"{text.stem}-image{text.suffix}")
 
 
 class KnowledgeTable:
@@ -99,6 +105,8 @@ def embed_texts(encoder: TextEncoder, table: KnowledgeTable | None, texts: Seque
 class TextRecipe(Recipe):
     """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`.
 
+    `start` is a text bundle to go on from, with its image bundle beside it; `lock_images` keeps that image tower as it is and learns the
+    text encoder alone. `names` off gives captions that describe and never name (Orchard only): a start that favours no graph.
     `alike` is the share of batches whose pictures all have one scenery, where that is known: otherwise ground and sky tell most
     pairs of a batch apart and the fruit is learned last.
     """
@@ -117,6 +125,9 @@ class TextRecipe(Recipe):
     knowledge: str = "graph"
     knowledge_dropout: float = 0.3
     alike: float = 0.6
+    names: bool = True
+    start: str = ""
+    lock_images: bool = False
     count: int = 6000
     image_size: int = 64
     width: int = 192
@@ -127,6 +138,10 @@ class TextRecipe(Recipe):
 
     def check(self) -> None:
         super().check()
+        if self.lock_images and not self.start:
+            raise InputError("lock_images keeps a trained image tower as it is: name its text bundle in `start`")
+        if not self.names and self.data:
+            raise InputError("names=false makes captions from the Orchard's own scenes; it does not go with a data folder")
         if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1 or not 0 <= self.alike <= 1:
             raise InputError(
                 f"knowledge={self.knowledge!r}, knowledge_dropout={self.knowledge_dropout!r}, alike={self.alike!r}: "
@@ -138,18 +153,25 @@ class TextRecipe(Recipe):
         graph = load_knowledge(self.graph) if self.graph else None
         names = [n for by in graph.aliases.values() for found in by.values() for n in found] if graph else []
         captions = [text for item in self.items for text in item.captions]
-        vocabulary = build_vocabulary(captions, names, self.vocabulary_size)
-        config = default_config(
-            len(vocabulary),
-            hidden_size=self.width,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            intermediate_size=self.width * 8 // 3,
-            projection_dim=self.projection_dim,
-            kg_dim=graph.dim if graph else 1,
-        )
-        self.encoder = TextEncoder(config, vocabulary).to(device)
-        self.tower = ImageTower(self.image_size, projection_dim=self.projection_dim).to(device)
+        if self.start:
+            self.encoder = load_text_encoder(load_bundle(self.start, "text")).to(device)
+            self.tower = load_image_tower(load_bundle(image_bundle_path(Path(self.start)), "image")).to(device)
+        else:
+            vocabulary = build_vocabulary(captions, names, self.vocabulary_size)
+            config = default_config(
+                len(vocabulary),
+                hidden_size=self.width,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.width * 8 // 3,
+                projection_dim=self.projection_dim,
+                kg_dim=graph.dim if graph else 1,
+            )
+            self.encoder = TextEncoder(config, vocabulary).to(device)
+            self.tower = ImageTower(self.image_size, projection_dim=self.projection_dim).to(device)
+        self.tower.requires_grad_(not self.lock_images)
+        if graph is not None:
+            check_dimensions(graph, self.encoder.config["kg_dim"])
         self.table = None
         if graph is not None and self.knowledge != "none":
             self.table = KnowledgeTable(control_graph(graph, self.knowledge, self.seed), wordpiece_linker(graph, self.encoder.tokenizer))
@@ -166,7 +188,7 @@ class TextRecipe(Recipe):
         return folder_items(self.data, self.image_size) if self.data else orchard_items("train", self.count, self.image_size)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "tower": self.tower}
+        return {"encoder": self.encoder} if self.lock_images else {"encoder": self.encoder, "tower": self.tower}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """AdamW with betas (0.9, 0.98) as CLIP's: with 0.999 a text transformer this small stays stuck on the scenery (measured).
@@ -175,7 +197,8 @@ class TextRecipe(Recipe):
         """
         text = [p for name, p in self.encoder.named_parameters() if name != "logit_scale"]
         groups: list[dict[str, Any]] = []
-        for parameters, lr in ((text, self.lr), (list(self.tower.parameters()), self.tower_lr)):
+        pictures = [] if self.lock_images else list(self.tower.parameters())
+        for parameters, lr in ((text, self.lr), (pictures, self.tower_lr)):
             groups.append({"params": [p for p in parameters if p.ndim > 1], "lr": lr})
             groups.append({"params": [p for p in parameters if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
         groups.append({"params": [self.encoder.logit_scale], "lr": self.temperature_lr, "weight_decay": 0.0})
@@ -185,7 +208,7 @@ class TextRecipe(Recipe):
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         alike = bool(self.sceneries) and rng.random() < self.alike
         chosen = rng.sample(rng.choice(self.sceneries), self.batch_size) if alike else self.order.indices(index)
-        ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng) for i in chosen])
+        ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng, self.names) for i in chosen])
         images = torch.stack([torch.from_numpy(self.items[i].image) for i in chosen]).permute(0, 3, 1, 2)
         return {"ids": ids, "rows": rows, "images": images.contiguous(), "group": torch.tensor([self.groups[i] for i in chosen])}
 
@@ -196,7 +219,8 @@ class TextRecipe(Recipe):
             keep = torch.rand(len(ids), 1, device=ids.device) >= self.knowledge_dropout
             extra = self.encoder.knowledge(self.table.vectors[rows * keep])
         texts = self.encoder.project(self.encoder.encode_ids(ids, extra)[1]).float()
-        images = self.tower(batch["images"].float() / 127.5 - 1).float()
+        with torch.set_grad_enabled(not self.lock_images):
+            images = self.tower(batch["images"].float() / 127.5 - 1).float()
         logits = self.encoder.logit_scale.exp().clamp_max(text_encoder.MAX_LOGIT_SCALE) * texts @ images.T
         same = (group[:, None] == group[None]) & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
         logits = logits.masked_fill(same, float("-inf"))
@@ -209,7 +233,7 @@ class TextRecipe(Recipe):
         }
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
-        image_out = out.with_name(out.name.replace("text", "image") if "text" in out.name else f"{out.stem}-image{out.suffix}")
+        image_out = image_bundle_path(out)
         tensors, info = text_encoder.to_bundle(self.encoder, provenance)
         image_tensors, image_info = image_tower.to_bundle(self.tower, provenance)
         return [save_bundle(out, tensors, info), save_bundle(image_out, image_tensors, image_info)]

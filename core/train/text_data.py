@@ -20,7 +20,8 @@ TEMPLATE_SHARE = 0.2
 
 @dataclass
 class Item:
-    """One picture (size, size, 3) uint8. `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time."""
+    """One picture (size, size, 3) uint8. `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time;
+    `shown` is what the picture shows, also where they may not."""
 
     image: np.ndarray
     captions: tuple[str, ...]
@@ -28,9 +29,14 @@ class Item:
     scene: Any = field(default=None, repr=False)
     fruit: Any = field(default=None, repr=False)
     scenery: tuple[str, ...] = ()
+    shown: Any = field(default=None, repr=False)
 
-    def draw(self, rng: random.Random) -> str:
-        """A caption: a new one where the Orchard can make it, otherwise one of the file's."""
+    def draw(self, rng: random.Random, names: bool = True) -> str:
+        """A caption: a new one where the Orchard can make it, otherwise one of the file's. Without `names`, looks in words alone."""
+        if not names:
+            from ..data.orchard.captions import LANGUAGES, caption
+
+            return caption(self.shown, None, rng.choice(LANGUAGES), "attributes", rng)
         if self.scene is None:
             return rng.choice(self.captions)
         from ..data.orchard.captions import draw_caption
@@ -59,6 +65,7 @@ def orchard_items(split: str, count: int, size: int, seed: int = 0) -> list[Item
                 None if fixed else sample.scene,
                 sample.entity,
                 (sample.scene.ground, sample.scene.sky),
+                sample.scene,
             )
         )
     return items
