@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to_stderr(parsed.verbose)
     with _interruptible():
         try:
-            code = parsed.run(parsed)
+            code = parsed.execute_command(parsed)
             sys.stdout.flush()
             return DONE if code is None else code
         except (Cancelled, KeyboardInterrupt):
@@ -64,7 +64,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
                 raise
             continue
         module.add_parser(subparsers)
-        subparsers.choices[command].set_defaults(run=module.run)
+        subparsers.choices[command].set_defaults(execute_command=module.run)
     return parser
 
 

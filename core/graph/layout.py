@@ -33,7 +33,7 @@ def to_ui(api: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
             links.append([number, _ui_id(source), slot, _ui_id(node_id), slots[name], outputs[slot]["type"]])
             outputs[slot]["links"].append(number)
             nodes[node_id]["inputs"][slots[name]]["link"] = number
-    _place(nodes, columns)
+    _place(api, nodes, columns)
     placed = sorted(nodes.items(), key=lambda item: (columns[item[0]], item[1]["pos"][1]))
     for order, (_, node) in enumerate(placed):
         node["order"] = order
@@ -113,7 +113,7 @@ def _size(specs: Mapping[str, InputSpec], inputs: list[dict[str, Any]], node_cla
 
 
 def _columns(api: Mapping[str, Any]) -> dict[str, int]:
-    """The column of every node: one right of the last node that feeds it; a node that feeds one other stands beside its consumer."""
+    """The column of every node: right of all that feeds it, and directly left of the first node that it feeds."""
     column = dict.fromkeys(api, 0)
     for _ in range(len(api)):  # longest path by relaxation; a cycle stops at the number of nodes
         changed = False
@@ -124,22 +124,30 @@ def _columns(api: Mapping[str, Any]) -> dict[str, int]:
                     changed = True
         if not changed:
             break
-    for node_id, node in api.items():  # sources move right, next to whom they feed
-        if not links_of(node):
-            consumers = [column[other] for other, target in api.items() if node_id in {source for source, _ in links_of(target).values()}]
-            column[node_id] = max(0, min(consumers, default=1) - 1)
+    consumers: dict[str, list[str]] = {}
+    for node_id, node in api.items():
+        for source, _slot in links_of(node).values():
+            consumers.setdefault(source, []).append(node_id)
+    for node_id in sorted(api, key=lambda key: -column[key]):
+        if node_id in consumers:
+            column[node_id] = max(0, min(column[other] for other in consumers[node_id]) - 1)
     return column
 
 
-def _place(nodes: Mapping[str, dict[str, Any]], columns: Mapping[str, int]) -> None:
+def _place(api: Mapping[str, Any], nodes: Mapping[str, dict[str, Any]], columns: Mapping[str, int]) -> None:
+    """Give every node its place; in a column, nodes stand at the height of what feeds them, so that few links cross."""
     x = 0
     for column in sorted(set(columns.values())):
-        members = [node for node_id, node in nodes.items() if columns[node_id] == column]
+        members = [node_id for node_id in nodes if columns[node_id] == column]
+        heights = {}
+        for node_id in members:
+            above = [nodes[source]["pos"][1] for source, _ in links_of(api[node_id]).values() if columns.get(source, column) < column]
+            heights[node_id] = sum(above) / len(above) if above else float("inf")
         y = 0
-        for node in members:
-            node["pos"] = [x, y + TITLE_HEIGHT]
-            y += TITLE_HEIGHT + node["size"][1] + ROW_GAP
-        x += max(node["size"][0] for node in members) + COLUMN_GAP
+        for node_id in sorted(members, key=heights.__getitem__):
+            nodes[node_id]["pos"] = [x, y + TITLE_HEIGHT]
+            y += TITLE_HEIGHT + nodes[node_id]["size"][1] + ROW_GAP
+        x += max(nodes[node_id]["size"][0] for node_id in members) + COLUMN_GAP
 
 
 def _ui_id(node_id: str) -> int | str:

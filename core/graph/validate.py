@@ -156,8 +156,8 @@ class _Node:
             if spec.category == "optional" and value is None:
                 return None
             return self._problem(
-                "required_input_missing", spec, _show(value), f"a link from a {spec.type} output",
-                f"needs a link from a {spec.type} output, not the value {_show(value)}",
+                "required_input_missing", spec, _show(value), _output(spec.type),
+                f"needs {_output(spec.type)}, not the value {_show(value)}",
             )  # fmt: skip
         try:
             converted = coerce(value, spec)
@@ -188,7 +188,7 @@ class _Node:
         if spec.is_widget:
             allowed = _some(spec.choices) if spec.choices else spec.type
             return self._problem("required_input_missing", spec, "nothing", allowed, f"is required and missing. Allowed: {allowed}")
-        allowed = f"a link from a {spec.type} output"
+        allowed = _output(spec.type)
         givers = [describe(node_id, node) for node_id, node in self.api.items() if node_id != self.id and self._gives(node, spec.type)]
         hint = f", such as {givers[0]}" if givers else ""
         return self._problem("required_input_missing", spec, "nothing", allowed, f"is required and not linked. It takes {allowed}{hint}")
@@ -248,8 +248,11 @@ class _Node:
         names = ", ".join(name for name in values if name != "input_types")
         given = ", ".join(f"{name} = {_show(value)}" for name, value in values.items() if name != "input_types" and value is not None)
         reason = one_line(verdict, 300) if isinstance(verdict, str) else "the node refuses it"
-        message = f"{describe(self.id, self.node)}: {reason} (given: {given or 'links only'})"
-        return [Problem("custom_validation_failed", message, self.id, self.node["class_type"], title_of(self.node), names, given)]
+        choices = [spec.choices for name, spec in self.specs.items() if name in values and spec.choices]
+        allowed = _some(choices[0]) if len(choices) == 1 else ""
+        hint = f". Allowed: {allowed}" if allowed else ""
+        message = f"{describe(self.id, self.node)}: {reason} (given: {given or 'links only'}){hint}"
+        return [Problem("custom_validation_failed", message, self.id, self.node["class_type"], title_of(self.node), names, given, allowed)]
 
     def _problem(self, kind: str, spec: InputSpec, given: str, allowed: str, text: str) -> Problem:
         message = f"{describe(self.id, self.node)}: input '{spec.name}' {text}"
@@ -284,6 +287,12 @@ def _cycle(api: Mapping[str, Any], cycle: list[str]) -> Problem:
     name = next(name for name, (source, _) in links_of(node).items() if source == before)
     message = f"{describe(first, node)}: input '{name}' closes a dependency cycle: {path}. Remove one of these links"
     return Problem("dependency_cycle", message, first, node["class_type"], title_of(node), name, path, "a graph without cycles")
+
+
+def _output(kind: str) -> str:
+    if kind == "*":
+        return "a link from any output"
+    return f"a link from {'an' if kind[:1] in 'AEIOU' else 'a'} {kind} output"
 
 
 def _show(value: Any) -> str:

@@ -1,0 +1,59 @@
+"""Measure where the time of a picture goes (Rapid Diffusion, figure 2 and table 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _count(default: int, low: int, high: int, tooltip: str, step: int = 1) -> tuple[str, dict[str, Any]]:
+    return ("INT", {"default": default, "min": low, "max": high, "step": step, "tooltip": tooltip})
+
+
+class ProfilePipeline:
+    """Draws one picture several times and says how long each part took."""
+
+    DISPLAY_NAME = "Profile Pipeline"
+    CATEGORY = "RapidDraw/profile"
+    DESCRIPTION = (
+        "Draws the same picture several times and measures the text encoder, the U-Net loop (and the attention inside it), the decoder "
+        "and the upscaler. In the paper the U-Net loop takes most of the time, which is why steps are what is worth saving."
+    )
+    RETURN_TYPES = ("STRING", "IMAGE", "STRING")
+    RETURN_NAMES = ("table", "chart", "json")
+    OUTPUT_TOOLTIPS = ("Medians and interquartile ranges as a table.", "The same as a bar chart.", "The same as JSON.")
+    FUNCTION = "execute"
+    NOT_IDEMPOTENT = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model to measure."}),
+                "clip": ("CLIP", {"tooltip": "The text encoder to measure."}),
+                "vae": ("VAE", {"tooltip": "The VAE whose decoder is measured."}),
+                "width": _count(128, 16, 4096, "Pixels across, before upscaling.", 8),
+                "height": _count(128, 16, 4096, "Pixels down, before upscaling.", 8),
+                "steps": _count(20, 1, 1000, "Sampling steps; each runs the U-Net with and without the prompt. The paper uses 50."),
+                "runs": _count(3, 1, 100, "Measured runs; the table gives their median."),
+                "warmup": _count(1, 0, 20, "Unmeasured runs first: the first call compiles and allocates."),
+            },
+            "optional": {"upscale_model": ("UPSCALE_MODEL", {"tooltip": "Measured as well where it is linked."})},
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # a measurement is worth repeating
+
+    def execute(
+        self, model: Any, clip: Any, vae: Any, width: int, height: int, steps: int, runs: int, warmup: int, upscale_model: Any = None
+    ) -> tuple[str, Any, str]:
+        import json
+
+        from ..core.metrics.profile import draw_chart, profile_pipeline
+
+        sizes = {"width": width, "height": height, "steps": steps, "runs": runs, "warmup": warmup}
+        profile = profile_pipeline(model, clip, vae, upscale_model, **sizes)
+        return profile.table(), draw_chart(profile), json.dumps(profile.as_dict(), indent=2)
+
+
+NODES = [ProfilePipeline]

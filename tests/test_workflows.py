@@ -1,0 +1,104 @@
+"""The saved graphs: both forms agree, every link fits, and each draws something with tiny random weights."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+from rapiddraw import NODE_CLASS_MAPPINGS
+from rapiddraw.cli.common import registry
+from rapiddraw.core import paths
+from rapiddraw.core.graph.convert import NOTES
+from rapiddraw.core.graph.edit import apply_changes, parse_assignment
+from rapiddraw.core.graph.execute import execute
+from rapiddraw.core.graph.formats import read_graph
+from rapiddraw.core.graph.inputs import input_specs
+from rapiddraw.core.graph.layout import widget_entries
+from rapiddraw.core.graph.validate import validate
+from rapiddraw.core.image.png import is_marked
+from rapiddraw.tests import helpers
+
+FOLDER = paths.pack_root() / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+FEWER = {  # the same graphs, small enough for a test
+    "EmptyLatentImage": {"width": 32, "height": 32},
+    "BasicScheduler": {"steps": 2},
+    "KSampler": {"steps": 2},
+    "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
+    "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def orchard(tmp_path_factory):
+    """Tiny random bundles under the names of the shipped ones."""
+    folder = tmp_path_factory.mktemp("orchard")
+    for name, write in {
+        "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": helpers.write_kg,
+        "esrgan-x4": helpers.write_esrgan,
+    }.items():  # fmt: skip
+        write(folder / f"orchard-{name}.safetensors")
+    return folder
+
+
+@pytest.fixture
+def nodes(orchard, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "weights_dirs", lambda: [orchard])
+    monkeypatch.setattr(paths, "_dirs", {"input": tmp_path / "in", "output": tmp_path / "out", "temp": tmp_path / "temp"})
+    return registry()
+
+
+def test_the_three_graphs_are_there_in_both_forms():
+    assert {"text_to_image", "knowledge_vs_plain", "keywords_to_prompts"} <= set(NAMES)
+    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_forms_agree_and_can_run(name, nodes):
+    ui, api = read_graph(FOLDER / f"{name}.json"), read_graph(FOLDER / "api" / f"{name}.json")
+    assert ui.ui is not None and api.api is not None
+    assert ui.to_api(nodes) == api.api, "after editing one form, write the other with `python -m rapiddraw convert`"
+    assert validate(ui, nodes) == [] and validate(api, nodes) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_editor_can_load_it(name, nodes):
+    ui = read_graph(FOLDER / f"{name}.json").ui
+    assert str(uuid.UUID(ui["id"])) == ui["id"]
+    ids = [node["id"] for node in ui["nodes"]]
+    assert len(set(ids)) == len(ids) and max(ids) == ui["last_node_id"] and max(link[0] for link in ui["links"]) == ui["last_link_id"]
+    by_id = {node["id"]: node for node in ui["nodes"]}
+    for number, source, slot, target, target_slot, kind in ui["links"]:
+        assert number in by_id[source]["outputs"][slot]["links"] and by_id[source]["outputs"][slot]["type"] == kind
+        assert by_id[target]["inputs"][target_slot]["link"] == number
+    for node in ui["nodes"]:
+        assert node.get("title"), "every node has a title for people"
+        if node["type"] not in NOTES:
+            specs = [spec for spec in input_specs(nodes[node["type"]]).values() if spec.is_widget]
+            assert len(node["widgets_values"]) == sum(len(widget_entries(spec, None)) for spec in specs)
+    assert any(node["type"] in NOTES for node in ui["nodes"]), "a note says what the graph shows"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_draws(name, nodes):
+    graph = read_graph(FOLDER / f"{name}.json")
+    api = graph.to_api(nodes)
+    small = [
+        parse_assignment(f"{node_id}.{key}={json.dumps(value)}", api, nodes)
+        for node_id, node in api.items()
+        for key, value in FEWER.get(node["class_type"], {}).items()
+    ]
+    result = execute(apply_changes(graph, nodes, small), nodes)
+    saved = [image for shown in result.outputs.values() for image in shown.get("images", ()) if image["type"] == "output"]
+    for image in saved:
+        path = Path(paths.output_dir()) / image["subfolder"] / image["filename"]
+        assert is_marked(path) and read_graph(path).ui is not None
+    expected = {"text_to_image": 1, "knowledge_vs_plain": 1, "keywords_to_prompts": 4, "profile_pipeline": 0}
+    assert len(saved) == expected.get(name, len(saved))
+
+
+def test_every_node_is_in_some_saved_graph():
+    used = {node["class_type"] for name in NAMES for node in read_graph(FOLDER / "api" / f"{name}.json").api.values()}
+    assert set(NODE_CLASS_MAPPINGS) <= used
