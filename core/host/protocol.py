@@ -47,6 +47,21 @@ class Host(Protocol):
         """A SAMPLER around a k-diffusion function `function(model, x, sigmas, extra_args, callback, disable, **options)`."""
         ...
 
+    def sample(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+    ) -> dict[str, Any]:
+        """LATENT from a LATENT: what the stock KSampler does at denoise 1."""
+        ...
+
     def load_upscaler(self, path: Path) -> Any:
         """An UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
         ...
