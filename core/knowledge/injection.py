@@ -54,9 +54,8 @@ def inject(
     very same object comes back, so that the result is bit-identical to a prompt without a graph.
     """
     scale = check_scale(scale)
-    vectors = {link.entity: knowledge.vector(link.entity) for link in links} if scale else {}
-    active = [(link, vectors[link.entity]) for link in links if vectors.get(link.entity) is not None]
-    active = [(link, vector) for link, vector in active if bool((vector != 0).any())]
+    found = [(link, knowledge.vector(link.entity)) for link in links] if scale else []
+    active = [(link, vector) for link, vector in found if vector is not None and bool(vector.count_nonzero())]
     if not active:
         return rows
     changed = [list(row) for row in rows]

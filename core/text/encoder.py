@@ -72,6 +72,7 @@ class TextEncoder(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         nn.init.normal_(self.text_projection.weight, std=width**-0.5)
         nn.init.normal_(self.kg_projection.weight, std=0.02)
+        self.causal_mask: Tensor
         causal = torch.full((self.length, self.length), float("-inf")).triu(1)
         self.register_buffer("causal_mask", causal, persistent=False)
 
@@ -150,12 +151,9 @@ def to_bundle(encoder: TextEncoder, provenance: dict[str, Any] | None = None) ->
     return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}, info
 
 
-def load_text_encoder(bundle: Bundle) -> TextEncoder:
-    """The encoder a bundle of kind `text` holds, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit.
-
-    Sizes in the config are compared with the tensors before anything is allocated, so a lying header costs nothing.
-    """
-    name = bundle.info.path.name if bundle.info.path else "text bundle"
+def check_text_bundle(bundle: Bundle) -> None:
+    """Raise :class:`BundleError` unless the sizes in the config are those of the tensors. Nothing is allocated, so a lying header costs
+    nothing."""
     config, vocabulary = dict(bundle.info.config), bundle.info.extra.get("vocabulary", [])
     shapes = {key: tuple(tensor.shape) for key, tensor in bundle.tensors.items()}
     try:
@@ -172,8 +170,21 @@ def load_text_encoder(bundle: Bundle) -> TextEncoder:
         for key, shape in expected.items():
             if shapes.get(key) != shape:
                 raise InputError(f"tensor {key!r} should have shape {shape}, found {shapes.get(key, 'none')}")
-        encoder = TextEncoder(config, vocabulary)
+    except (InputError, TypeError) as error:
+        raise _no_encoder(bundle, error) from error
+
+
+def load_text_encoder(bundle: Bundle) -> TextEncoder:
+    """The encoder a bundle of kind `text` holds, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit."""
+    check_text_bundle(bundle)
+    try:
+        encoder = TextEncoder(dict(bundle.info.config), bundle.info.extra["vocabulary"])
         encoder.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()})
     except (InputError, TypeError, RuntimeError) as error:
-        raise BundleError(f"{name}: its config and its tensors do not make a text encoder ({error})") from error
+        raise _no_encoder(bundle, error) from error
     return encoder.eval()
+
+
+def _no_encoder(bundle: Bundle, error: Exception) -> BundleError:
+    name = bundle.info.path.name if bundle.info.path else "text bundle"
+    return BundleError(f"{name}: its config and its tensors do not make a text encoder ({error})")

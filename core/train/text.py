@@ -154,7 +154,9 @@ class TextRecipe(Recipe):
         names = [n for by in graph.aliases.values() for found in by.values() for n in found] if graph else []
         captions = [text for item in self.items for text in item.captions]
         if self.start:
-            self.encoder = load_text_encoder(load_bundle(self.start, "text")).to(device)
+            first = load_bundle(self.start, "text")
+            self.first_stage = first.info.provenance
+            self.encoder = load_text_encoder(first).to(device)
             self.tower = load_image_tower(load_bundle(image_bundle_path(Path(self.start)), "image")).to(device)
         else:
             vocabulary = build_vocabulary(captions, names, self.vocabulary_size)
@@ -233,6 +235,8 @@ class TextRecipe(Recipe):
         }
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        if self.start:
+            provenance["first_stage"] = self.first_stage
         image_out = image_bundle_path(out)
         tensors, info = text_encoder.to_bundle(self.encoder, provenance)
         image_tensors, image_info = image_tower.to_bundle(self.tower, provenance)
