@@ -29,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed = _parser(arguments).parse_args(arguments)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
         return stop.code if isinstance(stop.code, int) else FAILED
-    _log_to_stderr(parsed.verbose)
-    with _interruptible():
+    with _logging_to_stderr(parsed.verbose), _interruptible():
         try:
             code = parsed.execute_command(parsed)
             sys.stdout.flush()
@@ -68,14 +67,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_stderr(verbose: bool) -> None:
+@contextlib.contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
     log = logging.getLogger("rapiddraw")
+    handler, before = logging.StreamHandler(), log.level
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 
@@ -53,3 +54,11 @@ def test_nodes_lists_inputs_and_outputs(capsys):
     assert steps["type"] == "INT" and steps["min"] == 1
     assert main(["nodes", "KSampelr"]) == 1
     assert "did you mean KSampler?" in capsys.readouterr().err
+
+
+def test_a_command_leaves_the_log_as_it_was(capsys):
+    log = logging.getLogger("rapiddraw")
+    before = (list(log.handlers), log.level, log.propagate)
+    assert main(["nodes", "KSampelr"]) == 1
+    capsys.readouterr()
+    assert (list(log.handlers), log.level, log.propagate) == before
