@@ -7,7 +7,7 @@ import sys
 
 from .protocol import Host
 
-__all__ = ["Host", "current"]
+__all__ = ["Host", "adopt_folders", "current"]
 
 _hosts: dict[str, Host] = {}
 
@@ -21,3 +21,9 @@ def current() -> Host:
     if name not in _hosts:
         _hosts[name] = importlib.import_module(f".{name}", __package__).make_host()
     return _hosts[name]
+
+
+def adopt_folders() -> None:
+    """Where ComfyUI imports the pack: search its models folder for bundles, use its input, output and temp folders. Else nothing."""
+    if "folder_paths" in sys.modules:
+        importlib.import_module(".comfy_folders", __package__).register()

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..bundle import LatentSpace, load_bundle
-from ..errors import BundleError, InputError
+from ..bundle import load_bundle
+from ..errors import InputError
 from ..text.encoder import load_text_encoder
 from .embedded_clip import Clip
+from .embedded_ksampler import ksample
+from .embedded_latent import RandomNoise
 from .embedded_model import Model, load_model
 from .embedded_sampling import Sampler
 from .embedded_vae import Vae, load_vae
+from .fit import check_fit
 
 if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
@@ -40,16 +43,9 @@ class EmbeddedHost:
 
     def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Model, Clip, Vae]:
         """See :meth:`Host.load_bundles`."""
-        model = load_model(load_bundle(unet, "unet"), self.device)
-        encoder = load_text_encoder(load_bundle(text, "text"))
-        decoder = load_vae(load_bundle(vae, "vae"), self.device)
-        width = model.model.context_width
-        if width != encoder.width:
-            raise BundleError(
-                f"{Path(unet).name} attends to tokens of width {width}, {Path(text).name} makes tokens of width {encoder.width}; "
-                "choose the text bundle that was trained with this U-Net"
-            )
-        _check_same_space(Path(unet).name, model.model.latent_format, Path(vae).name, decoder.latent_format)
+        parts = load_bundle(unet, "unet"), load_bundle(text, "text"), load_bundle(vae, "vae")
+        model, encoder, decoder = load_model(parts[0], self.device), load_text_encoder(parts[1]), load_vae(parts[2], self.device)
+        check_fit(*(part.info for part in parts))
         return model, Clip(encoder.to(self.device).requires_grad_(False), self.device), decoder
 
     def encode_text(self, clip: Clip, text: str) -> list[list[Any]]:
@@ -68,6 +64,21 @@ class EmbeddedHost:
         """See :meth:`Host.make_sampler`."""
         return Sampler(function, options)
 
+    def sample(
+        self,
+        model: Model,
+        positive: list[Any],
+        negative: list[Any],
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.sample`."""
+        return ksample(model, RandomNoise(seed), steps, cfg, sampler_name, scheduler, positive, negative, latent)
+
     def load_upscaler(self, path: Path) -> Any:
         """See :meth:`Host.load_upscaler`."""
         from ..upscale.rrdb import load_upscaler
@@ -81,18 +92,6 @@ class EmbeddedHost:
     def vae_encode(self, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
         """See :meth:`Host.vae_encode`."""
         return vae.encode(pixels)
-
-
-def _check_same_space(unet: str, wanted: LatentSpace, vae: str, made: LatentSpace) -> None:
-    differ = [
-        f"{name} {getattr(made, name):g} against {getattr(wanted, name):g}"
-        for name in ("channels", "factor", "scale", "shift")
-        if abs(getattr(made, name) - getattr(wanted, name)) > 1e-6
-    ]
-    if differ:
-        raise BundleError(
-            f"{vae} makes another latent space than {unet} was trained in ({', '.join(differ)}); choose the VAE it was trained with"
-        )
 
 
 def make_host() -> EmbeddedHost:

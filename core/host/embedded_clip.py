@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..errors import KnowledgeError
+from ..knowledge.attach import Attachment, all_links, attach, inform
 from ..knowledge.graph import KnowledgeGraph
-from ..knowledge.injection import check_dimensions, check_scale, inject
-from ..knowledge.linking import EntityLink, Linker, wordpiece_linker
+from ..knowledge.linking import EntityLink, wordpiece_linker
 from ..text.encoder import TextEncoder
 from .embedded_prompt import parse_weights, token_rows
 
@@ -18,15 +16,6 @@ ENCODER = "rapiddraw"  # the key of this encoder's rows in what `tokenize` retur
 
 
 Rows = list[list[tuple[Any, ...]]]
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """A graph that a CLIP looks names up in, how strongly it is added, and what finds the names."""
-
-    knowledge: KnowledgeGraph
-    scale: float
-    linker: Linker
 
 
 class Clip:
@@ -44,27 +33,18 @@ class Clip:
 
         Raises :class:`KnowledgeError` where the graph has no vectors or some of another length than this encoder was trained with.
         """
-        scale = check_scale(scale)
-        if knowledge.embeddings is None:
-            raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
-        check_dimensions(knowledge, self.encoder.config["kg_dim"])
-        known = [one.linker for one in self.attachments if one.knowledge is knowledge]
-        linker = known[0] if known else wordpiece_linker(knowledge, self.encoder.tokenizer)
-        others = tuple(one for one in self.attachments if one.knowledge is not knowledge)
-        return Clip(self.encoder, self.device, (*others, Attachment(knowledge, scale, linker)))
+        attachments = attach(
+            self.attachments, knowledge, scale, self.encoder.config["kg_dim"], lambda: wordpiece_linker(knowledge, self.encoder.tokenizer)
+        )
+        return Clip(self.encoder, self.device, attachments)
 
     def tokenize(self, text: str) -> dict[str, Rows]:
         """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
-        plain = rows = self._plain_rows(text)
-        for one in self.attachments:
-            # Names are looked up in the plain ids, so that graphs do not hide names from each other.
-            rows = inject(rows, one.linker.link(plain), one.knowledge, self._embed, self._project, one.scale)
-        return {ENCODER: rows}
+        return {ENCODER: inform(self._plain_rows(text), self.attachments, self._embed, self._project)}
 
     def links(self, text: str) -> list[EntityLink]:
         """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
-        rows = self._plain_rows(text)
-        return [link for one in self.attachments for link in one.linker.link(rows)]
+        return all_links(self._plain_rows(text), self.attachments)
 
     def _plain_rows(self, text: str) -> Rows:
         config = self.encoder.config

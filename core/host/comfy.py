@@ -1,0 +1,124 @@
+"""The host inside ComfyUI: bundles become ComfyUI's own objects, and ComfyUI does the rest. Nothing of ComfyUI is changed.
+
+What we rely on is listed in :mod:`.comfy_requirements` and checked before anything else here runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management
+import comfy.samplers
+import comfy.utils
+import torch
+
+from .. import progress
+from ..bundle import load_bundle, read_info
+from .comfy_requirements import check_requirements
+from .fit import check_complete, check_fit
+
+if TYPE_CHECKING:
+    from ..knowledge.graph import KnowledgeGraph
+    from ..knowledge.linking import EntityLink
+
+_PREVIEW_SIZE = 512
+
+
+class ComfyHost:
+    """The :class:`~rapiddraw.core.host.protocol.Host` inside ComfyUI."""
+
+    name = "comfy"
+
+    @property
+    def device(self) -> torch.device:
+        """Where ComfyUI computes."""
+        return comfy.model_management.get_torch_device()
+
+    def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Any, Any, Any]:
+        """See :meth:`Host.load_bundles`."""
+        from .comfy_clip import load_clip
+        from .comfy_model import load_model
+        from .comfy_vae import load_vae
+
+        infos = read_info(unet, "unet"), read_info(text, "text"), read_info(vae, "vae")
+        check_complete(infos[0])
+        check_complete(infos[2])
+        check_fit(*infos)
+        return load_model(load_bundle(unet, "unet")), load_clip(load_bundle(text, "text")), load_vae(load_bundle(vae, "vae"))
+
+    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
+        """See :meth:`Host.attach_knowledge`."""
+        from .comfy_clip import attach_knowledge
+
+        return attach_knowledge(clip, knowledge, scale)
+
+    def encode_text(self, clip: Any, text: str) -> Any:
+        """See :meth:`Host.encode_text`."""
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    def knowledge_links(self, clip: Any, text: str) -> list[EntityLink]:
+        """See :meth:`Host.knowledge_links`."""
+        from .comfy_clip import knowledge_links
+
+        return knowledge_links(clip, text)
+
+    def make_sampler(self, function: Callable[..., torch.Tensor], options: Mapping[str, Any]) -> Any:
+        """See :meth:`Host.make_sampler`."""
+        return comfy.samplers.KSAMPLER(function, extra_options=dict(options))
+
+    def sample(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.sample`."""
+        from nodes import common_ksampler  # ComfyUI's own module of that name
+
+        return common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative, dict(latent))[0]
+
+    def load_upscaler(self, path: Path) -> Any:
+        """See :meth:`Host.load_upscaler`. It stays on the CPU until a node uses it, as ComfyUI's own do."""
+        from ..upscale.rrdb import load_upscaler
+
+        return load_upscaler(path)
+
+    def vae_decode(self, vae: Any, latent: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Host.vae_decode`."""
+        return vae.decode(latent)
+
+    def vae_encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Host.vae_encode`."""
+        return vae.encode(pixels[..., :3])
+
+
+class ComfyReporter:
+    """One bar of ours as ComfyUI's own: steps and previews go to the node that runs, and ComfyUI's cancel stops the work."""
+
+    def __init__(self, total: int, label: str, unit: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.done, self._bar = 0, comfy.utils.ProgressBar(total)
+
+    def advance(self, count: int, info: dict[str, Any], preview: Any = None) -> None:
+        """Report `count` more steps; `preview` is a PIL image."""
+        comfy.model_management.throw_exception_if_processing_interrupted()  # the bar itself looks only now and then
+        self.done += count
+        self._bar.update_absolute(self.done, preview=None if preview is None else ("JPEG", preview, _PREVIEW_SIZE))
+
+    def close(self) -> None:
+        """Nothing to do: ComfyUI's bar goes with its node."""
+
+
+def make_host() -> ComfyHost:
+    """What :func:`~rapiddraw.core.host.current` calls. Raises :class:`MissingPackageError` for a ComfyUI that lacks what we need."""
+    check_requirements()
+    progress.set_reporter(ComfyReporter)
+    return ComfyHost()

@@ -1,0 +1,150 @@
+"""CLIP in ComfyUI: a text bundle as ComfyUI's own `comfy.sd.CLIP`, and knowledge graphs attached to it.
+
+The tokenizer, which every clone of a CLIP shares, also carries what knowledge needs: the token embeddings and the projection W.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.clip_model
+import comfy.ops
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models_base
+import folder_paths
+import torch
+
+from ..bundle import Bundle
+from ..errors import KnowledgeError
+from ..knowledge.attach import Attachment, all_links, attach, inform
+from ..knowledge.graph import KnowledgeGraph
+from ..knowledge.linking import EntityLink, wordpiece_linker
+from ..text.encoder import check_text_bundle
+from ..text.tokenizer import make_tokenizer
+from .comfy_model import check_shapes
+
+ENCODER = "rapiddraw"  # the key of this encoder's rows in what `tokenize` returns
+_UNLIMITED = 10**9
+
+
+class VocabularyTokenizer:
+    """Looks like a tokenizer class of transformers to ComfyUI, and reads a vocabulary instead of a folder."""
+
+    @staticmethod
+    def from_pretrained(vocabulary: list[str], **_: Any) -> Any:
+        """transformers' BertTokenizer over `vocabulary`; of any length, since ComfyUI cuts rows itself."""
+        tokenizer = make_tokenizer(vocabulary)
+        tokenizer.model_max_length = _UNLIMITED
+        return tokenizer
+
+
+class TextModel(comfy.clip_model.CLIPTextModel):
+    """CLIPTextModel with as many token embeddings as the vocabulary has tokens (it has CLIP's 49408 whatever the config says)."""
+
+    def __init__(self, config: dict[str, Any], dtype: Any, device: Any, operations: Any) -> None:
+        super().__init__(config, dtype, device, operations)
+        self.set_input_embeddings(operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device))
+        self.text_projection = torch.nn.Identity()  # nothing in a picture's making uses the projected pooled state
+
+
+def clip_target(config: dict[str, Any], vocabulary: list[str], table: torch.Tensor, projection: torch.Tensor) -> Any:
+    """The tokenizer and encoder classes that `comfy.sd.CLIP` makes its parts from. `table` (tokens, width) are the token embeddings,
+    `projection` (width, kg_dim) is W."""
+    length, pad = config["max_position_embeddings"], config["pad_token_id"]
+    special = {"start": config["bos_token_id"], "end": config["eos_token_id"], "pad": pad}
+
+    class Encoder(comfy.sd1_clip.SDClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+            super().__init__(
+                device=device, max_length=length, layer="last", textmodel_json_config=dict(config), dtype=dtype, model_class=TextModel,
+                special_tokens=special, return_projected_pooled=False, model_options=model_options or {},
+            )  # fmt: skip
+
+    class RapidDrawText(comfy.sd1_clip.SD1ClipModel):
+        def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, **more: Any) -> None:
+            super().__init__(device=device, dtype=dtype, model_options=model_options or {}, name=ENCODER, clip_model=Encoder, **more)
+
+    class RowTokenizer(comfy.sd1_clip.SDTokenizer):
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+            super().__init__(
+                vocabulary, max_length=length, pad_with_end=False, embedding_directory=embedding_directory, pad_token=pad,
+                embedding_size=config["hidden_size"], embedding_key=ENCODER, tokenizer_class=VocabularyTokenizer,
+                tokenizer_data=tokenizer_data or {},
+            )  # fmt: skip
+
+    class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
+        token_embeddings, kg_projection = table, projection
+
+        def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+            super().__init__(
+                embedding_directory=embedding_directory, tokenizer_data=tokenizer_data or {}, name=ENCODER, tokenizer=RowTokenizer
+            )
+
+    return comfy.supported_models_base.ClipTarget(Tokenizer, RapidDrawText)
+
+
+def load_clip(bundle: Bundle) -> Any:
+    """A CLIP from a bundle of kind `text`, in fp32 (it is small, and ComfyUI's fp16 would show on a CPU). Raises :class:`BundleError`."""
+    check_text_bundle(bundle)
+    tensors = {name: tensor.float() for name, tensor in bundle.tensors.items()}
+    table, projection = tensors["text_model.embeddings.token_embedding.weight"], tensors["kg_projection.weight"]
+    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("text_model.") and not name.endswith("position_ids")}
+    with torch.device("meta"):
+        check_shapes(bundle.info, weights, TextModel(bundle.info.config, torch.float32, torch.device("meta"), comfy.ops.manual_cast))
+    return comfy.sd.CLIP(
+        clip_target(bundle.info.config, bundle.info.extra["vocabulary"], table, projection),
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        parameters=sum(tensor.numel() for tensor in weights.values()),
+        state_dict=[weights],
+        model_options={"dtype": torch.float32},
+    )
+
+
+class KnowledgeTokenizer:
+    """A tokenizer whose rows hold, at the tokens of a name, what the attached graphs know. In all else the tokenizer it wraps."""
+
+    def __init__(self, base: Any, attachments: tuple[Attachment, ...]) -> None:
+        self.base, self.attachments = base, attachments
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "base":  # not there yet: a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
+        """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
+        rows = self.base.tokenize_with_weights(text, return_word_ids, **options)
+        return {**rows, ENCODER: inform(rows[ENCODER], self.attachments, self._embed, self._project)}
+
+    def links(self, text: str) -> list[EntityLink]:
+        """What :meth:`tokenize_with_weights` links in `text`."""
+        return all_links(self.base.tokenize_with_weights(text)[ENCODER], self.attachments)
+
+    def _embed(self, token: int) -> torch.Tensor:
+        return self.base.token_embeddings[token]
+
+    def _project(self, vector: torch.Tensor) -> torch.Tensor:
+        return self.base.kg_projection @ vector.to(self.base.kg_projection)
+
+
+def attach_knowledge(clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
+    """A clone of CLIP that knows the graph. Raises :class:`KnowledgeError` for a CLIP that has no projection for knowledge."""
+    base, attachments = getattr(clip.tokenizer, "base", clip.tokenizer), getattr(clip.tokenizer, "attachments", ())
+    projection = getattr(base, "kg_projection", None)
+    if projection is None:
+        raise KnowledgeError(
+            f"this CLIP ({type(clip.cond_stage_model).__name__}) was not trained to read knowledge graphs and has no projection for them; "
+            "use the CLIP of Load Bundles"
+        )
+    tokenizer = getattr(base, ENCODER).tokenizer
+    informed = clip.clone()
+    informed.tokenizer = KnowledgeTokenizer(
+        base, attach(attachments, knowledge, scale, projection.shape[1], lambda: wordpiece_linker(knowledge, tokenizer))
+    )
+    return informed
+
+
+def knowledge_links(clip: Any, text: str) -> list[EntityLink]:
+    """The entities that encoding `text` with this CLIP finds."""
+    return clip.tokenizer.links(text) if isinstance(clip.tokenizer, KnowledgeTokenizer) else []

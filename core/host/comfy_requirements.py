@@ -1,0 +1,91 @@
+"""Everything of ComfyUI that this pack relies on, in one list, checked once when the host is first used."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import reduce
+
+from ..errors import MissingPackageError
+
+TESTED = ("0.8.0", "0.18.1")
+"""The oldest and the newest version that the tests have run against."""
+
+REQUIRED = (
+    # models
+    "comfy.model_base:BaseModel",
+    "comfy.model_base:ModelType.EPS",
+    "comfy.model_base:ModelType.V_PREDICTION",
+    "comfy.model_sampling:ModelSamplingDiscrete",
+    "comfy.model_sampling:X0",
+    "comfy.supported_models_base:BASE",
+    "comfy.supported_models_base:ClipTarget",
+    "comfy.latent_formats:LatentFormat",
+    "comfy.ldm.modules.diffusionmodules.openaimodel:UNetModel",
+    "comfy.model_patcher:ModelPatcher",
+    "comfy.utils:unet_to_diffusers",
+    "comfy.utils:weight_dtype",
+    # pictures and texts
+    "comfy.sd:VAE.encode",
+    "comfy.sd:VAE.decode",
+    "comfy.ldm.models.autoencoder:AutoencoderKL",
+    "comfy.sd:CLIP.clone",
+    "comfy.sd:CLIP.tokenize",
+    "comfy.sd:CLIP.encode_from_tokens_scheduled",
+    "comfy.clip_model:CLIPTextModel",
+    "comfy.ops:manual_cast",
+    "comfy.sd1_clip:SDClipModel",
+    "comfy.sd1_clip:SD1ClipModel",
+    "comfy.sd1_clip:SDTokenizer",
+    "comfy.sd1_clip:SD1Tokenizer",
+    # running
+    "comfy.samplers:KSAMPLER",
+    "comfy.utils:ProgressBar",
+    "comfy.model_management:throw_exception_if_processing_interrupted",
+    "comfy.model_management:get_torch_device",
+    "comfy.model_management:unet_dtype",
+    "comfy.model_management:unet_manual_cast",
+    "comfy.model_management:unet_offload_device",
+    "comfy.model_management:dtype_size",
+    # files
+    "folder_paths:models_dir",
+    "folder_paths:folder_names_and_paths",
+    "folder_paths:add_model_folder_path",
+    "folder_paths:get_folder_paths",
+    "folder_paths:get_input_directory",
+    "folder_paths:get_output_directory",
+    "folder_paths:get_temp_directory",
+)
+"""`module:attribute`, dots in the attribute meaning attributes of it."""
+
+
+def missing(required: Iterable[str] = REQUIRED) -> list[str]:
+    """Those of `required` that this ComfyUI does not have."""
+    return [name for name in required if not _has(name)]
+
+
+def check_requirements(required: Iterable[str] = REQUIRED) -> None:
+    """Raise :class:`MissingPackageError` naming what is missing, this ComfyUI's version and the tested ones."""
+    absent = missing(required)
+    if absent:
+        raise MissingPackageError(
+            f"this ComfyUI ({comfyui_version()}) lacks {', '.join(absent)}, which RapidDraw needs. RapidDraw is tested on ComfyUI "
+            f"{' and '.join(TESTED)}: update RapidDraw or ComfyUI"
+        )
+
+
+def comfyui_version() -> str:
+    """The running ComfyUI's version, or "unknown version"."""
+    try:
+        return str(importlib.import_module("comfyui_version").__version__)
+    except (ImportError, AttributeError):
+        return "unknown version"
+
+
+def _has(name: str) -> bool:
+    module, _, attribute = name.partition(":")
+    try:
+        reduce(getattr, attribute.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError):
+        return False
+    return True
