@@ -1,0 +1,132 @@
+"""The commands data, train, bench and inspect --manifest, each at its smallest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from rapiddraw.benchmarks import report
+from rapiddraw.benchmarks.common import check, names, result, results_dir, save_result
+from rapiddraw.cli import main
+from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.data.folder import ImageFolder
+from rapiddraw.core.errors import BundleError, InputError
+from rapiddraw.core.manifest import check_manifest, read_manifest, write_manifest
+from rapiddraw.core.train import RECIPES, make_recipe, recipe_class
+from rapiddraw.core.train.recipe import Recipe
+
+
+def test_an_orchard_folder_is_written_read_and_checked(tmp_path, capsys):
+    folder = tmp_path / "orchard"
+    assert main(["data", "orchard", "--split", "validation", "--count", "3", "--size", "64", "--out", str(folder), "--maps", "edges"]) == 0
+    assert capsys.readouterr().out.strip() == str(folder)
+    data = ImageFolder(folder)
+    assert len(data) == 3
+    assert data.image(0).shape == (3, 64, 64)
+    assert data.map(2, "edges").shape == (64, 64)
+    assert main(["data", "check", str(folder)]) == 0
+    assert "3 good images, 0 problems" in capsys.readouterr().out
+
+
+def test_a_bad_folder_names_its_problems(tmp_path, capsys):
+    (tmp_path / "captions.jsonl").write_text('{"file_name": "gone.png", "text": "x"}\n{broken\n')
+    assert main(["data", "check", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert "line 1: the image 'gone.png' is missing" in shown.err
+    assert "line 2 is not a JSON object" in shown.err
+    assert "0 good images, 2 problems" in shown.out
+
+
+@pytest.mark.parametrize("arguments", [["--split", "nowhere"], ["--count", "0"], ["--size", "9"], ["--maps", "smell"]])
+def test_bad_requests_for_an_orchard_are_one_line(tmp_path, capsys, arguments):
+    assert main(["data", "orchard", "--out", str(tmp_path / "o"), *arguments]) != 0
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_every_recipe_loads_and_has_sound_defaults():
+    for name in RECIPES:
+        recipe = make_recipe(name)
+        assert recipe.name == name
+        Recipe.check(recipe)  # a recipe's own check may ask for a file that has no default
+        json.dumps(recipe.settings())
+
+
+def test_settings_are_read_as_the_defaults_type():
+    recipe = make_recipe("vae", {"lr": "3e-4", "batch_size": "5", "precision": "bf16"})
+    assert (recipe.lr, recipe.batch_size, recipe.precision) == (3e-4, 5, "bf16")
+    with pytest.raises(InputError, match="did you mean batch_size"):
+        make_recipe("vae", {"batchsize": "5"})
+    with pytest.raises(InputError, match=r"lr='fast': a float is expected"):
+        make_recipe("vae", {"lr": "fast"})
+    with pytest.raises(InputError, match="the recipes are"):
+        recipe_class("novel")
+
+
+def test_train_writes_a_bundle_and_says_where(tmp_path, capsys):
+    out = tmp_path / "kg.safetensors"
+    command = ["train", "kg", "--steps", "3", "--out", str(out), "--run", str(tmp_path / "run"), "--set", "dim=8", "--seed", "4"]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(out)
+    provenance = load_bundle(out, "kg").info.provenance
+    assert provenance["recipe"] == "kg"
+    assert provenance["seed"] == 4
+    assert provenance["settings"]["dim"] == 8
+    assert (tmp_path / "run" / "loss.png").is_file()
+
+
+def test_train_lists_settings_and_refuses_what_it_does_not_know(capsys):
+    assert main(["train", "kg", "--settings"]) == 0
+    assert "dim=64" in capsys.readouterr().out
+    assert main(["train", "kg", "--set", "dim"]) == 1
+    assert "expected KEY=VALUE" in capsys.readouterr().err
+    assert main(["train", "novel"]) == 2
+
+
+def test_bench_lists_its_benchmarks(capsys):
+    assert main(["bench", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert names()
+    assert all(name in shown for name in names())
+
+
+def test_a_result_has_the_documented_shape(tmp_path):
+    path = save_result(result("toy", "cmd", [{"a": 1}], [check("a is 1", 1, "1", True)]), tmp_path)
+    outcome = json.loads(path.read_text())
+    assert outcome.keys() == {"name", "command", "environment", "rows", "checks"}
+    assert outcome["checks"][0] == {"claim": "a is 1", "value": 1, "expected": "1", "holds": True}
+    assert {"python", "torch", "processor", "threads", "date"} <= outcome["environment"].keys()
+
+
+def test_the_report_shows_every_row_and_check(tmp_path):
+    folder = tmp_path / "results"
+    rows = [{"arm": "x|y", "R@1": 0.123456}, {"arm": "z", "extra": [1, 2]}]
+    save_result(result("toy", "python -m rapiddraw bench toy", rows, [check("much", 0.1, "> 0.5", False)]), folder)
+    text = report.write_report(folder).read_text()
+    assert "0 of 1 checks hold" in text
+    assert "| much | 0.1 | > 0.5 | **no** |" in text
+    assert "| arm | R@1 | extra |" in text
+    assert "x\\|y | 0.1235 |" in text
+    (folder / "broken.json").write_text("{}")
+    with pytest.raises(InputError, match=r"broken\.json"):
+        report.write_report(folder)
+
+
+def test_the_published_report_follows_the_results():
+    path = results_dir().parent / "BENCHMARKS.md"
+    outcomes = report.read_results(results_dir())
+    assert path.read_text(encoding="utf-8") == report.report(outcomes, results_dir()), "run `make benchmarks`"
+
+
+def test_a_manifest_notices_every_change(tmp_path):
+    save_bundle(tmp_path / "a.safetensors", {"t": torch.zeros(2)}, BundleInfo("kg", provenance={"steps": 1}))
+    save_bundle(tmp_path / "b.safetensors", {"t": torch.zeros(2)}, BundleInfo("vae"))
+    with pytest.raises(BundleError, match="--write-manifest"):
+        read_manifest(tmp_path)
+    write_manifest(tmp_path)
+    assert check_manifest(tmp_path) == []
+    assert read_manifest(tmp_path)["a.safetensors"]["kind"] == "kg"
+    save_bundle(tmp_path / "a.safetensors", {"t": torch.ones(2)}, BundleInfo("kg"))
+    save_bundle(tmp_path / "c.safetensors", {"t": torch.ones(2)}, BundleInfo("kg"))
+    (tmp_path / "b.safetensors").unlink()
+    assert [line.split()[0] for line in check_manifest(tmp_path)] == ["b.safetensors", "c.safetensors", "a.safetensors"]
