@@ -387,10 +387,11 @@ class _Run:
         losses = [(int(line["step"]), float(line["loss"])) for line in lines]
         plot: Path | None = None
         if self.main:
-            settings = self.recipe.settings()
+            # Files and folders by their name alone: their place on this machine is nobody's business.
+            settings = {key: Path(v).name if isinstance(v, str) and "/" in v else v for key, v in self.recipe.settings().items()}
             provenance = {
                 "recipe": self.recipe.name,
-                "data": Path(str(settings.pop("data", ""))).name,  # a folder's name; its place on this machine is nobody's business
+                "data": settings.pop("data", ""),
                 "seed": settings.pop("seed", 0),
                 "steps": self.steps,
                 "settings": settings,
