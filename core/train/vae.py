@@ -51,6 +51,7 @@ class VaeRecipe(Recipe):
                 raise InputError(f"{self.base} does not say what latent space it makes; it cannot be continued")
             self.config, self.base_latent = dict(bundle.info.config), bundle.info.latent
             self.latent_std = 1 / bundle.info.latent.scale
+            self.first_stage = bundle.info.provenance
             self.vae = build_vae(self.config)
             self.vae.load_state_dict({k: t.float() for k, t in bundle.tensors.items()})
         else:
@@ -103,6 +104,8 @@ class VaeRecipe(Recipe):
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         pictures = torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // 256))])
         provenance.setdefault("metrics", {})["psnr_training_pictures"] = round(_psnr(self._round_trip(pictures), pictures), 2)
+        if self.base:
+            provenance["first_stage"] = self.first_stage
         latent = self.base_latent if self.decoder_only else self._measure(pictures)
         return [save_bundle(out, self.vae.state_dict(), BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
 
