@@ -53,7 +53,7 @@ class UnetRecipe(Recipe):
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
     heads: int = 4
     prediction: str = "v"
-    weighting: str = "min_snr"  # "min_snr" or "none"
+    weighting: str = "none"  # "none" (every timestep alike, which learns layouts sooner) or "min_snr"
     t_min: int = 0
     t_max: int = 1000
     caption_dropout: float = 0.1

@@ -28,8 +28,8 @@ class VaeRecipe(Recipe):
 
     name: ClassVar[str] = "vae"
 
-    batch_size: int = 8
-    lr: float = 1.2e-3
+    batch_size: int = 4
+    lr: float = 1e-3
     precision: str = "bf16"
     size: int = 128  # side of a training picture in pixels
     widths: tuple[int, ...] = (32, 32, 64, 128)  # block_out_channels: one level of factor 2 less than there are widths
