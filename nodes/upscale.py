@@ -118,7 +118,7 @@ class ESRGANUpscale:
         from ..core.upscale.tiles import upscale
 
         target = {"long_side": long_side} if long_side else {"factor": factor or None}
-        device = getattr(current(), "device", None)
+        device = current().upscale_device(upscale_model, tile)
         return (upscale(upscale_model, image, tile=tile, overlap=overlap, device=device, **target),)
 
 

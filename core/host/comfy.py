@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..knowledge.linking import EntityLink
 
 _PREVIEW_SIZE = 512
+_BYTES_A_PIXEL = 384.0  # what ComfyUI's own node reckons with, for each byte of input and each step of scale
 
 
 class ComfyHost:
@@ -90,6 +91,12 @@ class ComfyHost:
         from ..upscale.rrdb import load_upscaler
 
         return load_upscaler(path)
+
+    def upscale_device(self, upscaler: Any, tile: int) -> torch.device:
+        """See :meth:`Host.upscale_device`. Room is made by ComfyUI's own estimate, which it takes from other models."""
+        needed = comfy.model_management.module_size(upscaler.model) + tile * tile * 3 * 4 * max(upscaler.scale, 1) * _BYTES_A_PIXEL
+        comfy.model_management.free_memory(needed, self.device)
+        return self.device
 
     def vae_decode(self, vae: Any, latent: torch.Tensor) -> torch.Tensor:
         """See :meth:`Host.vae_decode`."""

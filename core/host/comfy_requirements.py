@@ -47,6 +47,9 @@ REQUIRED = (
     "comfy.model_management:unet_manual_cast",
     "comfy.model_management:unet_offload_device",
     "comfy.model_management:dtype_size",
+    "comfy.model_management:module_size",
+    "comfy.model_management:free_memory",
+    "nodes:common_ksampler",
     # files
     "folder_paths:models_dir",
     "folder_paths:folder_names_and_paths",

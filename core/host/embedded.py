@@ -85,6 +85,10 @@ class EmbeddedHost:
 
         return load_upscaler(path).to(self.device)
 
+    def upscale_device(self, upscaler: Any, tile: int) -> torch.device:
+        """See :meth:`Host.upscale_device`."""
+        return self.device
+
     def vae_decode(self, vae: Vae, latent: torch.Tensor) -> torch.Tensor:
         """See :meth:`Host.vae_decode`."""
         return vae.decode(latent)

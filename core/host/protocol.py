@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ..knowledge.graph import KnowledgeGraph
@@ -64,6 +65,10 @@ class Host(Protocol):
 
     def load_upscaler(self, path: Path) -> Any:
         """An UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
+        ...
+
+    def upscale_device(self, upscaler: Any, tile: int) -> torch.device:
+        """Where an UPSCALE_MODEL should run in tiles of `tile` pixels, with room made for it there."""
         ...
 
     def vae_decode(self, vae: Any, latent: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ def profile_pipeline(
                 image = host.vae_decode(vae, drawn["samples"])
             if upscale_model is not None:
                 with _measured(times, "upscaler"):
-                    upscale(upscale_model, image)
+                    upscale(upscale_model, image, device=host.upscale_device(upscale_model, 512))
             if number >= warmup:
                 for part, seconds in times.items():
                     taken.setdefault(part, []).append(seconds * 1000)
