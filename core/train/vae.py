@@ -107,7 +107,8 @@ class VaeRecipe(Recipe):
         if self.base:
             provenance["first_stage"] = self.first_stage
         latent = self.base_latent if self.decoder_only else self._measure(pictures)
-        return [save_bundle(out, self.vae.state_dict(), BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
+        tensors = {name: tensor.half() for name, tensor in self.vae.state_dict().items()}
+        return [save_bundle(out, tensors, BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
 
     def check(self) -> None:
         super().check()

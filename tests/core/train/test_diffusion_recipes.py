@@ -46,7 +46,7 @@ def test_the_vae_learns_and_says_what_latent_space_it_makes(folder, vae_path):
     assert latent.channels == 4 and latent.factor == 4 and latent.scale > 0
     assert len(latent.rgb_factors) == 4 and len(latent.rgb_bias) == 3
     network = build_vae(bundle.info.config)
-    network.load_state_dict(bundle.tensors)
+    network.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()})
     with torch.no_grad():
         assert network.decode(network.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mode()).sample.shape == (1, 3, 64, 64)
     assert bundle.info.provenance["metrics"]["psnr_training_pictures"] > 0
