@@ -103,7 +103,7 @@ def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weigh
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 def test_min_snr_weighs_the_same_error_of_x0_alike_in_every_prediction(folder, vae_path, tiny_weights, prediction):
     """A network that is off by the same x0 is punished by min(SNR, 5) times its square, whatever it predicts."""
-    recipe = unet_recipe(folder, vae_path, tiny_weights, prediction=prediction)
+    recipe = unet_recipe(folder, vae_path, tiny_weights, prediction=prediction, weighting="min_snr")
     sigma = torch.tensor([0.05, 0.5, 1.0, 5.0])
     x = torch.zeros(4, 1)
     unit = output_to_denoised(prediction, sigma, torch.ones(4, 1), x) - output_to_denoised(prediction, sigma, torch.zeros(4, 1), x)
