@@ -21,8 +21,8 @@ CFG, MAIN_STEPS = 4.0, 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=240, help="pictures a split and condition (240)")
-    parser.add_argument("--sweep-count", type=int, default=32, help="pictures a sampler and number of steps (32)")
+    parser.add_argument("--count", type=int, default=160, help="pictures a split and condition (160)")
+    parser.add_argument("--sweep-count", type=int, default=16, help="pictures a sampler and number of steps (16)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.paths import resolve_bundle
     from ..core.train.text import control_graph
 
-    count, sweep_count = getattr(args, "count", 240), getattr(args, "sweep_count", 32)
+    count, sweep_count = getattr(args, "count", 160), getattr(args, "sweep_count", 16)
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
     graph = load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg"))
