@@ -162,7 +162,7 @@ def test_bad_settings_are_refused():
         KgRecipe(held_out=1.0).check()
 
 
-SHIPPED = pack_root() / "weights" / "orchard-text.safetensors"
+SHIPPED = pack_root() / "weights" / "pretrained-orchard-text.safetensors"
 
 
 @torch.no_grad()
