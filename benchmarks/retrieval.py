@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if arm == "none":
             rows += _score("oracle", encoder, tower, None, galleries)
     encoder = load_text_encoder(load_bundle(resolve_bundle("pretrained-orchard-text.safetensors", "text"), "text"))
-    tower = load_image_tower(load_bundle(resolve_bundle("orchard-image.safetensors", "image"), "image"))
+    tower = load_image_tower(load_bundle(resolve_bundle("pretrained-orchard-image.safetensors", "image"), "image"))
     rows += _score("shipped, with graph", encoder, tower, _table(encoder, graph, "graph", seed), galleries)
     rows += _score("shipped, kg_scale 0", encoder, tower, None, galleries)
     settings = {

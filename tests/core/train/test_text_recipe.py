@@ -173,7 +173,7 @@ def test_the_shipped_encoder_knows_unseen_fruits_by_the_graph_alone():
     from rapiddraw.core.data.orchard.render import render
 
     encoder = load_text_encoder(load_bundle(SHIPPED, "text"))
-    tower = load_image_tower(load_bundle(SHIPPED.with_name("orchard-image.safetensors"), "image"))
+    tower = load_image_tower(load_bundle(SHIPPED.with_name("pretrained-orchard-image.safetensors"), "image"))
     graph = load_knowledge(SHIPPED.with_name("orchard-kg.safetensors"))
     assert graph.dim == encoder.config["kg_dim"]
     assert [e.id for e in entities() if graph.vector(e.id) is None] == []
