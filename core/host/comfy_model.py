@@ -55,6 +55,15 @@ _BETAS = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2
 _SD_WIDTH = 320  # model_channels of Stable Diffusion, for which ComfyUI's estimate of memory was made
 
 
+class _Ratio(float):
+    """A channel multiplier such as 1.5: times a whole number of channels it gives a whole number, which is all that UNetModel asks."""
+
+    def __mul__(self, channels: Any) -> Any:
+        return round(float(self) * channels)
+
+    __rmul__ = __mul__
+
+
 class RapidDrawModel(comfy.model_base.BaseModel):
     """ComfyUI's BaseModel under a name that tells whose it is in the log."""
 
@@ -112,7 +121,7 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
     heads = _each(config.get("num_attention_heads") or config.get("attention_head_dim", 8), levels)
     per_head = {width // count for width, count in zip(widths, heads, strict=True)}
     wrong = [f"{key}={config[key]!r}" for key, only in _CARRIED.items() if key in config and config[key] not in (only, [only] * levels)]
-    wrong += [f"block_out_channels={list(widths)}"] * any(w % 32 or w % widths[0] for w in widths)
+    wrong += [f"block_out_channels={list(widths)}"] * any(w % 32 for w in widths)
     wrong += [f"down_block_types={list(down)}"] * bool(set(down) - {"CrossAttnDownBlock2D", "DownBlock2D"})
     wrong += [f"up_block_types={list(up)}"] * bool(set(up) - {"CrossAttnUpBlock2D", "UpBlock2D"})
     wrong += [f"attention_head_dim={heads}"] * (len(set(heads)) > 1 and len(per_head) > 1)
@@ -126,7 +135,7 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
         "out_channels": config.get("out_channels", 4),
         "model_channels": widths[0],
         "num_res_blocks": layers,
-        "channel_mult": [width // widths[0] for width in widths],
+        "channel_mult": [width // widths[0] if width % widths[0] == 0 else _Ratio(width / widths[0]) for width in widths],
         "transformer_depth": [crossed_down[i] for i in range(levels) for _ in range(layers[i])],
         "transformer_depth_output": [crossed_up[i] for i in range(levels) for _ in range(layers[i] + 1)],
         "transformer_depth_middle": depths[-1],
