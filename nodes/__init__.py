@@ -1,4 +1,7 @@
-"""The nodes, one file a family. A family that cannot be imported is left out with one clear line; the others still load."""
+"""The nodes, one file a family. A family that cannot be imported is left out with one clear line; the others still load.
+
+Each file's ids are spelled out in its own mapping, so that the tools which only read a pack's source find them.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,10 @@ FAILED: dict[str, str] = {}
 
 for _family in FAMILIES:
     try:
-        _nodes = importlib.import_module(f".{_family}", __name__).NODES
+        _nodes = importlib.import_module(f".{_family}", __name__).NODE_CLASS_MAPPINGS
     except Exception as _error:  # whatever is wrong with one family must not take the pack down
         FAILED[_family] = f"{type(_error).__name__}: {_error}"
         logging.getLogger("rapiddraw").error("the nodes in nodes/%s.py are not available (%s)", _family, FAILED[_family])
         continue
-    for _node in _nodes:
-        NODE_CLASS_MAPPINGS[f"RapidDraw{_node.__name__}"] = _node
-        NODE_DISPLAY_NAME_MAPPINGS[f"RapidDraw{_node.__name__}"] = _node.DISPLAY_NAME
+    NODE_CLASS_MAPPINGS.update(_nodes)
+    NODE_DISPLAY_NAME_MAPPINGS.update({node_id: node.DISPLAY_NAME for node_id, node in _nodes.items()})

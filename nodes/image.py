@@ -92,4 +92,4 @@ class SaveMarkedImage:
         return {"ui": {"images": saved}}
 
 
-NODES = [MarkAIGenerated, SaveMarkedImage]
+NODE_CLASS_MAPPINGS = {"RapidDrawMarkAIGenerated": MarkAIGenerated, "RapidDrawSaveMarkedImage": SaveMarkedImage}

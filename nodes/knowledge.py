@@ -118,4 +118,8 @@ class KGTextEncode:
         return host.encode_text(informed, prompt), report
 
 
-NODES = [KnowledgeGraphLoader, ApplyKnowledge, KGTextEncode]
+NODE_CLASS_MAPPINGS = {
+    "RapidDrawKnowledgeGraphLoader": KnowledgeGraphLoader,
+    "RapidDrawApplyKnowledge": ApplyKnowledge,
+    "RapidDrawKGTextEncode": KGTextEncode,
+}

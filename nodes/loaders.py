@@ -60,4 +60,4 @@ class BundleLoader:
         return current().load_bundles(resolve_bundle(unet_name, "unet"), resolve_bundle(text_name, "text"), resolve_bundle(vae_name, "vae"))
 
 
-NODES = [BundleLoader]
+NODE_CLASS_MAPPINGS = {"RapidDrawBundleLoader": BundleLoader}

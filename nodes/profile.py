@@ -56,4 +56,4 @@ class ProfilePipeline:
         return profile.table(), draw_chart(profile), json.dumps(profile.as_dict(), indent=2)
 
 
-NODES = [ProfilePipeline]
+NODE_CLASS_MAPPINGS = {"RapidDrawProfilePipeline": ProfilePipeline}

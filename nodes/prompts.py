@@ -66,4 +66,4 @@ class KeywordPromptGenerator:
         return list(prompts.texts), prompts.report
 
 
-NODES = [KeywordPromptGenerator]
+NODE_CLASS_MAPPINGS = {"RapidDrawKeywordPromptGenerator": KeywordPromptGenerator}

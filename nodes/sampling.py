@@ -46,4 +46,4 @@ class SamplerPNDM:
         return (current().make_sampler(sample_pndm, {"variant": check_variant(variant)}),)
 
 
-NODES = [SamplerPNDM]
+NODE_CLASS_MAPPINGS = {"RapidDrawSamplerPNDM": SamplerPNDM}

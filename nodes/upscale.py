@@ -122,4 +122,4 @@ class ESRGANUpscale:
         return (upscale(upscale_model, image, tile=tile, overlap=overlap, device=device, **target),)
 
 
-NODES = [ESRGANLoader, ESRGANUpscale]
+NODE_CLASS_MAPPINGS = {"RapidDrawESRGANLoader": ESRGANLoader, "RapidDrawESRGANUpscale": ESRGANUpscale}

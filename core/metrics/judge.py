@@ -26,21 +26,21 @@ IGNORE = -100
 
 
 class Judge(nn.Module):
-    """Five convolutions, 128 features, one linear head an attribute."""
+    """Five convolutions, 128 features, one linear head an attribute. `operations` is where layers come from, as in ComfyUI."""
 
-    def __init__(self, width: int = 32, features: int = 128) -> None:
+    def __init__(self, width: int = 32, features: int = 128, operations: Any = nn) -> None:
         super().__init__()
         widths = (width, 2 * width, 3 * width, 4 * width, 4 * width)
         layers: list[nn.Module] = []
         channels = 3
         for index, out in enumerate(widths):
-            layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+            layers += [operations.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             if index < len(widths) - 1:
                 layers.append(nn.MaxPool2d(2))
             channels = out
         self.body = nn.Sequential(*layers)
-        self.squeeze = nn.Linear(channels * (SIDE // 16) ** 2, features)
-        self.heads = nn.ModuleDict({name: nn.Linear(features, len(values)) for name, values in ATTRIBUTES.items()})
+        self.squeeze = operations.Linear(channels * (SIDE // 16) ** 2, features)
+        self.heads = nn.ModuleDict({name: operations.Linear(features, len(values)) for name, values in ATTRIBUTES.items()})
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
         """(B, 128) features of pictures (B, 3, H, W) in [-1, 1] at any size."""

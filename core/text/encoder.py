@@ -49,10 +49,11 @@ class TextEncoder(nn.Module):
 
     Attributes: `config` (see :func:`default_config`), `vocabulary` (tokens in id order), `tokenizer` (BertTokenizer), `text_model`
     (transformers' CLIP text transformer), `text_projection` (width -> projection_dim), `kg_projection` (the W of the equation:
-    kg_dim -> width, no bias, so that a zero vector changes nothing), `logit_scale` (log of the inverse temperature).
+    kg_dim -> width, no bias, so that a zero vector changes nothing), `logit_scale` (log of the inverse temperature). The projections come
+    from `operations`, as layers do in ComfyUI.
     """
 
-    def __init__(self, config: dict[str, Any], vocabulary: Sequence[str]) -> None:
+    def __init__(self, config: dict[str, Any], vocabulary: Sequence[str], operations: Any = nn) -> None:
         super().__init__()
         from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -67,8 +68,8 @@ class TextEncoder(nn.Module):
         old = "causal_attention_mask" in inspect.signature(self.text_model.encoder.layers[0].forward).parameters
         self._block_arguments: dict[str, Any] = {"causal_attention_mask": None, "output_attentions": False} if old else {}
         width = self.width
-        self.text_projection = nn.Linear(width, config["projection_dim"], bias=False)
-        self.kg_projection = nn.Linear(config["kg_dim"], width, bias=False)
+        self.text_projection = operations.Linear(width, config["projection_dim"], bias=False)
+        self.kg_projection = operations.Linear(config["kg_dim"], width, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         nn.init.normal_(self.text_projection.weight, std=width**-0.5)
         nn.init.normal_(self.kg_projection.weight, std=0.02)

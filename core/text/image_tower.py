@@ -18,10 +18,10 @@ class ImageTower(nn.Module):
     """Images (B, 3, H, W) in [-1, 1] to unit vectors (B, projection_dim).
 
     Each width is one level that halves the side. The last map is flattened rather than averaged, so that *where* a thing is can be
-    told. Images of another side than `size` are resized first.
+    told. Images of another side than `size` are resized first. `operations` is where layers come from, as in ComfyUI.
     """
 
-    def __init__(self, size: int = 64, widths: tuple[int, ...] = DEFAULT_WIDTHS, projection_dim: int = 128) -> None:
+    def __init__(self, size: int = 64, widths: tuple[int, ...] = DEFAULT_WIDTHS, projection_dim: int = 128, operations: Any = nn) -> None:
         super().__init__()
         if not (1 <= len(widths) <= 8 and all(1 <= w <= 2048 for w in widths) and 1 <= projection_dim <= 4096):
             raise InputError(f"image tower: widths={widths}, projection_dim={projection_dim} are out of range")
@@ -31,12 +31,12 @@ class ImageTower(nn.Module):
         layers: list[nn.Module] = []
         before = 3
         for level, width in enumerate(widths):
-            layers += [nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [operations.Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             if level:
-                layers += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                layers += [operations.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             before = width
         self.features = nn.Sequential(*layers)
-        self.projection = nn.Linear(before * (size >> len(widths)) ** 2, projection_dim)
+        self.projection = operations.Linear(before * (size >> len(widths)) ** 2, projection_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.size, self.size):

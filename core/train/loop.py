@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import autocast
 
 from ..errors import Cancelled, InputError, MissingPackageError, TrainingError
 from ..files import replacing
@@ -175,7 +176,7 @@ class _Run:
 
     def _backward(self, loss_of: Callable[[Any], dict[str, torch.Tensor]], batch: Any, scalars: dict[str, float]) -> None:
         share = 1 / self.recipe.accumulate
-        half = torch.autocast(self.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
+        half = autocast(self.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
         with half:
             losses = loss_of(batch)
         value = float(losses["loss"].detach())

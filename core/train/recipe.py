@@ -6,7 +6,7 @@ A recipe says *what* is trained; `loop.py` says *how* a run goes. The smallest o
 ... class Line(Recipe):
 ...     name: ClassVar[str] = "line"
 ...     def setup(self, device):
-...         self.net = torch.nn.Linear(1, 1).to(device)
+...         self.net = StraightLine().to(device)
 ...     def modules(self):
 ...         return {"net": self.net}
 ...     def batch(self, index, generator):

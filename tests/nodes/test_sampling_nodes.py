@@ -4,7 +4,7 @@ import pytest
 from rapiddraw.core import host
 from rapiddraw.core.diffusion.samplers.pndm import sample_pndm
 from rapiddraw.core.errors import InputError
-from rapiddraw.nodes.sampling import NODES, SamplerPNDM
+from rapiddraw.nodes.sampling import NODE_CLASS_MAPPINGS, SamplerPNDM
 
 
 class RecordingHost:
@@ -26,7 +26,7 @@ def test_an_unknown_variant_is_refused_before_anything_runs(monkeypatch):
         SamplerPNDM().execute("AB4")
 
 
-@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("node", NODE_CLASS_MAPPINGS.values())
 def test_every_socket_and_widget_explains_itself(node):
     for group in node.INPUT_TYPES().values():
         for name, spec in group.items():

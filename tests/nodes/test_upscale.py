@@ -13,7 +13,7 @@ from rapiddraw.core.bundle import BundleInfo, save_bundle
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.upscale.layouts import RRDBConfig, to_basicsr, to_sequential
 from rapiddraw.core.upscale.rrdb import build
-from rapiddraw.nodes.upscale import NODES, ESRGANLoader, ESRGANUpscale
+from rapiddraw.nodes.upscale import NODE_CLASS_MAPPINGS, ESRGANLoader, ESRGANUpscale
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_is_changed_follows_the_content(folder):
 
 
 def test_every_input_and_output_explains_itself():
-    for node in NODES:
+    for node in NODE_CLASS_MAPPINGS.values():
         for _name, (_kind, options) in node.INPUT_TYPES()["required"].items():
             assert len(options["tooltip"]) > 20
         assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES) == len(node.OUTPUT_TOOLTIPS)
@@ -114,7 +114,7 @@ def test_every_input_and_output_explains_itself():
 
 def test_listing_needs_no_torch():
     code = (
-        "import sys; from rapiddraw.nodes.upscale import NODES; [n.INPUT_TYPES() for n in NODES];"
+        "import sys; from rapiddraw.nodes.upscale import NODE_CLASS_MAPPINGS as nodes; [n.INPUT_TYPES() for n in nodes.values()];"
         "sys.exit(any(m in sys.modules for m in ('torch', 'basicsr', 'spandrel', 'torchvision')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603 (our own interpreter and code)

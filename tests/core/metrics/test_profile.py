@@ -7,12 +7,13 @@ from rapiddraw.core.metrics import profile as profiling
 from rapiddraw.core.metrics.profile import Profile, Row, draw_chart, profile_pipeline
 from rapiddraw.core.progress import request_cancel
 from torch import nn
+from torch.nn import Linear
 
 
 class FakeNetwork(nn.Module):
     def __init__(self):
         super().__init__()
-        self.block = nn.ModuleDict({"attn1": nn.Linear(4, 4), "attn2": nn.Linear(4, 4)})
+        self.block = nn.ModuleDict({"attn1": Linear(4, 4), "attn2": Linear(4, 4)})
 
     def forward(self, x):
         return self.block["attn2"](self.block["attn1"](x))

@@ -18,6 +18,7 @@ from rapiddraw.core.train.checkpoint import checkpoints, load_checkpoint, save_c
 from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipe import EpochOrder, Recipe
 from torch import nn
+from torch.nn import Linear
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Curve(Recipe):
 
     def setup(self, device):
         self.calls = 0
-        self.net = nn.Sequential(nn.Linear(2, self.width), nn.Dropout(0.2), nn.BatchNorm1d(self.width), nn.Linear(self.width, 1)).to(device)
+        self.net = nn.Sequential(Linear(2, self.width), nn.Dropout(0.2), nn.BatchNorm1d(self.width), Linear(self.width, 1)).to(device)
         self.order = EpochOrder(50, self.batch_size, self.seed)
 
     def modules(self):
@@ -205,7 +206,7 @@ def test_accumulating_equals_one_large_batch_without_dropout_and_noise(tmp_path)
 
         def setup(self, device):
             super().setup(device)
-            self.net = nn.Linear(2, 1)
+            self.net = Linear(2, 1)
 
         def batch(self, index, generator):
             items = torch.tensor(self.order.indices(index), dtype=torch.float32)
@@ -230,7 +231,7 @@ def test_two_phases_train_two_networks_apart(tmp_path):
         warmup: int = 0
 
         def setup(self, device):
-            self.g, self.d = nn.Linear(2, 2), nn.Linear(2, 1)
+            self.g, self.d = Linear(2, 2), Linear(2, 1)
 
         def modules(self):
             return {"g": self.g, "d": self.d}
