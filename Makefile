@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,12 @@ demo: $(STAMP)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest
+
+# Against a real ComfyUI: COMFYUI_PATH=/where/ComfyUI make test-comfyui. COMFYUI_PYTHON is the interpreter that ComfyUI runs with (default:
+# that of a venv or .venv in its folder, else ours).
+test-comfyui: $(STAMP)
+	@test -f "$(COMFYUI_PATH)/main.py" || { echo "set COMFYUI_PATH to the folder of a ComfyUI (the one with main.py)"; exit 1; }
+	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,114 @@
+"""The two hosts draw the same picture: every saved graph in a real ComfyUI and headless, same seed.
+
+    COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench hosts
+
+Seconds are those of the whole graph, loading included, the graph running for the first time in each host. `COMFYUI_PYTHON` is the
+interpreter that ComfyUI's requirements are installed for, where that is not this one. Needs a checkout of the repository (it uses the
+ComfyUI client of the tests). A graph that saves no picture has no PSNR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from . import common
+
+log = logging.getLogger("rapiddraw")
+LEAST_PSNR = 40.0
+IDENTICAL_DB = 99.0
+"""Written for two pictures without any difference, whose PSNR is infinite (JSON has no word for that)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--comfyui", help="folder of ComfyUI (default: $COMFYUI_PATH)")
+    parser.add_argument("--graphs", nargs="*", metavar="NAME", help="names of saved graphs (default: all of workflows/api)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Draw every graph in both hosts and return the result (see :func:`common.result`). Raises :class:`InputError` without a ComfyUI."""
+    from ..core.errors import InputError
+    from ..core.paths import pack_root
+    from ..tests.comfyui.client import Server
+
+    path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")
+    if not path or not (Path(path).expanduser() / "main.py").is_file():
+        raise InputError("this benchmark needs a ComfyUI: give its folder with --comfyui or in COMFYUI_PATH")
+    api = pack_root() / "workflows" / "api"
+    names = getattr(args, "graphs", None) or sorted(file.stem for file in api.glob("*.json"))
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="rapiddraw-hosts-") as folder:
+        python = os.environ.get("COMFYUI_PYTHON") or sys.executable
+        server = Server(Path(path).expanduser().resolve(), python, Path(folder), pack_root(), pack_root() / "weights")
+        server.start()
+        try:
+            version = server.get("/system_stats")["system"].get("comfyui_version", "unknown")
+            for name in names:
+                graph = json.loads((api / f"{name}.json").read_text(encoding="utf-8"))
+                rows.append({"graph": name, **_compare(server, graph, Path(folder) / "headless" / name)})
+                log.info("hosts: %s", rows[-1])
+        finally:
+            server.stop()
+    measured = [row["psnr_db"] for row in rows if row["psnr_db"] is not None]
+    least = min(measured, default=math.nan)
+    checks = [
+        common.check("lowest PSNR between the two hosts' pictures, in dB", least, f"at least {LEAST_PSNR:g}", least >= LEAST_PSNR),
+        common.check("graphs that ran in both hosts", len(rows), f"all {len(names)}", len(rows) == len(names)),
+    ]
+    command = "COMFYUI_PATH=... python -m rapiddraw bench hosts"
+    return common.result("hosts", command, rows, checks, settings={"comfyui": version, "device": "cpu"})
+
+
+def _compare(server: Any, graph: dict[str, Any], folder: Path) -> dict[str, Any]:
+    started = time.perf_counter()
+    done = server.run(graph)
+    comfyui_seconds = time.perf_counter() - started
+    if done.status != "success" or done.node_errors:
+        raise RuntimeError(f"ComfyUI did not run the graph: {done.error or done.node_errors or done.status}\n{server.tail(2000)}")
+    theirs = [_pixels(data) for data in server.pictures(done)]
+    server.forget()
+    started = time.perf_counter()
+    ours = [_pixels(data) for data in headless_pictures(graph, folder)]
+    seconds = time.perf_counter() - started
+    values = [_psnr(a, b) for a, b in zip(theirs, ours, strict=True)]
+    return {
+        "pictures": len(values),
+        "psnr_db": round(min(values), 1) if values else None,
+        "comfyui_s": round(comfyui_seconds, 1),
+        "headless_s": round(seconds, 1),
+    }
+
+
+def headless_pictures(graph: dict[str, Any], folder: Path) -> list[bytes]:
+    """The PNG files that the embedded host saves for a graph into `folder`, in the order of its nodes."""
+    from ..cli.common import registry
+    from ..core import paths
+    from ..core.graph.execute import Runner
+
+    for name in ("input", "output", "temp"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    paths.set_dirs(folder / "input", folder / "output", folder / "temp")
+    shown = [ui for _, ui in sorted(Runner(registry()).run(graph).outputs.items())]
+    images = [image for ui in shown for image in ui.get("images", []) if image["type"] == "output"]
+    return [(folder / "output" / image["subfolder"] / image["filename"]).read_bytes() for image in images]
+
+
+def _pixels(data: bytes) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float64) / 255
+
+
+def _psnr(a: Any, b: Any) -> float:
+    error = float(((a - b) ** 2).mean()) if a.shape == b.shape else 1.0
+    return IDENTICAL_DB if error == 0 else min(IDENTICAL_DB, 10 * math.log10(1 / error))

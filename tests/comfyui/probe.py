@@ -1,0 +1,260 @@
+"""Runs inside a ComfyUI process and writes what it finds as JSON: `probe.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+HEAVY = ("diffusers", "basicsr", "matplotlib", "accelerate")
+os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.lora  # noqa: E402
+import comfy.model_management as management  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import latent_preview  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+found: dict[str, Any] = {}
+
+
+def snapshot() -> dict[str, Any]:
+    """Every attribute of every module and class of ComfyUI, and what its module-level lists and tables hold."""
+    seen = {}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] not in ("comfy", "latent_preview", "execution", "server") or module is None:
+            continue
+        for key, value in list(vars(module).items()):
+            if key.startswith("__") or isinstance(value, type(sys)):  # a package gains its submodules as they are imported
+                continue
+            seen[f"{name}.{key}"] = id(value)
+            if isinstance(value, (list, tuple, dict, set)):
+                seen[f"{name}.{key} holds"] = repr(sorted(map(str, value)))
+            if isinstance(value, type) and value.__module__ == name:
+                own = {attribute: id(v) for attribute, v in vars(value).items() if not attribute.startswith(("__", "_abc_"))}
+                seen |= {f"{name}.{key}.{attribute}": where for attribute, where in own.items()}
+    return seen
+
+
+def differences(before: dict[str, Any]) -> list[str]:
+    now = snapshot()
+    ignored = ("comfy.model_management.current_loaded_models holds", "comfy.model_management.LORA_COMPUTE_DTYPES holds")
+    changed = [key for key in before if now.get(key) != before[key] and not key.startswith(ignored)]
+    return sorted(changed)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
+
+
+def run() -> None:
+    before, modules = snapshot(), set(sys.modules)
+    started = time.perf_counter()
+    found["loaded"] = bool(asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"))))
+    found["import_seconds"] = time.perf_counter() - started
+    found["heavy"] = sorted({name.split(".")[0] for name in set(sys.modules) - modules} & set(HEAVY))
+    found["changed_by_import"] = differences(before)
+
+    loader_class = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"]
+    package = loader_class.__module__.rpartition(".")[0].rpartition(".")[0]
+
+    def ours(name: str) -> Any:
+        return importlib.import_module(f".{name}", package)
+
+    host = ours("core.host").current()
+    embedded = ours("core.host.embedded").EmbeddedHost("cpu")
+    found["host"] = host.name
+    requirements = ours("core.host.comfy_requirements")
+    found["missing"] = requirements.missing()
+    try:
+        requirements.check_requirements(["comfy.sd:NotThere"])
+    except Exception as error:
+        found["missing_message"] = str(error)
+
+    def paths(unet: str, text: str, vae: str) -> list[Path]:
+        return [Path(WEIGHTS) / f"{name}.safetensors" for name in (f"{unet}-unet", f"{text}-text", f"{vae}-vae")]
+
+    found["parity"] = {}
+    for unet, vae in (("tiny", "tiny"), ("eps", "attention"), ("x0", "tiny"), ("wide", "wide")):
+        found["parity"][unet] = compare(host, embedded, paths(unet, "tiny", vae))
+    (graph,) = nodes.NODE_CLASS_MAPPINGS["RapidDrawKnowledgeGraphLoader"]().execute("tiny-kg.safetensors")[:1]
+    found["texts"] = compare_texts(host, embedded, graph, paths("tiny", "tiny", "tiny"))
+    try:
+        host.load_bundles(*paths("tiny", "other", "tiny"))
+    except Exception as error:
+        found["misfit"] = f"{type(error).__name__}: {error}"
+    try:
+        host.load_bundles(*paths("wide", "tiny", "tiny"))
+    except Exception as error:
+        found["misfit_vae"] = f"{type(error).__name__}: {error}"
+    found["refused"] = refused(ours)
+    lifetime(host, paths("tiny", "tiny", "tiny"))
+    interrupted(ours("core.progress"))
+    found["changed_by_use"] = differences(before)
+
+
+def compare(host: Any, embedded: Any, paths: list[Path]) -> dict[str, Any]:
+    """The largest relative differences between the two hosts' objects."""
+    model, clip, vae = host.load_bundles(*paths)
+    plain, _, plain_vae = embedded.load_bundles(*paths)
+    channels = model.get_model_object("latent_format").latent_channels
+    generator = torch.Generator().manual_seed(0)
+    x, context = torch.randn(2, channels, 8, 8, generator=generator) * 4, torch.randn(2, 32, 32, generator=generator)
+    sigma = torch.tensor([3.0, 0.5])
+    management.load_models_gpu([model])
+    latent, factor = x[:1] / 4, vae.downscale_ratio
+    pixels = torch.rand(1, 8 * factor + 3, 8 * factor, 3, generator=generator)
+    schedule = model.get_model_object("model_sampling")
+    out = {
+        "sigmas": relative(schedule.sigmas, plain.get_model_object("model_sampling").sigmas),
+        "denoised": relative(model.model.apply_model(x, sigma, c_crossattn=context), plain.model.apply_model(x, sigma, context)),
+        "latent_in": relative(model.model.process_latent_in(x), plain.model.process_latent_in(x)),
+        "latent_out": relative(model.model.process_latent_out(x), plain.model.process_latent_out(x)),
+        "decoded": relative(host.vae_decode(vae, latent), embedded.vae_decode(plain_vae, latent)),
+        "encoded": relative(host.vae_encode(vae, pixels), embedded.vae_encode(plain_vae, pixels)),
+    }
+    format_ = model.get_model_object("latent_format")
+    if format_.latent_rgb_factors is not None:
+        previewer = latent_preview.Latent2RGBPreviewer(format_.latent_rgb_factors, format_.latent_rgb_factors_bias)
+        found["preview_size"] = previewer.decode_latent_to_preview(x).size
+    found["classes"] = [type(model.model).__name__, type(model.model.diffusion_model).__name__, type(vae).__name__, type(clip).__name__]
+    return out
+
+
+def compare_texts(host: Any, embedded: Any, graph: Any, paths: list[Path]) -> dict[str, Any]:
+    _, clip, _ = host.load_bundles(*paths)
+    _, plain, _ = embedded.load_bundles(*paths)
+    texts = [
+        "a round red fruit",
+        "a (red fruit:1.4) on (a (green) hill), mirado",
+        "a fruit, mirado and quelba " * 12,
+        "",
+        r"a \(red\) fruit",
+    ]
+    conds, pooled, linked = [], [], []
+    for text in texts:
+        for scale in (None, 0.0, 1.0):
+            one = clip if scale is None else host.attach_knowledge(clip, graph, scale)
+            two = plain if scale is None else embedded.attach_knowledge(plain, graph, scale)
+            ((cond, more),) = host.encode_text(one, text)
+            ((other, others),) = embedded.encode_text(two, text)
+            conds.append(relative(cond, other))
+            pooled.append(relative(more["pooled_output"], others["pooled_output"]))
+            linked.append(repr(host.knowledge_links(one, text)) == repr(embedded.knowledge_links(two, text)))
+    named = "a round red mirado"
+    without = host.encode_text(clip, named)[0][0]
+    silent = host.encode_text(host.attach_knowledge(clip, graph, 0.0), named)[0][0]
+    spoken = host.encode_text(host.attach_knowledge(clip, graph, 1.0), named)[0][0]
+    skipped = host.attach_knowledge(clip, graph, 1.0)
+    skipped.clip_layer(-2)
+    encoder = plain.encoder
+    ids = torch.tensor([[token for token, _ in clip.tokenize("a red fruit")["rapiddraw"][0]]])
+    expected, _ = encoder.encode_embeddings(encoder.embed(ids), (ids == encoder.end_id).int().argmax(dim=1), layer=-2)
+    shallow = clip.clone()
+    shallow.clip_layer(-2)
+    try:
+        host.attach_knowledge(comfy.sd.CLIP(no_init=True), graph, 1.0)
+    except Exception as error:
+        found["foreign_clip"] = type(error).__name__
+    return {
+        "cond": max(conds),
+        "pooled": max(pooled),
+        "links": all(linked),
+        "scale_0_is_plain": bool(torch.equal(without, silent)),
+        "scale_1_changes": relative(spoken, without),
+        "clip_skip": relative(host.encode_text(shallow, "a red fruit")[0][0], expected),
+        "clip_skip_with_knowledge": relative(host.encode_text(skipped, named)[0][0], spoken),
+    }
+
+
+def refused(ours: Any) -> dict[str, str]:
+    """What the host says of bundles that ComfyUI's networks cannot carry, or that lie."""
+    bundle, model, vae = ours("core.bundle"), ours("core.host.comfy_model"), ours("core.host.comfy_vae")
+    said = {}
+    cases = {
+        "groups": ("tiny-unet", model.load_model, {"norm_num_groups": 16}),
+        "blocks": ("tiny-unet", model.load_model, {"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}),
+        "width": ("tiny-unet", model.load_model, {"block_out_channels": [32, 80]}),
+        "lie": ("tiny-unet", model.load_model, {"layers_per_block": 2}),
+        "huge": ("tiny-unet", model.load_model, {"block_out_channels": [32, 2**20]}),
+        "nonsense": ("tiny-unet", model.load_model, {"layers_per_block": "many"}),
+        "vae groups": ("tiny-vae", vae.load_vae, {"norm_num_groups": 8}),
+        "vae lie": ("tiny-vae", vae.load_vae, {"layers_per_block": 2}),
+        "vae space": ("tiny-vae", vae.load_vae, {"latent_channels": 8}),
+    }
+    for name, (file, load, change) in cases.items():
+        read = bundle.load_bundle(Path(WEIGHTS) / f"{file}.safetensors")
+        changed = bundle.Bundle(replace(read.info, config={**read.info.config, **change}), read.tensors)
+        try:
+            load(changed)
+            said[name] = "accepted"
+        except Exception as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    return said
+
+
+def lifetime(host: Any, paths: list[Path]) -> None:
+    """A patched clone leaves its source alone; unloading everything frees the models."""
+    model, clip, vae = host.load_bundles(*paths)
+    generator = torch.Generator().manual_seed(1)
+    x, context = torch.randn(1, 4, 8, 8, generator=generator), torch.randn(1, 32, 32, generator=generator)
+    sigma = torch.tensor([1.0])
+
+    def denoised(patcher: Any) -> torch.Tensor:
+        management.load_models_gpu([patcher])
+        return patcher.model.apply_model(x, sigma, c_crossattn=context).clone()
+
+    plain = denoised(model)
+    patched = model.clone()
+    key = next(key for key in patched.model_state_dict() if key.endswith("attn2.to_k.weight"))
+    weight = patched.model_state_dict()[key]
+    patched.add_patches({key: (torch.randn(weight.shape, generator=generator),)}, 1.0)
+    found["patch_changes"] = relative(denoised(patched), plain)
+    found["source_unchanged"] = bool(torch.equal(denoised(model), plain))
+    host.encode_text(clip, "a red fruit")
+    host.vae_decode(vae, x)
+    found["managed"] = sorted(type(one.model.model).__name__ for one in management.current_loaded_models)
+    alive = [weakref.ref(model.model), weakref.ref(clip.cond_stage_model), weakref.ref(vae.first_stage_model)]
+    management.unload_all_models()
+    found["after_unload"] = len(management.current_loaded_models)
+    del model, patched, clip, vae
+    management.cleanup_models_gc()
+    gc.collect()
+    found["still_alive"] = sum(one() is not None for one in alive)
+
+
+def interrupted(progress: Any) -> None:
+    """ComfyUI's cancel reaches a bar of ours."""
+    management.interrupt_current_processing(False)
+    with progress.Progress(10, "test") as bar:
+        bar.update()
+        management.interrupt_current_processing(True)
+        try:
+            bar.update()
+        except BaseException as error:
+            found["interrupt"] = type(error).__name__
+    management.interrupt_current_processing(False)
+
+
+with torch.inference_mode():
+    run()
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")

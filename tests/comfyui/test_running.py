@@ -1,0 +1,84 @@
+"""A long life in one ComfyUI: same seed, cancel, errors, unloading, many runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rapiddraw.tests.comfyui.graphs import node, picture
+
+WARM, RUNS, MAX_GROWTH = 8, 30, 80 * 2**20
+
+
+def test_the_same_seed_is_the_same_picture_and_another_is_another(server: Any) -> None:
+    first = server.pictures(server.run(picture(5)))
+    server.forget()
+    again = server.pictures(server.run(picture(5)))
+    other = server.pictures(server.run(picture(6)))
+    assert len(first) == 1 and _pixels(first) == _pixels(again) != _pixels(other)
+
+
+def test_a_cancelled_run_stops_and_does_not_poison_the_next(server: Any) -> None:
+    before = server.pictures(server.run(picture(7)))
+    cancelled = server.run(picture(8, steps=400), cancel_at=3)
+    assert cancelled.of("execution_interrupted") and not cancelled.of("execution_success") and not cancelled.error
+    server.forget()
+    assert _pixels(server.pictures(server.run(picture(7)))) == _pixels(before)
+
+
+def test_our_own_loops_can_be_cancelled(server: Any) -> None:
+    graph = {
+        "U": node("RapidDrawESRGANLoader", model_name="tiny-esrgan.safetensors"),
+        "I": node("EmptyImage", width=512, height=512, batch_size=1, color=0),
+        "X": node("RapidDrawESRGANUpscale", upscale_model=["U", 0], image=["I", 0], factor=1.0, long_side=0, tile=32, overlap=8),
+        "S": node("PreviewImage", images=["X", 0]),
+    }
+    run = server.run(graph, cancel_at=2)
+    assert run.of("execution_interrupted") and "S" not in run.outputs
+
+
+def test_two_prompts_after_an_error_are_drawn(server: Any) -> None:
+    wrong = picture(9, V=node("RapidDrawBundleLoader", unet_name="wide-unet.safetensors", text_name="tiny-text.safetensors",
+                              vae_name="wide-vae.safetensors"))  # fmt: skip
+    wrong["D"]["inputs"]["vae"] = ["V", 2]
+    failed = server.run(wrong)
+    assert failed.status == "error" and failed.error
+    for seed in (10, 11):
+        assert server.run(picture(seed)).status == "success"
+
+
+def test_a_misfit_is_told_in_our_words(server: Any) -> None:
+    graph = picture(12)
+    graph["L"]["inputs"]["vae_name"] = "wide-vae.safetensors"
+    run = server.run(graph)
+    assert run.status == "error" and "makes another latent space" in run.error
+
+
+def test_a_name_that_leaves_its_folder_is_refused(server: Any) -> None:
+    graph = picture(13)
+    graph["L"]["inputs"]["unet_name"] = "../tiny-unet.safetensors"
+    run = server.run(graph)
+    assert not run.prompt_id and "value_not_in_list" in str(run.node_errors)
+
+
+def test_unloading_everything_and_drawing_again(server: Any) -> None:
+    before = server.pictures(server.run(picture(14)))
+    server.forget()
+    run = server.run(picture(14))
+    assert len(run.of("execution_cached")[0]["nodes"]) == 0 and _pixels(server.pictures(run)) == _pixels(before)
+
+
+def test_many_runs_do_not_grow(server: Any) -> None:
+    for seed in range(100, 100 + WARM):
+        assert server.run(picture(seed, steps=1)).status == "success"
+    before = server.memory()
+    for seed in range(200, 200 + RUNS):
+        assert server.run(picture(seed, steps=1)).status == "success"
+    assert server.memory() - before < MAX_GROWTH
+
+
+def _pixels(pictures: list[bytes]) -> list[bytes]:
+    import io
+
+    from PIL import Image
+
+    return [Image.open(io.BytesIO(data)).tobytes() for data in pictures]
