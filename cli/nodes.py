@@ -10,7 +10,9 @@ from .common import note, registry, say, say_json
 EXAMPLE = """examples:
   python -m rapiddraw nodes
   python -m rapiddraw nodes KSampler RapidDrawSamplerPNDM      (with every tooltip)
-  python -m rapiddraw nodes --json"""
+  python -m rapiddraw nodes --json
+  python -m rapiddraw nodes --write-docs                       (after a text of a node has changed)
+  python -m rapiddraw nodes --write-schema                     (after an input or output was appended)"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,12 +22,16 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NODE", help="show these only, with their tooltips (id, or a part of it)")
     parser.add_argument("--json", action="store_true", help="write the list as JSON to stdout")
+    parser.add_argument("--write-docs", action="store_true", help="write locales/ and web/docs/ from the node classes")
+    parser.add_argument("--write-schema", action="store_true", help="record appended inputs and outputs as released")
 
 
 def run(args: argparse.Namespace) -> int:
     from ..core.graph.inputs import nearest
     from ..nodes import FAILED
 
+    if args.write_docs or args.write_schema:
+        return _write(args.write_docs, args.write_schema)
     nodes = registry()
     wanted = [name.lower() for name in args.names]
     chosen = {node_id: nodes[node_id] for node_id in sorted(nodes) if not wanted or any(part in node_id.lower() for part in wanted)}
@@ -42,6 +48,24 @@ def run(args: argparse.Namespace) -> int:
     for family, reason in FAILED.items():
         note(f"not available: the nodes of nodes/{family}.py ({reason})")
     return 0
+
+
+def _write(docs: bool, schema: bool) -> int:
+    from ..core.paths import pack_root
+    from ..nodes import NODE_CLASS_MAPPINGS
+    from .node_docs import files, read_translations, texts
+    from .node_schema import write_schema
+
+    problems = write_schema(NODE_CLASS_MAPPINGS) if schema else []
+    if docs:
+        translations = read_translations(pack_root())
+        problems += [f"not translated: {text}" for text in texts(NODE_CLASS_MAPPINGS) if text not in translations]
+        for name, text in files(NODE_CLASS_MAPPINGS, translations).items():
+            (pack_root() / name).parent.mkdir(parents=True, exist_ok=True)
+            (pack_root() / name).write_text(text, encoding="utf-8")
+    for problem in problems:
+        note(problem)
+    return 1 if problems else 0
 
 
 def describe_class(node_id: str, node_class: Any) -> dict[str, Any]:

@@ -47,3 +47,12 @@ def test_templates_are_offered(server: Any) -> None:
 
     assert set(SAVED) <= set(offered)
     assert server.get(f"/api/workflow_templates/rapiddraw/{SAVED[0]}.json")["nodes"]
+
+
+def test_names_and_help_pages_are_served_in_both_languages(server: Any) -> None:
+    translated = server.get("/i18n")
+    for node_id, node in NODES.items():
+        assert translated["en"]["nodeDefs"][node_id]["display_name"] == node.DISPLAY_NAME
+        assert translated["zh"]["nodeDefs"][node_id]["description"] != node.DESCRIPTION
+        english, chinese = (server.get_bytes(f"/extensions/rapiddraw/docs/{page}.md").decode() for page in (node_id, f"{node_id}/zh"))
+        assert node.DESCRIPTION in english and node.DESCRIPTION not in chinese
