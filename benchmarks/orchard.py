@@ -21,8 +21,8 @@ CFG, MAIN_STEPS = 4.0, 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=int, default=160, help="pictures a split and condition (160)")
-    parser.add_argument("--sweep-count", type=int, default=16, help="pictures a sampler and number of steps (16)")
+    parser.add_argument("--count", type=int, default=128, help="pictures a split and condition (128)")
+    parser.add_argument("--sweep-count", type=int, default=8, help="pictures a sampler and number of steps (8)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.paths import resolve_bundle
     from ..core.train.text import control_graph
 
-    count, sweep_count = getattr(args, "count", 160), getattr(args, "sweep_count", 16)
+    count, sweep_count = getattr(args, "count", 128), getattr(args, "sweep_count", 8)
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
     graph = load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg"))

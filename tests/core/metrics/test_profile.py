@@ -44,6 +44,9 @@ class FakeHost:
         self.calls.append("decode")
         return torch.zeros(1, latent.shape[2] * 8, latent.shape[3] * 8, 3)
 
+    def upscale_device(self, upscaler, tile):
+        return torch.device("cpu")
+
 
 @pytest.fixture
 def host(monkeypatch):
