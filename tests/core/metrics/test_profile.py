@@ -71,7 +71,7 @@ def test_every_part_is_measured_and_shares_add_up(host):
 
 
 def test_an_upscaler_is_a_row_of_its_own(host, monkeypatch):
-    monkeypatch.setattr("rapiddraw.core.upscale.tiles.upscale", lambda model, image: image)
+    monkeypatch.setattr("rapiddraw.core.upscale.tiles.upscale", lambda model, image, device: image)
     rows = profile_pipeline(FakeModel(), None, None, object(), width=64, height=64, steps=1, runs=1, warmup=0).rows
     assert "upscaler" in [row.component for row in rows]
 
