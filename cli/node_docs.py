@@ -2,6 +2,8 @@
 
 English is what a class says of itself. Chinese is looked up by the English text in locales/zh/translations.json, so that a sentence is
 translated once and a changed one is found missing. `python -m rapiddraw nodes --write-docs` writes all files; a test finds gaps.
+
+Below the mark a help page is written by hand, in the page itself: when to use the node, its method, an example, pitfalls.
 """
 
 from __future__ import annotations
@@ -14,19 +16,23 @@ from typing import Any
 from ..core.graph.inputs import InputSpec, input_specs
 
 Translate = Callable[[str], str]
+CONTROL = "control_after_generate"
+MARK = "<!-- Above: written by `python -m rapiddraw nodes --write-docs`. Below: by hand. -->\n"
+SYNTAX = "{}@|"
+"""What vue-i18n, to which the editor hands all texts of nodeDefs.json, takes for syntax: such a text would be cut or come out empty."""
 _WORDS = {"inputs": "Inputs", "outputs": "Outputs", "input": "input", "output": "output", "type": "type", "what": "what it does",
           "values": "values", "to": "to", "default": "default", "optional": "optional"}  # fmt: skip
 
 
-def files(nodes: Mapping[str, Any], translations: Mapping[str, str]) -> dict[str, str]:
-    """Every generated file: path from the repository's root to its text."""
+def files(nodes: Mapping[str, Any], translations: Mapping[str, str], root: Path) -> dict[str, str]:
+    """Every generated file: path from the repository's root to its text. What is below a page's mark is kept as `root` has it."""
     found: dict[str, str] = {}
     for language, translate in (("en", str), ("zh", lambda text: translations.get(text, text))):
         found[f"locales/{language}/nodeDefs.json"] = _json({i: definition(node, translate) for i, node in sorted(nodes.items())})
         found[f"locales/{language}/main.json"] = _json({"nodeCategories": {c: translate(c) for c in categories(nodes)}})
         for node_id, node in nodes.items():
             place = f"web/docs/{node_id}.md" if language == "en" else f"web/docs/{node_id}/{language}.md"
-            found[place] = page(node_id, node, translate)
+            found[place] = f"{page(node_id, node, translate)}\n{MARK}{hand_written(root / place)}"
     return found
 
 
@@ -44,6 +50,11 @@ def read_translations(root: Path) -> dict[str, str]:
     return json.loads((root / "locales" / "zh" / "translations.json").read_text(encoding="utf-8"))
 
 
+def hand_written(path: Path) -> str:
+    """The part of a help page that is not generated, empty where there is none yet."""
+    return path.read_text(encoding="utf-8").partition(MARK)[2] if path.is_file() else ""
+
+
 def categories(nodes: Mapping[str, Any]) -> list[str]:
     """The parts of the nodes' categories."""
     return sorted({part for node in nodes.values() for part in node.CATEGORY.split("/")})
@@ -54,6 +65,8 @@ def definition(node: Any, translate: Translate) -> dict[str, Any]:
     inputs = {}
     for spec in input_specs(node).values():
         inputs[spec.name] = {"name": translate(label(spec.name)), "tooltip": translate(spec.options.get("tooltip", ""))}
+        if spec.is_seed:  # the editor adds this widget by itself
+            inputs[CONTROL] = {"name": translate(label(CONTROL))}
     outputs = {}
     for place, (name, tooltip) in enumerate(zip(_names(node), node.OUTPUT_TOOLTIPS, strict=True)):
         outputs[str(place)] = {"name": translate(label(name)), "tooltip": translate(tooltip)}

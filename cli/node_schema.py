@@ -65,6 +65,8 @@ def _compare(node_id: str, kind: str, was: list[Any], now: list[Any]) -> list[st
             return [f"{what} moved from place {place + 1} to {names.index(entry[0]) + 1}; where one was put before it, {_HOW}"]
         if now[place][1] != entry[1]:
             return [f"{what} changed from {entry[1]} to {now[place][1]}; keep it, and where another type is needed {_HOW}"]
+        if entry[2:] == ["optional"] and now[place][2:] == ["required"]:
+            return [f"{what} was optional and is required, which older graphs may not give; keep it optional or give it a default"]
     return []
 
 

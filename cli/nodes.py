@@ -60,7 +60,7 @@ def _write(docs: bool, schema: bool) -> int:
     if docs:
         translations = read_translations(pack_root())
         problems += [f"not translated: {text}" for text in texts(NODE_CLASS_MAPPINGS) if text not in translations]
-        for name, text in files(NODE_CLASS_MAPPINGS, translations).items():
+        for name, text in files(NODE_CLASS_MAPPINGS, translations, pack_root()).items():
             (pack_root() / name).parent.mkdir(parents=True, exist_ok=True)
             (pack_root() / name).write_text(text, encoding="utf-8")
     for problem in problems:

@@ -92,8 +92,8 @@ class KGTextEncode:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         template_tip = (
-            "Where the text goes: {object} stands for it, as in 'the photo of {object}' or 'the picture of {object}' (the paper's). "
-            "An empty text stays empty."
+            "What stands around the text: the word object in braces is where it goes, and the paper writes 'the photo of' or "
+            "'the picture of' before it. An empty text stays empty."
         )
         return {
             "required": {

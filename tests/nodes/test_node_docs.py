@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import rapiddraw
-from rapiddraw.cli.node_docs import files, read_translations, texts
+from rapiddraw.cli.node_docs import MARK, SYNTAX, files, hand_written, read_translations, texts
 from rapiddraw.core.paths import pack_root
 
 NODES, ROOT = rapiddraw.NODE_CLASS_MAPPINGS, pack_root()
 TRANSLATIONS = read_translations(ROOT)
-FILES = files(NODES, TRANSLATIONS)
+FILES = files(NODES, TRANSLATIONS, ROOT)
 AGAIN = "python -m rapiddraw nodes --write-docs"
 
 
@@ -38,3 +40,24 @@ def test_translations_are_chinese():
 def test_no_page_is_left_over():
     pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "web" / "docs").rglob("*.md")}
     assert pages == {name for name in FILES if name.startswith("web/")}
+
+
+@pytest.mark.parametrize("node_id", sorted(NODES))
+def test_a_page_says_by_hand_when_how_and_what_to_watch(node_id):
+    """Both languages have the same sections below the mark: when to use it, method, example, pitfalls."""
+    pages = [hand_written(ROOT / "web" / "docs" / name) for name in (f"{node_id}.md", f"{node_id}/zh.md")]
+    titles = [[line for line in page.splitlines() if line.startswith("#")] for page in pages]
+    assert titles[0] == ["## When to use it", "## Method", "## Example", "## Pitfalls"], f"write them below the line {MARK}"
+    assert len(titles[1]) == len(titles[0]) and titles[1] != titles[0], "the Chinese page needs the same sections"
+    for page in pages:
+        assert all(section.partition("\n")[2].strip() for section in page.split("## ")[1:]), "a section is empty"
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_editor_can_say_every_text(language):
+    def walk(entry):
+        for value in entry.values():
+            yield from walk(value) if isinstance(value, dict) else [value]
+
+    said = walk(json.loads(FILES[f"locales/{language}/nodeDefs.json"]))
+    assert [text for text in said if set(text) & set(SYNTAX)] == [], f"vue-i18n takes {SYNTAX} for syntax: say it in other words"

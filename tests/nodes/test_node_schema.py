@@ -42,6 +42,10 @@ def _retype(schema):
     schema["RapidDrawKGTextEncode"]["outputs"][0][1] = "STRING"
 
 
+def _require(schema):
+    schema["RapidDrawKGTextEncode"]["inputs"][4][2] = "required"
+
+
 def _demand(schema):
     schema["RapidDrawKGTextEncode"]["inputs"].append(["new", "INT", "required"])
 
@@ -54,6 +58,7 @@ def _demand(schema):
         (_reorder, "moved from place 3 to 4"),
         (_insert, "append it at the end instead"),
         (_retype, "output 'conditioning' changed from CONDITIONING to STRING"),
+        (_require, "was optional and is required"),
         (_demand, "is required and has no default"),
     ],
 )
