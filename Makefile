@@ -26,13 +26,13 @@ demo: $(STAMP)
 	$(BIN)/python -m rapiddraw run workflows/api/text_to_image.json --output out
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # Against a real ComfyUI: COMFYUI_PATH=/where/ComfyUI make test-comfyui. COMFYUI_PYTHON is the interpreter that ComfyUI runs with (default:
 # that of a venv or .venv in its folder, else ours).
 test-comfyui: $(STAMP)
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "set COMFYUI_PATH to the folder of a ComfyUI (the one with main.py)"; exit 1; }
-	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui
+	COMFYUI_PATH="$(COMFYUI_PATH)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfyui
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
