@@ -2,7 +2,8 @@
 
     COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench hosts
 
-Seconds are those of the whole graph, loading included, the graph running for the first time in each host. `COMFYUI_PYTHON` is the
+Seconds are those of the whole graph, loading of weights included, the graph running for the first time in each host; starting ComfyUI and
+importing libraries are not counted. `COMFYUI_PYTHON` is the
 interpreter that ComfyUI's requirements are installed for, where that is not this one. Needs a checkout of the repository (it uses the
 ComfyUI client of the tests). A graph that saves no picture has no PSNR.
 """
@@ -46,6 +47,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     api = pack_root() / "workflows" / "api"
     names = getattr(args, "graphs", None) or sorted(file.stem for file in api.glob("*.json"))
     rows: list[dict[str, Any]] = []
+    from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401 - imported before anything is timed
+    from transformers import BertTokenizer, CLIPTextModel  # noqa: F401
+
     with tempfile.TemporaryDirectory(prefix="rapiddraw-hosts-") as folder:
         python = os.environ.get("COMFYUI_PYTHON") or sys.executable
         server = Server(Path(path).expanduser().resolve(), python, Path(folder), pack_root(), pack_root() / "weights")
