@@ -13,7 +13,7 @@ from ..data.orchard.world import Scene
 from ..errors import InputError
 
 AA_ATTRIBUTES = ("shape", "skin", "pattern", "topper", "ground", "sky")
-"""The attributes whose mean is called AA (METHODS, section 2). The first four belong to the fruit, the last two are in every prompt."""
+"""The attributes whose mean is called AA. The first four belong to the fruit, the last two are in every prompt."""
 FRUIT = ("shape", "skin", "pattern", "topper")
 
 

@@ -1,6 +1,6 @@
 """ESRGAN: an RRDBNet that enlarges x4, trained for PSNR and, where asked for, against a critic.
 
-After Wang et al. 2018 (ESRGAN) and Rapid Diffusion's section on its upscaler (METHODS A-9). What differs: the network is small
+After Wang et al. 2018 (ESRGAN) and Rapid Diffusion's section on its upscaler. What differs: the network is small
 (32 features, 2 blocks; growth stays 32, because spandrel, and so ComfyUI's stock loader, knows no other); it starts as bilinear
 interpolation instead of noise, which saves most of a short training; there is no VGG here, so the perceptual term is L1 on image
 gradients; the adversarial term is off by default, because it costs PSNR.
