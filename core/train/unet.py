@@ -72,6 +72,8 @@ class UnetRecipe(Recipe):
             self.table.vectors = self.table.vectors.to(device)
         if self.base:
             bundle = load_bundle(self.base, "unet")
+            self._check_base(bundle.info)
+            self.first_stage = bundle.info.provenance
             self.config = dict(bundle.info.config)
             self.unet = build_unet(self.config)
             self.unet.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()})
@@ -115,6 +117,8 @@ class UnetRecipe(Recipe):
         return {"loss": (error * self._weight(sigma)).mean(), "mse": error.mean()}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        if self.base:
+            provenance["first_stage"] = self.first_stage
         tensors = {key: tensor.half() for key, tensor in self.unet.state_dict().items()}
         info = BundleInfo("unet", self.config, self.latent_space, self.schedule_info, provenance=provenance)
         written = [save_bundle(out, tensors, info)]
@@ -137,6 +141,18 @@ class UnetRecipe(Recipe):
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if self.weighting not in ("min_snr", "none"):
             raise InputError(f"weighting={self.weighting!r}: expected 'min_snr' or 'none'")
+
+    def _check_base(self, info: BundleInfo) -> None:
+        """A U-Net can be trained further only in the latents, with the prediction and under the text width it was trained with."""
+        wrong = []
+        if info.latent != self.latent_space:
+            wrong.append(f"its latents are {info.latent}, those of {Path(self.vae).name} are {self.latent_space}")
+        if info.schedule is None or info.schedule.prediction != self.prediction:
+            wrong.append(f"it predicts {info.schedule.prediction if info.schedule else 'nothing known'}, prediction={self.prediction!r}")
+        if info.config.get("cross_attention_dim") != self.encoder.width:
+            wrong.append(f"it attends to {info.config.get('cross_attention_dim')} features, the text encoder has {self.encoder.width}")
+        if wrong:
+            raise InputError(f"base={Path(self.base).name} does not fit: {'; '.join(wrong)}")
 
     def _tokens(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and knowledge rows (B, length), always padded to the full length: the U-Net attends to the padding too."""

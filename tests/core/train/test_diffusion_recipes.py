@@ -95,6 +95,17 @@ def test_the_unet_and_its_text_encoder_train_together(folder, vae_path, tiny_wei
     assert torch.equal(load_bundle(again.files[0]).tensors["conv_in.weight"], load_bundle(out).tensors["conv_in.weight"])
 
 
+def test_a_unet_can_be_trained_further_where_it_fits(folder, vae_path, tiny_weights, tmp_path):
+    first = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "first.safetensors", 2).files[0]
+    further = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, base=str(first)), tmp_path / "further.safetensors", 2).files[0]
+    assert read_info(further).provenance["first_stage"] == read_info(first).provenance
+    assert read_info(further).config == read_info(first).config
+    with pytest.raises(InputError, match=r"does not fit.*prediction='eps'"):
+        unet_recipe(folder, vae_path, tiny_weights, base=str(first), prediction="eps").setup(torch.device("cpu"))
+    with pytest.raises(InputError, match="does not fit: its latents"):
+        unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors")).setup(torch.device("cpu"))
+
+
 def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):
     result = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
     assert [path.name for path in result.files] == ["u.safetensors"]
