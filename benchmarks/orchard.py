@@ -105,16 +105,10 @@ def _sampler(name: str, steps: int) -> Any:
 
 def _real_features(judge: Any, split: str, count: int, seed: int) -> Any:
     """The judge's features of renders of the split's own scenes."""
-    import torch
-
-    from ..core.data.orchard.render import render
     from ..core.metrics.judge import judge_pictures
-    from ..core.metrics.orchard import evaluation_scenes
+    from ..core.metrics.orchard import evaluation_scenes, render_batch
 
-    drawn = [
-        torch.from_numpy(render(scene, 128)).permute(2, 0, 1).float() / 127.5 - 1 for _, scene in evaluation_scenes(split, count, seed)
-    ]
-    return judge_pictures(judge, torch.stack(drawn))[1]
+    return judge_pictures(judge, render_batch([scene for _, scene in evaluation_scenes(split, count, seed)], 128))[1]
 
 
 def _fid(a: Any, b: Any) -> float:

@@ -9,6 +9,7 @@ import torch
 
 from ..data.orchard.captions import name_caption
 from ..data.orchard.entities import Entity, entities
+from ..data.orchard.render import render
 from ..data.orchard.world import Scene
 from ..errors import InputError
 
@@ -36,6 +37,11 @@ def evaluation_scenes(split: str, count: int, seed: int = 0) -> list[tuple[Entit
 def prompts_for(pairs: Sequence[tuple[Entity, Scene]]) -> list[str]:
     """One prompt a scene: the fruit's name, ground and sky; English and Chinese in turn."""
     return [name_caption(scene, entity, ("en", "zh")[index % 2]) for index, (entity, scene) in enumerate(pairs)]
+
+
+def render_batch(scenes: Sequence[Scene], size: int) -> torch.Tensor:
+    """Renders of `scenes`, (B, 3, size, size) in [-1, 1]."""
+    return torch.stack([torch.from_numpy(render(scene, size)) for scene in scenes]).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ from torch.nn import functional
 from ..bundle import BundleInfo, save_bundle
 from ..data.orchard.dataset import samples
 from ..data.orchard.entities import entities
-from ..data.orchard.render import render
 from ..data.orchard.world import Scene, random_scene
 from ..metrics.judge import IGNORE, SIDE, Judge, attribute_accuracy, judge_pictures, labels
+from ..metrics.orchard import render_batch
 from .recipe import Losses, Recipe
 
 _RENDER_SIDE = 128
@@ -81,5 +81,4 @@ class JudgeRecipe(Recipe):
 
 def draw(scenes: list[Scene]) -> torch.Tensor:
     """Renders of `scenes`, (B, 3, 64, 64) in [-1, 1], drawn at 128 px and reduced as the judge reduces what it is shown."""
-    big = torch.stack([torch.from_numpy(render(scene, _RENDER_SIDE)) for scene in scenes]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return functional.interpolate(big, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
+    return functional.interpolate(render_batch(scenes, _RENDER_SIDE), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

@@ -28,7 +28,7 @@ from ..text.encoder import load_text_encoder
 from ..text.encoder import to_bundle as text_to_bundle
 from .latents import folder_latents
 from .recipe import EpochOrder, Losses, Recipe
-from .text import KnowledgeTable
+from .text import KnowledgeTable, tokenize_linked
 
 MIN_SNR_GAMMA = 5.0
 
@@ -156,8 +156,6 @@ class UnetRecipe(Recipe):
 
     def _tokens(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and knowledge rows (B, length), always padded to the full length: the U-Net attends to the padding too."""
-        from .text import tokenize_linked
-
         ids, rows = tokenize_linked(self.encoder, self.table, captions)
         missing = self.encoder.length - ids.shape[1]
         pad = int(self.encoder.config["pad_token_id"])

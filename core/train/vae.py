@@ -59,12 +59,10 @@ class VaeRecipe(Recipe):
             self.vae = build_vae(self.config)
             # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
             nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
-        some = range(0, len(self.images), max(1, len(self.images) // 200))
-        self.colours = whitening(torch.stack([self.images.image(i) for i in some])).to(device)
+        self.colours = whitening(self._some_pictures(200)).to(device)
         self.vae.to(device)
-        self.encoder_part = (self.vae.encoder, self.vae.quant_conv)
         if self.decoder_only:
-            for module in self.encoder_part:
+            for module in (self.vae.encoder, self.vae.quant_conv):
                 module.requires_grad_(False)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -91,18 +89,18 @@ class VaeRecipe(Recipe):
         # Elementwise on purpose: as a matrix product it would be done in half precision under autocast.
         error = ((decoded - batch)[:, None] * self.colours[None, :, :, None, None]).sum(2)
         pixel, l2 = error.abs().mean(), error.pow(2).mean()
-        gradient = sum((_difference(decoded, axis) - _difference(batch, axis)).abs().mean() for axis in (-1, -2))
+        gradient = sum((decoded.diff(dim=axis) - batch.diff(dim=axis)).abs().mean() for axis in (-1, -2))
         total = pixel + self.l2_weight * l2 + self.gradient_weight * gradient + self.kl_weight * kl
         return {"loss": total, "pixel": pixel, "l2": l2, "kl": kl}
 
     @torch.no_grad()
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
-        pictures = torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // 64))])
+        pictures = self._some_pictures(64)
         return {"psnr": _psnr(self._round_trip(pictures), pictures)}
 
     @torch.no_grad()
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
-        pictures = torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // 256))])
+        pictures = self._some_pictures(256)
         provenance.setdefault("metrics", {})["psnr_training_pictures"] = round(_psnr(self._round_trip(pictures), pictures), 2)
         if self.base:
             provenance["first_stage"] = self.first_stage
@@ -118,6 +116,10 @@ class VaeRecipe(Recipe):
             raise InputError(f"size={self.size}: expected a multiple of the factor {2 ** (len(self.widths) - 1)}")
         if self.decoder_only and not self.base:
             raise InputError("decoder_only trains the decoder of an existing VAE: give it as base=FILE.safetensors")
+
+    def _some_pictures(self, count: int) -> torch.Tensor:
+        """About `count` pictures, spread evenly over the folder: (B, 3, size, size) in [-1, 1]."""
+        return torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // count))])
 
     def _round_trip(self, pictures: torch.Tensor) -> torch.Tensor:
         device = next(self.vae.parameters()).device
@@ -166,10 +168,6 @@ def whitening(pictures: torch.Tensor) -> torch.Tensor:
     """
     variances, components = torch.linalg.eigh(torch.cov(pictures.permute(1, 0, 2, 3).reshape(3, -1)))
     return (variances.max() / variances.clamp_min(1e-4)).sqrt()[:, None] * components.T
-
-
-def _difference(x: torch.Tensor, axis: int) -> torch.Tensor:
-    return x.diff(dim=axis)
 
 
 def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
