@@ -12,6 +12,9 @@ from typing import Any
 from ..core.files import replacing
 from ..core.paths import pack_root
 
+SHARED = ("__init__", "common", "report", "stopwatch")
+"""The modules beside this one that measure nothing themselves."""
+
 
 def results_dir() -> Path:
     """`benchmarks/results/`, which is part of the repository: a published number can be traced to its file."""
@@ -20,7 +23,7 @@ def results_dir() -> Path:
 
 def names() -> list[str]:
     """The benchmarks: the modules beside this one that have `run(args) -> result`."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "common", "report"))
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in SHARED)
 
 
 def environment() -> dict[str, Any]:

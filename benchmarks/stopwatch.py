@@ -1,0 +1,69 @@
+"""The stopwatch every benchmark of speed uses: rivals take turns in one process, so that a disturbed minute disturbs all of them alike.
+
+    times = interleave({"eager": eager, "compiled": compiled}, repeats=5)
+    ratio(times["eager"], times["compiled"])        # 1.8: compiled needs 1/1.8 of the time
+
+Each name runs `warmup` times unmeasured first (a first call allocates, compiles, fills caches). The order turns round with every repeat.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one rival: the median of its runs, the lowest and the highest, and the runs in the order they were made."""
+
+    median: float
+    low: float
+    high: float
+    runs: tuple[float, ...]
+
+    def milliseconds(self) -> str:
+        """Median and spread for a table, such as `12.3 (12.1-13.0)`."""
+        return f"{self.median * 1000:.1f} ({self.low * 1000:.1f}-{self.high * 1000:.1f})"
+
+
+def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1) -> dict[str, Timing]:
+    """Measure every rival `repeats` times, one run of each after the other. Raises :class:`InputError` for no rival or no repeat."""
+    if not rivals or repeats < 1 or warmup < 0:
+        raise InputError(f"{len(rivals)} rivals, {repeats} repeats, {warmup} warm-up runs: give at least one rival and one repeat")
+    for function in rivals.values():
+        for _ in range(warmup):
+            function()
+    runs: dict[str, list[float]] = {name: [] for name in rivals}
+    for turn in range(repeats):
+        names = list(rivals)
+        for name in names if turn % 2 == 0 else reversed(names):
+            runs[name].append(_seconds(rivals[name]))
+    return {name: Timing(statistics.median(taken), min(taken), max(taken), tuple(taken)) for name, taken in runs.items()}
+
+
+def ratio(slow: Timing, fast: Timing) -> float:
+    """How many times as long `slow` takes as `fast`: the median of the pairs' ratios where both took turns, else of the medians'."""
+    if len(slow.runs) == len(fast.runs):
+        return statistics.median(a / max(b, 1e-12) for a, b in zip(slow.runs, fast.runs, strict=True))
+    return slow.median / max(fast.median, 1e-12)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    _wait()
+    started = time.perf_counter()
+    function()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    """Let a GPU finish what it was given; its calls return before it has."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
