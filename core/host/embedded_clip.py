@@ -11,22 +11,27 @@ from ..knowledge.graph import KnowledgeGraph
 from ..knowledge.linking import EntityLink, wordpiece_linker
 from ..text.encoder import TextEncoder
 from .embedded_prompt import parse_weights, token_rows
+from .embedded_rows import Rows, embed_rows, encode_weighted
 
 ENCODER = "rapiddraw"  # the key of this encoder's rows in what `tokenize` returns
 
 
-Rows = list[list[tuple[Any, ...]]]
-
-
 class Clip:
-    """A tokenizer, a text encoder and the knowledge attached to them. `clone()` before attaching: outputs of nodes are shared."""
+    """A tokenizer, a text encoder and the knowledge attached to them. `clone()` before attaching: outputs of nodes are shared.
 
-    def __init__(self, encoder: TextEncoder, device: torch.device, attachments: tuple[Attachment, ...] = ()) -> None:
-        self.encoder, self.device, self.attachments = encoder, device, attachments
+    `layer` counts from the last (-1) and says which layer's states are the tokens; see :meth:`clip_layer`.
+    """
+
+    def __init__(self, encoder: TextEncoder, device: torch.device, attachments: tuple[Attachment, ...] = (), layer: int = -1) -> None:
+        self.encoder, self.device, self.attachments, self.layer = encoder, device, attachments, layer
 
     def clone(self) -> Clip:
         """The same encoder and attachments in an object of its own."""
-        return Clip(self.encoder, self.device, self.attachments)
+        return Clip(self.encoder, self.device, self.attachments, self.layer)
+
+    def clip_layer(self, layer: int) -> None:
+        """Take the states of `layer` (-1 the last, -2 the one before, "clip skip"); one that is not there means the last."""
+        self.layer = layer
 
     def with_knowledge(self, knowledge: KnowledgeGraph, scale: float) -> Clip:
         """A clone that adds `scale * W e_kg` to the tokens of every entity it finds. Attaching a graph again replaces its scale.
@@ -36,7 +41,7 @@ class Clip:
         attachments = attach(
             self.attachments, knowledge, scale, self.encoder.config["kg_dim"], lambda: wordpiece_linker(knowledge, self.encoder.tokenizer)
         )
-        return Clip(self.encoder, self.device, attachments)
+        return Clip(self.encoder, self.device, attachments, self.layer)
 
     def tokenize(self, text: str) -> dict[str, Rows]:
         """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
@@ -64,23 +69,10 @@ class Clip:
 
     @torch.no_grad()
     def encode_from_tokens(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, rows * length, width) hidden states, rows in one sequence, and the first row's pooled state (1, width).
-
-        A weight w moves a token's state away from the empty prompt's at the same place: `z_empty + w (z - z_empty)`.
-        """
-        rows = tokens[ENCODER]
-        is_weighted = any(token[1] != 1.0 for row in rows for token in row)
-        to_encode = [[token[0] for token in row] for row in rows]
-        if is_weighted:
-            config = self.encoder.config
-            padding = [config["pad_token_id"]] * (self.encoder.length - 2)
-            to_encode.append([config["bos_token_id"], config["eos_token_id"], *padding])
-        hidden, pooled = self._encode(to_encode)
-        if is_weighted:
-            empty, hidden = hidden[-1:], hidden[:-1]
-            weights = torch.tensor([[token[1] for token in row] for row in rows], device=hidden.device)[..., None]
-            hidden = torch.where(weights == 1.0, hidden, (hidden - empty) * weights + empty)
-        return hidden.reshape(1, -1, hidden.shape[-1]).cpu(), pooled[:1].cpu()
+        """(1, rows * length, width) hidden states and the first row's pooled state (1, width); see :func:`encode_weighted`."""
+        config = self.encoder.config
+        padding = [config["pad_token_id"]] * (self.encoder.length - 2)
+        return encode_weighted(tokens[ENCODER], [config["bos_token_id"], config["eos_token_id"], *padding], self._encode)
 
     def encode_from_tokens_scheduled(self, tokens: dict[str, Rows]) -> list[list[Any]]:
         """CONDITIONING, under ComfyUI's name for the call."""
@@ -88,11 +80,6 @@ class Clip:
         return [[cond, {"pooled_output": pooled}]]
 
     def _encode(self, rows: list[list[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
-        encoder = self.encoder
-        ids = torch.tensor([[0 if torch.is_tensor(token) else int(token) for token in row] for row in rows], device=self.device)
-        embeddings = encoder.embed(ids)
-        for i, row in enumerate(rows):
-            for j, token in enumerate(row):
-                if torch.is_tensor(token):
-                    embeddings[i, j] = token.to(self.device, embeddings.dtype)
-        return encoder.encode_embeddings(embeddings, (ids == encoder.end_id).int().argmax(dim=1))
+        embeddings, ids = embed_rows(rows, self.encoder.embed, self.device)
+        layer = self.layer if -self.layer <= self.encoder.config["num_hidden_layers"] else -1
+        return self.encoder.encode_embeddings(embeddings, (ids == self.encoder.end_id).int().argmax(dim=1), layer)

@@ -11,6 +11,7 @@ import torch
 from ..bundle import Bundle, LatentSpace
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
+from ..networks import network_of
 from ..progress import raise_if_cancelled
 
 
@@ -92,22 +93,6 @@ def copy_options(options: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def build_network(cls: Any, bundle: Bundle) -> Any:
-    """A diffusers network of class `cls` from a bundle whose config is its arguments; evaluation mode, fp32, frozen.
-
-    Built without memory first, so that a config which lies about sizes is refused by its tensors and costs nothing.
-    """
-    name = bundle.info.path.name if bundle.info.path else f"the {bundle.info.kind} bundle"
-    try:
-        with torch.device("meta"):
-            network = cls(**bundle.info.config)
-        network.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()}, strict=True, assign=True)
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()
-        raise BundleError(f"{name}: its config and its tensors do not make a {cls.__name__} ({'; '.join(first[:3])[:400]})") from error
-    return network.eval().requires_grad_(False)
-
-
 def load_model(bundle: Bundle, device: torch.device) -> Model:
     """A :class:`Model` from a bundle of kind `unet`. Raises :class:`BundleError` where metadata is missing or contradicts the tensors."""
     from diffusers import UNet2DConditionModel
@@ -117,7 +102,7 @@ def load_model(bundle: Bundle, device: torch.device) -> Model:
     if info.latent is None or info.schedule is None:
         missing = " and ".join(key for key in ("latent", "schedule") if getattr(info, key) is None)
         raise BundleError(f"{name} lacks {missing} in its metadata; train it again with `rapiddraw train unet`")
-    unet: Any = build_network(UNet2DConditionModel, bundle)
+    unet: Any = network_of(UNet2DConditionModel, bundle)
     if (unet.config["in_channels"], unet.config["out_channels"]) != (info.latent.channels, info.latent.channels):
         raise BundleError(f"{name} claims {info.latent.channels} latent channels, but its network takes {unet.config['in_channels']}")
     try:

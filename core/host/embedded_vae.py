@@ -8,8 +8,8 @@ import torch
 
 from ..bundle import Bundle, LatentSpace
 from ..errors import BundleError, InputError
+from ..networks import network_of
 from ..progress import raise_if_cancelled
-from .embedded_model import build_network
 
 
 class Vae:
@@ -78,7 +78,7 @@ def load_vae(bundle: Bundle, device: torch.device) -> Vae:
     name, latent = _name(bundle), bundle.info.latent
     if latent is None:
         raise BundleError(f"{name} does not say which latent space it makes (metadata 'latent'); train it again with `rapiddraw train vae`")
-    network = build_network(AutoencoderKL, bundle)
+    network = network_of(AutoencoderKL, bundle)
     channels, factor = network.config["latent_channels"], 2 ** (len(network.config["block_out_channels"]) - 1)
     if (channels, factor) != (latent.channels, latent.factor):
         raise BundleError(

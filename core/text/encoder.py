@@ -64,18 +64,12 @@ class TextEncoder(nn.Module):
         fields = {k: v for k, v in config.items() if k != "kg_dim"}
         model = CLIPTextModel(CLIPTextConfig(**fields))
         self.text_model = getattr(model, "text_model", model)  # transformers 4 nests the transformer one level deeper
-        # transformers 4 asks each layer for a second mask; 5 does not know it
-        old = "causal_attention_mask" in inspect.signature(self.text_model.encoder.layers[0].forward).parameters
-        self._block_arguments: dict[str, Any] = {"causal_attention_mask": None, "output_attentions": False} if old else {}
         width = self.width
         self.text_projection = operations.Linear(width, config["projection_dim"], bias=False)
         self.kg_projection = operations.Linear(config["kg_dim"], width, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         nn.init.normal_(self.text_projection.weight, std=width**-0.5)
         nn.init.normal_(self.kg_projection.weight, std=0.02)
-        self.causal_mask: Tensor
-        causal = torch.full((self.length, self.length), float("-inf")).triu(1)
-        self.register_buffer("causal_mask", causal, persistent=False)
 
     @property
     def width(self) -> int:
@@ -102,16 +96,9 @@ class TextEncoder(nn.Module):
         `end` (B,) is where each text is pooled. `layer` counts from the last (-1; -2 skips one, "clip skip"). Returns the hidden
         states (B, length, width) and the pooled state of the last layer (B, width), both after the final layer norm.
         """
-        layers = self.text_model.encoder.layers
-        if not -len(layers) <= layer <= -1:
-            raise InputError(f"layer={layer}: this text encoder has {len(layers)} layers, give -1 (the last) to {-len(layers)}")
-        hidden = self.text_model.embeddings(inputs_embeds=embeddings)
-        mask = self.causal_mask[: hidden.shape[1], : hidden.shape[1]].to(hidden.dtype)
-        states = []
-        for block in layers:
-            out = block(hidden, attention_mask=mask[None, None], **self._block_arguments)
-            hidden = out[0] if isinstance(out, tuple) else out
-            states.append(hidden)
+        states = layer_states(self.text_model, embeddings)
+        if not -len(states) <= layer <= -1:
+            raise InputError(f"layer={layer}: this text encoder has {len(states)} layers, give -1 (the last) to {-len(states)}")
         last = self.text_model.final_layer_norm(states[-1])
         chosen = last if layer == -1 else self.text_model.final_layer_norm(states[layer])
         return chosen, last[torch.arange(len(last), device=last.device), end]
@@ -133,6 +120,23 @@ class TextEncoder(nn.Module):
     def knowledge(self, vectors: Tensor) -> Tensor:
         """`W e_kg`: entity vectors (..., kg_dim) to token-embedding space (..., width). Zero stays zero."""
         return self.kg_projection(vectors)
+
+
+def layer_states(text_model: Any, embeddings: Tensor) -> list[Tensor]:
+    """The state (B, length, width) after each layer of transformers' CLIP text transformer, without the final layer norm, from token
+    embeddings (B, length, width). The mask is causal, as CLIP's is."""
+    layers, length = text_model.encoder.layers, embeddings.shape[1]
+    # transformers 4 asks each layer for a second mask; 5 does not know it
+    old = "causal_attention_mask" in inspect.signature(layers[0].forward).parameters
+    arguments: dict[str, Any] = {"causal_attention_mask": None, "output_attentions": False} if old else {}
+    hidden = text_model.embeddings(inputs_embeds=embeddings)
+    mask = torch.full((length, length), float("-inf"), dtype=hidden.dtype, device=hidden.device).triu(1)
+    states = []
+    for block in layers:
+        out = block(hidden, attention_mask=mask[None, None], **arguments)
+        hidden = out[0] if isinstance(out, tuple) else out
+        states.append(hidden)
+    return states
 
 
 def _check_config(config: dict[str, Any], vocab_size: int) -> None:

@@ -17,6 +17,7 @@ from ..bundle import LatentSpace, load_bundle
 from ..data.folder import ImageFolder
 from ..errors import TrainingError
 from ..files import replacing
+from ..networks import network_of
 from ..paths import file_sha256
 from ..progress import Progress
 
@@ -28,9 +29,8 @@ def folder_latents(
     images: ImageFolder, vae_path: str | os.PathLike[str], device: torch.device, batch: int = 16
 ) -> tuple[torch.Tensor, LatentSpace]:
     """(latents (N, C, h, w) float16 in model space, their :class:`LatentSpace`) of every picture of `images`, in its order."""
+    from diffusers import AutoencoderKL
     from safetensors.torch import load_file, save_file
-
-    from .vae import build_vae
 
     bundle = load_bundle(vae_path, "vae")
     space = bundle.info.latent
@@ -44,10 +44,7 @@ def folder_latents(
     cache = images.root / f".latents-{key.hexdigest()[:16]}.safetensors"
     if cache.is_file():
         return load_file(str(cache))["latents"], space
-    with torch.random.fork_rng(devices=[]):  # the caller's random state must not depend on whether latents were kept
-        vae = build_vae(bundle.info.config)
-    vae.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()})
-    vae.to(device).eval()
+    vae = network_of(AutoencoderKL, bundle).to(device)
     parts = []
     with Progress(len(images), "encoding", "image") as bar:
         for first in range(0, len(images), batch):

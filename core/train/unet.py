@@ -24,6 +24,7 @@ from ..diffusion.schedule import NoiseSchedule, denoised_to_output
 from ..errors import InputError
 from ..knowledge.graph import load_knowledge
 from ..knowledge.linking import wordpiece_linker
+from ..networks import network_of
 from ..text.encoder import load_text_encoder
 from ..text.encoder import to_bundle as text_to_bundle
 from .latents import folder_latents
@@ -60,6 +61,8 @@ class UnetRecipe(Recipe):
     knowledge_dropout: float = 0.2
 
     def setup(self, device: torch.device) -> None:
+        from diffusers import UNet2DConditionModel
+
         self.images = ImageFolder(self.data, size=self.size)
         self.latents, self.latent_space = folder_latents(self.images, self.vae, device)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
@@ -75,12 +78,11 @@ class UnetRecipe(Recipe):
             self._check_base(bundle.info)
             self.first_stage = bundle.info.provenance
             self.config = dict(bundle.info.config)
-            self.unet = build_unet(self.config)
-            self.unet.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()})
+            self.unet = network_of(UNet2DConditionModel, bundle).requires_grad_(True)
         else:
             channels, factor = self.latent_space.channels, self.latent_space.factor
             self.config = unet_config(channels, self.size // factor, self.widths, self.attention, self.encoder.width, self.heads)
-            self.unet = build_unet(self.config)
+            self.unet = UNet2DConditionModel(**self.config)
         self.unet.to(device)
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
         self.noise_levels = NoiseSchedule(self.schedule_info)
@@ -168,13 +170,6 @@ class UnetRecipe(Recipe):
         snr = sigma**-2
         of_x0 = snr.clamp(max=MIN_SNR_GAMMA)
         return {"x0": of_x0, "eps": of_x0 / snr, "v": of_x0 / (snr + 1)}[self.prediction]
-
-
-def build_unet(config: dict[str, Any]) -> Any:
-    """diffusers' `UNet2DConditionModel` from a bundle's config, with random weights."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(**config)
 
 
 def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:

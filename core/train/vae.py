@@ -19,6 +19,7 @@ from torch.nn import functional
 from ..bundle import BundleInfo, LatentSpace, load_bundle, save_bundle
 from ..data.folder import ImageFolder
 from ..errors import InputError
+from ..networks import network_of
 from .recipe import EpochOrder, Losses, Recipe
 
 
@@ -42,6 +43,8 @@ class VaeRecipe(Recipe):
     latent_noise: float = 0.1  # decoder_only: standard deviation of noise on the latents, in units of their own
 
     def setup(self, device: torch.device) -> None:
+        from diffusers import AutoencoderKL
+
         self.images = ImageFolder(self.data, size=self.size)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
         self.base_latent: LatentSpace | None = None
@@ -52,11 +55,10 @@ class VaeRecipe(Recipe):
             self.config, self.base_latent = dict(bundle.info.config), bundle.info.latent
             self.latent_std = 1 / bundle.info.latent.scale
             self.first_stage = bundle.info.provenance
-            self.vae = build_vae(self.config)
-            self.vae.load_state_dict({k: t.float() for k, t in bundle.tensors.items()})
+            self.vae = network_of(AutoencoderKL, bundle).requires_grad_(True)
         else:
             self.config = vae_config(self.widths, self.latent_channels)
-            self.vae = build_vae(self.config)
+            self.vae = AutoencoderKL(**self.config)
             # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
             nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
         self.colours = whitening(self._some_pictures(200)).to(device)
@@ -152,13 +154,6 @@ def vae_config(widths: tuple[int, ...], latent_channels: int) -> dict[str, Any]:
         "norm_num_groups": 32,
         "mid_block_add_attention": True,
     }
-
-
-def build_vae(config: dict[str, Any]) -> Any:
-    """diffusers' `AutoencoderKL` from a bundle's config, with random weights."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(**config)
 
 
 def whitening(pictures: torch.Tensor) -> torch.Tensor:

@@ -4,14 +4,15 @@ import json
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from rapiddraw.core.bundle import load_bundle, read_info
 from rapiddraw.core.data.orchard.dataset import write_dataset
 from rapiddraw.core.diffusion.schedule import output_to_denoised
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.metrics.judge import load_judge
+from rapiddraw.core.networks import network_of
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import train
-from rapiddraw.core.train.vae import build_vae
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,7 @@ def test_the_vae_learns_and_says_what_latent_space_it_makes(folder, vae_path):
     latent = bundle.info.latent
     assert latent.channels == 4 and latent.factor == 4 and latent.scale > 0
     assert len(latent.rgb_factors) == 4 and len(latent.rgb_bias) == 3
-    network = build_vae(bundle.info.config)
-    network.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()})
+    network = network_of(AutoencoderKL, bundle)
     with torch.no_grad():
         assert network.decode(network.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mode()).sample.shape == (1, 3, 64, 64)
     assert bundle.info.provenance["metrics"]["psnr_training_pictures"] > 0
@@ -138,7 +138,7 @@ def test_latents_are_encoded_once(folder, vae_path, tiny_weights, monkeypatch):
     recipe.setup(torch.device("cpu"))
     first = recipe.latents
     assert first.shape == (12, 4, 16, 16) and first.float().std() == pytest.approx(1.0, abs=0.15)
-    monkeypatch.setattr("rapiddraw.core.train.vae.build_vae", lambda config: pytest.fail("encoded again"))
+    monkeypatch.setattr("rapiddraw.core.train.latents.network_of", lambda *_: pytest.fail("encoded again"))
     again = unet_recipe(folder, vae_path, tiny_weights)
     again.setup(torch.device("cpu"))
     assert torch.equal(again.latents, first)

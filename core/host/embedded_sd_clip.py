@@ -1,0 +1,114 @@
+"""The embedded host's CLIP of a Stable Diffusion checkpoint: one or two CLIP text transformers behind the socket of CLIPTextEncode.
+
+The rules are those of ComfyUI's `SD1ClipModel` and `SDXLClipModel`: SD 1.5 has one encoder, `l`, whose last layer is normed; SDXL has `l`
+and `g`, whose states before the last layer, not normed, lie side by side, and `g` makes the pooled state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, KnowledgeError
+from ..text.encoder import layer_states
+from .embedded_prompt import parse_weights, token_rows
+from .embedded_rows import Rows, embed_rows, encode_weighted
+
+if TYPE_CHECKING:
+    from ..knowledge.graph import KnowledgeGraph
+    from ..knowledge.linking import EntityLink
+
+
+class SdEncoder:
+    """One text transformer and its tokenizer.
+
+    `network` is transformers' CLIPTextModelWithProjection, `pad` the id that fills a row up. `hidden_layer` (-2: the one before the last)
+    says which layer's states are the tokens; None means the last, after the final layer norm. `is_normed`: whether other layers pass that
+    norm as well. `width` are the features of a token, `length` the tokens of a row, start and end included.
+    """
+
+    def __init__(
+        self, network: Any, tokenizer: Any, device: torch.device, *, pad: int, hidden_layer: int | None = None, is_normed: bool = True
+    ) -> None:
+        self.network, self.tokenizer, self.device = network.to(device), tokenizer, device
+        self.pad, self.hidden_layer, self.is_normed = pad, hidden_layer, is_normed
+        self.start, self.end = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
+        self.length, self.width = map(int, network.text_model.embeddings.position_embedding.weight.shape)
+
+    def rows(self, text: str) -> Rows:
+        """Rows of (id, weight), weights `(text:1.2)` understood."""
+        return token_rows(parse_weights(text), self.token_ids, self.start, self.end, self.pad, self.length)
+
+    def token_ids(self, text: str) -> list[int]:
+        """The ids of a text without start and end."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings (..., width) of ids (...), without positions."""
+        return self.network.text_model.embeddings.token_embedding(ids)
+
+    @torch.no_grad()
+    def encode(self, rows: Rows, layer: int | None = None) -> tuple[Tensor, Tensor]:
+        """(1, rows * length, width) hidden states and the first row's projected pooled state; see :func:`encode_weighted`.
+
+        `layer` replaces `hidden_layer`; one that is not there means the last.
+        """
+        empty = [self.start, self.end, *[self.pad] * (self.length - 2)]
+        return encode_weighted(rows, empty, lambda tokens: self._states(tokens, layer or self.hidden_layer))
+
+    def _states(self, tokens: list[list[Any]], layer: int | None) -> tuple[Tensor, Tensor]:
+        embeddings, ids = embed_rows(tokens, self.embed, self.device)
+        states, norm = layer_states(self.network.text_model, embeddings), self.network.text_model.final_layer_norm
+        last = norm(states[-1])
+        hidden = last
+        if layer is not None and -layer <= len(states):
+            hidden = norm(states[layer]) if self.is_normed else states[layer]
+        end = (ids == self.end).int().argmax(dim=1)
+        return hidden, self.network.text_projection(last[torch.arange(len(last), device=last.device), end])
+
+
+class SdClip:
+    """The CLIP socket. `encoders` by ComfyUI's keys, in the order their tokens lie side by side: `l`, or `l` and `g`. `clone()` before
+    changing anything: outputs of nodes are shared."""
+
+    def __init__(self, encoders: Mapping[str, SdEncoder], layer: int | None = None) -> None:
+        self.encoders, self.layer = dict(encoders), layer
+
+    def clone(self) -> SdClip:
+        """The same encoders in an object of its own."""
+        return SdClip(self.encoders, self.layer)
+
+    def clip_layer(self, layer: int) -> None:
+        """Take the states of `layer` in every encoder (-1 the last, -2 the one before, "clip skip")."""
+        if layer >= 0:
+            raise InputError(f"a layer is counted from the last, which is -1; {layer} was given")
+        self.layer = layer
+
+    def with_knowledge(self, knowledge: KnowledgeGraph, scale: float) -> SdClip:
+        """Raises :class:`KnowledgeError`: nothing has been trained that would take a graph's vectors to these token embeddings."""
+        raise KnowledgeError(
+            f"this CLIP (encoders {', '.join(self.encoders)}) was not trained to read knowledge graphs and has no projection for them; "
+            "use the CLIP of Load Bundles"
+        )
+
+    def links(self, text: str) -> list[EntityLink]:
+        """The entities linked in `text`: none without a graph."""
+        return []
+
+    def tokenize(self, text: str) -> dict[str, Rows]:
+        """Rows of (id, weight) for each encoder."""
+        return {key: encoder.rows(text) for key, encoder in self.encoders.items()}
+
+    def encode_from_tokens(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
+        """Hidden states (1, T, sum of widths) of all encoders side by side, and the last encoder's projected pooled state (1, width)."""
+        encoded = [encoder.encode(tokens[key], self.layer) for key, encoder in self.encoders.items()]
+        shortest = min(hidden.shape[1] for hidden, _ in encoded)
+        return torch.cat([hidden[:, :shortest] for hidden, _ in encoded], dim=-1), encoded[-1][1]
+
+    def encode_from_tokens_scheduled(self, tokens: Mapping[str, Rows]) -> list[list[Any]]:
+        """CONDITIONING, under ComfyUI's name for the call."""
+        cond, pooled = self.encode_from_tokens(tokens)
+        return [[cond, {"pooled_output": pooled}]]
