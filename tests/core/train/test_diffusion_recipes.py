@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from rapiddraw.core.bundle import load_bundle, read_info
 from rapiddraw.core.data.orchard.dataset import write_dataset
 from rapiddraw.core.diffusion.schedule import output_to_denoised
-from rapiddraw.core.errors import InputError
+from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.metrics.judge import load_judge
 from rapiddraw.core.networks import network_of
 from rapiddraw.core.train import make_recipe
@@ -122,12 +122,40 @@ def test_min_snr_weighs_the_same_error_of_x0_alike_in_every_prediction(folder, v
     assert torch.allclose(per_x0, (sigma**-2).clamp(max=5.0), rtol=1e-5)
 
 
+def test_the_error_inside_segmented_objects_counts_more(folder, vae_path, tiny_weights, tmp_path):
+    with pytest.raises(DataError, match="no segmentation map"):
+        unet_recipe(folder, vae_path, tiny_weights, foreground=4.0).setup(torch.device("cpu"))
+    mapped = write_dataset("train", 12, 64, tmp_path / "mapped", maps=("segmentation",))
+    recipe = unet_recipe(mapped, vae_path, tiny_weights, foreground=4.0)
+    recipe.setup(torch.device("cpu"))
+    assert recipe.weights.shape == (12, 1, 16, 16) and recipe.weights.mean() == pytest.approx(1.0, abs=1e-5)
+    assert recipe.weights.max() / recipe.weights.min() == pytest.approx(4.0)
+    fruit = torch.from_numpy(recipe.images.map(0, "segmentation").copy()) >= 2
+    inside = torch.nn.functional.adaptive_avg_pool2d(fruit[None].float(), 16)
+    assert torch.equal(recipe.weights[0] > recipe.weights.min(), inside > 0)
+    result = run(recipe, tmp_path / "weighted.safetensors", 4)
+    assert result.losses[-1][1] < result.losses[0][1]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1000), (500, 1000), (0, 500)])
+def test_logit_normal_timesteps_stay_in_range_and_lean_upwards(folder, vae_path, tiny_weights, low, high):
+    recipe = unet_recipe(folder, vae_path, tiny_weights, timesteps="logit_normal", t_min=low, t_max=high)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = recipe._draw_timesteps(20_000)
+    assert drawn.min() >= low and drawn.max() < high
+    median = torch.sigmoid(torch.tensor(0.7))
+    assert (drawn.float().median() - low) / (high - low) == pytest.approx(float(median), abs=0.02)
+
+
 def test_what_a_unet_needs_is_named(folder, vae_path, tiny_weights):
     for changes, words in [
         ({"vae": ""}, "vae is empty"),
         ({"t_min": 600, "t_max": 500}, "t_min=600"),
         ({"weighting": "snr"}, "min_snr"),
         ({"widths": (40, 80)}, "multiples of 32"),
+        ({"timesteps": "late"}, "logit_normal"),
+        ({"foreground": 0.5}, "foreground=0.5"),
     ]:
         with pytest.raises(InputError, match=words):
             unet_recipe(folder, vae_path, tiny_weights, **changes).check()
