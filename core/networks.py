@@ -16,13 +16,16 @@ def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Ten
     """`cls(**config)` holding `tensors`: evaluation mode, fp32, frozen. `name` is what a message calls them.
 
     Built without memory first, so that a config which lies about sizes is refused by its tensors and costs nothing. Raises
-    :class:`BundleError` where config and tensors do not fit.
+    :class:`BundleError` where config and tensors do not fit. Layers that `tensors` holds factored are built factored.
     """
     import torch
+
+    from .lowrank.factorize import open_factors
 
     try:
         with torch.device("meta"):
             network = cls(**config)
+            open_factors(network, tensors, name)
         network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         first = str(error).strip().splitlines()

@@ -1,0 +1,88 @@
+"""Factored layers: what takes a dense layer's place. Computed as two thin layers, never multiplied out again.
+
+`a` and `b` are ordinary layers of the dense layer's own class (`torch.nn.Linear`, or ComfyUI's `operations`), so that casting, offloading
+and partial loading treat them like any other. State dict: `X.a.weight` (out, k), `X.a.bias`, `X.b.weight` (k, in); of a convolution
+`X.b.weight` (k, in, kh, kw) with its stride and padding, `X.a.weight` (out, k, 1, 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import BundleError
+from .svd import break_even
+
+
+class LowRankLinear(nn.Module):
+    """y = A (B x) + bias (ELR-Diffusion, eq. 2), in place of a Linear of `in_features` x `out_features`."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool, layer: Any = nn.Linear, **place: Any) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.rank = in_features, out_features, rank
+        self.b = layer(in_features, rank, bias=False, **place)
+        self.a = layer(rank, out_features, bias=bias, **place)
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return self.a(self.b(x))
+
+
+class LowRankConv2d(nn.Module):
+    """A kh x kw convolution to `rank` channels, then a 1 x 1 convolution to `out_channels`, in place of one dense convolution."""
+
+    def __init__(self, dense: Any, rank: int, layer: Any = nn.Conv2d, **place: Any) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.rank = dense.in_channels, dense.out_channels, rank
+        self.kernel_size, self.stride, self.padding, self.dilation = dense.kernel_size, dense.stride, dense.padding, dense.dilation
+        shape = {"stride": dense.stride, "padding": dense.padding, "dilation": dense.dilation}
+        self.b = layer(dense.in_channels, rank, dense.kernel_size, bias=False, padding_mode=dense.padding_mode, **shape, **place)
+        self.a = layer(rank, dense.out_channels, 1, bias=dense.bias is not None, **place)
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return self.a(self.b(x))
+
+
+FACTORED = (LowRankLinear, LowRankConv2d)
+
+
+def can_factor(layer: Any) -> bool:
+    """Whether `layer` is a dense Linear, or a dense Conv2d of one group."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight is not None
+    return isinstance(layer, nn.Conv2d) and layer.weight is not None and layer.groups == 1
+
+
+def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, dtype: Any = None) -> nn.Module:
+    """Put an uninitialised factored layer of `rank` in the place of the dense layer `parent.name`; return it."""
+    dense = getattr(parent, name)
+    place = {"device": device or dense.weight.device, "dtype": dtype or dense.weight.dtype}
+    made: nn.Module
+    if isinstance(dense, nn.Linear):
+        made = LowRankLinear(dense.in_features, dense.out_features, rank, dense.bias is not None, type(dense), **place)
+    else:
+        made = LowRankConv2d(dense, rank, type(dense), **place)
+    made.train(dense.training)
+    setattr(parent, name, made)
+    return made
+
+
+def dense_weight(layer: Any) -> torch.Tensor:
+    """The weight that a factored layer stands for, in the dense layer's own shape: (out, in) or (out, in, kh, kw)."""
+    product = layer.a.weight.flatten(1) @ layer.b.weight.flatten(1)
+    return product.reshape(layer.a.weight.shape[0], *layer.b.weight.shape[1:])
+
+
+def check_factors(name: str, a: torch.Tensor, b: torch.Tensor, out: int, inner: int) -> None:
+    """Raise :class:`BundleError` where two stored factors are no factors of an (out, inner) weight, or no smaller than it."""
+    if a.flatten(1).shape[0] != out or b.flatten(1).shape[1] != inner:
+        raise BundleError(f"{name}: factors of shapes {tuple(a.shape)} and {tuple(b.shape)} do not make a weight of {out} x {inner}")
+    rank = b.shape[0]
+    if a.flatten(1).shape[1] != rank:
+        raise BundleError(f"{name}: its factors disagree on the rank, {a.flatten(1).shape[1]} and {rank}")
+    if not 1 <= rank <= max(1, break_even(out, inner)):
+        raise BundleError(
+            f"{name}: rank {rank} for a weight of {out} x {inner}; from rank {break_even(out, inner) + 1} on, factors are no smaller "
+            "than the dense weight, so no file of ours holds such"
+        )

@@ -1,0 +1,134 @@
+"""Which layers of a U-Net to factor, and to which rank (ELR-Diffusion, section 3.1 and table 1: 790M of 1290M parameters, 0.61).
+
+A plan is made from the weights alone and changes nothing; :func:`~.factorize.apply_plan` carries it out. Layers are found by their names,
+which diffusers and ComfyUI share or both are listed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import InputError
+from ..progress import Progress
+from .layers import FACTORED, can_factor
+from .svd import MODES, Spectrum, break_even, rank_for_ratio
+
+TARGETS: dict[str, re.Pattern[str]] = {
+    "attention": re.compile(r"\.attn\d*\.to_(q|k|v|out\.0)$"),
+    "feed_forward": re.compile(r"\.ff\.net\.(0\.proj|2)$"),
+    "resnet": re.compile(r"(\.resnets\.\d+\.conv[12]|\.in_layers\.2|\.out_layers\.3)$"),
+    "projection": re.compile(r"\.proj_(in|out)$"),
+}
+"""Groups of layers. The first and last convolution, norms, time embeddings and resampling are never touched."""
+KeepDense = Callable[[str, Any, int], str | None]
+"""(name, dense layer, rank) -> the reason to keep the layer dense, or None."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer: its `out` x `inner` weight, the `rank` it gets (None: it stays dense) and why. `error` is ||W - A B|| / ||W||."""
+
+    name: str
+    kind: str
+    out: int
+    inner: int
+    rank: int | None
+    error: float
+    reason: str
+
+    @property
+    def dense_parameters(self) -> int:
+        """Of the dense weight, without bias."""
+        return self.out * self.inner
+
+    @property
+    def parameters(self) -> int:
+        """Of the weight or its factors, without bias."""
+        return self.dense_parameters if self.rank is None else self.rank * (self.out + self.inner)
+
+
+def targeted(network: Any, targets: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """(name, group, dense layer) of every layer of `network` that `targets` select and that is not factored already."""
+    for target in targets:
+        if target not in TARGETS:
+            raise InputError(f"target {target!r}: expected some of {', '.join(TARGETS)}")
+    factored = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, FACTORED))
+    for name, module in network.named_modules():
+        if can_factor(module) and not (factored and name.startswith(factored)):
+            group = next((target for target in targets if TARGETS[target].search(f".{name}")), None)
+            if group:
+                yield name, group, module
+
+
+def make_plan(
+    network: Any,
+    mode: str = "param_ratio",
+    value: float = 0.61,
+    targets: Sequence[str] = tuple(TARGETS),
+    keep_dense: KeepDense | None = None,
+) -> list[LayerPlan]:
+    """A :class:`LayerPlan` for every targeted layer of `network`.
+
+    `mode` says what `value` is: `param_ratio`, the share in (0, 1] of the *whole* network's parameters that is to be left, spread evenly
+    over the targeted layers; `energy`, the share in (0, 1] of each weight's squared norm to keep; `rank`, one rank for all. A layer whose
+    factors would be no smaller than its weight stays dense, and so does one for which `keep_dense` gives a reason.
+    Raises :class:`InputError` for values out of range, for a ratio that cannot be reached, and where nothing is targeted.
+    """
+    layers = list(targeted(network, targets))
+    if not layers:
+        raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
+    _check(mode, value)
+    share = _share(network, layers, value) if mode == "param_ratio" else 0.0
+    plans = []
+    with Progress(len(layers), "factoring", "layer") as bar:
+        for name, group, layer in layers:
+            spectrum = Spectrum.of(layer.weight)
+            out, inner = spectrum.w.shape
+            if mode == "rank":
+                rank = int(value)
+            else:
+                rank = rank_for_ratio(share, out, inner) if mode == "param_ratio" else spectrum.rank_for_energy(value)
+            limit = break_even(out, inner)
+            plan = LayerPlan(name, group, out, inner, None, 0.0, f"rank {rank} is above the break-even {limit}")
+            if rank <= limit:
+                reason = keep_dense(name, layer, rank) if keep_dense else None
+                plan = replace(plan, reason=reason or f"rank {rank} of {min(out, inner)}")
+                if reason is None:
+                    plan = replace(plan, rank=rank, error=spectrum.error(rank))
+            plans.append(plan)
+            bar.update()
+    return plans
+
+
+def _check(mode: str, value: float) -> None:
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: expected {', '.join(MODES)}")
+    if mode == "rank" and not (math.isfinite(value) and value >= 1 and value == int(value)):
+        raise InputError(f"value={value}: a rank is a whole number of at least 1")
+    if mode != "rank" and not 0 < value <= 1:
+        raise InputError(f"value={value}: a {mode} lies above 0 and is at most 1")
+
+
+def _share(network: Any, layers: list[tuple[str, str, Any]], ratio: float) -> float:
+    """What share of its own parameters each targeted layer may keep so that the whole network keeps `ratio` of its own."""
+    sizes = [(layer.weight.shape[0], layer.weight[0].numel()) for _, _, layer in layers]
+    total = sum(parameter.numel() for parameter in network.parameters())
+    fixed = total - sum(out * inner for out, inner in sizes)
+
+    def kept(share: float) -> int:
+        return fixed + sum(min(out * inner, rank_for_ratio(share, out, inner) * (out + inner)) for out, inner in sizes)
+
+    if kept(0.0) > ratio * total:
+        raise InputError(
+            f"param_ratio={ratio:g} cannot be reached: with every targeted layer at rank 1 the model keeps {kept(0.0) / total:.3f} of its "
+            f"{total:,} parameters. Give at least that, or more targets"
+        )
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(middle) <= ratio * total else (low, middle)
+    return low
