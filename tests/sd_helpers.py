@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from rapiddraw.tests.helpers import seeded
+import torch
+from rapiddraw.tests import sd_layout as layout
+from rapiddraw.tests.helpers import UNET_CONFIG, VAE_CONFIG, seeded
 
 WORDS = ("red", "fruit", "green", "hill", "photo", "round", "blue", "sky")
 
@@ -41,3 +44,72 @@ def clip_network(vocabulary: int, width: int = 32, layers: int = 3, seed: int = 
         "pad_token_id": 0, **config,
     }  # fmt: skip
     return seeded(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**whole)).eval(), seed)
+
+
+def narrow_sd15(vocabulary: int) -> layout.Shapes:
+    """SD 1.5's layout at a hundredth of its size: two levels, the second without attention, a VAE of factor 8."""
+    parts = {
+        "model.diffusion_model.": layout.unet((32, 64), (1, 0), middle=1, layers=1, context=64),
+        "first_stage_model.": layout.vae((32, 32, 32, 32), layers=1),
+        "cond_stage_model.transformer.": layout.clip(64, 2, vocabulary),
+    }
+    return joined(parts)
+
+
+def narrow_sdxl(vocabulary: int) -> layout.Shapes:
+    """SDXL's layout: two text encoders, a level without attention and one of depth 2, sizes beside the tokens."""
+    parts = {
+        "model.diffusion_model.": layout.unet((64, 128), (0, 2), middle=2, layers=2, context=192, adm=128 + 6 * 256, is_linear=True),
+        "first_stage_model.": layout.vae((32, 32, 32, 32), layers=1),
+        "conditioner.embedders.0.transformer.": layout.clip(64, 3, vocabulary),
+        "conditioner.embedders.1.model.": layout.open_clip(128, 3, vocabulary),
+    }
+    return joined(parts)
+
+
+def joined(parts: dict[str, layout.Shapes]) -> layout.Shapes:
+    """One file's tensors from its parts' by prefix."""
+    return {prefix + name: shape for prefix, shapes in parts.items() for name, shape in shapes.items()}
+
+
+def write_single_file(path: Path, shapes: layout.Shapes, seed: int = 0, dtype: torch.dtype = torch.float32, **more: torch.Tensor) -> Path:
+    """A checkpoint of random weights whose activations stay of the order of one: norms near the identity, the rest scaled by fan-in."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = dict(more)
+    for name, shape in shapes.items():
+        if len(shape) < 2:
+            is_scale = name.endswith("weight") or not shape
+            tensor = float(is_scale) + 0.05 * torch.randn(shape, generator=generator)
+        else:
+            std = 0.5 if "embedding" in name else math.prod(shape[1:]) ** -0.5
+            tensor = torch.randn(shape, generator=generator) * std
+        tensors[name] = tensor.to(dtype)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path))
+    return path
+
+
+def write_folder(folder: Path, is_xl: bool = False, **scheduler: Any) -> Path:
+    """A diffusers folder with random weights, written by the libraries' own `save_pretrained`."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    vocabulary = len(json.loads((write_tokenizer(folder / "tokenizer") / "vocab.json").read_text(encoding="utf-8")))
+    extra: dict[str, Any] = {}
+    if is_xl:
+        write_tokenizer(folder / "tokenizer_2")
+        extra = {"addition_embed_type": "text_time", "addition_time_embed_dim": 16, "projection_class_embeddings_input_dim": 64 + 6 * 16}
+        clip_network(vocabulary, width=64, seed=4).save_pretrained(folder / "text_encoder_2")
+    unet = {**UNET_CONFIG, "cross_attention_dim": 32 + 64 * is_xl, **extra}
+    seeded(lambda: UNet2DConditionModel(**unet), 1).save_pretrained(folder / "unet")
+    seeded(lambda: AutoencoderKL(**VAE_CONFIG, scaling_factor=0.13 if is_xl else 0.18), 2).save_pretrained(folder / "vae")
+    clip_network(vocabulary, width=32, seed=3).save_pretrained(folder / "text_encoder")
+    schedule = {
+        "_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+        "num_train_timesteps": 1000, "prediction_type": "epsilon", **scheduler,
+    }  # fmt: skip
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule), encoding="utf-8")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}), encoding="utf-8")
+    return folder

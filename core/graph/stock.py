@@ -9,7 +9,9 @@ from .stock_conditioning import NODES as _CONDITIONING
 from .stock_custom_sampling import NODES as _CUSTOM_SAMPLING
 from .stock_image import NODES as _IMAGE
 from .stock_image_files import NODES as _IMAGE_FILES
+from .stock_loaders import NODES as _LOADERS
 from .stock_sampling import NODES as _SAMPLING
 
-STOCK_NODES: dict[str, type] = {node.__name__: node for node in (*_CONDITIONING, *_SAMPLING, *_CUSTOM_SAMPLING, *_IMAGE, *_IMAGE_FILES)}
+_ALL = (*_LOADERS, *_CONDITIONING, *_SAMPLING, *_CUSTOM_SAMPLING, *_IMAGE, *_IMAGE_FILES)
+STOCK_NODES: dict[str, type] = {node.__name__: node for node in _ALL}
 STOCK_DISPLAY_NAMES: dict[str, str] = {name: getattr(node, "DISPLAY_NAME", name) for name, node in STOCK_NODES.items()}

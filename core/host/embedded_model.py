@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..networks import network_of
 from ..progress import raise_if_cancelled
+
+_SIZES = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")  # in SDXL's order, under ComfyUI's names
 
 
 class BaseModel:
@@ -26,14 +28,47 @@ class BaseModel:
         """Features a token of the conditioning must have."""
         return int(self.diffusion_model.config["cross_attention_dim"])
 
+    @property
+    def pooled_width(self) -> int:
+        """Features of the pooled text state that the U-Net takes beside the tokens: 0 for all but SDXL's kind."""
+        config = self.diffusion_model.config
+        if config.get("addition_embed_type") != "text_time":
+            return 0
+        return int(config["projection_class_embeddings_input_dim"]) - len(_SIZES) * int(config["addition_time_embed_dim"])
+
     @torch.no_grad()
-    def apply_model(self, x: torch.Tensor, t: torch.Tensor, c_crossattn: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width). Cancels between calls."""
+    def apply_model(
+        self, x: torch.Tensor, t: torch.Tensor, c_crossattn: torch.Tensor, y: torch.Tensor | None = None, **_: Any
+    ) -> torch.Tensor:
+        """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
+        (B, n) where the U-Net takes it. Cancels between calls."""
         raise_if_cancelled()
         network_input = self.model_sampling.calculate_input(t, x)
         timestep = self.model_sampling.timestep(t)
-        output = self.diffusion_model(network_input, timestep, encoder_hidden_states=c_crossattn, return_dict=False)[0]
+        added = None if y is None else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
+        output = self.diffusion_model(
+            network_input, timestep, encoder_hidden_states=c_crossattn, added_cond_kwargs=added, return_dict=False
+        )[0]
         return self.model_sampling.calculate_denoised(t, output, x)
+
+    def encode_adm(self, details: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
+        """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6).
+
+        `details` are those of a conditioning; without sizes in them the original is as large as the picture that `x` (B, C, h, w) becomes,
+        not cropped, and the target as large as the original. Raises :class:`InputError` for a pooled state of another width.
+        """
+        pooled = details.get("pooled_output")
+        if pooled is None or pooled.shape[-1] != self.pooled_width:
+            given = "none" if pooled is None else f"one of {pooled.shape[-1]} features"
+            raise InputError(
+                f"the model takes a pooled text state of {self.pooled_width} features, the conditioning carries {given}; "
+                "encode the text with the CLIP that was loaded with this model"
+            )
+        sizes = dict(zip(("height", "width"), (side * self.latent_format.factor for side in x.shape[2:]), strict=True))
+        sizes |= {name: details[name] for name in _SIZES if name in details}
+        sizes = {"crop_h": 0, "crop_w": 0, "target_height": sizes["height"], "target_width": sizes["width"], **sizes}
+        numbers = torch.tensor([[float(sizes[name]) for name in _SIZES]], device=x.device)
+        return torch.cat([pooled.to(x.device, torch.float32), numbers.expand(len(pooled), -1)], dim=1)
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
         """Unscaled latents (as sockets carry them) to the space the U-Net was trained in."""

@@ -109,8 +109,8 @@ def _guide(
 
 
 def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
-    """CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width) and sigma bounds. Raises :class:`InputError` where
-    a width does not fit the U-Net, or an entry needs what only ComfyUI can do."""
+    """CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width), sigma bounds, and the `details` they were made of. Raises
+    :class:`InputError` where a width does not fit the U-Net, or an entry needs what only ComfyUI can do."""
     prepared = []
     for tokens, details in conditioning:
         if foreign := [key for key in _FOREIGN if details.get(key) is not None]:
@@ -122,7 +122,7 @@ def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
                 f"the conditioning has shape {tuple(tokens.shape)} but the model attends to tokens of width {model.context_width}; "
                 "encode the text with the CLIP that was loaded with this model"
             )
-        entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0))}
+        entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0)), "details": details}
         for key in ("start_percent", "end_percent"):
             if details.get(key) is not None:
                 entry[key] = model.model_sampling.percent_to_sigma(float(details[key]))
@@ -148,6 +148,8 @@ def calc_cond_batch(
         context = _stack([repeat_to(entry["cross_attn"], x.shape[0]) for _, entry in together])
         inputs, sigmas = torch.cat([x] * len(together)), torch.cat([sigma] * len(together))
         arguments = {"c_crossattn": context, "transformer_options": options.get("transformer_options", {})}
+        if model.pooled_width:
+            arguments["y"] = torch.cat([repeat_to(model.encode_adm(entry["details"], x), x.shape[0]) for _, entry in together])
         if "model_function_wrapper" in options:
             which = [index for index, _ in together]
             call = {"input": inputs, "timestep": sigmas, "c": arguments, "cond_or_uncond": which}

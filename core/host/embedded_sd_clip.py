@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, KnowledgeError
+from ..errors import KnowledgeError
 from ..text.encoder import layer_states
 from .embedded_prompt import parse_weights, token_rows
 from .embedded_rows import Rows, embed_rows, encode_weighted
@@ -83,8 +83,6 @@ class SdClip:
 
     def clip_layer(self, layer: int) -> None:
         """Take the states of `layer` in every encoder (-1 the last, -2 the one before, "clip skip")."""
-        if layer >= 0:
-            raise InputError(f"a layer is counted from the last, which is -1; {layer} was given")
         self.layer = layer
 
     def with_knowledge(self, knowledge: KnowledgeGraph, scale: float) -> SdClip:

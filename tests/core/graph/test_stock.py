@@ -18,6 +18,8 @@ from rapiddraw.core.graph.stock_image_files import read_image, save_path
 
 # Inputs in order, as GET /object_info of ComfyUI 0.18 lists them: widget values are stored by position.
 INPUTS = {
+    "CheckpointLoaderSimple": "ckpt_name",
+    "CLIPSetLastLayer": "clip stop_at_clip_layer",
     "CLIPTextEncode": "text clip",
     "EmptyLatentImage": "width height batch_size",
     "SetLatentNoiseMask": "samples mask",
