@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-comfyui lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui screenshots lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ test: $(STAMP) lint
 test-comfyui: $(STAMP)
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "set COMFYUI_PATH to the folder of a ComfyUI (the one with main.py)"; exit 1; }
 	COMFYUI_PATH="$(COMFYUI_PATH)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfyui
+
+# What the README shows of the editor, taken by the test that opens it.
+screenshots: $(STAMP)
+	SCREENSHOTS="$(CURDIR)/web/screenshots" COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui/test_editor.py -k shows_its_picture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -54,7 +54,8 @@ class SaveMarkedImage:
     CATEGORY = "RapidDraw/image"
     DESCRIPTION = (
         "Saves PNG files like Save Image does, with the graph inside, and marks each file as AI-generated: Software, ai_generated=true and "
-        "IPTC's digital source type trainedAlgorithmicMedia. Stock Save Image cannot do this, so use this one after Mark as AI-Generated."
+        "IPTC's digital source type trainedAlgorithmicMedia. Stock Save Image cannot do this, so use this one after Mark as AI-Generated. "
+        "ComfyUI's --disable-metadata leaves the graph out; the mark stays."
     )
     RETURN_TYPES: ClassVar[tuple[str, ...]] = ()
     OUTPUT_TOOLTIPS: ClassVar[tuple[str, ...]] = ()
@@ -79,9 +80,12 @@ class SaveMarkedImage:
 
     def execute(self, images: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         from ..core.graph.stock_image_files import save_path
+        from ..core.host import current
         from ..core.image.png import write_marked_png
         from ..core.paths import output_dir
 
+        if not current().saves_graphs:
+            prompt = extra_pnginfo = None
         base = output_dir()
         folder, stem, counter = save_path(filename_prefix, base, images.shape[2], images.shape[1])
         saved = []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import comfy.cli_args
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
@@ -31,6 +32,11 @@ class ComfyHost:
     """The :class:`~rapiddraw.core.host.protocol.Host` inside ComfyUI."""
 
     name = "comfy"
+
+    @property
+    def saves_graphs(self) -> bool:
+        """See :attr:`Host.saves_graphs`."""
+        return not comfy.cli_args.args.disable_metadata
 
     @property
     def device(self) -> torch.device:

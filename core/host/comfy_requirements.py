@@ -49,6 +49,7 @@ REQUIRED = (
     "comfy.model_management:dtype_size",
     "comfy.model_management:module_size",
     "comfy.model_management:free_memory",
+    "comfy.cli_args:args.disable_metadata",
     "nodes:common_ksampler",
     # files
     "folder_paths:models_dir",

@@ -33,6 +33,7 @@ class EmbeddedHost:
     """The :class:`~rapiddraw.core.host.protocol.Host` where there is no ComfyUI. `$RAPIDDRAW_DEVICE` overrides the choice of device."""
 
     name = "embedded"
+    saves_graphs = True
 
     def __init__(self, device: str | torch.device | None = None) -> None:
         chosen = device or os.environ.get("RAPIDDRAW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -23,6 +23,11 @@ class Host(Protocol):
 
     name: str
 
+    @property
+    def saves_graphs(self) -> bool:
+        """Whether a saved picture may carry the graph that drew it (ComfyUI's `--disable-metadata` says no)."""
+        ...
+
     def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Any, Any, Any]:
         """(MODEL, CLIP, VAE) from three bundles. Raises :class:`~rapiddraw.core.errors.BundleError` where they do not fit together:
         another latent space, or a text width the U-Net does not attend to."""

@@ -64,6 +64,8 @@ class Server:
             self.python, str(self.path / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.base),
             "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
         ]  # fmt: skip
+        if os.environ.get("COMFYUI_FRONTEND"):
+            command += ["--front-end-root", os.environ["COMFYUI_FRONTEND"]]
         environment = {**os.environ, "RAPIDDRAW_WEIGHTS": str(self.weights), "HF_HUB_OFFLINE": "1"}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=self.base)  # noqa: S603

@@ -1,6 +1,8 @@
 """Tests against a real ComfyUI: `COMFYUI_PATH=/where/ComfyUI make test-comfyui`. Without COMFYUI_PATH they are skipped, and say so.
 
 `COMFYUI_PYTHON` is the interpreter that ComfyUI runs with (default: that of a venv or .venv in its folder, else the one running the tests).
+`COMFYUI_FRONTEND` is the folder of another editor for it (the `static` of another comfyui-frontend-package). The editor is opened in the
+Chromium at `CHROMIUM`, or on the path; without one, those tests are skipped, and say so.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,19 @@ def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
+def run_saved(server: Any, weights: Path) -> Callable[[str], Any]:
+    """What happened when a saved graph ran, made short; each is run once."""
+    from rapiddraw.tests.comfyui.graphs import saved, shortened
+
+    @cache
+    def run(name: str) -> Any:
+        graph, ui = saved(name)
+        return server.run(shortened(graph, weights), workflow=ui)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def probe(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/comfyui/probe.py found inside a ComfyUI process."""
     folder = tmp_path_factory.mktemp("probe")
@@ -87,7 +103,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line of counts: which ComfyUI, how many of our nodes, saved graphs and checks."""
     passed = [report for report in terminalreporter.stats.get("passed", []) if "tests/comfyui/" in report.nodeid]
     if _counts and passed:
-        graphs = sum("test_a_saved_graph_runs" in report.nodeid for report in passed)
+        graphs, opened = (sum(name in report.nodeid for report in passed) for name in ("test_a_saved_graph_runs", "test_a_template_opens"))
         terminalreporter.write_line(
-            f"ComfyUI {_counts['version']}: {_counts['nodes']} nodes of ours, {graphs} saved graphs, {len(passed)} checks passed"
+            f"ComfyUI {_counts['version']}: {_counts['nodes']} nodes of ours, {graphs} saved graphs, {opened} opened in the editor, "
+            f"{len(passed)} checks passed"
         )

@@ -25,8 +25,12 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.cldm.cldm  # noqa: E402
+import comfy.cli_args  # noqa: E402
+import comfy.controlnet  # noqa: E402
 import comfy.lora  # noqa: E402
 import comfy.model_management as management  # noqa: E402
+import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import latent_preview  # noqa: E402
@@ -107,6 +111,12 @@ def run() -> None:
     except Exception as error:
         found["misfit_vae"] = f"{type(error).__name__}: {error}"
     found["refused"] = refused(ours)
+    found["saves_graphs"] = []
+    for disabled in (False, True):
+        comfy.cli_args.args.disable_metadata = disabled
+        found["saves_graphs"].append(host.saves_graphs)
+    comfy.cli_args.args.disable_metadata = False
+    found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
     lifetime(host, paths("tiny", "tiny", "tiny"))
     interrupted(ours("core.progress"))
     found["changed_by_use"] = differences(before)
@@ -210,6 +220,39 @@ def refused(ours: Any) -> dict[str, str]:
         except Exception as error:
             said[name] = f"{type(error).__name__}: {error}"
     return said
+
+
+def controlled(host: Any, paths: list[Path]) -> dict[str, float]:
+    """How much a stock ControlNet of random weights, of our U-Net's shape, changes what the stock sampler makes, by strength."""
+    model, clip, _ = host.load_bundles(*paths)
+    shape = {
+        key: value for key, value in model.model.model_config.unet_config.items() if key not in ("out_channels", "operations", "device")
+    }
+    shape |= {"dtype": torch.float32, "hint_channels": 3, "operations": comfy.ops.disable_weight_init}
+    network = comfy.cldm.cldm.ControlNet(**shape)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    control = comfy.controlnet.ControlNet(network, load_device=management.get_torch_device())
+    image = torch.rand(1, 64, 64, 3, generator=generator)
+    texts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+
+    def sampled(strength: float | None, end: float = 1.0) -> torch.Tensor:
+        both = texts
+        if strength is not None:
+            both = nodes.ControlNetApplyAdvanced().apply_controlnet(*texts, control, image, strength, 0.0, end)
+        return nodes.common_ksampler(model, 1, 3, 3.0, "euler", "normal", *both, latent)[0]["samples"]
+
+    plain = sampled(None)
+    runs = {
+        "strength 1": sampled(1.0),
+        "strength 0.5": sampled(0.5),
+        "strength 0": sampled(0.0),
+        "never": sampled(1.0, 0.0),
+        "after": sampled(None),
+    }
+    return {name: relative(samples, plain) for name, samples in runs.items()}
 
 
 def lifetime(host: Any, paths: list[Path]) -> None:

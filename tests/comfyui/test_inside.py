@@ -71,5 +71,9 @@ def test_previews_have_a_pixel_for_each_latent_cell(probe: dict[str, Any]) -> No
     assert probe["preview_size"] == [8, 8]
 
 
+def test_comfyuis_disable_metadata_is_honoured(probe: dict[str, Any]) -> None:
+    assert probe["saves_graphs"] == [True, False]
+
+
 def test_comfyuis_cancel_stops_our_loops(probe: dict[str, Any]) -> None:
     assert probe["interrupt"] == "InterruptProcessingException"

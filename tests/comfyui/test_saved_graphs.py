@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from rapiddraw.core import paths
 from rapiddraw.core.graph.formats import read_graph
+from rapiddraw.tests.comfyui.client import Run
 from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
 
 LEAST_PSNR = 40.0
@@ -49,10 +51,12 @@ def embedded_pictures(graph: dict[str, Any], weights: Path, folder: Path, monkey
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_a_saved_graph_runs(server: Any, weights: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_saved_graph_runs(
+    server: Any, run_saved: Callable[[str], Run], weights: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph, ui = saved(name)
     graph = shortened(graph, weights)
-    run = server.run(graph, workflow=ui)
+    run = run_saved(name)
     assert (run.status, run.node_errors, run.error) == ("success", {}, ""), server.tail()
     classes = {node_id: entry["class_type"] for node_id, entry in graph.items()}
     steps = {node_id for node_id, kind in classes.items() if kind in SAMPLING}

@@ -121,6 +121,12 @@ def test_patches_of_a_model(server: Any, plain: np.ndarray, class_type: str, inp
     assert (draw(server, sampled_by(["A", 0]) | {"A": node(class_type, model=["L", 0], **inputs)}) != plain).any()
 
 
+def test_a_controlnet_changes_the_picture_by_its_strength(probe: dict[str, Any]) -> None:
+    control = probe["control"]
+    assert control["strength 1"] > control["strength 0.5"] > 1e-4
+    assert control["strength 0"] == control["after"] == 0 and control["never"] < control["strength 0.5"]
+
+
 def test_decoding_in_tiles(server: Any) -> None:
     size = node("EmptyLatentImage", width=128, height=128, batch_size=1)
     whole = draw(server, picture(E=size))

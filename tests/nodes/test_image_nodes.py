@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
@@ -44,6 +45,14 @@ def test_marked_pictures_are_saved_with_their_graph(folder):
         path = output_dir() / image["subfolder"] / image["filename"]
         assert is_marked(path) and read_graph(path).api == api
     assert execute(api, registry).outputs["3"]["images"][0]["filename"] == "x_00003_.png", "nothing is overwritten"
+
+
+def test_a_host_that_saves_no_graphs_still_marks_the_file(folder, monkeypatch):
+    monkeypatch.setattr("rapiddraw.core.host.embedded.EmbeddedHost.saves_graphs", False)
+    node, words = SaveMarkedImage(), {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {}}}
+    node.execute(torch.zeros(1, 8, 8, 3), "x", **words)
+    with Image.open(folder / "x_00001_.png") as image:
+        assert is_marked(folder / "x_00001_.png") and not {"prompt", "workflow"} & image.info.keys()
 
 
 def test_a_prefix_cannot_leave_the_output_folder(folder):

@@ -1,0 +1,150 @@
+"""Headless Chromium, driven by its own DevTools protocol over a pipe. Standard library only (Linux and macOS)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WAIT_SECONDS = 300
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-first-run", "--mute-audio",
+    "--hide-scrollbars", "--disable-background-networking", "--remote-debugging-pipe",
+)  # fmt: skip
+
+
+def find_browser() -> str | None:
+    """The Chromium to use: $CHROMIUM, or the first on the path."""
+    return os.environ.get("CHROMIUM") or next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
+class Page:
+    """One tab of a Chromium of its own, its profile in `profile`. `problems` collects console errors and uncaught exceptions."""
+
+    def __init__(self, executable: str, profile: Path, width: int = 1600, height: int = 900) -> None:
+        self.problems: list[str] = []
+        self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
+        self._number = 0
+        theirs_in, self._out = os.pipe()
+        self._in, theirs_out = os.pipe()
+        # Chromium reads from descriptor 3 and writes to 4, whatever the pipes' numbers are here.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (theirs_in, theirs_out)]
+
+        def place() -> None:
+            os.dup2(high[0], 3)
+            os.dup2(high[1], 4)
+
+        command = [executable, *_FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, **quiet, close_fds=False, preexec_fn=place)  # type: ignore[call-overload] # noqa: S603, PLW1509
+        for fd in (theirs_in, theirs_out, *high):
+            os.close(fd)
+        threading.Thread(target=self._listen, daemon=True).start()
+        target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
+        self._session: str | None = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.command(f"{domain}.enable")
+        self.show(width, height)
+
+    def close(self) -> None:
+        """End the browser."""
+        with contextlib.suppress(Exception):
+            self._send("Browser.close", {}, seconds=10)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._out)
+
+    def command(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command of the protocol to this tab, and its answer."""
+        return self._send(method, parameters, self._session)
+
+    def show(self, width: int, height: int, scale: float = 1.0) -> None:
+        """The size of the page as it is laid out, and the pixels of the screen for each of its own."""
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+
+    def go(self, url: str) -> None:
+        """Start loading a page."""
+        self.command("Page.navigate", url=url)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What the body of an async function returns, called with `arguments` as `args`; JSON both ways. An exception there is one here."""
+        call = f"(async (args) => {{ {script} }})({json.dumps(list(arguments))})"
+        answer = self.command("Runtime.evaluate", expression=call, awaitPromise=True, returnByValue=True, userGesture=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(_exception(answer["exceptionDetails"]))
+        return answer["result"].get("value")
+
+    def wait(self, condition: str, *arguments: Any, seconds: float = WAIT_SECONDS) -> Any:
+        """Ask until the expression `condition` is true, and return it. Raises TimeoutError with the expression."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RuntimeError):  # the page may be on its way to another
+                if value := self.run(f"return {condition}", *arguments):
+                    return value
+            time.sleep(0.3)
+        raise TimeoutError(f"not so after {seconds:.0f} s: {condition}; problems: {self.problems}")
+
+    def click(self, x: float, y: float) -> None:
+        """A real click, as a mouse makes it."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def screenshot(self) -> bytes:
+        """What is seen now, as PNG."""
+        return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
+
+    def _send(self, method: str, parameters: dict[str, Any], session: str | None = None, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        waiting = self._answers[self._number] = queue.Queue()
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        try:
+            answer = waiting.get(timeout=seconds)
+        except queue.Empty:
+            raise TimeoutError(f"{method}: no answer from the browser in {seconds:.0f} s") from None
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
+        return answer["result"]
+
+    def _listen(self) -> None:
+        with os.fdopen(self._in, "rb") as stream:
+            rest = b""
+            while chunk := os.read(stream.fileno(), 2**16):
+                *messages, rest = (rest + chunk).split(b"\0")
+                for text in messages:
+                    message = json.loads(text)
+                    if "id" in message:
+                        self._answers.pop(message["id"]).put(message)
+                    else:
+                        self._note(message["method"], message.get("params", {}))
+        for waiting in self._answers.values():
+            waiting.put({"error": {"message": "the browser is gone"}})
+
+    def _note(self, method: str, data: dict[str, Any]) -> None:
+        if method == "Runtime.exceptionThrown":
+            self.problems.append(_exception(data["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
+            words = " ".join(str(one.get("value", one.get("description", ""))) for one in data["args"])
+            top = (data.get("stackTrace", {}).get("callFrames") or [{}])[0].get("url", "")
+            self.problems.append(f"{words} ({top})")
+        elif method == "Log.entryAdded" and data["entry"]["level"] == "error":
+            self.problems.append(f"{data['entry']['text']} ({data['entry'].get('url', '')})")
+
+
+def _exception(details: dict[str, Any]) -> str:
+    return f"{details.get('exception', {}).get('description') or details['text']} ({details.get('url', '')})"

@@ -1,0 +1,96 @@
+"""The saved graphs in the real editor, in headless Chromium. Without a Chromium ($CHROMIUM, or one on the path) they are skipped.
+
+`SCREENSHOTS=folder` writes there what the README shows (`make screenshots`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rapiddraw.tests.comfyui.client import Run
+from rapiddraw.tests.comfyui.graphs import SAVED, saved
+
+PACK, SHOWN = "rapiddraw", "text_to_image"
+RUN_SECONDS = 1200
+SCREENSHOT_SCALE, MAX_SCREENSHOT_BYTES = 1.5, 200_000
+
+
+@pytest.fixture(scope="module")
+def browser(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The editor of the running ComfyUI."""
+    from rapiddraw.tests.comfyui.browser import find_browser
+    from rapiddraw.tests.comfyui.editor import Editor
+
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("no Chromium to open the editor with: install one (apt-get install chromium) or set CHROMIUM to its path")
+    editor = Editor(executable, server.port, tmp_path_factory.mktemp("chromium"))
+    yield editor
+    editor.page.close()
+
+
+@pytest.fixture
+def editor(browser: Any) -> Any:
+    """The same, loaded afresh."""
+    browser.open()
+    return browser
+
+
+def test_a_missing_node_and_a_script_error_are_noticed(editor: Any) -> None:
+    editor.clear()
+    _, ui = saved(SHOWN)
+    ui["nodes"][0]["type"] = "NotThere"
+    editor.page.run("app.loadGraphData(args[0])", ui)
+    editor.page.wait("app.graph.nodes.length > 0")
+    assert "NotThere" in editor.missing()
+    editor.page.run("console.error('told'); setTimeout(() => { throw new Error('thrown') })")
+    editor.page.wait("true")
+    assert ["told" in editor.problems()[-2], "thrown" in editor.problems()[-1]] == [True, True]
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_template_opens_and_converts_to_our_api_file(editor: Any, name: str) -> None:
+    editor.browse(PACK)
+    editor.choose(name)
+    assert (editor.missing(), editor.problems()) == ([], [])
+    assert editor.prompt() == saved(name)[0]
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_dropped_picture_brings_its_graph_back(editor: Any, server: Any, run_saved: Callable[[str], Run], name: str) -> None:
+    run = run_saved(name)
+    picture = (server.pictures(run) or server.pictures(run, "temp"))[0]
+    editor.clear()
+    editor.drop(f"{name}.png", picture)
+    assert (editor.missing(), editor.problems()) == ([], [])
+    assert editor.prompt() == saved(name)[0]
+
+
+def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
+    shots = Path(os.environ["SCREENSHOTS"]) if os.environ.get("SCREENSHOTS") else tmp_path
+    shots.mkdir(parents=True, exist_ok=True)
+    browser.page.show(1600, 900, SCREENSHOT_SCALE)
+    browser.open()
+    browser.browse(PACK)
+    cards = "[...document.querySelectorAll(`[data-testid='template-workflow-${args[0]}'] img`)]"
+    browser.page.wait(f"{cards}.some((i) => i.complete && i.naturalWidth)", SHOWN)
+    take(browser, shots / "templates.jpg")
+    browser.choose(SHOWN)
+    browser.fit()
+    browser.press_run()
+    assert browser.picture_on("RapidDrawSaveMarkedImage", RUN_SECONDS) == [512, 512]
+    assert (browser.missing(), browser.problems()) == ([], [])
+    take(browser, shots / "editor.jpg")
+
+
+def take(editor: Any, path: Path) -> None:
+    """A screenshot, once what moves has come to rest."""
+    editor.page.run("await new Promise((done) => setTimeout(done, 8000))")
+    Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB").save(path, quality=75, optimize=True)
+    assert path.stat().st_size < MAX_SCREENSHOT_BYTES
