@@ -52,6 +52,7 @@ class TerminalReporter:
 
 
 _make_reporter: Callable[[int, str, str], Reporter] = TerminalReporter
+_cancel_check: Callable[[], object] | None = None
 
 
 def set_reporter(make: Callable[[int, str, str], Reporter] | None) -> None:
@@ -70,8 +71,16 @@ def clear_cancel() -> None:
     _cancel.clear()
 
 
+def set_cancel_check(check: Callable[[], object] | None) -> None:
+    """A host's own way to ask for a stop: `check()` raises where one was asked for. `None` takes it away."""
+    global _cancel_check
+    _cancel_check = check
+
+
 def raise_if_cancelled() -> None:
-    """Raise :class:`~.errors.Cancelled` where a stop was asked for."""
+    """Raise :class:`~.errors.Cancelled`, or what the host raises, where a stop was asked for."""
+    if _cancel_check is not None:
+        _cancel_check()
     if _cancel.is_set():
         raise Cancelled("stopped at the user's request")
 

@@ -27,6 +27,7 @@ FEWER = {  # the same graphs, small enough for a test
     "BasicScheduler": {"steps": 2},
     "KSampler": {"steps": 2},
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
+    "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
 

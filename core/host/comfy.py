@@ -134,4 +134,5 @@ def make_host() -> ComfyHost:
     """What :func:`~rapiddraw.core.host.current` calls. Raises :class:`MissingPackageError` for a ComfyUI that lacks what we need."""
     check_requirements()
     progress.set_reporter(ComfyReporter)
+    progress.set_cancel_check(comfy.model_management.throw_exception_if_processing_interrupted)
     return ComfyHost()

@@ -14,6 +14,7 @@ from .client import Graph
 API = pack_root() / "workflows" / "api"
 SAVED = sorted(path.stem for path in API.glob("*.json"))
 TINY = {"unet_name": "tiny-unet.safetensors", "text_name": "tiny-text.safetensors", "vae_name": "tiny-vae.safetensors"}
+LEAST = {"steps": 4, "runs": 1, "num_prompts": 2, "warmup": 0, "max_nfe": 12}
 PROMPT = "a round red fruit on a green hill"
 
 
@@ -59,8 +60,8 @@ def shortened(graph: Graph, weights: Path) -> Graph:
     lacking = any(not (pack_root() / "weights" / name).is_file() for name in parts)
     for entry in graph.values():
         for key, value in entry["inputs"].items():
-            if key in ("steps", "runs", "num_prompts", "warmup") and isinstance(value, int):
-                entry["inputs"][key] = min(value, {"steps": 4, "runs": 1, "num_prompts": 2, "warmup": 0}[key])
+            if key in LEAST and isinstance(value, int):
+                entry["inputs"][key] = min(value, LEAST[key])
             elif lacking and key in TINY:
                 entry["inputs"][key] = TINY[key]
             elif lacking and key == "kg_name":

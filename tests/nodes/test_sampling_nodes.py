@@ -1,10 +1,23 @@
 """The sampler node: what it shows, and that it hands core's function to the host."""
 
+import inspect
+import types
+
 import pytest
 from rapiddraw.core import host
+from rapiddraw.core.diffusion.samplers.adaptive import sample_adaptive_sde
+from rapiddraw.core.diffusion.samplers.dpm_solver import sample_dpm_solver
+from rapiddraw.core.diffusion.samplers.picard import sample_picard
 from rapiddraw.core.diffusion.samplers.pndm import sample_pndm
 from rapiddraw.core.errors import InputError
-from rapiddraw.nodes.sampling import NODE_CLASS_MAPPINGS, SamplerPNDM
+from rapiddraw.nodes.sampling import (
+    NODE_CLASS_MAPPINGS,
+    SamplerAdaptiveSDE,
+    SamplerDPMSolver,
+    SamplerPicard,
+    SamplerPNDM,
+    SamplerReport,
+)
 
 
 class RecordingHost:
@@ -39,3 +52,37 @@ def test_the_tooltip_tells_cost_and_grid():
     tooltip = SamplerPNDM.INPUT_TYPES()["required"]["variant"][1]["tooltip"]
     for word in ("N + 1", "N + 9", "karras", "uniform timesteps"):
         assert word in tooltip
+
+
+def widgets(node):
+    return {name: spec[1]["default"] for name, spec in node.INPUT_TYPES()["required"].items()}
+
+
+@pytest.mark.parametrize(
+    ("node", "function"),
+    [(SamplerPicard, sample_picard), (SamplerAdaptiveSDE, sample_adaptive_sde), (SamplerDPMSolver, sample_dpm_solver)],
+)
+def test_widgets_are_the_functions_options(node, function, monkeypatch):
+    monkeypatch.setattr(host, "current", RecordingHost, raising=False)
+    ((made, options),) = node().execute(**widgets(node))
+    known = inspect.signature(function).parameters
+    assert made is function and set(options) <= set(known)
+    assert {name: value for name, value in options.items() if name != "stats"} == widgets(node)
+    for name, value in widgets(node).items():
+        if name not in ("order", "method"):  # for these the node prefers another than the function
+            assert known[name].default == value
+    assert node.execute is not None and "valid" in node.DESCRIPTION.lower() and "warn" in node.DESCRIPTION
+
+
+def test_each_sampler_node_keeps_a_report_of_its_own(monkeypatch):
+    monkeypatch.setattr(host, "current", RecordingHost, raising=False)
+    first, second = (SamplerPicard().execute(**widgets(SamplerPicard))[0][1]["stats"] for _ in range(2))
+    assert first is not second
+
+
+def test_the_report_tells_the_last_run():
+    latent, sampler = {"samples": None}, types.SimpleNamespace(extra_options={"stats": {"iterations": 3, "max_nfe": 7}})
+    assert SamplerReport().execute(sampler, latent) == (latent, "iterations: 3\nmax nfe: 7")
+    assert "not run yet" in SamplerReport().execute(types.SimpleNamespace(extra_options={"stats": {}}), latent)[1]
+    assert "keeps no report" in SamplerReport().execute(types.SimpleNamespace(extra_options={}), latent)[1]
+    assert "keeps no report" in SamplerReport().execute(object(), latent)[1]

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ...errors import InputError
+from .adaptive import sample_adaptive_sde
+from .dpm_solver import sample_dpm_solver
 from .dpmpp import sample_dpmpp_2m, sample_dpmpp_2m_sde
 from .euler import sample_ddim, sample_euler, sample_euler_ancestral, sample_heun
+from .picard import sample_picard
 from .pndm import sample_pndm
 
-# ComfyUI's names where it has the sampler; the PNDM family is ours.
+# One evaluation or more a step, one report a step. ComfyUI's names where it has the sampler; the others have nodes of their own.
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "euler": sample_euler,
     "euler_ancestral": sample_euler_ancestral,
@@ -20,11 +23,16 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": sample_ddim,
     "dpmpp_2m": sample_dpmpp_2m,
     "dpmpp_2m_sde": sample_dpmpp_2m_sde,
+    "dpm_solver_2s": functools.partial(sample_dpm_solver, order=2, method="singlestep"),
+    "dpm_solver_3s": functools.partial(sample_dpm_solver, order=3, method="singlestep"),
+    "dpm_solver_3m": functools.partial(sample_dpm_solver, order=3, method="multistep"),
     "f_pndm": functools.partial(sample_pndm, variant="f_pndm"),
     "s_pndm": functools.partial(sample_pndm, variant="s_pndm"),
     "plms": functools.partial(sample_pndm, variant="plms"),
 }
 SAMPLER_NAMES = tuple(SAMPLERS)
+# These choose their own evaluations, so they report when they have something to say.
+FREE_SAMPLERS: dict[str, Callable[..., Tensor]] = {"picard": sample_picard, "adaptive_sde": sample_adaptive_sde}
 
 
 def get_sampler(name: str) -> Callable[..., Tensor]:

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import warnings
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -56,8 +58,46 @@ def check_sigmas(sigmas: Tensor) -> None:
         raise InputError("sigmas must be positive; only the last one may be 0")
 
 
+def model_sampling_of(model: Any) -> Any:
+    """The schedule of the network behind a ComfyUI-style chain of wrappers, or None."""
+    inner = getattr(getattr(model, "inner_model", None), "inner_model", None)
+    return getattr(inner, "model_sampling", None)
+
+
+def warn_if_flow(model: Any, sampler: str) -> None:
+    """Warn once where the network is a flow model (noise (1 - sigma) x0 + sigma n), whose sigma means something else than `sampler`'s."""
+    if any(kind.__name__ == "CONST" for kind in type(model_sampling_of(model)).__mro__):
+        warn_once(
+            f"{sampler} assumes noise added as x0 + sigma * n; this network is a flow model, for which its steps are wrong. "
+            "Use euler or another sampler made for flow models."
+        )
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """`value` as an int of [low, high]; raises :class:`InputError` for anything else (numbers from the API skip a widget's limits)."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
+        raise InputError(f"{name} must be a whole number from {low} to {high}, {value!r} was given")
+    return int(value)
+
+
+def real_number(name: str, value: Any, low: float, high: float, above: bool = False) -> float:
+    """`value` as a float of [low, high], or of (low, high] with `above`; raises :class:`InputError` for anything else."""
+    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or not low <= value <= high or (above and value == low):
+        raise InputError(f"{name} must be a number {'above' if above else 'from'} {low:g} up to {high:g}, {value!r} was given")
+    return float(value)
+
+
+def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
+    """Log what a run took, in one line, and leave it in `stats` (replacing an earlier run's) for whoever asks."""
+    logger.info("%s", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items()))
+    if stats is not None:
+        stats.clear()
+        stats.update(found)
+
+
 class Denoiser:
-    """`model` with its arguments bound: `denoise(x, sigma)` for one noise level. Every call is a place to stop."""
+    """`model` with its arguments bound: `denoise(x, sigma)` for one noise level or one a sample, (B,). Every call is a place to stop."""
 
     def __init__(self, model: Model, extra_args: dict[str, Any] | None) -> None:
         self.model, self.extra_args = model, extra_args or {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import Callback, Denoiser, Model, check_sigmas, report, slope, warn_once
+from .common import Callback, Denoiser, Model, check_sigmas, model_sampling_of, report, slope, warn_once
 
 # Variant -> (number of starting steps, highest Adams-Bashforth order).
 VARIANTS = {"plms": (1, 4), "f_pndm": (3, 4), "s_pndm": (1, 2)}
@@ -60,7 +60,7 @@ def sample_pndm(
     check_sigmas(sigmas)
     starting_steps, max_order = VARIANTS[name]
     start = _runge_kutta if name == "f_pndm" else _improved_euler
-    model_sampling = _model_sampling(model)
+    model_sampling = model_sampling_of(model)
     if len(sigmas) > 2 and not _uniform(model_sampling, sigmas):
         warn_once(
             "PNDM's weights assume steps of equal size in timestep, which these sigmas are not: they are only approximate here. "
@@ -120,9 +120,3 @@ def _uniform(model_sampling: Any, sigmas: Tensor) -> bool:
     rounding = 0 if times.is_floating_point() else 2  # each end of a gap is off by at most half a step, so two gaps by 2
     gaps = (times[:-1] - times[1:]).double()
     return len(gaps) == 0 or bool(gaps.max() - gaps.min() <= rounding + 0.02 * gaps.mean())
-
-
-def _model_sampling(model: Any) -> Any:
-    """The schedule of the network behind a ComfyUI-style chain of wrappers, or None."""
-    inner = getattr(getattr(model, "inner_model", None), "inner_model", None)
-    return getattr(inner, "model_sampling", None)

@@ -1,0 +1,110 @@
+"""Many noise levels in one call of the model, for samplers that look at several steps at once.
+
+Hosts accept one sigma a sample, but some of what hangs on a model asks only for the first sample's: prompts and ControlNets with a
+start and an end, masks that change with sigma, hooks. States on different sides of such a switch therefore go into different calls.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .common import Denoiser, Model
+
+# Keys of a prepared conditioning that hold the sigma where it starts or ends: ComfyUI's, then the embedded host's.
+_SWITCH_KEYS = ("timestep_start", "timestep_end", "start_percent", "end_percent")
+
+
+class LevelBatch:
+    """`batch(states, levels)` is `denoised` (P, B, ...) of `states` (P, B, ...), state p being at noise level `levels[p]`, (P,).
+
+    States lie one after another in a call, so that conditionings, hints and masks of B samples, which hosts repeat in turn, meet
+    their own sample. `limit`: at most so many states a call, 0 for no limit. `replicas`: further models, each perhaps on a device of its
+    own, that answer like `model`; the calls are dealt out among all of them and run at the same time.
+    """
+
+    def __init__(self, model: Model, extra_args: dict[str, Any] | None, limit: int = 0, replicas: Sequence[Model] = ()) -> None:
+        self.models, self.extra_args = (model, *replicas), extra_args or {}
+        self.limit = 1 if needs_one_level(model, self.extra_args) else limit
+        self.switches = switches(model)
+        self.calls = 0
+
+    def __call__(self, states: Tensor, levels: Tensor) -> Tensor:
+        parts = list(self._parts(levels))
+        self.calls += len(parts)
+        shares = [parts[k :: len(self.models)] for k in range(len(self.models))]
+        out = torch.empty_like(states)
+        if len(self.models) == 1:
+            self._ask(self.models[0], shares[0], states, levels, out)
+            return out
+        with ThreadPoolExecutor(len(self.models)) as pool:
+            jobs = [pool.submit(self._ask, *pair, states, levels, out) for pair in zip(self.models, shares, strict=True)]
+            for job in jobs:
+                job.result()
+        return out
+
+    def _parts(self, levels: Tensor) -> Iterator[slice]:
+        """The states of each call: neighbours with no switch between them, no more than allowed."""
+        size = self.limit or len(levels)
+        if len(self.models) > 1:
+            size = min(size, -(-len(levels) // len(self.models)))
+        sides = [tuple((level > switch) - (level < switch) for switch in self.switches) for level in levels.tolist()]
+        start = 0
+        for end in range(1, len(sides) + 1):
+            if end == len(sides) or sides[end] != sides[start] or end - start == size:
+                yield slice(start, end)
+                start = end
+
+    @torch.no_grad()
+    def _ask(self, model: Model, parts: list[slice], states: Tensor, levels: Tensor, out: Tensor) -> None:
+        for part in parts:
+            some, batch = states[part], states.shape[1]
+            bound = Denoiser(*_repeated(model, self.extra_args, len(some)))
+            out[part] = bound(some.flatten(0, 1), levels[part].repeat_interleave(batch)).to(out).reshape(some.shape)
+
+
+def needs_one_level(model: Any, extra_args: dict[str, Any]) -> bool:
+    """Whether something takes the first sample's sigma for everyone's in a way that no grouping mends."""
+    if "denoise_mask_function" in (extra_args.get("model_options") or {}):
+        return True
+    if any(entry.get("hooks") is not None for entry in _entries(model)):
+        return True
+    masked = extra_args.get("denoise_mask") is not None
+    return masked and not (hasattr(model, "noise") and hasattr(model, "latent_image"))
+
+
+def switches(model: Any) -> list[float]:
+    """The noise levels where a conditioning or a ControlNet of the guider behind `model` goes on or off."""
+    found: set[float] = set()
+    for entry in _entries(model):
+        found.update(float(entry[key]) for key in _SWITCH_KEYS if entry.get(key) is not None)
+        control = entry.get("control")
+        while control is not None:
+            found.update(float(level) for level in getattr(control, "timestep_range", None) or ())
+            control = getattr(control, "previous_controlnet", None)
+    return sorted(found)
+
+
+def _entries(model: Any) -> list[dict[str, Any]]:
+    conds = getattr(getattr(model, "inner_model", None), "conds", None)
+    lists = conds.values() if isinstance(conds, dict) else ()
+    return [entry for entries in lists for entry in entries or () if isinstance(entry, dict)]
+
+
+def _repeated(model: Any, extra_args: dict[str, Any], times: int) -> tuple[Any, dict[str, Any]]:
+    """`model` and its arguments for `times` states of a masked picture: both hosts' wrapper holds the batch's noise and picture itself."""
+    mask = extra_args.get("denoise_mask")
+    if mask is None or times == 1:
+        return model, extra_args
+    model = copy.copy(model)
+    model.noise, model.latent_image = (_tile(tensor, times) for tensor in (model.noise, model.latent_image))
+    return model, {**extra_args, "denoise_mask": _tile(mask, times)}
+
+
+def _tile(tensor: Tensor, times: int) -> Tensor:
+    return tensor.repeat(times, *[1] * (tensor.ndim - 1))

@@ -1,0 +1,124 @@
+"""Parallel sampling by Picard iteration (ParaDiGMS; Shih, Belkhale, Ermon, Sadigh and Anari, NeurIPS 2023, arXiv:2305.16317)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from .common import (
+    Callback,
+    Model,
+    NoiseSampler,
+    check_sigmas,
+    gaussian_noise,
+    keep_stats,
+    real_number,
+    report,
+    warn_if_flow,
+    whole_number,
+)
+from .euler import ancestral_levels
+from .levels import LevelBatch
+
+METHODS = ("ddim", "ddpm")
+MAX_WINDOW = 10_000
+
+
+@torch.no_grad()
+def sample_picard(
+    model: Model,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callback | None = None,
+    disable: bool | None = None,
+    window: int = 16,
+    tolerance: float = 0.1,
+    max_states: int = 0,
+    method: str = "ddim",
+    noise_sampler: NoiseSampler | None = None,
+    replicas: Sequence[Model] = (),
+    stats: dict[str, Any] | None = None,
+) -> Tensor:
+    """The sequential walk, found by refining a `window` of its states at once (Shih et al. 2023, algorithm 1).
+
+    One iteration asks the model about all states x_b .. x_{b+p-1} of the window in one batch and puts
+    x_{j+1} = x_b + sum of the steps from b to j (their eq. 6; in sigma space a step is exactly additive). Then the window slides to the
+    first state that moved by more than the tolerance. Its first step starts from a finished state and so is exact: N steps take at most
+    N iterations, and at tolerance 0 the result is the sequential one up to rounding.
+
+    - `window` >= 1: states refined at a time. More of them save iterations and cost evaluations and memory.
+    - `tolerance` >= 0: a state is finished when the mean square of its last change, largest over the batch, is at most tolerance^2 times
+      the variance that DDPM adds in that step (their section 3.2; the paper takes 0.1). The last step adds none and takes the smallest
+      of the others'.
+    - `max_states` >= 0: at most so many states in one call of the model, 0 for the whole window. Saves memory, changes nothing else.
+    - `method`: `ddim` (the ODE; equals :func:`~.euler.sample_euler`) or `ddpm` (equals :func:`~.euler.sample_euler_ancestral`: its
+      noises are drawn beforehand from the same source).
+    - `replicas`: more models that answer like `model`, for instance on other devices; see :class:`~.levels.LevelBatch`.
+
+    The callback runs once an iteration, for the last step that is finished by then. `stats` receives `iterations`, `evaluations` (states
+    asked about) and `calls`. Raises :class:`InputError` for numbers outside these ranges.
+    """
+    check_sigmas(sigmas)
+    window, max_states = whole_number("window", window, 1, MAX_WINDOW), whole_number("max_states", max_states, 0, MAX_WINDOW)
+    tolerance = real_number("tolerance", tolerance, 0, 1e6)
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}: it is ddim or ddpm")
+    steps = len(sigmas) - 1
+    if steps < 1:
+        return x
+    if method == "ddpm":
+        warn_if_flow(model, "the Picard sampler with method ddpm")
+    ask = LevelBatch(model, extra_args, max_states, replicas)
+    moves, noises = _steps(x, sigmas, method, noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
+    allowed = tolerance**2 * _variances(sigmas)
+    beside = (slice(None), *[None] * x.ndim)  # turns (P,) into (P, 1, ...), to multiply states (P, B, ...)
+
+    states = x.expand(steps + 1, *x.shape).clone()
+    begin, known, iterations, evaluations = 0, 0, 0, 0  # states 0 .. begin are finished, those up to `known` are guesses
+    scale = (1 + sigmas**2).sqrt()  # x over this has unit variance; there, a guess is a copy of the last known state
+    while begin < steps:
+        end = min(begin + window, steps)
+        if end > known:
+            states[known + 1 : end + 1] = states[known] * (scale[known + 1 : end + 1] / scale[known])[beside]
+            known = end
+        asked = states[begin:end].clone()
+        denoised = ask(asked, sigmas[begin:end])
+        slopes = (asked - denoised) / sigmas[begin:end][beside]
+        found = states[begin] + (slopes * moves[begin:end][beside] + noises[begin:end]).cumsum(0)
+        change = (found - states[begin + 1 : end + 1]).pow(2).flatten(2).mean(2).amax(1)
+        states[begin + 1 : end + 1] = found
+        late = (change > allowed[begin:end]).nonzero()
+        finished = int(late[0]) + 1 if len(late) else end - begin  # the first late state was computed from finished ones
+        iterations, evaluations = iterations + 1, evaluations + end - begin
+        begin += finished
+        report(callback, begin - 1, asked[finished - 1], sigmas[begin - 1], denoised[finished - 1])
+    keep_stats(stats, sampler=f"Picard ({method})", steps=steps, iterations=iterations, evaluations=evaluations, calls=ask.calls)
+    return states[steps].clone()
+
+
+def _steps(x: Tensor, sigmas: Tensor, method: str, noise_sampler: NoiseSampler) -> tuple[Tensor, Tensor]:
+    """Each step's way in sigma (N,) and its noise (N, B, ...), zero for the ODE."""
+    steps = len(sigmas) - 1
+    if method == "ddim":
+        return sigmas[1:] - sigmas[:-1], x.new_zeros(steps, *[1] * x.ndim)
+    levels = [ancestral_levels(sigma, sigma_next, 1.0) for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True)]
+    noises = x.new_zeros(steps, *x.shape)
+    for i, (_, up) in enumerate(levels):
+        if up > 0:
+            noises[i] = noise_sampler(sigmas[i], sigmas[i + 1]) * up
+    return torch.stack([down for down, _ in levels]) - sigmas[:-1], noises
+
+
+def _variances(sigmas: Tensor) -> Tensor:
+    """DDPM's posterior variance of each step in x (N,); steps that have none get the smallest of the others'.
+
+    The paper compares states and variances scaled to unit variance, x / sqrt(1 + sigma^2); the scale cancels.
+    """
+    variances = sigmas[1:] ** 2 * (sigmas[:-1] ** 2 - sigmas[1:] ** 2) / sigmas[:-1] ** 2
+    positive = variances[variances > 0]
+    return variances.clamp(min=float(positive.min()) if len(positive) else 1.0)
