@@ -25,13 +25,14 @@ def pack_root() -> Path:
 
 
 def weights_dirs() -> list[Path]:
-    """Folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, then added ones.
+    """Folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, added ones, and
+    :func:`made_weights_dir`.
 
     `$RAPIDDRAW_WEIGHTS` may hold several folders, separated like `$PATH`. Folders that do not exist are left out.
     """
     given = [Path(part).expanduser() for part in os.environ.get("RAPIDDRAW_WEIGHTS", "").split(os.pathsep) if part.strip()]
     folders: list[Path] = []
-    for folder in [pack_root() / "weights", *given, *_extra_weights]:
+    for folder in [pack_root() / "weights", *given, *_extra_weights, made_weights_dir()]:
         if folder.is_dir() and folder not in folders:
             folders.append(folder)
     return folders
@@ -116,6 +117,11 @@ def input_dir() -> Path:
 def output_dir() -> Path:
     """Where SaveImage writes: `./out` unless set. Not created here."""
     return _dirs.get("output", Path("out"))
+
+
+def made_weights_dir() -> Path:
+    """Where nodes write the bundles they make: `rapiddraw` in the output folder, as ComfyUI's own do in `loras`. Not created here."""
+    return output_dir() / "rapiddraw"
 
 
 def temp_dir() -> Path:

@@ -9,8 +9,31 @@ _SCALE_TIP = (
     "above 1 exaggerates."
 )
 _SCALE = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": _SCALE_TIP})
-_GRAPH = ("KNOWLEDGE_GRAPH", {"tooltip": "From Load Knowledge Graph. Its vectors must be those the text encoder was trained with."})
-_CLIP = ("CLIP", {"tooltip": "The text encoder, from Load Bundles."})
+_GRAPH = (
+    "KNOWLEDGE_GRAPH",
+    {"tooltip": "From Load Knowledge Graph. Its vectors must be those the text encoder was trained with, or its projection was fitted to."},
+)
+_CLIP = (
+    "CLIP",
+    {"tooltip": "The text encoder: of Load Bundles, or of SD 1.5, SD 2 or SDXL together with a projection (see Fit Knowledge Projection)."},
+)
+_PROJECTION_TIP = (
+    "The W that takes the graph's vectors to this CLIP's tokens, from a file that Fit Knowledge Projection made. none: the one that the "
+    "CLIP brings along (Load Bundles' was trained with one, Fit Knowledge Projection's carries the new one)."
+)
+
+
+def _projection() -> tuple[Any, dict[str, Any]]:
+    from ..core.knowledge.files import list_projections
+
+    return (list_projections(), {"default": "none", "tooltip": _PROJECTION_TIP})
+
+
+def _fingerprint(projection: str) -> str:
+    from ..core.knowledge.files import NO_PROJECTION
+    from ..core.paths import file_sha256, resolve_bundle
+
+    return projection if projection == NO_PROJECTION else file_sha256(resolve_bundle(projection, "projection"))
 
 
 class KnowledgeGraphLoader:
@@ -54,7 +77,8 @@ class ApplyKnowledge:
     DISPLAY_NAME = "Apply Knowledge"
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
-        "Teaches a CLIP the entities of a knowledge graph, so that CLIP Text Encode and any other node knows them. "
+        "Teaches a CLIP the entities of a knowledge graph, so that CLIP Text Encode and any other node knows them. The CLIP of SD 1.5 or "
+        "SDXL needs a fitted projection for that. "
         "A text that names none, such as the empty negative prompt, is encoded as before."
     )
     RETURN_TYPES = ("CLIP",)
@@ -64,12 +88,17 @@ class ApplyKnowledge:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"clip": _CLIP, "knowledge": _GRAPH, "kg_scale": _SCALE}}
+        return {"required": {"clip": _CLIP, "knowledge": _GRAPH, "kg_scale": _SCALE}, "optional": {"projection": _projection()}}
 
-    def execute(self, clip: Any, knowledge: Any, kg_scale: float) -> tuple[Any]:
+    @classmethod
+    def IS_CHANGED(cls, projection: str = "none", **_: Any) -> str:
+        return _fingerprint(projection)
+
+    def execute(self, clip: Any, knowledge: Any, kg_scale: float, projection: str = "none") -> tuple[Any]:
         from ..core.host import current
+        from ..core.knowledge.files import load_chosen_projection
 
-        return (current().attach_knowledge(clip, knowledge, kg_scale),)
+        return (current().attach_knowledge(clip, knowledge, kg_scale, load_chosen_projection(projection)),)
 
 
 class KGTextEncode:
@@ -102,16 +131,24 @@ class KGTextEncode:
                 "text": ("STRING", {"multiline": True, "default": "", "tooltip": "What to draw. (word:1.2) weighs a word."}),
                 "prompt_template": ("STRING", {"default": "{object}", "tooltip": template_tip}),
                 "kg_scale": _SCALE,
-            }
+            },
+            "optional": {"projection": _projection()},
         }
 
-    def execute(self, clip: Any, knowledge: Any, text: str, prompt_template: str, kg_scale: float) -> tuple[Any, str]:
+    @classmethod
+    def IS_CHANGED(cls, projection: str = "none", **_: Any) -> str:
+        return _fingerprint(projection)
+
+    def execute(
+        self, clip: Any, knowledge: Any, text: str, prompt_template: str, kg_scale: float, projection: str = "none"
+    ) -> tuple[Any, str]:
         from ..core.host import current
+        from ..core.knowledge.files import load_chosen_projection
         from ..core.knowledge.linking import describe
         from ..core.text.templates import apply_template
 
         host, prompt = current(), apply_template(prompt_template, text)
-        informed = host.attach_knowledge(clip, knowledge, kg_scale)
+        informed = host.attach_knowledge(clip, knowledge, kg_scale, load_chosen_projection(projection))
         report = describe(host.knowledge_links(informed, prompt))
         if kg_scale == 0:
             report += "\nkg_scale is 0: nothing is added"

@@ -21,8 +21,10 @@ from .comfy_requirements import check_requirements
 from .fit import check_complete, check_fit
 
 if TYPE_CHECKING:
+    from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
+    from ..knowledge.projection import Projection
 
 _PREVIEW_SIZE = 512
 _BYTES_A_PIXEL = 384.0  # what ComfyUI's own node reckons with, for each byte of input and each step of scale
@@ -55,11 +57,23 @@ class ComfyHost:
         check_fit(*infos)
         return load_model(load_bundle(unet, "unet")), load_clip(load_bundle(text, "text")), load_vae(load_bundle(vae, "vae"))
 
-    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
-        """See :meth:`Host.attach_knowledge`."""
-        from .comfy_clip import attach_knowledge
+    def knowledge_reader(self, clip: Any) -> KnowledgeReader:
+        """See :meth:`Host.knowledge_reader`."""
+        from .comfy_knowledge import reader_of
 
-        return attach_knowledge(clip, knowledge, scale)
+        return reader_of(clip)
+
+    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
+        """See :meth:`Host.attach_knowledge`."""
+        from .comfy_knowledge import attach_knowledge
+
+        return attach_knowledge(clip, knowledge, scale, projection)
+
+    def carry_projection(self, clip: Any, projection: Projection) -> Any:
+        """See :meth:`Host.carry_projection`."""
+        from .comfy_knowledge import carry_projection
+
+        return carry_projection(clip, projection)
 
     def encode_text(self, clip: Any, text: str) -> Any:
         """See :meth:`Host.encode_text`."""
@@ -67,7 +81,7 @@ class ComfyHost:
 
     def knowledge_links(self, clip: Any, text: str) -> list[EntityLink]:
         """See :meth:`Host.knowledge_links`."""
-        from .comfy_clip import knowledge_links
+        from .comfy_knowledge import knowledge_links
 
         return knowledge_links(clip, text)
 

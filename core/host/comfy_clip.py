@@ -1,6 +1,5 @@
-"""CLIP in ComfyUI: a text bundle as ComfyUI's own `comfy.sd.CLIP`, and knowledge graphs attached to it.
-
-The tokenizer, which every clone of a CLIP shares, also carries what knowledge needs: the token embeddings and the projection W.
+"""CLIP in ComfyUI: a text bundle as ComfyUI's own `comfy.sd.CLIP`. Its tokenizer, which every clone of a CLIP shares, also carries the
+projection W that it was trained with; see :mod:`.comfy_knowledge`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,6 @@ import folder_paths
 import torch
 
 from ..bundle import Bundle
-from ..errors import KnowledgeError
-from ..knowledge.attach import Attachment, all_links, attach, inform
-from ..knowledge.graph import KnowledgeGraph
-from ..knowledge.linking import EntityLink, wordpiece_linker
 from ..text.encoder import check_text_bundle
 from ..text.tokenizer import make_tokenizer
 from .comfy_model import check_shapes
@@ -48,9 +43,8 @@ class TextModel(comfy.clip_model.CLIPTextModel):
         self.text_projection = torch.nn.Identity()  # nothing in a picture's making uses the projected pooled state
 
 
-def clip_target(config: dict[str, Any], vocabulary: list[str], table: torch.Tensor, projection: torch.Tensor) -> Any:
-    """The tokenizer and encoder classes that `comfy.sd.CLIP` makes its parts from. `table` (tokens, width) are the token embeddings,
-    `projection` (width, kg_dim) is W."""
+def clip_target(config: dict[str, Any], vocabulary: list[str], projection: torch.Tensor) -> Any:
+    """The tokenizer and encoder classes that `comfy.sd.CLIP` makes its parts from. `projection` (width, kg_dim) is W."""
     length, pad = config["max_position_embeddings"], config["pad_token_id"]
     special = {"start": config["bos_token_id"], "end": config["eos_token_id"], "pad": pad}
 
@@ -74,7 +68,7 @@ def clip_target(config: dict[str, Any], vocabulary: list[str], table: torch.Tens
             )  # fmt: skip
 
     class Tokenizer(comfy.sd1_clip.SD1Tokenizer):
-        token_embeddings, kg_projection = table, projection
+        kg_projection = projection
 
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
             super().__init__(
@@ -88,63 +82,13 @@ def load_clip(bundle: Bundle) -> Any:
     """A CLIP from a bundle of kind `text`, in fp32 (it is small, and ComfyUI's fp16 would show on a CPU). Raises :class:`BundleError`."""
     check_text_bundle(bundle)
     tensors = {name: tensor.float() for name, tensor in bundle.tensors.items()}
-    table, projection = tensors["text_model.embeddings.token_embedding.weight"], tensors["kg_projection.weight"]
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("text_model.") and not name.endswith("position_ids")}
     with torch.device("meta"):
         check_shapes(bundle.info, weights, TextModel(bundle.info.config, torch.float32, torch.device("meta"), comfy.ops.manual_cast))
     return comfy.sd.CLIP(
-        clip_target(bundle.info.config, bundle.info.extra["vocabulary"], table, projection),
+        clip_target(bundle.info.config, bundle.info.extra["vocabulary"], tensors["kg_projection.weight"]),
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         parameters=sum(tensor.numel() for tensor in weights.values()),
         state_dict=[weights],
         model_options={"dtype": torch.float32},
     )
-
-
-class KnowledgeTokenizer:
-    """A tokenizer whose rows hold, at the tokens of a name, what the attached graphs know. In all else the tokenizer it wraps."""
-
-    def __init__(self, base: Any, attachments: tuple[Attachment, ...]) -> None:
-        self.base, self.attachments = base, attachments
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "base":  # not there yet: a copy that is being made
-            raise AttributeError(name)
-        return getattr(self.base, name)
-
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
-        """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
-        rows = self.base.tokenize_with_weights(text, return_word_ids, **options)
-        return {**rows, ENCODER: inform(rows[ENCODER], self.attachments, self._embed, self._project)}
-
-    def links(self, text: str) -> list[EntityLink]:
-        """What :meth:`tokenize_with_weights` links in `text`."""
-        return all_links(self.base.tokenize_with_weights(text)[ENCODER], self.attachments)
-
-    def _embed(self, token: int) -> torch.Tensor:
-        return self.base.token_embeddings[token]
-
-    def _project(self, vector: torch.Tensor) -> torch.Tensor:
-        return self.base.kg_projection @ vector.to(self.base.kg_projection)
-
-
-def attach_knowledge(clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
-    """A clone of CLIP that knows the graph. Raises :class:`KnowledgeError` for a CLIP that has no projection for knowledge."""
-    base, attachments = getattr(clip.tokenizer, "base", clip.tokenizer), getattr(clip.tokenizer, "attachments", ())
-    projection = getattr(base, "kg_projection", None)
-    if projection is None:
-        raise KnowledgeError(
-            f"this CLIP ({type(clip.cond_stage_model).__name__}) was not trained to read knowledge graphs and has no projection for them; "
-            "use the CLIP of Load Bundles"
-        )
-    tokenizer = getattr(base, ENCODER).tokenizer
-    informed = clip.clone()
-    informed.tokenizer = KnowledgeTokenizer(
-        base, attach(attachments, knowledge, scale, projection.shape[1], lambda: wordpiece_linker(knowledge, tokenizer))
-    )
-    return informed
-
-
-def knowledge_links(clip: Any, text: str) -> list[EntityLink]:
-    """The entities that encoding `text` with this CLIP finds."""
-    return clip.tokenizer.links(text) if isinstance(clip.tokenizer, KnowledgeTokenizer) else []

@@ -32,7 +32,7 @@ REQUIRED = (
     "comfy.sd:CLIP.clone",
     "comfy.sd:CLIP.tokenize",
     "comfy.sd:CLIP.encode_from_tokens_scheduled",
-    "comfy.clip_model:CLIPTextModel",
+    "comfy.clip_model:CLIPTextModel.get_input_embeddings",
     "comfy.ops:manual_cast",
     "comfy.sd1_clip:SDClipModel",
     "comfy.sd1_clip:SD1ClipModel",

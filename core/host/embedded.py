@@ -25,8 +25,10 @@ from .embedded_vae import Vae, load_vae
 from .fit import check_fit
 
 if TYPE_CHECKING:
+    from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
+    from ..knowledge.projection import Projection
 
 
 class EmbeddedHost:
@@ -53,9 +55,17 @@ class EmbeddedHost:
         """See :meth:`Host.encode_text`."""
         return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
-    def attach_knowledge(self, clip: Clip, knowledge: KnowledgeGraph, scale: float) -> Clip:
+    def knowledge_reader(self, clip: Clip) -> KnowledgeReader:
+        """See :meth:`Host.knowledge_reader`."""
+        return clip.reader
+
+    def attach_knowledge(self, clip: Clip, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Clip:
         """See :meth:`Host.attach_knowledge`."""
-        return clip.with_knowledge(knowledge, scale)
+        return clip.with_reader(clip.reader.attached(knowledge, scale, projection))
+
+    def carry_projection(self, clip: Clip, projection: Projection) -> Clip:
+        """See :meth:`Host.carry_projection`."""
+        return clip.with_reader(clip.reader.carrying(projection))
 
     def knowledge_links(self, clip: Clip, text: str) -> list[EntityLink]:
         """See :meth:`Host.knowledge_links`."""

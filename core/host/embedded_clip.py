@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ..knowledge.attach import Attachment, all_links, attach, inform
-from ..knowledge.graph import KnowledgeGraph
-from ..knowledge.linking import EntityLink, wordpiece_linker
+from ..knowledge.attach import KnowledgeReader, TokenSpace
+from ..knowledge.linking import EntityLink
 from ..text.encoder import TextEncoder
 from .embedded_prompt import parse_weights, token_rows
 from .embedded_rows import Rows, embed_rows, encode_weighted
@@ -22,34 +22,29 @@ class Clip:
     `layer` counts from the last (-1) and says which layer's states are the tokens; see :meth:`clip_layer`.
     """
 
-    def __init__(self, encoder: TextEncoder, device: torch.device, attachments: tuple[Attachment, ...] = (), layer: int = -1) -> None:
-        self.encoder, self.device, self.attachments, self.layer = encoder, device, attachments, layer
+    def __init__(self, encoder: TextEncoder, device: torch.device, reader: KnowledgeReader | None = None, layer: int = -1) -> None:
+        self.encoder, self.device, self.layer = encoder, device, layer
+        self.reader = reader or KnowledgeReader((_space(encoder, device),))
 
     def clone(self) -> Clip:
-        """The same encoder and attachments in an object of its own."""
-        return Clip(self.encoder, self.device, self.attachments, self.layer)
+        """The same encoder and graphs in an object of its own."""
+        return self.with_reader(self.reader)
+
+    def with_reader(self, reader: KnowledgeReader) -> Clip:
+        """A clone that knows the graphs of `reader`."""
+        return Clip(self.encoder, self.device, reader, self.layer)
 
     def clip_layer(self, layer: int) -> None:
         """Take the states of `layer` (-1 the last, -2 the one before, "clip skip"); one that is not there means the last."""
         self.layer = layer
 
-    def with_knowledge(self, knowledge: KnowledgeGraph, scale: float) -> Clip:
-        """A clone that adds `scale * W e_kg` to the tokens of every entity it finds. Attaching a graph again replaces its scale.
-
-        Raises :class:`KnowledgeError` where the graph has no vectors or some of another length than this encoder was trained with.
-        """
-        attachments = attach(
-            self.attachments, knowledge, scale, self.encoder.config["kg_dim"], lambda: wordpiece_linker(knowledge, self.encoder.tokenizer)
-        )
-        return Clip(self.encoder, self.device, attachments, self.layer)
-
     def tokenize(self, text: str) -> dict[str, Rows]:
         """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
-        return {ENCODER: inform(self._plain_rows(text), self.attachments, self._embed, self._project)}
+        return self.reader.inform({ENCODER: self._plain_rows(text)})
 
     def links(self, text: str) -> list[EntityLink]:
         """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
-        return all_links(self._plain_rows(text), self.attachments)
+        return self.reader.links({ENCODER: self._plain_rows(text)})
 
     def _plain_rows(self, text: str) -> Rows:
         config = self.encoder.config
@@ -58,14 +53,6 @@ class Clip:
 
     def _token_ids(self, segment: str) -> list[int]:
         return self.encoder.tokenizer(segment, add_special_tokens=False, verbose=False)["input_ids"]
-
-    @torch.no_grad()
-    def _embed(self, token: int) -> torch.Tensor:
-        return self.encoder.embed(torch.tensor([token], device=self.device))[0]
-
-    @torch.no_grad()
-    def _project(self, vector: torch.Tensor) -> torch.Tensor:
-        return self.encoder.knowledge(vector.to(self.device))
 
     @torch.no_grad()
     def encode_from_tokens(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,3 +70,11 @@ class Clip:
         embeddings, ids = embed_rows(rows, self.encoder.embed, self.device)
         layer = self.layer if -self.layer <= self.encoder.config["num_hidden_layers"] else -1
         return self.encoder.encode_embeddings(embeddings, (ids == self.encoder.end_id).int().argmax(dim=1), layer)
+
+
+def _space(encoder: TextEncoder, device: torch.device) -> TokenSpace:
+    @torch.no_grad()
+    def embed(ids: Sequence[int]) -> torch.Tensor:
+        return encoder.embed(torch.tensor(list(ids), device=device))
+
+    return TokenSpace(ENCODER, encoder.width, encoder.tokenizer, embed, encoder.kg_projection.weight.detach())

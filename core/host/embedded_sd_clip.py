@@ -6,20 +6,17 @@ and `g`, whose states before the last layer, not normed, lie side by side, and `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import KnowledgeError
+from ..knowledge.attach import KnowledgeReader, TokenSpace
+from ..knowledge.linking import EntityLink
 from ..text.encoder import layer_states
 from .embedded_prompt import parse_weights, token_rows
 from .embedded_rows import Rows, embed_rows, encode_weighted
-
-if TYPE_CHECKING:
-    from ..knowledge.graph import KnowledgeGraph
-    from ..knowledge.linking import EntityLink
 
 
 class SdEncoder:
@@ -74,30 +71,31 @@ class SdClip:
     """The CLIP socket. `encoders` by ComfyUI's keys, in the order their tokens lie side by side: `l`, or `l` and `g`. `clone()` before
     changing anything: outputs of nodes are shared."""
 
-    def __init__(self, encoders: Mapping[str, SdEncoder], layer: int | None = None) -> None:
+    def __init__(self, encoders: Mapping[str, SdEncoder], layer: int | None = None, reader: KnowledgeReader | None = None) -> None:
         self.encoders, self.layer = dict(encoders), layer
+        self.reader = reader or KnowledgeReader(tuple(_space(key, encoder) for key, encoder in self.encoders.items()))
 
     def clone(self) -> SdClip:
-        """The same encoders in an object of its own."""
-        return SdClip(self.encoders, self.layer)
+        """The same encoders and graphs in an object of its own."""
+        return self.with_reader(self.reader)
+
+    def with_reader(self, reader: KnowledgeReader) -> SdClip:
+        """A clone that knows the graphs of `reader`."""
+        return SdClip(self.encoders, self.layer, reader)
 
     def clip_layer(self, layer: int) -> None:
         """Take the states of `layer` in every encoder (-1 the last, -2 the one before, "clip skip")."""
         self.layer = layer
 
-    def with_knowledge(self, knowledge: KnowledgeGraph, scale: float) -> SdClip:
-        """Raises :class:`KnowledgeError`: nothing has been trained that would take a graph's vectors to these token embeddings."""
-        raise KnowledgeError(
-            f"this CLIP (encoders {', '.join(self.encoders)}) was not trained to read knowledge graphs and has no projection for them; "
-            "use the CLIP of Load Bundles"
-        )
-
     def links(self, text: str) -> list[EntityLink]:
-        """The entities linked in `text`: none without a graph."""
-        return []
+        """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
+        return self.reader.links(self._plain_rows(text))
 
     def tokenize(self, text: str) -> dict[str, Rows]:
-        """Rows of (id, weight) for each encoder."""
+        """Rows of (id, weight) for each encoder; at the tokens of a linked entity an embedding (width,) instead of an id."""
+        return self.reader.inform(self._plain_rows(text))
+
+    def _plain_rows(self, text: str) -> dict[str, Rows]:
         return {key: encoder.rows(text) for key, encoder in self.encoders.items()}
 
     def encode_from_tokens(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
@@ -110,3 +108,11 @@ class SdClip:
         """CONDITIONING, under ComfyUI's name for the call."""
         cond, pooled = self.encode_from_tokens(tokens)
         return [[cond, {"pooled_output": pooled}]]
+
+
+def _space(key: str, encoder: SdEncoder) -> TokenSpace:
+    @torch.no_grad()
+    def embed(ids: Sequence[int]) -> Tensor:
+        return encoder.embed(torch.tensor(list(ids), device=encoder.device)).float()
+
+    return TokenSpace(key, encoder.width, encoder.tokenizer, embed)

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
+    from ..knowledge.projection import Projection
 
 
 class Host(Protocol):
@@ -33,12 +35,24 @@ class Host(Protocol):
         another latent space, or a text width the U-Net does not attend to."""
         ...
 
-    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float) -> Any:
+    def knowledge_reader(self, clip: Any) -> KnowledgeReader:
+        """The encoders of CLIP that can read a graph, each with its tokenizer, width and token embeddings, and what is attached to them.
+
+        Raises :class:`~rapiddraw.core.errors.KnowledgeError` for a CLIP that has none.
+        """
+        ...
+
+    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
         """A clone of CLIP that adds `scale * W e_kg` to the tokens of every entity it finds in a text. Scale 0 changes nothing.
 
-        Attaching the same graph again replaces its scale; another graph adds to it. Raises
-        :class:`~rapiddraw.core.errors.KnowledgeError` for a graph without vectors or of another dimension than the encoder's.
+        W is `projection`, else what CLIP carries, else what it was trained with. Attaching the same graph again replaces its scale;
+        another graph adds to it. Raises :class:`~rapiddraw.core.errors.KnowledgeError` for a graph without vectors, where there is no W,
+        and where W does not fit.
         """
+        ...
+
+    def carry_projection(self, clip: Any, projection: Projection) -> Any:
+        """A clone of CLIP that uses `projection` for the graphs that are attached to it from now on."""
         ...
 
     def encode_text(self, clip: Any, text: str) -> Any:

@@ -1,53 +1,125 @@
-"""Graphs attached to a text encoder: what both hosts do with them, whatever tokenizer and encoder they have."""
+"""Graphs attached to a text encoder: what both hosts do with them, whatever tokenizers and encoders a CLIP has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from ..errors import KnowledgeError
 from .graph import KnowledgeGraph
 from .injection import Rows, check_dimensions, check_scale, inject
-from .linking import EntityLink, Linker
+from .linking import EntityLink, Linker, make_linker
+from .projection import Projection, describe_widths
+
+
+@dataclass(frozen=True)
+class TokenSpace:
+    """One encoder of a CLIP, as far as knowledge goes: SD 1.5 has one (`l`), SDXL two (`g` and `l`), each of its own width.
+
+    `key` names its rows in what the CLIP's `tokenize` returns; `tokenizer` is transformers' own; `embed(ids)` gives token embeddings
+    (len(ids), width) float32; `projection` is the W (width, kg_dim) it was trained with, `None` where it never saw a graph.
+    """
+
+    key: str
+    width: int
+    tokenizer: Any
+    embed: Callable[[Sequence[int]], Tensor]
+    projection: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """A graph that a CLIP looks names up in, how strongly it is added, and what finds the names."""
+    """A graph that a CLIP looks names up in, how strongly it is added, and by encoder what finds the names and what W is."""
 
     knowledge: KnowledgeGraph
     scale: float
-    linker: Linker
+    linkers: Mapping[str, Linker]
+    weights: Mapping[str, Tensor]
 
 
-def attach(
-    attachments: Sequence[Attachment], knowledge: KnowledgeGraph, scale: float, kg_dim: int, make_linker: Callable[[], Linker]
-) -> tuple[Attachment, ...]:
-    """`attachments` and `knowledge` at `scale`. Attaching a graph again replaces its scale.
+@dataclass(frozen=True)
+class KnowledgeReader:
+    """What a CLIP knows of graphs: its encoders, the graphs attached to it, and a fitted projection where it carries one."""
 
-    Raises :class:`InputError` for a scale out of range, :class:`KnowledgeError` where the graph has no vectors or some of another length
-    than `kg_dim`, which the encoder was trained with.
-    """
-    scale = check_scale(scale)
-    if knowledge.embeddings is None:
-        raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
-    check_dimensions(knowledge, kg_dim)
-    known = [one.linker for one in attachments if one.knowledge is knowledge]
-    others = (one for one in attachments if one.knowledge is not knowledge)
-    return (*others, Attachment(knowledge, scale, known[0] if known else make_linker()))
+    spaces: tuple[TokenSpace, ...]
+    attachments: tuple[Attachment, ...] = ()
+    projection: Projection | None = None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width of each encoder by its key."""
+        return {space.key: space.width for space in self.spaces}
+
+    def carrying(self, projection: Projection) -> KnowledgeReader:
+        """The same with a fitted projection, which :meth:`attached` then uses."""
+        return replace(self, projection=projection)
+
+    def attached(self, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> KnowledgeReader:
+        """The same with `knowledge` at `scale`. Attaching a graph again replaces its scale and its W.
+
+        W comes from `projection`, else from the projection it carries, else from the encoders' own training. Raises
+        :class:`InputError` for a scale out of range, :class:`KnowledgeError` for a graph without vectors, where there is no W, and where W
+        does not fit the encoders or the graph.
+        """
+        scale = check_scale(scale)
+        if knowledge.embeddings is None:
+            raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
+        weights = self._weights(knowledge, projection or self.projection)
+        known = [one.linkers for one in self.attachments if one.knowledge is knowledge]
+        others = (one for one in self.attachments if one.knowledge is not knowledge)
+        linkers = known[0] if known else linkers_of(self.spaces, knowledge)
+        return replace(self, attachments=(*others, Attachment(knowledge, scale, linkers, weights)))
+
+    def inform(self, rows: Mapping[str, Rows]) -> dict[str, Rows]:
+        """Token rows by encoder, with what every attached graph knows added to the tokens of the names in them (see
+        :func:`~.injection.inject`). Rows of other encoders stay as they are."""
+        informed = dict(rows)
+        for space in (space for space in self.spaces if space.key in rows):
+            for one in self.attachments:
+                # Names are looked up in the plain ids, so that graphs do not hide names from each other.
+                links, weight = one.linkers[space.key].link(rows[space.key]), one.weights[space.key]
+                informed[space.key] = inject(
+                    informed[space.key], links, one.knowledge, lambda token, space=space: space.embed([token])[0],
+                    lambda vector, weight=weight: weight @ vector.to(weight), one.scale,
+                )  # fmt: skip
+        return informed
+
+    def links(self, rows: Mapping[str, Rows]) -> list[EntityLink]:
+        """What :meth:`inform` links in `rows`, graph by graph, in reading order; what two encoders find at one place is one link."""
+        found: dict[EntityLink, None] = {}
+        for one in self.attachments:
+            for space in (space for space in self.spaces if space.key in rows):
+                found.update(dict.fromkeys(one.linkers[space.key].link(rows[space.key])))
+        return list(found)
+
+    def _weights(self, knowledge: KnowledgeGraph, projection: Projection | None) -> Mapping[str, Tensor]:
+        if projection is not None:
+            projection.check(self.widths, knowledge)
+            return projection.weights
+        trained = {space.key: space.projection for space in self.spaces if space.projection is not None}
+        if not trained or len(trained) < len(self.spaces):
+            raise KnowledgeError(
+                f"this CLIP was not trained to read knowledge graphs: it has {describe_widths(self.widths)} and no projection W, "
+                "and an untrained one would add noise. Learn one from the names it knows with Fit Knowledge Projection "
+                "(RapidDrawFitKnowledgeProjection), or choose one under `projection`, or use the CLIP of Load Bundles"
+            )
+        for weight in trained.values():
+            check_dimensions(knowledge, int(weight.shape[1]))
+        return trained
 
 
-def inform(rows: Rows, attachments: Sequence[Attachment], embed: Callable[[int], Tensor], project: Callable[[Tensor], Tensor]) -> Rows:
-    """Token rows with what every attached graph knows added to the tokens of the names in them (see :func:`~.injection.inject`)."""
-    informed = rows
-    for one in attachments:
-        # Names are looked up in the plain ids, so that graphs do not hide names from each other.
-        informed = inject(informed, one.linker.link(rows), one.knowledge, embed, project, one.scale)
-    return informed
-
-
-def all_links(rows: Rows, attachments: Sequence[Attachment]) -> list[EntityLink]:
-    """What :func:`inform` links in `rows`, graph by graph, in reading order."""
-    return [link for one in attachments for link in one.linker.link(rows)]
+def linkers_of(spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph) -> dict[str, Linker]:
+    """A linker an encoder. Encoders whose tokenizers spell alike share one, since a large graph takes long to spell."""
+    linkers: dict[str, Linker] = {}
+    made: list[tuple[Any, Linker]] = []
+    for space in spaces:
+        vocabulary = (type(space.tokenizer), space.tokenizer.get_vocab())
+        linker = next((linker for other, linker in made if other == vocabulary), None)
+        if linker is None:
+            linker = make_linker(knowledge, space.tokenizer)
+            made.append((vocabulary, linker))
+        linkers[space.key] = linker
+    return linkers

@@ -1,14 +1,16 @@
-"""Which knowledge graphs there are to choose from, and loading one by name: trained bundles, or a user's own triples."""
+"""Which knowledge graphs and projections there are to choose from, and loading one by name; writing a projection that was fitted."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..errors import KnowledgeError
-from ..paths import input_dir, list_bundles, resolve_bundle, safe_join, weights_dirs
+from ..paths import input_dir, list_bundles, made_weights_dir, resolve_bundle, safe_join, weights_dirs
 from .graph import KnowledgeGraph, load_knowledge, load_triples
+from .projection import Projection, load_projection, save_projection
 
 TRIPLE_SUFFIXES = (".tsv", ".jsonl")
+NO_PROJECTION = "none"
 
 
 def list_graphs() -> list[str]:
@@ -51,6 +53,27 @@ def describe_graph(graph: KnowledgeGraph) -> str:
         f"entities: {len(graph.entities)}, of which {len(graph.connected)} are in a triple\n"
         f"relations: {len(graph.relations)}\ntriples: {len(graph.triples)}\nnames: {spoken}\nvectors: {vectors}"
     )
+
+
+def list_projections() -> list[str]:
+    """`none`, then the names of the bundles of kind `projection`."""
+    return [NO_PROJECTION, *list_bundles("projection")]
+
+
+def load_chosen_projection(name: str) -> Projection | None:
+    """The projection of that name; `None` for `none`. Raises :class:`BundleError` or :class:`InputError`."""
+    return None if name == NO_PROJECTION else load_projection(resolve_bundle(name, "projection"))
+
+
+def write_projection(projection: Projection, filename: str) -> str:
+    """Save it as `filename` (a relative name, `.safetensors` added) where nodes write bundles. Returns its name in
+    :func:`list_projections`.
+
+    Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a projection.
+    """
+    name = filename.strip().removesuffix(".safetensors")
+    path = safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
+    return save_projection(path, projection).relative_to(made_weights_dir().resolve()).as_posix()
 
 
 def _folders() -> list[Path]:

@@ -9,6 +9,7 @@ JSON Lines, one object a line: `{"head": .., "relation": .., "tail": ..}` or `{"
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -68,6 +69,13 @@ class KnowledgeGraph:
     def dim(self) -> int:
         """Length of an entity's vector; 0 before training."""
         return 0 if self.embeddings is None else int(self.embeddings.shape[1])
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of the vectors, empty before training: what a projection fitted to them is recognised by."""
+        if self.embeddings is None:
+            return ""
+        return hashlib.sha256(str(tuple(self.embeddings.shape)).encode() + self.embeddings.contiguous().numpy().tobytes()).hexdigest()
 
     def vector(self, entity: str) -> Tensor | None:
         """`e_kg` of an entity (dim,), or `None` where there is nothing to add: an unknown entity, one without triples, no training yet."""

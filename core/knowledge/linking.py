@@ -8,7 +8,7 @@ matches characters anywhere. Overlaps: the longest match wins, then the leftmost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,8 @@ class Linker:
 
     `tokenize(name)` gives the ids of a name without special tokens. `joins(left, right)` says whether two neighbouring ids belong to
     one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match. `fold`
-    maps an id to what is compared, for tokenizers that spell the end of a word into the token.
+    maps an id to what is compared, for tokenizers that spell the end of a word into the token. `end`, where given, ends a row's text:
+    what follows is padding, whatever id it has (SDXL's second encoder pads with the id of an exclamation mark).
     """
 
     def __init__(
@@ -68,26 +69,32 @@ class Linker:
         special: Iterable[int] = (),
         unknown: Iterable[int] = (),
         fold: Callable[[int], Hashable] | None = None,
+        end: int | None = None,
     ) -> None:
-        self.joins, self.special, self.fold = joins, frozenset(special), fold or (lambda token: token)
+        self.tokenize, self.joins, self.fold, self.end = tokenize, joins, fold or (lambda token: token), end
+        self.special, self.unknown = frozenset(special), frozenset(unknown)
         self._names: dict[tuple[Hashable, ...], tuple[str, str, bool]] = {}
         self._longest: dict[Hashable, int] = {}
-        nothing = frozenset(unknown)
         for entity, by in knowledge.aliases.items():
             for alias in (name for names in by.values() for name in names):
-                chinese = any(is_cjk(c) for c in alias)
-                if len(alias) < (MIN_CJK if chinese else MIN_LATIN):
-                    log.debug("name %r of %s is too short to be told from common words; not linked", alias, entity)
-                    continue
-                ids = [i for i in tokenize(alias) if i not in self.special]
-                if not 0 < len(ids) <= MAX_ALIAS_TOKENS or nothing & set(ids):
-                    log.debug("name %r of %s cannot be spelled by this tokenizer; not linked", alias, entity)
+                ids = self.spell(alias)
+                if ids is None:
+                    log.debug("name %r of %s is too short, too long or unknown to this tokenizer; not linked", alias, entity)
                     continue
                 key = tuple(map(self.fold, ids))
-                first = self._names.setdefault(key, (entity, alias, chinese))
+                first = self._names.setdefault(key, (entity, alias, _is_chinese(alias)))
                 if first[0] != entity:
                     log.warning("the name %r belongs to %s and to %s; the first is used", alias, first[0], entity)
                 self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
+
+    def spell(self, name: str) -> list[int] | None:
+        """The ids of a name, or `None` for one that is never linked: too short to be told from common words, of more than 24 tokens, or
+        with a part that this tokenizer does not know."""
+        if len(name) < (MIN_CJK if _is_chinese(name) else MIN_LATIN):
+            return None
+        ids = list(self.tokenize(name))
+        text = [i for i in ids if i not in self.special]
+        return text if 0 < len(text) <= MAX_ALIAS_TOKENS and not self.unknown & set(ids) else None
 
     def find(self, ids: Sequence[int | None]) -> list[Match]:
         """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
@@ -115,7 +122,7 @@ class Linker:
 
     def link(self, rows: Sequence[Row]) -> list[EntityLink]:
         """The links of a prompt's rows. A name that runs over the end of a row gives one link in each row, both with `cut`."""
-        places = [(r, i) for r, row in enumerate(rows) for i, token in enumerate(row) if not self._is_special(token[0])]
+        places = [(r, i) for r, row in enumerate(rows) for i in self._text(row)]
         ids = [_as_id(rows[r][i][0]) for r, i in places]
         links: list[EntityLink] = []
         for match in self.find(ids):
@@ -131,13 +138,37 @@ class Linker:
         room = length - 2
         return [EntityLink(m.entity, m.alias, m.start + 1, min(m.end, room) + 1, 0, m.end > room) for m in self.find(ids) if m.start < room]
 
-    def _is_special(self, token: Any) -> bool:
-        number = _as_id(token)
-        return number is not None and number in self.special
+    def _text(self, row: Row) -> Iterator[int]:
+        """Positions of a row's text: neither special tokens nor padding."""
+        for position, token in enumerate(row):
+            number = _as_id(token[0])
+            if number is None or number not in self.special:
+                yield position
+            if number is not None and number == self.end:
+                return
 
 
 def _as_id(token: Any) -> int | None:
     return token if isinstance(token, int) else None
+
+
+def _is_chinese(name: str) -> bool:
+    return any(is_cjk(c) for c in name)
+
+
+def make_linker(knowledge: KnowledgeGraph, tokenizer: Any) -> Linker:
+    """The linker for one of transformers' tokenizers: byte pairs with end-of-word marks (CLIP's) or WordPiece (BERT's, ours)."""
+    vocabulary = tokenizer.get_vocab()
+    if not any(token.endswith("</w>") for token in vocabulary):
+        return wordpiece_linker(knowledge, tokenizer)
+    return byte_pair_linker(
+        knowledge,
+        lambda name: tokenizer(name, add_special_tokens=False)["input_ids"],
+        {i: token for token, i in vocabulary.items()},
+        special=(tokenizer.bos_token_id, tokenizer.eos_token_id),
+        unknown=(tokenizer.unk_token_id,),
+        end=tokenizer.eos_token_id,
+    )
 
 
 def wordpiece_linker(knowledge: KnowledgeGraph, tokenizer: BertTokenizer) -> Linker:
@@ -153,7 +184,12 @@ def wordpiece_linker(knowledge: KnowledgeGraph, tokenizer: BertTokenizer) -> Lin
 
 
 def byte_pair_linker(
-    knowledge: KnowledgeGraph, tokenize: Callable[[str], Sequence[int]], tokens: dict[int, str], special: Iterable[int]
+    knowledge: KnowledgeGraph,
+    tokenize: Callable[[str], Sequence[int]],
+    tokens: dict[int, str],
+    special: Iterable[int],
+    unknown: Iterable[int] = (),
+    end: int | None = None,
 ) -> Linker:
     """A linker for CLIP's byte-pair tokenizers: a word ends with a token that ends in `</w>`. `tokens` maps an id to its text.
 
@@ -165,6 +201,8 @@ def byte_pair_linker(
         tokenize,
         lambda left, right: left not in ends,
         special=special,
+        unknown=unknown,
+        end=end,
         fold=lambda i: tokens.get(i, "").removesuffix("</w>") or i,
     )
 

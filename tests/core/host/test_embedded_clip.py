@@ -58,7 +58,7 @@ def test_long_prompts_make_rows_in_one_sequence_pooled_from_the_first(clip: Clip
 def test_an_embedding_in_the_place_of_its_id_changes_nothing(clip: Clip) -> None:
     tokens = clip.tokenize("a red fruit")
     (row,) = tokens["rapiddraw"]
-    replaced = [(clip._embed(token), weight) if token > 4 else (token, weight) for token, weight in row]
+    replaced = [(clip.reader.spaces[0].embed([token])[0], weight) if token > 4 else (token, weight) for token, weight in row]
     hidden, pooled = clip.encode_from_tokens({"rapiddraw": [replaced]})
     assert torch.equal(hidden, encode(clip, "a red fruit")[0]) and torch.equal(pooled, encode(clip, "a red fruit")[1])
 
