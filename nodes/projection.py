@@ -12,8 +12,8 @@ class FitKnowledgeProjection:
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
         "Teaches the CLIP of SD 1.5, SD 2 or SDXL to read a knowledge graph, without training it: for every encoder a matrix W is fitted "
-        "by ridge regression from the vectors of entities whose names the CLIP knows to its own token embeddings of those names. Names "
-        "held out of the fit show what W is worth on names it does not know. Seconds, not hours; the file serves for good."
+        "by ridge regression from the vectors of entities whose names (or describing words) the CLIP knows to its own token embeddings "
+        "of them. Names held out of the fit show what W is worth on names it does not know. Seconds, not hours; the file serves for good."
     )
     RETURN_TYPES = ("CLIP", "STRING", "STRING")
     RETURN_NAMES = ("clip", "report", "projection_name")
@@ -40,6 +40,10 @@ class FitKnowledgeProjection:
             "Names that the tokenizer spells in more tokens are left out. A common word is one token, an invented name falls into several, "
             "so fewer means surer that the CLIP knows the name."
         )
+        described_tip = (
+            "For entities whose own names the CLIP cannot know: relations of the graph, separated by commas (has_shape, skin_colour). "
+            "The words they lead to (round, red) then stand for the name. Empty takes the names themselves."
+        )
         return {
             "required": {
                 "clip": ("CLIP", {"tooltip": "The CLIP to fit for. LoRAs and clip skip do not matter to the fit."}),
@@ -61,7 +65,10 @@ class FitKnowledgeProjection:
                     },
                 ),
             },
-            "optional": {"entities": ("STRING", {"default": "", "multiline": True, "tooltip": entities_tip})},
+            "optional": {
+                "entities": ("STRING", {"default": "", "multiline": True, "tooltip": entities_tip}),
+                "described_by": ("STRING", {"default": "", "tooltip": described_tip}),
+            },
         }
 
     def execute(
@@ -76,6 +83,7 @@ class FitKnowledgeProjection:
         limit: int,
         filename: str,
         entities: str = "",
+        described_by: str = "",
     ) -> tuple[Any, str, str]:
         from ..core.host import current
         from ..core.knowledge.files import write_projection
@@ -83,7 +91,7 @@ class FitKnowledgeProjection:
 
         host = current()
         spaces = host.knowledge_reader(clip).spaces
-        fit = fit_projection(spaces, knowledge, ridge, holdout, seed, entities, limit, language, max_tokens)
+        fit = fit_projection(spaces, knowledge, ridge, holdout, seed, entities, limit, language, max_tokens, described_by)
         fit = named(fit, write_projection(fit.projection, filename))
         return host.carry_projection(clip, fit.projection), fit.table(), fit.projection.name
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,15 @@ def tiny_graph(seed: int = 3, dim: int = KG_DIM) -> KnowledgeGraph:
 def write_kg(path: Path, seed: int = 3, dim: int = KG_DIM) -> Path:
     """:func:`tiny_graph` as a bundle (kind `kg`)."""
     return save_knowledge(path, tiny_graph(seed, dim))
+
+
+def named_graph(names: Sequence[str], vectors: torch.Tensor | None = None, dim: int = KG_DIM) -> KnowledgeGraph:
+    """A graph of entities `thing:NAME` of those English names, each with a vector (random unless given as (len(names), dim))."""
+    graph = build_graph([(f"thing:{name}", "is_a", "thing") for name in names], [(f"thing:{name}", "en", name) for name in names])
+    chosen = seeded(lambda: torch.randn(len(names), dim), 5) if vectors is None else vectors
+    rows = torch.zeros(len(graph.entities), chosen.shape[1])
+    rows[[graph.index[f"thing:{name}"] for name in names]] = chosen
+    return graph.with_embeddings(rows)
 
 
 def write_esrgan(path: Path, seed: int = 4) -> Path:

@@ -18,6 +18,7 @@ from rapiddraw.core.graph.inputs import input_specs
 from rapiddraw.core.graph.layout import widget_entries
 from rapiddraw.core.graph.validate import validate
 from rapiddraw.core.image.png import is_marked
+from rapiddraw.core.knowledge.graph import save_knowledge
 from rapiddraw.tests import helpers
 
 FOLDER = paths.pack_root() / "workflows"
@@ -28,8 +29,16 @@ FEWER = {  # the same graphs, small enough for a test
     "KSampler": {"steps": 2},
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
+    "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
+
+
+def write_graph(path):
+    """Entities enough to fit a projection on."""
+    return save_knowledge(
+        path, helpers.named_graph(["round", "red", "tall", "blue", "green", "fruit", "mirado", "quelba", "dots", "night"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +46,7 @@ def orchard(tmp_path_factory):
     """Tiny random bundles under the names of the shipped ones."""
     folder = tmp_path_factory.mktemp("orchard")
     for name, write in {
-        "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": helpers.write_kg,
+        "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": write_graph,
         "esrgan-x4": helpers.write_esrgan,
     }.items():  # fmt: skip
         write(folder / f"orchard-{name}.safetensors")

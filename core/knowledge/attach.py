@@ -80,11 +80,10 @@ class KnowledgeReader:
         for space in (space for space in self.spaces if space.key in rows):
             for one in self.attachments:
                 # Names are looked up in the plain ids, so that graphs do not hide names from each other.
-                links, weight = one.linkers[space.key].link(rows[space.key]), one.weights[space.key]
+                links = one.linkers[space.key].link(rows[space.key])
                 informed[space.key] = inject(
-                    informed[space.key], links, one.knowledge, lambda token, space=space: space.embed([token])[0],
-                    lambda vector, weight=weight: weight @ vector.to(weight), one.scale,
-                )  # fmt: skip
+                    informed[space.key], links, one.knowledge, _embed_with(space), _project_with(one.weights[space.key]), one.scale
+                )
         return informed
 
     def links(self, rows: Mapping[str, Rows]) -> list[EntityLink]:
@@ -109,6 +108,14 @@ class KnowledgeReader:
         for weight in trained.values():
             check_dimensions(knowledge, int(weight.shape[1]))
         return trained
+
+
+def _embed_with(space: TokenSpace) -> Callable[[int], Tensor]:
+    return lambda token: space.embed([token])[0]
+
+
+def _project_with(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda vector: weight @ vector.to(weight)
 
 
 def linkers_of(spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph) -> dict[str, Linker]:

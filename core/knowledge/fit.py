@@ -1,8 +1,9 @@
 """Learning W for a CLIP that was trained without a graph, from the entities whose names it already knows.
 
 For such an entity the CLIP's own embedding of the name says what `W e_kg` should be: `W` is the ridge regression from the entities' vectors
-to the mean of their names' token embeddings, one W for each encoder. Entities held out of the fit tell whether W has learned anything
-that carries over to a name the CLIP does *not* know; the measure is always giving the mean name.
+to the mean of their names' token embeddings, one W for each encoder. Where the names themselves are unknown to it (invented ones, say), the
+words that the graph describes the entity with stand in: red, round, striped. Entities held out of the fit tell whether W has learned
+anything that carries over to a name the CLIP does *not* know; the measure is always giving the mean of the names fitted on.
 """
 
 from __future__ import annotations
@@ -61,21 +62,26 @@ def fit_projection(
     limit: int = 0,
     language: str = "en",
     max_tokens: int = 4,
+    described_by: str = "",
 ) -> Fit:
     """W for every one of `spaces`, by ridge regression of `strength` (0 to 1e6, see :func:`~.projection.ridge`).
 
     Candidates are the entities that have a vector and a name in `language` (any for "") which every tokenizer spells in at most
-    `max_tokens` (1 to 24); `entities` narrows them to ids or names, one a line or separated by commas; more than `limit` (0 is the most
-    allowed, 10,000) are sampled by `seed`. A share `holdout` (0.05 to 0.5) of them is not fitted but measured; what was measured
-    is what is returned. Raises :class:`InputError` for numbers out of range or unknown entities, :class:`KnowledgeError` for a graph
-    without vectors or with fewer than 8 usable entities.
+    `max_tokens` (1 to 24). With `described_by`, relations separated by commas, the names of what those lead to are taken together instead
+    (what has no name is called by its id, less what stands before a colon); `max_tokens` is then for each. `entities` narrows them to
+    ids or names, one a line or separated by commas; more than `limit` (0 is the most allowed, 10,000) are sampled by `seed`. A share
+    `holdout` (0.05 to 0.5) of them is not fitted but measured; what was measured is what is returned.
+
+    Raises :class:`InputError` for numbers out of range, unknown entities or relations, :class:`KnowledgeError` for a graph that has no
+    vectors or fewer than 8 usable entities.
     """
     _check(holdout, seed, limit, max_tokens)
     if knowledge.embeddings is None:
         raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
     generator = torch.Generator().manual_seed(seed % 2**63)
     wanted = _wanted(knowledge, entities)
-    found, left_out = _candidates(spaces, knowledge, wanted, language.strip(), max_tokens)
+    names = _descriptions(knowledge, described_by, language.strip()) if described_by.strip() else _names(knowledge, language.strip())
+    found, left_out = _candidates(spaces, knowledge, wanted, names, max_tokens)
     if len(found) < MIN_ENTITIES:
         raise KnowledgeError(
             f"only {len(found)} of {len(wanted)} entities can be fitted on, at least {MIN_ENTITIES} are needed: {_reasons(left_out)}. "
@@ -94,14 +100,15 @@ def fit_projection(
             measured = measure(weights[space.key], vectors[:held], targets[:held], targets[held:].mean(0))
             rows.append({"encoder": space.key, "width": space.width, "fitted": len(order) - held, "held_out": held, **measured})
             bar.update()
+    by = f"what {described_by.strip()} lead to" if described_by.strip() else "their own names"
     notes = [
-        f"{len(order)} of {len(wanted)} entities, language {language.strip() or 'any'}, at most {max_tokens} tokens a name, "
+        f"{len(order)} of {len(wanted)} entities by {by}, language {language.strip() or 'any'}, at most {max_tokens} tokens a name, "
         f"ridge {strength:g}, seed {seed}; {_reasons(left_out)}"
     ]
     notes += [_verdict(row) for row in rows]
     provenance = {
         "recipe": "fit_knowledge", "ridge": float(strength), "holdout": float(holdout), "seed": seed, "language": language.strip(),
-        "max_tokens": max_tokens, "entities": len(order), "rows": [dict(row) for row in rows],
+        "max_tokens": max_tokens, "described_by": described_by.strip(), "entities": len(order), "rows": [dict(row) for row in rows],
     }  # fmt: skip
     return Fit(Projection(weights, knowledge.digest, provenance), tuple(rows), tuple(notes))
 
@@ -127,7 +134,7 @@ def _wanted(knowledge: KnowledgeGraph, text: str) -> list[str]:
     """The ids that a list of ids and names means, each once, in the graph's order; all of them for an empty list."""
     if not isinstance(text, str) or len(text) > MAX_LIST:
         raise InputError(f"entities: at most {MAX_LIST} characters of ids or names, one a line or separated by commas")
-    asked = {part.strip() for line in text.splitlines() for part in line.split(",")} - {""}
+    asked = set(_parts(text))
     if not asked:
         return list(knowledge.entities)
     by_name: dict[str, str] = {}
@@ -144,38 +151,67 @@ def _wanted(knowledge: KnowledgeGraph, text: str) -> list[str]:
     return [entity for entity in knowledge.entities if entity in ids]
 
 
+Readings = Mapping[str, Sequence[Sequence[str]]]
+"""What an entity may be called: alternatives, the first that can be spelled counts, each of one or more names that are taken together."""
+
+
+def _names(knowledge: KnowledgeGraph, language: str) -> Readings:
+    return {
+        entity: [[name] for key, names in by.items() if not language or key == language for name in names]
+        for entity, by in knowledge.aliases.items()
+    }
+
+
+def _descriptions(knowledge: KnowledgeGraph, described_by: str, language: str) -> Readings:
+    relations = list(dict.fromkeys(_parts(described_by)))
+    unknown = [name for name in relations if name not in knowledge.relations]
+    if unknown:
+        raise InputError(f"described_by: the graph has no relation {unknown[0]!r}; it has {', '.join(knowledge.relations[:20])}")
+    own = _names(knowledge, language)
+    rank = {knowledge.relations.index(name): place for place, name in enumerate(relations)}
+    tails: dict[str, list[tuple[int, str]]] = {}
+    for head, relation, tail in knowledge.triples:
+        if relation in rank:
+            entity = knowledge.entities[tail]
+            called = own[entity][0][0] if own.get(entity) else entity.rpartition(":")[2].replace("_", " ")
+            tails.setdefault(knowledge.entities[head], []).append((rank[relation], called))
+    return {entity: [[name for _, name in sorted(found)]] for entity, found in tails.items()}
+
+
 def _candidates(
-    spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph, wanted: Sequence[str], language: str, max_tokens: int
+    spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph, wanted: Sequence[str], readings: Readings, max_tokens: int
 ) -> tuple[list[tuple[str, list[list[int]]]], dict[str, int]]:
     """(entity, the ids of its name by encoder) of what can be fitted on, and how many others there are by reason."""
     linkers = list(linkers_of(spaces, KnowledgeGraph((), (), ())).values())  # they only spell here
     found: list[tuple[str, list[list[int]]]] = []
-    left_out = {
-        "without a vector": 0,
-        f"without a name in language {language or 'any'}": 0,
-        f"with names of more than {max_tokens} tokens": 0,
-    }
+    left_out = {"without a vector": 0, "without a name": 0, f"with names of more than {max_tokens} tokens": 0}
     no_vector, no_name, too_long = left_out
     for entity in wanted:
-        vector = knowledge.vector(entity)
-        by = knowledge.aliases.get(entity, {})
-        names = [name for key, names in by.items() if not language or key == language for name in names]
-        spelled = next((ids for name in names if (ids := _spell(linkers, name, max_tokens)) is not None), None)
+        vector, names = knowledge.vector(entity), readings.get(entity, ())
         if vector is None or not bool(vector.count_nonzero()):
             left_out[no_vector] += 1
         elif not names:
             left_out[no_name] += 1
-        elif spelled is None:
+        elif (spelled := next(filter(None, (_spell(linkers, name, max_tokens) for name in names)), None)) is None:
             left_out[too_long] += 1
         else:
             found.append((entity, spelled))
     return found, left_out
 
 
-def _spell(linkers: Sequence[Linker], name: str, max_tokens: int) -> list[list[int]] | None:
-    ids = [linker.spell(name) for linker in linkers]
-    short = [one for one in ids if one is not None and len(one) <= max_tokens]
-    return short if len(short) == len(ids) else None
+def _spell(linkers: Sequence[Linker], names: Sequence[str], max_tokens: int) -> list[list[int]] | None:
+    """By encoder the ids of `names` in one list, without those that some tokenizer cannot spell shortly; `None` where nothing is left."""
+    spelled: list[list[int]] = [[] for _ in linkers]
+    for name in names:
+        ids = [linker.spell(name) for linker in linkers]
+        if all(one is not None and len(one) <= max_tokens for one in ids):
+            for whole, one in zip(spelled, ids, strict=True):
+                whole += one or []
+    return spelled if spelled and spelled[0] else None
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for line in text.splitlines() for part in line.split(",") if part.strip()]
 
 
 def _targets(space: TokenSpace, names: Sequence[Sequence[int]]) -> Tensor:

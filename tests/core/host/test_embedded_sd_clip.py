@@ -94,4 +94,4 @@ def test_an_embedding_in_the_place_of_its_id_changes_nothing(single: SdClip) -> 
 def test_knowledge_without_a_projection_is_refused(single: SdClip) -> None:
     assert single.links("mirado") == []
     with pytest.raises(KnowledgeError, match="no projection"):
-        single.with_knowledge(tiny_graph(), 1.0)
+        single.reader.attached(tiny_graph(), 1.0)
