@@ -56,11 +56,11 @@ def narrow_sd15(vocabulary: int) -> layout.Shapes:
     return joined(parts)
 
 
-def narrow_sdxl(vocabulary: int) -> layout.Shapes:
+def narrow_sdxl(vocabulary: int, vae: layout.Shapes | None = None) -> layout.Shapes:
     """SDXL's layout: two text encoders, a level without attention and one of depth 2, sizes beside the tokens."""
     parts = {
         "model.diffusion_model.": layout.unet((64, 128), (0, 2), middle=2, layers=2, context=192, adm=128 + 6 * 256, is_linear=True),
-        "first_stage_model.": layout.vae((32, 32, 32, 32), layers=1),
+        "first_stage_model.": vae or layout.vae((32, 32, 32, 32), layers=1),
         "conditioner.embedders.0.transformer.": layout.clip(64, 3, vocabulary),
         "conditioner.embedders.1.model.": layout.open_clip(128, 3, vocabulary),
     }
@@ -113,3 +113,26 @@ def write_folder(folder: Path, is_xl: bool = False, **scheduler: Any) -> Path:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule), encoding="utf-8")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}), encoding="utf-8")
     return folder
+
+
+CLIP_TOKENS, VAE_WIDTHS = 49408, (128, 256, 512, 512)  # what ComfyUI takes for granted
+
+
+def compact_sd15() -> layout.Shapes:
+    """The least that ComfyUI takes for SD 1.5: its text encoder and its VAE, and a U-Net of its width with three blocks."""
+    parts = {
+        "model.diffusion_model.": layout.unet((320, 320), (1, 0), middle=1, layers=1, context=768),
+        "first_stage_model.": layout.vae(VAE_WIDTHS),
+        "cond_stage_model.transformer.": layout.clip(768, 12, CLIP_TOKENS),
+    }
+    return joined(parts)
+
+
+def full_sd15() -> layout.Shapes:
+    """SD 1.5 in full: 1.07 billion parameters."""
+    parts = {
+        "model.diffusion_model.": layout.unet((320, 640, 1280, 1280), (1, 1, 1, 0), middle=1, layers=2, context=768),
+        "first_stage_model.": layout.vae(VAE_WIDTHS),
+        "cond_stage_model.transformer.": layout.clip(768, 12, CLIP_TOKENS),
+    }
+    return joined(parts)

@@ -51,17 +51,18 @@ class SdEncoder:
     def encode(self, rows: Rows, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """(1, rows * length, width) hidden states and the first row's projected pooled state; see :func:`encode_weighted`.
 
-        `layer` replaces `hidden_layer`; one that is not there means the last.
+        `layer` replaces `hidden_layer`, unless there are not so many.
         """
         empty = [self.start, self.end, *[self.pad] * (self.length - 2)]
-        return encode_weighted(rows, empty, lambda tokens: self._states(tokens, layer or self.hidden_layer))
+        return encode_weighted(rows, empty, lambda tokens: self._states(tokens, layer))
 
     def _states(self, tokens: list[list[Any]], layer: int | None) -> tuple[Tensor, Tensor]:
         embeddings, ids = embed_rows(tokens, self.embed, self.device)
         states, norm = layer_states(self.network.text_model, embeddings), self.network.text_model.final_layer_norm
-        last = norm(states[-1])
-        hidden = last
-        if layer is not None and -layer <= len(states):
+        last = hidden = norm(states[-1])
+        if layer is None or -layer > len(states):
+            layer = self.hidden_layer
+        if layer is not None:
             hidden = norm(states[layer]) if self.is_normed else states[layer]
         end = (ids == self.end).int().argmax(dim=1)
         return hidden, self.network.text_projection(last[torch.arange(len(last), device=last.device), end])
@@ -84,7 +85,7 @@ class SdClip:
         return SdClip(self.encoders, self.layer, reader)
 
     def clip_layer(self, layer: int) -> None:
-        """Take the states of `layer` in every encoder (-1 the last, -2 the one before, "clip skip")."""
+        """Take the states of `layer` (-1 the last, -2 the one before, "clip skip") in every encoder that has so many."""
         self.layer = layer
 
     def links(self, text: str) -> list[EntityLink]:

@@ -86,17 +86,27 @@ def run_saved(server: Any, weights: Path) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def probe(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def run_inside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], dict[str, Any]]:
+    """What a script of this folder finds inside a ComfyUI process, given a folder of models."""
+
+    def run(script: str, models: Path) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp("inside")
+        (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
+        result = folder / "result.json"
+        done = subprocess.run(  # noqa: S603 - our own words
+            [PYTHON, str(HERE / script), str(COMFYUI), str(folder), str(models), str(result)],
+            capture_output=True, text=True, timeout=3600, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        assert result.is_file(), f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+        return json.loads(result.read_text(encoding="utf-8"))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def probe(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
     """What tests/comfyui/probe.py found inside a ComfyUI process."""
-    folder = tmp_path_factory.mktemp("probe")
-    (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
-    result = folder / "result.json"
-    done = subprocess.run(  # noqa: S603 - our own words
-        [PYTHON, str(HERE / "probe.py"), str(COMFYUI), str(folder), str(weights), str(result)],
-        capture_output=True, text=True, timeout=3600, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert result.is_file(), f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return json.loads(result.read_text(encoding="utf-8"))
+    return run_inside("probe.py", weights)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

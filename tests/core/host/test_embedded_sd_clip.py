@@ -73,8 +73,15 @@ def test_clip_skip_changes_a_clone_only(single: SdClip) -> None:
     skipped = single.clone()
     skipped.clip_layer(-2)
     assert not torch.equal(skipped.encode_from_tokens(rows)[0], before) and torch.equal(single.encode_from_tokens(rows)[0], before)
-    skipped.clip_layer(-24)  # more than there are: the last, as in ComfyUI
+    skipped.clip_layer(-24)  # more than there are: as if nothing were said, as in ComfyUI
     assert torch.equal(skipped.encode_from_tokens(rows)[0], before)
+
+
+def test_more_layers_than_there_are_mean_each_encoders_own(clip: SdClip) -> None:
+    skipped = clip.clone()
+    skipped.clip_layer(-24)
+    rows = clip.tokenize("a red fruit")
+    assert torch.equal(skipped.encode_from_tokens(rows)[0], clip.encode_from_tokens(rows)[0])
 
 
 def test_a_weight_moves_tokens_away_from_the_empty_prompt(clip: SdClip) -> None:
