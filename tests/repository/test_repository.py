@@ -100,6 +100,16 @@ def test_the_library_never_evaluates_unpickles_or_fetches():
             assert not {name.split(".")[0] for name in names} & modules, f"{path}:{node.lineno} imports {names}"
 
 
+def test_nothing_that_comfy_test_forbids():
+    """Its level `syntax` reads every file, tests too. Layers are imported by name (`from torch.nn import Conv2d`): `core` runs without
+    ComfyUI, which has no `operations` to give there."""
+    layers = "Linear|Conv[123]d|ConvTranspose[12]d|LayerNorm|GroupNorm|Embedding"
+    forbidden = re.compile(rf"(?<![\w.])(torch\.)?nn\.({layers})\s*\(|\.cuda\s*\(|\.to\(\s*[\"']cuda|torch\.(cuda\.)?(amp\.)?autocast")
+    for path in files(".py"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not forbidden.search(line) or "forbidden = " in line, f"{path}:{number}: {line.strip()}"
+
+
 def test_imports_run_one_way():
     """nodes -> core -> libraries; ComfyUI is known to core/host/comfy*.py alone."""
     comfy = {"comfy", "folder_paths", "nodes", "comfy_extras", "execution", "server", "comfy_execution", "comfy_api"}

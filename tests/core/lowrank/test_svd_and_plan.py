@@ -15,6 +15,7 @@ from rapiddraw.core.lowrank.svd import Spectrum, break_even, rank_for_ratio
 from rapiddraw.core.networks import build_network
 from rapiddraw.tests.helpers import UNET_CONFIG
 from torch import nn
+from torch.nn import Conv2d
 
 
 def build_unet(config):
@@ -166,7 +167,7 @@ def test_broken_factors_are_refused_by_name(unet, how, words):
 
 def test_strided_convolutions_and_biases_are_kept():
     torch.manual_seed(0)
-    box = nn.ModuleDict({"resnets": nn.ModuleDict({"0": nn.ModuleDict({"conv1": nn.Conv2d(8, 12, 3, stride=2, padding=1)})})})
+    box = nn.ModuleDict({"resnets": nn.ModuleDict({"0": nn.ModuleDict({"conv1": Conv2d(8, 12, 3, stride=2, padding=1)})})})
     dense = box["resnets"]["0"]["conv1"]
     x = torch.randn(1, 8, 9, 7)
     apply_plan(box, [LayerPlan("resnets.0.conv1", "resnet", 12, 72, 12, 0.0, "")])

@@ -1,0 +1,90 @@
+"""What the pack adds to ComfyUI's start: seconds of importing it where torch and ComfyUI are there already, and what it brings along.
+
+    COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench imports
+
+Every run is a process of its own, which first imports what ComfyUI has imported by the time it loads custom nodes and then loads the pack
+by ComfyUI's own loader. The first run, which compiles and fills caches of files, is not counted. `COMFYUI_PYTHON` is ComfyUI's interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import common
+
+MOST_SECONDS = 0.15
+HEAVY = ("diffusers", "transformers", "basicsr", "matplotlib", "accelerate")
+# transformers is imported by ComfyUI itself: what counts is what the pack adds.
+_PROBE = f"""
+import asyncio, json, os, sys, time
+comfyui, pack = sys.argv[1:]
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, comfyui)
+os.chdir(comfyui)
+import comfy.options
+comfy.options.enable_args_parsing()
+import execution, server, nodes
+before = set(sys.modules)
+started = time.perf_counter()
+loaded = asyncio.run(nodes.load_custom_node(pack))
+seconds = time.perf_counter() - started
+added = {{name.split(".")[0] for name in set(sys.modules) - before}}
+known = [name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("RapidDraw")]
+print(json.dumps(dict(loaded=bool(loaded), seconds=seconds, nodes=len(known), modules=len(set(sys.modules) - before),
+                      heavy=sorted(added & set({HEAVY!r})))))
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--comfyui", help="folder of ComfyUI (default: $COMFYUI_PATH)")
+    parser.add_argument("--repeats", type=int, default=7, help="processes to start (default 7)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Import the pack into so many fresh processes and return the result. Raises :class:`InputError` without a ComfyUI."""
+    from ..core.errors import InputError
+    from ..core.paths import pack_root
+
+    path, repeats = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH"), getattr(args, "repeats", 7)
+    if not path or not (Path(path).expanduser() / "main.py").is_file():
+        raise InputError("this benchmark needs a ComfyUI: give its folder with --comfyui or in COMFYUI_PATH")
+    if repeats < 1:
+        raise InputError(f"repeats is {repeats}; give at least 1")
+    comfyui = Path(path).expanduser().resolve()
+    with tempfile.TemporaryDirectory(prefix="rapiddraw-imports-") as folder:
+        pack = Path(folder) / "rapiddraw"
+        pack.symlink_to(pack_root(), target_is_directory=True)
+        runs = [_once(comfyui, pack) for _ in range(repeats + 1)][1:]
+    seconds = sorted(one["seconds"] for one in runs)
+    median = statistics.median(seconds)
+    rows = [{"nodes": runs[0]["nodes"], "modules": runs[0]["modules"], "median_s": round(median, 4),
+             "fastest_s": round(seconds[0], 4), "slowest_s": round(seconds[-1], 4), "starts": repeats}]  # fmt: skip
+    heavy = sorted({name for one in runs for name in one["heavy"]})
+    checks = [
+        common.check("seconds that the pack adds to ComfyUI's start (median)", median, f"at most {MOST_SECONDS:g}", median <= MOST_SECONDS),
+        common.check(f"of {', '.join(HEAVY)}: how many it imports", len(heavy), "0", not heavy),
+    ]
+    command = "COMFYUI_PATH=... python -m rapiddraw bench imports"
+    return common.result("imports", command, rows, checks, settings={"comfyui": _version(comfyui)})
+
+
+def _once(comfyui: Path, pack: Path) -> dict[str, Any]:
+    command = [os.environ.get("COMFYUI_PYTHON") or sys.executable, "-c", _PROBE, str(comfyui), str(pack)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)  # noqa: S603 - our own words
+    answers = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not answers or not json.loads(answers[-1])["loaded"]:
+        raise RuntimeError(f"ComfyUI did not load the pack:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return json.loads(answers[-1])
+
+
+def _version(comfyui: Path) -> str:
+    text = (comfyui / "comfyui_version.py").read_text(encoding="utf-8")
+    return text.split('"')[1] if '"' in text else "unknown"
