@@ -29,6 +29,7 @@ comfyui, pack = sys.argv[1:]
 sys.argv = [sys.argv[0], "--cpu"]
 sys.path.insert(0, comfyui)
 os.chdir(comfyui)
+import utils.extra_config  # first, as main.py does: the name is a common one
 import comfy.options
 comfy.options.enable_args_parsing()
 import execution, server, nodes
