@@ -29,9 +29,9 @@ comfyui, pack = sys.argv[1:]
 sys.argv = [sys.argv[0], "--cpu"]
 sys.path.insert(0, comfyui)
 os.chdir(comfyui)
-import utils.extra_config  # first, as main.py does: the name is a common one
 import comfy.options
 comfy.options.enable_args_parsing()
+import utils.extra_config  # before the rest, as main.py does: other packages have a `utils` too
 import execution, server, nodes
 before = set(sys.modules)
 started = time.perf_counter()

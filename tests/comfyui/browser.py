@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import queue
@@ -34,7 +35,8 @@ class Page:
     def __init__(self, executable: str, profile: Path, width: int = 1600, height: int = 900) -> None:
         self.problems: list[str] = []
         self._answers: dict[int, queue.Queue[dict[str, Any]]] = {}
-        self._number = 0
+        self._numbers = itertools.count(1)
+        self._session: str | None = None
         theirs_in, self._out = os.pipe()
         self._in, theirs_out = os.pipe()
         # Chromium reads from descriptor 3 and writes to 4, whatever the pipes' numbers are here.
@@ -51,7 +53,7 @@ class Page:
             os.close(fd)
         threading.Thread(target=self._listen, daemon=True).start()
         target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self._session: str | None = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.command(f"{domain}.enable")
         self.show(width, height)
@@ -107,12 +109,8 @@ class Page:
         return base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
 
     def _send(self, method: str, parameters: dict[str, Any], session: str | None = None, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
-        self._number += 1
-        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
-        if session:
-            message["sessionId"] = session
-        waiting = self._answers[self._number] = queue.Queue()
-        os.write(self._out, json.dumps(message).encode() + b"\0")
+        waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._post(method, parameters, session, waiting)
         try:
             answer = waiting.get(timeout=seconds)
         except queue.Empty:
@@ -120,6 +118,12 @@ class Page:
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
+
+    def _post(self, method: str, parameters: dict[str, Any], session: str | None, waiting: queue.Queue[dict[str, Any]]) -> None:
+        number = next(self._numbers)
+        self._answers[number] = waiting
+        message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
+        os.write(self._out, json.dumps(message).encode() + b"\0")
 
     def _listen(self) -> None:
         with os.fdopen(self._in, "rb") as stream:
@@ -136,7 +140,9 @@ class Page:
             waiting.put({"error": {"message": "the browser is gone"}})
 
     def _note(self, method: str, data: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.javascriptDialogOpening":  # unsaved changes, when the page is left
+            self._post("Page.handleJavaScriptDialog", {"accept": True}, self._session, queue.Queue())
+        elif method == "Runtime.exceptionThrown":
             self.problems.append(_exception(data["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
             words = " ".join(str(one.get("value", one.get("description", ""))) for one in data["args"])
