@@ -3,7 +3,8 @@
     COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench imports
 
 Every run is a process of its own, which first imports what ComfyUI has imported by the time it loads custom nodes and then loads the pack
-by ComfyUI's own loader. The first run, which compiles and fills caches of files, is not counted. `COMFYUI_PYTHON` is ComfyUI's interpreter.
+by ComfyUI's own loader. The first run, which compiles and fills caches of files, is not counted. Medians are given; what is checked is
+the processor's time, which others on the same machine do not change. `COMFYUI_PYTHON` is ComfyUI's interpreter.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ comfy.options.enable_args_parsing()
 import utils.extra_config  # before the rest, as main.py does: other packages have a `utils` too
 import execution, server, nodes
 before = set(sys.modules)
-started = time.perf_counter()
+started, worked = time.perf_counter(), time.process_time()
 loaded = asyncio.run(nodes.load_custom_node(pack))
-seconds = time.perf_counter() - started
+seconds, worked = time.perf_counter() - started, time.process_time() - worked
 added = {{name.split(".")[0] for name in set(sys.modules) - before}}
 known = [name for name in nodes.NODE_CLASS_MAPPINGS if name.startswith("RapidDraw")]
-print(json.dumps(dict(loaded=bool(loaded), seconds=seconds, nodes=len(known), modules=len(set(sys.modules) - before),
+print(json.dumps(dict(loaded=bool(loaded), seconds=seconds, worked=worked, nodes=len(known), modules=len(set(sys.modules) - before),
                       heavy=sorted(added & set({HEAVY!r})))))
 """
 
@@ -64,13 +65,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pack = Path(folder) / "rapiddraw"
         pack.symlink_to(pack_root(), target_is_directory=True)
         runs = [_once(comfyui, pack) for _ in range(repeats + 1)][1:]
-    seconds = sorted(one["seconds"] for one in runs)
-    median = statistics.median(seconds)
-    rows = [{"nodes": runs[0]["nodes"], "modules": runs[0]["modules"], "median_s": round(median, 4),
-             "fastest_s": round(seconds[0], 4), "slowest_s": round(seconds[-1], 4), "starts": repeats}]  # fmt: skip
+    wall, worked = (statistics.median(one[key] for one in runs) for key in ("seconds", "worked"))
+    rows = [{"nodes": runs[0]["nodes"], "modules": runs[0]["modules"], "processor_s": round(worked, 4),
+             "wall_s": round(wall, 4), "starts": repeats}]  # fmt: skip
     heavy = sorted({name for one in runs for name in one["heavy"]})
     checks = [
-        common.check("seconds that the pack adds to ComfyUI's start (median)", median, f"at most {MOST_SECONDS:g}", median <= MOST_SECONDS),
+        common.check(
+            "processor seconds that the pack adds to ComfyUI's start", worked, f"at most {MOST_SECONDS:g}", worked <= MOST_SECONDS
+        ),
         common.check(f"of {', '.join(HEAVY)}: how many it imports", len(heavy), "0", not heavy),
     ]
     command = "COMFYUI_PATH=... python -m rapiddraw bench imports"
