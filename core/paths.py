@@ -129,6 +129,15 @@ def temp_dir() -> Path:
     return _dirs.get("temp", Path("temp"))
 
 
+def cache_dir() -> Path:
+    """Where what was measured on this machine is remembered: `$RAPIDDRAW_CACHE`, else `$XDG_CACHE_HOME/rapiddraw`, else
+    `~/.cache/rapiddraw`. Not created here."""
+    own, shared = os.environ.get("RAPIDDRAW_CACHE", "").strip(), os.environ.get("XDG_CACHE_HOME", "")
+    if own:
+        return Path(own).expanduser()
+    return (Path(shared) if Path(shared).is_absolute() else Path.home() / ".cache") / "rapiddraw"
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's content. Remembered until its size or modification time changes, so it is cheap in IS_CHANGED."""
     path = Path(path)

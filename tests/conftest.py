@@ -27,6 +27,14 @@ def tiny_pack(tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests measure is not remembered on this machine, and what is remembered does not reach tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAPIDDRAW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_cancel_left_over() -> Iterator[None]:
     """A test that asks for a stop must not stop the next one."""

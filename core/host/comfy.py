@@ -21,6 +21,7 @@ from .comfy_requirements import check_requirements
 from .fit import check_complete, check_fit
 
 if TYPE_CHECKING:
+    from ..attention.patch import AttentionPatch
     from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
@@ -105,6 +106,12 @@ class ComfyHost:
         from nodes import common_ksampler  # ComfyUI's own module of that name
 
         return common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative, dict(latent))[0]
+
+    def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
+        """See :meth:`Host.patch_attention`."""
+        from .comfy_attention import patch_model, patch_vae
+
+        return patch_model(model, patch), None if vae is None else patch_vae(vae, patch)
 
     def load_upscaler(self, path: Path) -> Any:
         """See :meth:`Host.load_upscaler`. It stays on the CPU until a node uses it, as ComfyUI's own do."""

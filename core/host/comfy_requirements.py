@@ -23,6 +23,10 @@ REQUIRED = (
     "comfy.latent_formats:LatentFormat",
     "comfy.ldm.modules.diffusionmodules.openaimodel:UNetModel",
     "comfy.model_patcher:ModelPatcher",
+    "comfy.model_patcher:ModelPatcher.add_wrapper_with_key",
+    "comfy.model_patcher:ModelPatcher.add_object_patch",
+    "comfy.patcher_extension:WrappersMP.APPLY_MODEL",
+    "comfy.ldm.modules.attention:wrap_attn",
     "comfy.utils:unet_to_diffusers",
     "comfy.utils:weight_dtype",
     # pictures and texts

@@ -25,6 +25,7 @@ from .embedded_vae import Vae, load_vae
 from .fit import check_fit
 
 if TYPE_CHECKING:
+    from ..attention.patch import AttentionPatch
     from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
@@ -89,6 +90,12 @@ class EmbeddedHost:
     ) -> dict[str, Any]:
         """See :meth:`Host.sample`."""
         return ksample(model, RandomNoise(seed), steps, cfg, sampler_name, scheduler, positive, negative, latent)
+
+    def patch_attention(self, model: Model, vae: Vae | None, patch: AttentionPatch) -> tuple[Model, Vae | None]:
+        """See :meth:`Host.patch_attention`. The VAE uses torch's attention already, and diffusers gives it no options of its own."""
+        from .embedded_attention import patch_model
+
+        return patch_model(model, patch), vae
 
     def load_upscaler(self, path: Path) -> Any:
         """See :meth:`Host.load_upscaler`."""

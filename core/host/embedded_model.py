@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..attention.chain import OVERRIDE
 from ..bundle import Bundle, LatentSpace
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
@@ -38,16 +39,27 @@ class BaseModel:
 
     @torch.no_grad()
     def apply_model(
-        self, x: torch.Tensor, t: torch.Tensor, c_crossattn: torch.Tensor, y: torch.Tensor | None = None, **_: Any
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c_crossattn: torch.Tensor,
+        y: torch.Tensor | None = None,
+        transformer_options: dict[str, Any] | None = None,
+        **_: Any,
     ) -> torch.Tensor:
         """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
-        (B, n) where the U-Net takes it. Cancels between calls."""
+        (B, n) where the U-Net takes it. Cancels between calls.
+
+        Of `transformer_options`, `optimized_attention_override` is honoured: it is called in the place of attention, as in ComfyUI.
+        """
         raise_if_cancelled()
         network_input = self.model_sampling.calculate_input(t, x)
         timestep = self.model_sampling.timestep(t)
         added = None if y is None else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
+        patched = transformer_options is not None and OVERRIDE in transformer_options
+        options = {"cross_attention_kwargs": {"transformer_options": transformer_options}} if patched else {}
         output = self.diffusion_model(
-            network_input, timestep, encoder_hidden_states=c_crossattn, added_cond_kwargs=added, return_dict=False
+            network_input, timestep, encoder_hidden_states=c_crossattn, added_cond_kwargs=added, return_dict=False, **options
         )[0]
         return self.model_sampling.calculate_denoised(t, output, x)
 
@@ -132,6 +144,8 @@ def load_model(bundle: Bundle, device: torch.device) -> Model:
     """A :class:`Model` from a bundle of kind `unet`. Raises :class:`BundleError` where metadata is missing or contradicts the tensors."""
     from diffusers import UNet2DConditionModel
 
+    from .embedded_attention import open_attention
+
     info = bundle.info
     name = info.path.name if info.path else "the U-Net bundle"
     if info.latent is None or info.schedule is None:
@@ -144,4 +158,4 @@ def load_model(bundle: Bundle, device: torch.device) -> Model:
         schedule = NoiseSchedule(info.schedule)
     except InputError as error:
         raise BundleError(f"{name}: {error}") from error
-    return Model(BaseModel(unet.to(device), schedule, info.latent, device))
+    return Model(BaseModel(open_attention(unet.to(device)), schedule, info.latent, device))

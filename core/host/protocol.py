@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ..attention.patch import AttentionPatch
     from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
@@ -80,6 +81,11 @@ class Host(Protocol):
         scheduler: str,
     ) -> dict[str, Any]:
         """LATENT from a LATENT: what the stock KSampler does at denoise 1."""
+        ...
+
+    def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
+        """(MODEL, VAE) whose attention goes through `patch`. `vae` may be None; it comes back as it was where it has no
+        attention that can be patched without touching what other clones share."""
         ...
 
     def load_upscaler(self, path: Path) -> Any:

@@ -1,0 +1,48 @@
+"""Attention patches on a MODEL's `transformer_options`, the same in every host: ComfyUI's `optimized_attention_override`, chained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .patch import AttentionPatch
+
+KEY = "rapiddraw_attention"
+"""Where `transformer_options` hold the patches, a tuple, so that a report finds them."""
+OVERRIDE = "optimized_attention_override"
+
+
+def attached(model: Any, patch: AttentionPatch) -> Any:
+    """A clone of MODEL whose attention calls go through `patch`; MODEL is as it was."""
+    patched = model.clone()
+    options = patched.model_options.setdefault("transformer_options", {})
+    options[OVERRIDE] = chained(options.get(OVERRIDE), patch)
+    options[KEY] = (*patches_of(model), patch)
+    return patched
+
+
+def chained(previous: Callable[..., Any] | None, patch: AttentionPatch) -> Callable[..., Any]:
+    """An override that runs `patch`. One that was there before is still called first, with ours in the place of the host's function: it
+    may do more than compute attention, and what it asks to be computed is then computed fast."""
+    if previous is None:
+        return patch.attend
+
+    def override(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        def fast(*given: Any, **options: Any) -> Any:
+            return patch.attend(func, *given, **options)
+
+        fast.__name__ = getattr(func, "__name__", "attention")
+        return previous(fast, *args, **kwargs)
+
+    return override
+
+
+def patches_of(model: Any) -> tuple[AttentionPatch, ...]:
+    """The patches of a MODEL, in the order they were added; none for one that was never patched."""
+    return tuple(model.model_options.get("transformer_options", {}).get(KEY, ()))
+
+
+def report_of(model: Any) -> str:
+    """The reports of all patches of a MODEL."""
+    reports = [patch.report() for patch in patches_of(model)]
+    return "\n\n".join(reports) or "this MODEL has no attention patch: put FlashAttention Patch between its loader and the sampler"

@@ -1,0 +1,200 @@
+"""The attention patch of one model: every attention call goes to the kernel that was chosen for it, and is accounted for.
+
+A speed-up must never make a picture wrong or stop a graph. So a call that no kernel takes runs as it would have without the patch; a
+kernel that raises is put away with one warning and the call repeated on the default; and where an evaluation of the model comes out
+non-finite it is done again, each kernel's output looked at this time, to find the one to put away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from ..errors import InputError
+from .backends import BACKENDS, Backend
+from .call import Arguments, Call
+from .memory import Times
+from .report import Row, summary, table
+from .select import DEFAULT, Selector, fastest
+
+AUTO = "auto"
+APPLY_TO = ("both", "self", "cross")
+log = logging.getLogger("rapiddraw")
+_selector: Selector | None = None
+
+
+def shared_selector() -> Selector:
+    """The selector of this process, with its memory on disk."""
+    global _selector
+    _selector = _selector or Selector()
+    return _selector
+
+
+class AttentionPatch:
+    """Chooses a kernel for every attention call of a MODEL and of all its clones, and keeps count.
+
+    `backend` is "auto" or a name of :data:`~.backends.BACKENDS`; `apply_to` limits it to self-attention (as many keys as queries) or
+    cross-attention (any other call); kernels that are not exact take part only where `allow_inexact` is set. Raises
+    :class:`InputError` for other values. A kernel that is not installed is warned of, and the default runs.
+    """
+
+    def __init__(
+        self,
+        backend: str = AUTO,
+        apply_to: str = "both",
+        allow_inexact: bool = False,
+        *,
+        backends: Mapping[str, Backend] | None = None,
+        selector: Selector | None = None,
+    ) -> None:
+        table = BACKENDS if backends is None else backends
+        if backend not in (AUTO, DEFAULT, *table):
+            raise InputError(f"there is no attention backend {backend!r}: give {AUTO}, {DEFAULT} or one of {', '.join(table)}")
+        if apply_to not in APPLY_TO:
+            raise InputError(f"apply_to is {apply_to!r}: give one of {', '.join(APPLY_TO)}")
+        wanted = [one for one in table.values() if backend in (AUTO, one.name) and (one.exact or allow_inexact)]
+        if backend in table and not wanted:
+            raise InputError(f"{backend} is not exact: it changes the picture a little. Switch allow_inexact on to use it, or choose auto")
+        self.backends = {one.name: one for one in wanted if one.available()}
+        self.backend, self.apply_to = backend, apply_to
+        self.selector = selector or shared_selector()
+        self.off: dict[str, str] = {}
+        if backend in table and not self.backends:
+            self._put_away(backend, f"it is not installed (package {table[backend].package})")
+        self.rows: dict[Any, Row] = {}
+        self.compiled = self._guarded = self._said = self._blamed = False
+        self._watching = True
+
+    def __deepcopy__(self, memo: Any) -> AttentionPatch:
+        return self  # a host that copies a model's options must not split the counts
+
+    def attend(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """One attention call, with the contract of ComfyUI's `optimized_attention_override`: what `func(*args, **kwargs)` returns."""
+        default = partial(func, *args, **kwargs)
+        try:
+            given = Arguments(*args, **kwargs)
+        except TypeError:  # an argument of a newer ComfyUI: it may change what is computed
+            return default()
+        kind = "self" if given.q.shape[-2] == given.k.shape[-2] else "cross"
+        if self.apply_to not in ("both", kind) or not given.is_plain():
+            return default()
+        if torch.compiler.is_compiling():
+            return self._in_graph(given)
+        rivals = {name: one for name, one in self.backends.items() if given.low_precision_attention or one.exact}
+
+        def run(backend: Backend) -> Tensor:
+            return given.join(backend.run(*given.split(), given.additive()))
+
+        return self._serve(kind, given.call(), default, getattr(func, "__name__", "default"), rivals, run, self._guarded)
+
+    def attend_pixels(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One attention call of a VAE, which has one head over all pixels: q, k, v and the result (B, C, H, W)."""
+        if q.ndim != 4 or not q.shape == k.shape == v.shape or (torch.is_grad_enabled() and q.requires_grad):
+            return func(q, k, v)
+        call = Call(q.device, q.dtype, q.shape[0], 1, q.shape[2] * q.shape[3], k.shape[2] * k.shape[3], q.shape[1], False)
+
+        def run(backend: Backend) -> Tensor:
+            flat = [t.flatten(2).transpose(1, 2)[:, None].contiguous() for t in (q, k, v)]
+            return backend.run(flat[0], flat[1], flat[2], None)[:, 0].transpose(1, 2).reshape(q.shape)
+
+        name = getattr(func, "__name__", "default")
+        return self._serve("VAE", call, partial(func, q, k, v), name, self.backends, run, True)
+
+    def evaluate(self, run: Callable[[], Any]) -> Any:
+        """One evaluation of the model by `run()`, which may be called twice. Says once in the log which kernel ran where."""
+        out = run()
+        if self.rows and not self._said:
+            self._said = True
+            log.info("attention: %s", summary(self.rows.values()))
+        if not self._watching or not self._in_use() or _finite(out):
+            return out
+        self._guarded, self._blamed = True, False
+        try:
+            out = run()
+        finally:
+            self._guarded = False
+        if not self._blamed and not _finite(out):
+            self._watching = False
+            log.warning("attention: the model's own output is not finite, with the default attention too")
+        return out
+
+    def report(self) -> str:
+        """Which kernel ran where, how often, and how much faster than the default it was when both were measured, as a table."""
+        notes = [f"{name} is off for this model: {why}" for name, why in self.off.items()]
+        if self.compiled:
+            notes.append("in compiled graphs torch's scaled_dot_product_attention ran; calls there are not counted")
+        return table(self.backend, self.apply_to, list(self.rows.values()), notes)
+
+    def _in_use(self) -> bool:
+        return any(row.backend != DEFAULT for row in self.rows.values())
+
+    def _in_graph(self, given: Arguments) -> Tensor:
+        """Inside a graph that is being compiled nothing can be measured or counted; torch's own attention is what compilers know."""
+        self.compiled = True
+        q, k, v = given.split()
+        return given.join(F.scaled_dot_product_attention(q, k, v, attn_mask=given.additive()))
+
+    def _serve(
+        self,
+        kind: str,
+        call: Call,
+        default: Callable[[], Tensor],
+        default_name: str,
+        backends: Mapping[str, Backend],
+        run: Callable[[Backend], Tensor],
+        guarded: bool,
+    ) -> Tensor:
+        able = {name: one for name, one in backends.items() if name not in self.off and one.takes(call)}
+        if not able:
+            self._count(kind, call, DEFAULT, {})
+            return default()
+        rivals: dict[str, Callable[[], Tensor]] = {name: partial(run, one) for name, one in able.items()}
+        rivals = {DEFAULT: default, **rivals}
+        times, out = self.selector.times(call, default_name, rivals, [name for name, one in able.items() if not one.exact])
+        name = fastest(times, rivals if self.backend == AUTO else (self.backend,))
+        self._count(kind, call, name, times)
+        if out is not None:
+            return out  # measured just now: this is the default's
+        if name == DEFAULT:
+            return default()
+        try:
+            out = rivals[name]()
+        except torch.OutOfMemoryError:
+            return default()
+        except Exception as error:
+            self._put_away(name, f"it failed ({type(error).__name__}: {error})")
+            return default()
+        return self._checked(name, out, default) if guarded else out
+
+    def _checked(self, name: str, out: Tensor, default: Callable[[], Tensor]) -> Tensor:
+        """`out`, or where that is not finite the default's output, with `name` put away if the default does better."""
+        if _finite(out):
+            return out
+        again = default()
+        if _finite(again):
+            self._blamed = True
+            self._put_away(name, "its output was not finite where the default's was")
+        return again
+
+    def _put_away(self, name: str, why: str) -> None:
+        self.off[name] = why
+        log.warning("attention: %s is off for this model, because %s; the default is used", name, why)
+
+    def _count(self, kind: str, call: Call, name: str, times: Times) -> None:
+        key = (kind, call.queries, call.keys, call.head_dim, call.dtype, call.masked, call.batch * call.heads, name)
+        row = self.rows.get(key)
+        if row is None:
+            own, taken = times.get(DEFAULT), times.get(name)
+            gain = own / taken if own and taken else 1.0
+            row = self.rows[key] = Row(kind, call.shape(), call.batch * call.heads, name, gain, own)
+        row.calls += 1
+
+
+def _finite(out: Any) -> bool:
+    return not isinstance(out, Tensor) or bool(torch.isfinite(out).all())
