@@ -56,9 +56,9 @@ class Linker:
     """Finds a graph's names in token rows.
 
     `tokenize(name)` gives the ids of a name without special tokens. `joins(left, right)` says whether two neighbouring ids belong to
-    one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match. `fold`
-    maps an id to what is compared, for tokenizers that spell the end of a word into the token. `end`, where given, ends a row's text:
-    what follows is padding, whatever id it has (SDXL's second encoder pads with the id of an exclamation mark).
+    one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match.
+    `fold` maps the last id of a name to what is compared, for tokenizers that spell the end of a word into the token. `end`, where
+    given, ends a row's text: what follows is padding, whatever id it has (SDXL's second encoder pads with the id of an exclamation mark).
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Linker:
                 if ids is None:
                     log.debug("name %r of %s is too short, too long or unknown to this tokenizer; not linked", alias, entity)
                     continue
-                key = tuple(map(self.fold, ids))
+                key = self._key(ids)
                 first = self._names.setdefault(key, (entity, alias, _is_chinese(alias)))
                 if first[0] != entity:
                     log.warning("the name %r belongs to %s and to %s; the first is used", alias, first[0], entity)
@@ -98,11 +98,11 @@ class Linker:
 
     def find(self, ids: Sequence[int | None]) -> list[Match]:
         """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
-        folded = [None if i is None else self.fold(i) for i in ids]
         found: list[Match] = []
-        for start, first in enumerate(folded):
-            for length in range(min(self._longest.get(first, 0), len(ids) - start), 0, -1):
-                name = self._names.get(tuple(folded[start : start + length]))
+        for start, first in enumerate(ids):
+            longest = 0 if first is None else max(self._longest.get(first, 0), self._longest.get(self.fold(first), 0))
+            for length in range(min(longest, len(ids) - start), 0, -1):
+                name = self._names.get(self._key(ids[start : start + length]))
                 if name is not None and (name[2] or self._whole_word(ids, start, start + length)):
                     found.append(Match(name[0], name[1], start, start + length))
                     break
@@ -112,6 +112,10 @@ class Linker:
             if all(match.end <= other.start or match.start >= other.end for other in kept):
                 kept.append(match)
         return sorted(kept, key=lambda m: m.start)[:MAX_LINKS]
+
+    def _key(self, ids: Sequence[int | None]) -> tuple[Hashable, ...]:
+        last = ids[-1]
+        return (*ids[:-1], None if last is None else self.fold(last))
 
     def _whole_word(self, ids: Sequence[int | None], start: int, end: int) -> bool:
         def joined(left: int) -> bool:
@@ -193,7 +197,7 @@ def byte_pair_linker(
 ) -> Linker:
     """A linker for CLIP's byte-pair tokenizers: a word ends with a token that ends in `</w>`. `tokens` maps an id to its text.
 
-    Chinese has no spaces, so that a name inside a sentence lacks the `</w>` it has alone: ids are compared without it.
+    Chinese has no spaces, so that a name inside a sentence lacks the `</w>` it has alone: its last token is compared without it.
     """
     ends = frozenset(i for i, token in tokens.items() if token.endswith("</w>"))
     return Linker(

@@ -34,6 +34,7 @@ import comfy.ops  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import latent_preview  # noqa: E402
+import probe_knowledge  # noqa: E402
 import torch  # noqa: E402
 
 import nodes  # noqa: E402
@@ -117,6 +118,7 @@ def run() -> None:
         found["saves_graphs"].append(host.saves_graphs)
     comfy.cli_args.args.disable_metadata = False
     found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
+    found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, Path(FOLDER))
     lifetime(host, paths("tiny", "tiny", "tiny"))
     interrupted(ours("core.progress"))
     found["changed_by_use"] = differences(before)

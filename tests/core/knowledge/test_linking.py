@@ -135,6 +135,21 @@ def test_byte_pair_tokens_end_words_themselves(graph):
     assert linker.find([5, 1, 2]) == []  # "xmirado"
     assert linker.find([1, 3, 5]) == []  # "miradox"
     assert [m.alias for m in linker.find([5, 7, 5])] == [A]
+    assert linker.find([9, 2]) == []  # "mira do", two words
+
+
+def test_padding_is_whatever_follows_the_end_of_a_text(graph):
+    tokens = {1: "mira", 2: "do</w>", 8: "!</w>"}
+    linker = byte_pair_linker(graph, lambda name: {"mirado": [1, 2]}.get(name, []), tokens, special=(0, 3), unknown=(3,), end=3)
+    rows = [[(0, 1.0), (8, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (8, 1.0), (1, 1.0), (2, 1.0)]]
+    assert [(link.start, link.end) for link in linker.link(rows)] == [(2, 4)]
+    over = [[(0, 1.0), (8, 1.0), (1, 1.0), (3, 1.0), (8, 1.0)], [(0, 1.0), (2, 1.0), (3, 1.0), (8, 1.0)]]
+    assert [(link.row, link.start, link.cut) for link in linker.link(over)] == [(0, 2, True), (1, 1, True)]
+
+
+def test_a_name_with_a_part_unknown_to_the_tokenizer_is_not_spelled(graph):
+    linker = byte_pair_linker(graph, lambda name: [1, 3], {1: "mira"}, special=(0, 3), unknown=(3,), end=3)
+    assert linker.spell("mirado") is None and linker.spell("x") is None
 
 
 def test_a_name_of_two_entities_is_reported_once_and_the_first_wins(tokenizer, caplog):
