@@ -36,7 +36,8 @@ def sample_dpm_solver(
     - `singlestep`: `order` neighbouring steps form one solver step, whose inner levels are the grid's own (the authors' "fast" grouping,
       diffusers' DPMSolverSinglestep): nothing is carried from one group to the next. Steps left over make a group of lower order.
     - `multistep`: the last `order` evaluations are extrapolated; the first steps, and with fewer than 15 the last ones, are of lower order.
-      Order 2 is :func:`~.dpmpp.sample_dpmpp_2m`.
+      Order 2 is :func:`~.dpmpp.sample_dpmpp_2m`. Order 3 shrinks the error like order 2 in the limit of many steps (its first step is of
+      order 1, as in the authors' code), but from a lower level.
     - `order` 1, 2 or 3; 1 is DDIM either way. A step to sigma 0 is always of order 1.
 
     The orders hold on any descending grid, but high ones pay only where steps in log sigma are of like size (exponential, karras; also

@@ -1,0 +1,75 @@
+"""`bench solvers`, `picard` and `adaptive` with a tiny random network: counts, distances, and the shape of their results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+
+import pytest
+import torch
+from rapiddraw.benchmarks import adaptive, picard, solvers
+from rapiddraw.core import paths
+from rapiddraw.core.diffusion.samplers import SAMPLERS
+from rapiddraw.core.errors import InputError
+from rapiddraw.core.metrics.walks import open_orchard, rms
+from rapiddraw.tests import helpers
+
+
+@pytest.fixture(scope="module")
+def orchard(tmp_path_factory):
+    """Tiny random bundles under the names of the shipped ones, and the shipped judge."""
+    folder = tmp_path_factory.mktemp("benches")
+    for name, write in {"unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": helpers.write_kg}.items():
+        write(folder / f"orchard-{name}.safetensors")
+    shutil.copy(paths.pack_root() / "weights" / "orchard-judge.safetensors", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny(orchard, monkeypatch):
+    monkeypatch.setattr(paths, "weights_dirs", lambda: [orchard])
+
+
+def check_shape(outcome, name, tmp_path):
+    assert outcome["name"] == name and outcome["rows"] and outcome["command"].endswith(f"bench {name}")
+    assert all(set(check) == {"claim", "value", "expected", "holds"} for check in outcome["checks"])
+    json.dumps(outcome)
+    pytest.importorskip("matplotlib")
+    {"solvers": solvers, "picard": picard, "adaptive": adaptive}[name].plot(outcome, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_walks_count_and_repeat():
+    walks = open_orchard(2).walks
+    sigmas = walks.sigmas("simple", 3)
+    one, again = (walks.draw(SAMPLERS["heun"], sigmas) for _ in range(2))
+    assert torch.equal(one.latents, again.latents) and one.latents.shape == (2, 4, 16, 16)
+    assert one.evaluations == one.calls == 5 and rms(one.latents, again.latents) == 0
+    for count in (0, -1, 10**6, True):
+        with pytest.raises(InputError, match="between 1 and 4096"):
+            open_orchard(count)
+
+
+def test_solvers(tmp_path, monkeypatch):
+    assert set(solvers.SAMPLERS) <= set(SAMPLERS)
+    monkeypatch.setattr(solvers, "SAMPLERS", {name: solvers.SAMPLERS[name] for name in ("ddim", "f_pndm", "euler_ancestral")})
+    outcome = solvers.run(argparse.Namespace(count=1, exact_steps=2, budgets=[2, 13]))
+    check_shape(outcome, "solvers", tmp_path)
+    for row in outcome["rows"][1:]:
+        assert row["budget"] - 1 <= row["evaluations"] <= row["budget"]
+        assert ("distance" in row) == (row["sampler"] not in solvers.STOCHASTIC)
+    assert {row["sampler"] for row in outcome["rows"] if row.get("budget") == 2} == {"ddim", "euler_ancestral"}, "f_pndm does not fit"
+
+
+def test_picard(tmp_path):
+    outcome = picard.run(argparse.Namespace(count=1, steps=[3], windows=[2], tolerances=[0.1, 0.001]))
+    check_shape(outcome, "picard", tmp_path)
+    assert len(outcome["rows"]) == 3 and all(1 <= row["iterations"] <= 3 <= row["evaluations"] for row in outcome["rows"])
+
+
+def test_adaptive(tmp_path):
+    outcome = adaptive.run(argparse.Namespace(count=1, steps=3, rtols=[0.8, 1.0]))
+    check_shape(outcome, "adaptive", tmp_path)
+    assert [row["solver"] for row in outcome["rows"]][:3] == ["Euler-Maruyama, 3 steps", "ode: Heun", "adaptive, rtol 0.8"]
+    assert outcome["rows"][0]["evaluations"] == 3
