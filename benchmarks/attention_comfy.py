@@ -1,0 +1,94 @@
+"""The part of `bench attention` that runs inside a ComfyUI process: `attention_comfy COMFYUI RESULT SETTINGS`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .attention import measure
+from .stopwatch import interleave
+
+SIDE, TOKENS, WIDTH = 64, 77, 768  # latents of 512 px, a prompt, its features
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3,
+    "transformer_depth_middle": 1, "use_spatial_transformer": True, "legacy": False, "context_dim": WIDTH, "num_heads": 8,
+    "use_linear_in_transformer": False, "adm_in_channels": None, "use_checkpoint": False, "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}  # fmt: skip
+"""SD 1.5's U-Net as ComfyUI's detection describes it."""
+
+
+def main(folder: str, result: str, text: str) -> None:
+    """Start ComfyUI's library (not its server), measure, write the result as JSON."""
+    settings = json.loads(text)
+    import torch
+
+    sys.argv = [sys.argv[0], *([] if torch.cuda.is_available() else ["--cpu"])]
+    sys.path.insert(0, folder)
+    os.chdir(folder)
+    importlib.import_module("comfy.options").enable_args_parsing()
+    with torch.inference_mode():
+        if settings["task"] == "graph":
+            found = whole_unet(settings["repeats"])
+        else:
+            attention = importlib.import_module("comfy.ldm.modules.attention").optimized_attention
+            found = measure(settings, attention)
+    found["comfyui"] = importlib.import_module("comfyui_version").__version__
+    Path(result).write_text(json.dumps(found), encoding="utf-8")
+
+
+def whole_unet(repeats: int) -> dict[str, Any]:
+    """One sampling step of one evaluation, by ComfyUI's own sampling function, on a U-Net with random weights, patched and not."""
+    import torch
+
+    from ..core.attention.chain import report_of
+    from ..core.attention.memory import Memory
+    from ..core.attention.patch import AttentionPatch
+    from ..core.attention.select import Selector
+    from ..core.host import current
+
+    management = importlib.import_module("comfy.model_management")
+    config = importlib.import_module("comfy.supported_models").SD15(dict(UNET))
+    device = management.get_torch_device()
+    dtype = management.unet_dtype(model_params=860_000_000, supported_dtypes=config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    network = config.get_model({}, "")
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in network.diffusion_model.named_parameters():
+        if weight.ndim > 1:
+            weight.normal_(0, weight[0].numel() ** -0.5, generator=generator)
+        else:
+            weight.fill_(1.0 if name.endswith("weight") else 0.0)
+    model = importlib.import_module("comfy.model_patcher").ModelPatcher(network, device, management.unet_offload_device())
+    noise = torch.randn(1, 4, SIDE, SIDE, generator=generator)
+    prompt = [[torch.randn(1, TOKENS, WIDTH, generator=generator), {}]]
+    sample = importlib.import_module("comfy.sample").sample
+    patch = AttentionPatch(selector=Selector(Memory(Path(os.environ["PYTHONPATH"]) / "attention.json")))
+    patched, _ = current().patch_attention(model, None, patch)
+
+    def step(one: Any) -> Any:
+        latent = torch.zeros_like(noise)
+        return sample(one, noise, 1, 1.0, "euler", "simple", prompt, prompt, latent, disable_pbar=True)
+
+    plain = step(model)
+    difference = float((step(patched) - plain).abs().max() / plain.abs().max())
+    times = interleave({"default": lambda: step(model), "patched": lambda: step(patched)}, repeats, warmup=0)  # warm by now
+    return {
+        "times": {name: asdict(time) for name, time in times.items()},
+        "difference": difference,
+        "default": importlib.import_module("comfy.ldm.modules.attention").optimized_attention.__name__,
+        "dtype": str(network.get_dtype()),
+        "parameters": sum(weight.numel() for weight in network.diffusion_model.parameters()),
+        "threads": torch.get_num_threads(),
+        "report": report_of(patched),
+    }
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,132 @@
+"""Attention patches inside a ComfyUI process: `probe_attention.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path[:0] = [COMFYUI, FOLDER]
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.controlnet  # noqa: E402
+import comfy.model_management as management  # noqa: E402
+import torch  # noqa: E402
+from rapiddraw.core.attention.backends import BACKENDS, Backend  # noqa: E402
+from rapiddraw.core.attention.patch import AttentionPatch  # noqa: E402
+from rapiddraw.core.host import current  # noqa: E402
+from rapiddraw.core.host.comfy_requirements import missing  # noqa: E402
+
+import nodes  # noqa: E402
+
+SIZE = 16
+found: dict[str, Any] = {}
+
+
+class Control(comfy.controlnet.ControlBase):
+    """A ControlNet reduced to what it does to a U-Net: tensors added to the middle and the skips."""
+
+    def get_control(self, x_noisy: Any, *_: Any, **__: Any) -> Any:
+        generator = torch.Generator().manual_seed(7)
+        middle = torch.randn(1, 64, SIZE // 2, SIZE // 2, generator=generator).expand(x_noisy.shape[0], -1, -1, -1)
+        return {"input": [], "middle": [middle], "output": [middle]}
+
+    def copy(self) -> Control:
+        return self
+
+    def get_models(self) -> list[Any]:
+        return []
+
+    def pre_run(self, *_: Any) -> None:
+        """Nothing to prepare."""
+
+    def cleanup(self) -> None:
+        """Nothing to forget."""
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
+
+
+def counts(patch: AttentionPatch) -> dict[str, int]:
+    out: dict[str, int] = {}
+    for row in patch.rows.values():
+        out[f"{row.kind} {row.backend}"] = out.get(f"{row.kind} {row.backend}", 0) + row.calls
+    return out
+
+
+def run() -> None:
+    host = current()
+    found["host"], found["missing"] = host.name, missing()
+    model, clip, vae = host.load_bundles(*(Path(WEIGHTS) / f"{name}.safetensors" for name in ("tiny-unet", "tiny-text", "attention-vae")))
+    positive, negative = host.encode_text(clip, "a round red fruit"), host.encode_text(clip, "")
+    controlled = [[tokens, {**details, "control": Control(), "control_apply_to_uncond": True}] for tokens, details in positive]
+
+    def draw(patcher: Any, positive: Any = positive) -> torch.Tensor:
+        latent = {"samples": torch.zeros(1, 4, SIZE, SIZE)}
+        return nodes.common_ksampler(patcher, 1, 2, 3.0, "euler", "normal", positive, negative, latent)[0]["samples"]
+
+    def with_lora(patcher: Any) -> Any:
+        changed = patcher.clone()
+        generator = torch.Generator().manual_seed(1)
+        state = changed.model_state_dict()
+        names = [key for key in state if key.endswith(("attn1.to_q.weight", "attn2.to_k.weight"))]
+        changed.add_patches({key: (torch.randn(state[key].shape, generator=generator) * 0.2,) for key in names}, 1.0)
+        return changed
+
+    plain = draw(model)
+    for backend in ("auto", "tiled", "sdpa_flash"):
+        patch = AttentionPatch(backend)
+        patched, _ = host.patch_attention(model, None, patch)
+        found[f"{backend} differs"], found[f"{backend} calls"] = relative(draw(patched), plain), counts(patch)
+        found[f"{backend} source unchanged"] = bool(torch.equal(draw(model), plain))
+
+    patch = AttentionPatch("tiled")
+    patched, _ = host.patch_attention(model, None, patch)
+    found["lora changes"] = relative(draw(with_lora(model)), plain)
+    found["control changes"] = relative(draw(model, controlled), plain)
+    found["patch, lora, control differs"] = relative(draw(with_lora(patched), controlled), draw(with_lora(model), controlled))
+    found["lora, patch, control differs"] = relative(
+        draw(host.patch_attention(with_lora(model), None, patch)[0], controlled), draw(with_lora(model), controlled)
+    )
+    found["stack calls"] = counts(patch)
+
+    two = [AttentionPatch("tiled", "self"), AttentionPatch("sdpa_math", "cross")]
+    stacked = host.patch_attention(host.patch_attention(model, None, two[0])[0], None, two[1])[0]
+    found["stacked differs"], found["stacked calls"] = relative(draw(stacked), plain), [counts(one) for one in two]
+
+    bad: list[bool] = []
+    flaky = Backend("flaky", lambda q, k, v, m: BACKENDS["tiled"].run(q, k, v, m) * (torch.nan if bad else 1), lambda call: True)
+    patch = AttentionPatch("flaky", backends={"flaky": flaky})
+    patched, _ = host.patch_attention(model, None, patch)
+    draw(patched)
+    bad.append(True)
+    found["nan differs"] = relative(draw(patched, controlled), draw(model, controlled))
+    found["nan off"] = list(patch.off)
+
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
+    decoded, encoded = host.vae_decode(vae, latent), host.vae_encode(vae, pixels)
+    patch = AttentionPatch("tiled")
+    _, fast = host.patch_attention(model, vae, patch)
+    found["decoded differs"] = max(relative(host.vae_decode(fast, latent), decoded) for _ in range(2))
+    found["encoded differs"] = relative(host.vae_encode(fast, pixels), encoded)
+    found["vae calls"] = counts(patch)
+    found["vae unchanged"] = bool(torch.equal(host.vae_decode(vae, latent), decoded)) and counts(patch) == found["vae calls"]
+    plain_vae = host.load_bundles(*(Path(WEIGHTS) / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))[2]
+    found["no attention to patch"] = host.patch_attention(model, plain_vae, patch)[1] is plain_vae
+    management.unload_all_models()
+
+
+with torch.inference_mode():
+    run()
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
