@@ -52,11 +52,21 @@ class Page:
         for fd in (theirs_in, theirs_out, *high):
             os.close(fd)
         threading.Thread(target=self._listen, daemon=True).start()
-        target = self._send("Target.createTarget", {"url": "about:blank"})["targetId"]
+        self._size = (width, height, 1.0)
+        self._context = ""
+        self.fresh()
+
+    def fresh(self) -> None:
+        """A new tab that knows nothing of the one before it: no cookies, no storage, no questions about unsaved changes."""
+        if self._context:
+            self._send("Target.disposeBrowserContext", {"browserContextId": self._context})
+        self._context = self._send("Target.createBrowserContext", {})["browserContextId"]
+        target = self._send("Target.createTarget", {"url": "about:blank", "browserContextId": self._context})["targetId"]
         self._session = self._send("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
+        self.problems.clear()
         for domain in ("Page", "Runtime", "Log"):
             self.command(f"{domain}.enable")
-        self.show(width, height)
+        self.show(*self._size)
 
     def close(self) -> None:
         """End the browser."""
@@ -75,6 +85,7 @@ class Page:
 
     def show(self, width: int, height: int, scale: float = 1.0) -> None:
         """The size of the page as it is laid out, and the pixels of the screen for each of its own."""
+        self._size = (width, height, scale)
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
 
     def go(self, url: str) -> None:
@@ -110,7 +121,10 @@ class Page:
 
     def _send(self, method: str, parameters: dict[str, Any], session: str | None = None, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         waiting: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._post(method, parameters, session, waiting)
+        number = next(self._numbers)
+        self._answers[number] = waiting
+        message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
+        os.write(self._out, json.dumps(message).encode() + b"\0")
         try:
             answer = waiting.get(timeout=seconds)
         except queue.Empty:
@@ -118,12 +132,6 @@ class Page:
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
-
-    def _post(self, method: str, parameters: dict[str, Any], session: str | None, waiting: queue.Queue[dict[str, Any]]) -> None:
-        number = next(self._numbers)
-        self._answers[number] = waiting
-        message = {"id": number, "method": method, "params": parameters} | ({"sessionId": session} if session else {})
-        os.write(self._out, json.dumps(message).encode() + b"\0")
 
     def _listen(self) -> None:
         with os.fdopen(self._in, "rb") as stream:
@@ -134,15 +142,13 @@ class Page:
                     message = json.loads(text)
                     if "id" in message:
                         self._answers.pop(message["id"]).put(message)
-                    else:
+                    elif message.get("sessionId") == self._session:
                         self._note(message["method"], message.get("params", {}))
         for waiting in self._answers.values():
             waiting.put({"error": {"message": "the browser is gone"}})
 
     def _note(self, method: str, data: dict[str, Any]) -> None:
-        if method == "Page.javascriptDialogOpening":  # unsaved changes, when the page is left
-            self._post("Page.handleJavaScriptDialog", {"accept": True}, self._session, queue.Queue())
-        elif method == "Runtime.exceptionThrown":
+        if method == "Runtime.exceptionThrown":
             self.problems.append(_exception(data["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
             words = " ".join(str(one.get("value", one.get("description", ""))) for one in data["args"])

@@ -24,11 +24,8 @@ class Editor:
 
     def open(self) -> None:
         """Load it as a new user sees it, small texts shown too."""
-        address = f"http://127.0.0.1:{self.port}"
-        self.page.go("about:blank")
-        self.page.command("Storage.clearDataForOrigin", origin=address, storageTypes="all")
-        self.page.problems.clear()
-        self.page.go(f"{address}/")
+        self.page.fresh()
+        self.page.go(f"http://127.0.0.1:{self.port}/")
         self.page.wait(_READY)
         self.page.run("await app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0)")
 
