@@ -113,6 +113,24 @@ class ComfyHost:
 
         return patch_model(model, patch), None if vae is None else patch_vae(vae, patch)
 
+    def network_of(self, part: str, whole: Any) -> Any:
+        """See :meth:`Host.network_of`."""
+        from . import comfy_speed
+
+        return comfy_speed.network_of(part, whole)
+
+    def run_around(self, part: str, whole: Any, run: Callable[[Callable[[], Any]], Any]) -> Any:
+        """See :meth:`Host.run_around`."""
+        from . import comfy_speed
+
+        return comfy_speed.run_around(part, whole, run)
+
+    def runner_of(self, model: Any) -> Callable[[Callable[[], Any]], Any] | None:
+        """See :meth:`Host.runner_of`."""
+        from . import comfy_speed
+
+        return comfy_speed.runner_of(model)
+
     def load_upscaler(self, path: Path) -> Any:
         """See :meth:`Host.load_upscaler`. It stays on the CPU until a node uses it, as ComfyUI's own do."""
         from ..upscale.rrdb import load_upscaler

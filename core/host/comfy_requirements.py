@@ -26,6 +26,8 @@ REQUIRED = (
     "comfy.model_patcher:ModelPatcher.add_wrapper_with_key",
     "comfy.model_patcher:ModelPatcher.add_object_patch",
     "comfy.patcher_extension:WrappersMP.APPLY_MODEL",
+    "comfy.model_patcher:ModelPatcher.get_wrappers",
+    "comfy.model_patcher:ModelPatcher.remove_wrappers_with_key",
     "comfy.ldm.modules.attention:wrap_attn",
     "comfy.utils:unet_to_diffusers",
     "comfy.utils:weight_dtype",

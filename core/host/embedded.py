@@ -97,6 +97,24 @@ class EmbeddedHost:
 
         return patch_model(model, patch), vae
 
+    def network_of(self, part: str, whole: Any) -> Any:
+        """See :meth:`Host.network_of`."""
+        from . import embedded_speed
+
+        return embedded_speed.network_of(part, whole)
+
+    def run_around(self, part: str, whole: Any, run: Callable[[Callable[[], Any]], Any]) -> Any:
+        """See :meth:`Host.run_around`."""
+        from . import embedded_speed
+
+        return embedded_speed.run_around(part, whole, run)
+
+    def runner_of(self, model: Any) -> Callable[[Callable[[], Any]], Any] | None:
+        """See :meth:`Host.runner_of`."""
+        from . import embedded_speed
+
+        return embedded_speed.runner_of(model)
+
     def load_upscaler(self, path: Path) -> Any:
         """See :meth:`Host.load_upscaler`."""
         from ..upscale.rrdb import load_upscaler

@@ -88,6 +88,20 @@ class Host(Protocol):
         attention that can be patched without touching what other clones share."""
         ...
 
+    def network_of(self, part: str, whole: Any) -> Any:
+        """The torch module inside a MODEL, CLIP or VAE; `part` is "model", "clip" or "vae"."""
+        ...
+
+    def run_around(self, part: str, whole: Any, run: Callable[[Callable[[], Any]], Any]) -> Any:
+        """A clone of a MODEL, CLIP or VAE: whenever its network is to compute something, `run(call)` is asked, and `call()` computes it.
+
+        For a MODEL that is one evaluation; asking again replaces the function."""
+        ...
+
+    def runner_of(self, model: Any) -> Callable[[Callable[[], Any]], Any] | None:
+        """The function that :meth:`run_around` was given for this MODEL, or None."""
+        ...
+
     def load_upscaler(self, path: Path) -> Any:
         """An UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
         ...

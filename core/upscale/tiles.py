@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..progress import Progress, raise_if_cancelled
+from .memory import out_of_memory
 from .resize import resize, target_size
 
 if TYPE_CHECKING:
@@ -123,12 +124,6 @@ class _Tiler:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         return self.run(pixels, tile=self.limit)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` means that memory ran out: torch's own error on a GPU, the allocator's RuntimeError on a CPU."""
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:

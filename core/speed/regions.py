@@ -1,0 +1,127 @@
+"""The parts of a network that are worth compiling or computing in bf16, in both hosts' networks.
+
+A region is a residual block of convolutions, a feed-forward or a dense block: everything that costs time but attention, which keeps its
+own choice of kernel and its patches. Blocks of one structure form a group and share one compiled function, so that a U-Net of forty blocks
+costs a dozen short compilations instead of one long one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+KINDS = {
+    "ResBlock": ("resnet", "_forward"),  # ComfyUI's UNetModel; its forward() is for gradient checkpointing
+    "ResnetBlock": ("resnet", "forward"),  # ComfyUI's VAE
+    "ResnetBlock2D": ("resnet", "forward"),  # diffusers
+    "FeedForward": ("feed-forward", "forward"),  # both
+    "CLIPMLP": ("feed-forward", "forward"),  # text encoders of ComfyUI and of transformers
+    "ResidualDenseBlock": ("dense block", "forward"),  # ESRGAN, basicsr
+    "ResidualDenseBlock_5C": ("dense block", "forward"),  # ESRGAN, spandrel
+}
+"""Class name -> kind, and the method that does the work and takes what the module's call takes."""
+
+
+@dataclass
+class Group:
+    """Blocks of one structure: a class and the shapes of its weights. `modules` are weak, so that a plan never keeps a network alive."""
+
+    kind: str
+    method: str
+    function: Callable[..., Any]
+    modules: list[weakref.ref[nn.Module]]
+
+    def alive(self) -> list[nn.Module]:
+        """The blocks that still exist."""
+        return [module for module in (one() for one in self.modules) if module is not None]
+
+
+@dataclass
+class Sample:
+    """What one evaluation showed of a group: the arguments of its first block's call, and the seconds in all its blocks."""
+
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    seen: bool = False
+
+
+def find_groups(network: nn.Module) -> list[Group]:
+    """The regions of a network by structure, in the order they are met. A block that somebody else has patched is left alone."""
+    groups: dict[Any, Group] = {}
+    for module in network.modules():
+        kind, method = KINDS.get(type(module).__name__, ("", ""))
+        if not kind or method in vars(module) or getattr(module, "updown", False):
+            continue
+        shapes = tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
+        key = (type(module), shapes)
+        if key not in groups:
+            groups[key] = Group(kind, method, getattr(type(module), method), [])
+        groups[key].modules.append(weakref.ref(module))
+    return list(groups.values())
+
+
+def observe(groups: list[Group], call: Callable[[], Any]) -> tuple[Any, list[Sample]]:
+    """Run `call` once and return what it returned with a :class:`Sample` of each group. The network is as before afterwards."""
+    samples = [Sample() for _ in groups]
+    handles: list[Any] = []
+    for group, sample in zip(groups, samples, strict=True):
+        for module in group.alive():
+            before, after = _clock(sample)
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(module.register_forward_hook(after))
+    try:
+        return call(), samples
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _clock(sample: Sample) -> tuple[Callable[..., None], Callable[..., None]]:
+    started = 0.0
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal started
+        if not sample.seen:
+            sample.args, sample.kwargs, sample.seen = args, dict(kwargs), True
+        wait(args)
+        started = time.perf_counter()
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        wait(args)
+        sample.seconds += time.perf_counter() - started
+
+    return before, after
+
+
+@contextlib.contextmanager
+def replaced(group: Group, make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
+    """While the block runs, every module of the group computes by `make(module)`; afterwards by its class's method, as before."""
+    changed = [module for module in group.alive() if group.method not in vars(module)]
+    try:
+        for module in changed:
+            object.__setattr__(module, group.method, make(module))
+        yield
+    finally:
+        for module in changed:
+            vars(module).pop(group.method, None)
+
+
+def channels_last(value: Any) -> Any:
+    """Pictures and feature maps (B, C, H, W) in channels-last memory; everything else as it is."""
+    if isinstance(value, torch.Tensor) and value.ndim == 4 and value.is_floating_point():
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
+
+
+def wait(values: Any) -> None:
+    """Let a GPU finish what it was given, where the values are on one; otherwise only the asking would be measured."""
+    if any(isinstance(value, torch.Tensor) and value.is_cuda for value in values):
+        torch.cuda.synchronize()

@@ -1,0 +1,99 @@
+"""Compile what can be compiled, where that pays (Rapid Diffusion, section 4.4 and table 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Compile:
+    """MODEL, CLIP, VAE and UPSCALE_MODEL in and out: their networks run the fastest way that measurement finds."""
+
+    DISPLAY_NAME = "Compile"
+    CATEGORY = "RapidDraw/speed"
+    DESCRIPTION = (
+        "Measures, when they first run, how the blocks of these networks compute fastest: as they are, in channels-last memory, in bf16 "
+        "(where allowed), or compiled by torch.compile, block by block. What is not faster, or not the same picture, stays as it was, so "
+        "that nothing gets slower. Attention is left to its own patch. LoRA, ControlNet, other sizes and other batches need no new start."
+    )
+    RETURN_TYPES = ("MODEL", "CLIP", "VAE", "UPSCALE_MODEL")
+    RETURN_NAMES = ("model", "clip", "vae", "upscale_model")
+    OUTPUT_TOOLTIPS = (
+        "The model, sped up; the one given stays as it was.",
+        "The text encoder, where one was linked.",
+        "The VAE, where one was linked.",
+        "The upscaler, where one was linked.",
+    )
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        compile_tip = (
+            "when it pays: only once a network has run for as long as the budget, so that compiling never takes longer than what it could "
+            "save. at once: on the first evaluation, for long series. never: only the memory format and bf16 are measured. Without a "
+            "compiler on the machine: a warning, and no compiling."
+        )
+        precision_tip = (
+            "keep: products as they are, the same picture but for rounding. auto: convolutions and feed-forwards in bf16 where that is "
+            "faster and each block's result stays within 1%; sums stay in full precision. The picture changes a little."
+        )
+        budget_tip = "Seconds that measuring and compiling may take for each network; no compilation is begun after."
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The diffusion model to speed up."}),
+                "compile": (["when it pays", "at once", "never"], {"default": "when it pays", "tooltip": compile_tip}),
+                "precision": (["keep", "auto"], {"default": "keep", "tooltip": precision_tip}),
+                "budget": ("FLOAT", {"default": 30.0, "min": 0.0, "max": 3600.0, "step": 1.0, "tooltip": budget_tip}),
+            },
+            "optional": {
+                "clip": ("CLIP", {"tooltip": "The text encoder, to be sped up as well."}),
+                "vae": ("VAE", {"tooltip": "The VAE, to be sped up as well."}),
+                "upscale_model": ("UPSCALE_MODEL", {"tooltip": "The upscaler, to be sped up as well."}),
+            },
+        }
+
+    def execute(
+        self, model: Any, compile: str, precision: str, budget: float, clip: Any = None, vae: Any = None, upscale_model: Any = None
+    ) -> tuple[Any, Any, Any, Any]:
+        from ..core.speed.parts import speed_up
+        from ..core.speed.plan import Options
+
+        given = {"model": model, "clip": clip, "vae": vae, "upscale_model": upscale_model}
+        done = speed_up(given, Options(precision, compile, budget))
+        return done["model"], done["clip"], done["vae"], done["upscale_model"]
+
+
+class CompileReport:
+    """What Compile measured and decided, after the picture is drawn."""
+
+    DISPLAY_NAME = "Compile Report"
+    CATEGORY = "RapidDraw/speed"
+    DESCRIPTION = (
+        "Says how the networks that went through Compile run now, how much faster their blocks are than before, and what measuring cost. "
+        "Link the picture, so that it runs after everything."
+    )
+    RETURN_TYPES = ("STRING", "IMAGE")
+    RETURN_NAMES = ("report", "image")
+    OUTPUT_TOOLTIPS = ("One part for each network, with a line for each group of blocks; for Preview as Text.", "The picture, as given.")
+    FUNCTION = "execute"
+    NOT_IDEMPOTENT = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model that Compile gave, with or without a LoRA on it."}),
+                "image": ("IMAGE", {"tooltip": "The last picture made with it: the report is taken when it is there."}),
+            }
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # more is known after every picture
+
+    def execute(self, model: Any, image: Any) -> tuple[str, Any]:
+        from ..core.speed.parts import report_of
+
+        return report_of(model), image
+
+
+NODE_CLASS_MAPPINGS = {"RapidDrawCompile": Compile, "RapidDrawCompileReport": CompileReport}
