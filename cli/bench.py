@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .common import note, say
 EXAMPLE = """examples:
   python -m rapiddraw bench list
   python -m rapiddraw bench retrieval
+  python -m rapiddraw bench all           (every benchmark, then the report)
   python -m rapiddraw bench report        (BENCHMARKS.md and its plots, from benchmarks/results)"""
 
 
@@ -25,6 +27,8 @@ def add_parser(subparsers: Any) -> None:
     names.add_parser(
         "report", help="write BENCHMARKS.md from the results", description="Write BENCHMARKS.md and its plots from the results."
     )
+    every = names.add_parser("all", help="run every benchmark, then write the report", description="Run every benchmark, one by one.")
+    every.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="benchmarks to leave out")
     for name, module in benchmarks().items():
         one = names.add_parser(
             name, help=_first_line(module), description=module.__doc__, epilog=f"example: python -m rapiddraw bench {name}",
@@ -47,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
         say(str(write_report()))
         return 0
+    if args.name == "all":
+        return run_all(args.skip)
     outcome = benchmarks()[args.name].run(args)
     path = save_result(outcome, args.results)
     for check in outcome["checks"]:
@@ -54,6 +60,32 @@ def run(args: argparse.Namespace) -> int:
         note(f"{'holds' if check['holds'] else 'DOES NOT HOLD'}: {check['claim']}: {value} (expected {check['expected']})")
     say(str(path))
     return 0
+
+
+def run_all(skip: Sequence[str] = ()) -> int:
+    """Every benchmark with its defaults, by name, and the report at the end. One that cannot run is named and does not stop the others;
+    its last result stays in the report. The exit code is 1 where there was such a one."""
+    from ..benchmarks.common import save_result
+    from ..benchmarks.report import write_report
+    from ..core.errors import Cancelled
+
+    failed = []
+    for name, module in benchmarks().items():
+        if name in skip:
+            continue
+        options = argparse.ArgumentParser()
+        if hasattr(module, "add_arguments"):
+            module.add_arguments(options)
+        note(f"bench {name}")
+        try:
+            say(str(save_result(module.run(options.parse_args([])))))
+        except Cancelled:
+            raise
+        except Exception as error:
+            failed.append(name)
+            note(f"bench {name} could not run: {error}")
+    say(str(write_report()))
+    return 1 if failed else 0
 
 
 def benchmarks() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import amp, nn
 
 from .measure import GAIN, best_seconds, difference
 from .plan import Plan
@@ -51,7 +51,7 @@ def choose(order: Order, allow_bf16: bool, deadline: float) -> bool:
 def in_bf16(function: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     """The block with its products in bf16; its input, its sums and its result in the dtype it was given."""
     first = next(value for value in args if isinstance(value, torch.Tensor))
-    with torch.autocast(first.device.type, torch.bfloat16):
+    with amp.autocast(first.device.type, torch.bfloat16):
         out = function(module, *args, **kwargs)
     return out.to(first.dtype)
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..progress import Progress, raise_if_cancelled
-from .memory import out_of_memory
+from .memory import MAX_BATCH, first_batch, first_tile, out_of_memory
 from .resize import resize, target_size
+from .runner import PRECISIONS, TileRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,8 @@ def upscale(
     size: tuple[int, int] | None = None,
     device: torch.device | str | None = None,
     label: str = "upscaling",
+    batch: int = 0,
+    precision: str = "keep",
 ) -> Tensor:
     """IMAGE (B, H, W, C) in [0, 1] -> (B, H', W', C) float32 on the CPU, clamped to [0, 1].
 
@@ -43,7 +46,11 @@ def upscale(
     and a call on NCHW. It runs once, in tiles of `tile` input pixels, on `device` (default: where its weights are; it is moved back
     afterwards), and the result is resampled to what was asked for: at most one of `factor` (of the input's sides), `long_side` (pixels,
     keeping the shape) and `size` (width, height); none means the model's own factor. C is 1, 3 or 4; one channel goes through as grey, a
-    fourth (alpha) as a grey image of its own. When memory runs out the tile is halved and the work goes on.
+    fourth (alpha) as a grey image of its own.
+
+    `tile` is the most: tiles are all of one size, as small as their number allows and no larger than free memory does. `batch` of them are
+    computed at once (0: as many as fit on a GPU, one on a CPU). When memory runs out the batch is halved, then the tile, and the work goes
+    on. `precision` "auto" computes in bf16 where the first tile shows that it is faster and no pixel moves by more than 1/255.
 
     Raises :class:`InputError` for numbers or shapes out of range, :class:`~..errors.Cancelled` between tiles.
     """
@@ -51,26 +58,29 @@ def upscale(
         raise InputError(f"an IMAGE is (batch, height, width, 1 or 3 or 4 channels), not {tuple(image.shape)}")
     if not MIN_TILE <= tile <= MAX_TILE:
         raise InputError(f"tile is {tile}; it must lie between {MIN_TILE} and {MAX_TILE} pixels")
+    if not 0 <= batch <= MAX_BATCH:
+        raise InputError(f"batch is {batch}; it must lie between 0 (what fits) and {MAX_BATCH} tiles")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}: give {' or '.join(PRECISIONS)}")
     if not 0 <= overlap <= tile // 2:
         raise InputError(f"overlap is {overlap}; it must lie between 0 and half a tile ({tile // 2} pixels)")
     scale = int(model.scale)
     height, width = image.shape[1:3]
     wanted = target_size(width, height, scale, factor=factor, long_side=long_side, size=size)
 
-    weights = next(model.model.parameters())
-    home, dtype = weights.device, weights.dtype
-    tiler = _Tiler(model, scale, tile, overlap, torch.device(device or home), dtype)
-    jobs = [part for one in image.float().clamp(0, 1).permute(0, 3, 1, 2).split(1) for part in _planes(one, model)]
-    boxes = sum(1 for _ in _boxes(height, width, tile, overlap))
-    results: list[Tensor] = []
-    with torch.no_grad(), Progress(len(jobs) * boxes, label, "tile") as bar:
+    home = next(model.model.parameters()).device
+    runner = TileRunner(model, torch.device(device or home), precision)
+    tiler = _Tiler(runner, scale, tile, overlap, batch)
+    jobs = torch.cat([part for one in image.float().clamp(0, 1).permute(0, 3, 1, 2).split(1) for part in _planes(one, model)])
+    with torch.no_grad():
         try:
-            if tiler.device != home:
-                model.to(tiler.device)
-            for planes in jobs:
-                results.append(resize(tiler.run(planes, bar), wanted).clamp(0, 1))
+            if runner.device != home:
+                model.to(runner.device)
+            tiler.limit = first_tile(tile, scale, runner.device, MIN_TILE)
+            with Progress(tiler.count(jobs), label, "tile") as bar:
+                results = [resize(one, wanted).clamp(0, 1) for one in tiler.run(jobs, bar)]
         finally:
-            if tiler.device != home:
+            if runner.device != home:
                 model.to(home)
     per_image = len(jobs) // image.shape[0]
     grouped = [results[i : i + per_image] for i in range(0, len(results), per_image)]
@@ -78,62 +88,89 @@ def upscale(
 
 
 class _Tiler:
-    """Runs a model over pictures box by box, and remembers the tile size that memory allowed."""
+    """Takes pictures through a network box by box, and remembers the batch and the tile size that memory allowed."""
 
-    def __init__(self, model: Any, scale: int, tile: int, overlap: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.model, self.scale, self.tile, self.overlap = model, scale, tile, overlap
-        self.device, self.dtype, self.limit = device, dtype, tile
+    def __init__(self, runner: TileRunner, scale: int, tile: int, overlap: int, batch: int) -> None:
+        self.runner, self.scale, self.tile, self.overlap, self.batch = runner, scale, tile, overlap, batch
+        self.limit = tile
 
-    def run(self, image: Tensor, bar: Progress | None = None, tile: int | None = None) -> Tensor:
-        """(1, C, H, W) -> (1, C', H*scale, W*scale) on the CPU, `bar` advanced by one a box."""
-        tile = tile or self.tile
-        overlap = min(self.overlap, tile // 2)
-        height, width = image.shape[2:]
+    def count(self, images: Tensor) -> int:
+        """Boxes in all of `images` (N, C, H, W)."""
+        return len(images) * len(self._boxes(images, self.limit))
+
+    def run(self, images: Tensor, bar: Progress | None = None) -> Iterator[Tensor]:
+        """(N, C, H, W) -> N times (1, C', H*scale, W*scale) on the CPU, `bar` advanced by one a box."""
+        limit = self.limit
+        boxes, overlap = self._boxes(images, limit), min(self.overlap, limit // 2)
+        pieces = [(number, box) for number in range(len(images)) for box in boxes]
+        top, left, bottom, right = boxes[0]
+        batch = self.batch or first_batch(bottom - top, right - left, self.scale, self.runner.device)
         total = weight = None
-        for top, left, bottom, right in _boxes(height, width, tile, overlap):
+        height, width = images.shape[2:]
+        at = 0
+        while at < len(pieces):
             raise_if_cancelled()
-            result = self._box(image[:, :, top:bottom, left:right])
-            if (bottom - top, right - left) == (height, width):
-                total, weight = result, None
-            else:
+            chunk = pieces[at : at + (self.batch or batch)]
+            stacked = torch.cat([images[number : number + 1, :, top:bottom, left:right] for number, (top, left, bottom, right) in chunk])
+            for (_, box), result in zip(chunk, self._compute(stacked).split(1), strict=True):
+                at += 1
+                if len(boxes) == 1:
+                    yield result
+                    continue
                 if total is None or weight is None:
                     total = result.new_zeros(1, result.shape[1], height * self.scale, width * self.scale)
                     weight = result.new_zeros(1, 1, height * self.scale, width * self.scale)
+                top, left, bottom, right = box
                 mask = _feather(top, bottom, height, overlap, self.scale)[:, None] * _feather(left, right, width, overlap, self.scale)
                 where = (..., slice(top * self.scale, bottom * self.scale), slice(left * self.scale, right * self.scale))
                 total[where] += result * mask
                 weight[where] += mask
+                if at % len(boxes) == 0:
+                    yield total / weight
+                    total = weight = None
             if bar is not None:
-                bar.update()
-        assert total is not None  # noqa: S101 (a picture has at least one box; this tells the type checker)
-        return total if weight is None else total / weight
+                bar.update(len(chunk))
 
-    def _box(self, pixels: Tensor) -> Tensor:
-        """One box through the model, in smaller tiles where it does not fit into memory."""
-        if max(pixels.shape[2:]) <= self.limit:
+    def _boxes(self, images: Tensor, tile: int) -> list[tuple[int, int, int, int]]:
+        return list(_boxes(images.shape[2], images.shape[3], tile, min(self.overlap, tile // 2)))
+
+    def _compute(self, pixels: Tensor) -> Tensor:
+        """Boxes (k, C, h, w) through the network; in smaller batches, then in smaller tiles, where they do not fit into memory."""
+        side = max(pixels.shape[2:])
+        if side <= self.limit:
             try:
-                return self.model(pixels.to(self.device, self.dtype)).float().cpu()
+                return self.runner(pixels)
             except (RuntimeError, MemoryError) as error:
-                smaller = (min(self.limit, max(pixels.shape[2:])) + 1) // 2
-                if not out_of_memory(error) or smaller < MIN_TILE:
+                smaller = (side + 1) // 2
+                if not out_of_memory(error) or (len(pixels) == 1 and smaller < MIN_TILE):
                     raise
-                if self.limit == self.tile:
-                    log.warning("out of memory while upscaling: going on with tiles of %d px instead of %d", smaller, self.tile)
-                self.limit = smaller
+                if len(pixels) == 1:
+                    if self.limit == self.tile:
+                        log.warning("out of memory while upscaling: going on with tiles of %d px instead of %d", smaller, side)
+                    self.limit = smaller
+                else:
+                    self.batch = len(pixels) // 2
+                    log.warning("out of memory while upscaling: going on with %d tiles at once instead of %d", self.batch, len(pixels))
             # Outside the handler: the error holds the failed attempt's tensors alive as long as it is being handled.
-            if self.device.type == "cuda":
+            if self.runner.device.type == "cuda":
                 torch.cuda.empty_cache()
-        return self.run(pixels, tile=self.limit)
+        if len(pixels) > 1:
+            return torch.cat([self._compute(one) for one in pixels.split(max(1, self.batch))])
+        return torch.cat(list(self.run(pixels)))
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-    """Intervals of `tile` that cover `length`, each sharing at least `overlap` with the next; the last ends at the end."""
+    """Intervals of one size that cover `length`, each sharing at least `overlap` with the next; the last ends at the end.
+
+    As few as `tile` allows, and then no longer than they need be: a picture of 1024 in tiles of 512 takes three of 363.
+    """
     if length <= tile:
         return [(0, length)]
     count = -(-(length - overlap) // (tile - overlap))
-    # Spread evenly: whole pixels, so every overlap is at least the one asked for.
-    starts = [round(i * (length - tile) / (count - 1)) for i in range(count)]
-    return [(start, start + tile) for start in starts]
+    size = -(-(length + (count - 1) * overlap) // count)
+    # Spread evenly, in whole pixels and rounded down, so that every overlap is at least the one asked for.
+    starts = [i * (length - size) // (count - 1) for i in range(count)]
+    return [(start, start + size) for start in starts]
 
 
 def _boxes(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:

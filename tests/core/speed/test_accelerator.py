@@ -14,6 +14,7 @@ from rapiddraw.core.speed.accelerator import Accelerator, accelerator_for
 from rapiddraw.core.speed.plan import Options
 from rapiddraw.core.speed.regions import find_groups
 from torch import nn
+from torch.nn import Conv2d, Linear
 
 
 class FeedForward(nn.Module):
@@ -21,7 +22,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.one, self.two = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.one, self.two = Linear(width, 2 * width), Linear(2 * width, width)
 
     def forward(self, x):
         return self.two(torch.relu(self.one(x)))
@@ -30,7 +31,7 @@ class FeedForward(nn.Module):
 class ResnetBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv = Conv2d(width, width, 3, padding=1)
 
     def forward(self, x, temb=None):
         return x + self.conv(torch.relu(x))

@@ -6,12 +6,13 @@ import pytest
 import torch
 from rapiddraw.core import progress
 from rapiddraw.core.errors import Cancelled, InputError
+from rapiddraw.core.upscale import memory, runner, tiles
 from rapiddraw.core.upscale.layouts import RRDBConfig
 from rapiddraw.core.upscale.resize import resize, target_size
 from rapiddraw.core.upscale.rrdb import Upscaler, build
 from rapiddraw.core.upscale.tiles import _spans, upscale
 from torch import nn
-from torch.nn import functional
+from torch.nn import Linear, functional
 
 
 class Doubler(nn.Module):
@@ -145,8 +146,8 @@ def test_out_of_memory_halves_the_tile_says_so_once_and_goes_on(bars, caplog, me
     with caplog.at_level("WARNING", "rapiddraw"):
         result = upscale(model, image, tile=128, overlap=8)
     torch.testing.assert_close(result, upscale(Doubler(), image, tile=256), rtol=0, atol=1e-5)
-    assert [record.message for record in caplog.records] == ["out of memory while upscaling: going on with tiles of 64 px instead of 128"]
-    assert sum(max(size) > 40 for size in model.sizes) == 2  # 128, 64; then 32 is remembered
+    assert [record.message for record in caplog.records] == ["out of memory while upscaling: going on with tiles of 40 px instead of 79"]
+    assert sum(max(size) > 40 for size in model.sizes) == 1  # 79, the even half of 150 and its overlap; then 40 is remembered
     assert bars.totals[0] == 4
 
 
@@ -169,6 +170,8 @@ def test_a_stop_is_honoured_between_tiles(bars):
     ("bad", "says"),
     [
         ({"tile": 8}, "tile is 8"),
+        ({"batch": 17}, "batch is 17"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"overlap": 300}, "overlap is 300"),
         ({"overlap": -1}, "overlap is -1"),
         ({"factor": 0.0}, "above 0"),
@@ -199,7 +202,8 @@ def test_spans_cover_and_overlap_at_least_as_asked(length, overlap):
     assert spans[0][0] == 0 and spans[-1][1] == length
     for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
         assert end - start >= overlap
-    assert all(end - start == min(32, length) for start, end in spans)
+    assert len({end - start for start, end in spans}) == 1 and spans[0][1] <= 32
+    assert len(spans) == (1 if length <= 32 else -(-(length - overlap) // (32 - overlap))), "no more than the size asks for"
 
 
 def test_resize_keeps_a_flat_picture_flat_and_its_own_size_untouched():
@@ -207,3 +211,62 @@ def test_resize_keeps_a_flat_picture_flat_and_its_own_size_untouched():
     torch.testing.assert_close(resize(flat, (20, 4)), torch.full((2, 3, 4, 20), 0.3))
     assert resize(flat, (7, 9)) is flat
     assert target_size(100, 1, 4, long_side=10) == (10, 1)
+
+
+def test_batches_give_the_same_as_one_at_a_time(bars):
+    images = torch.rand(3, 70, 61, 4, generator=torch.Generator().manual_seed(5))
+    one = upscale(Doubler(), images, tile=40, overlap=8, batch=1)
+    for batch in (2, 5, 16):
+        torch.testing.assert_close(upscale(Doubler(), images, tile=40, overlap=8, batch=batch), one, rtol=0, atol=1e-6)
+    assert bars.totals == [24] * 4 and bars.steps == 96
+
+
+def test_out_of_memory_halves_the_batch_before_the_tile(caplog):
+    class Small(Doubler):
+        def forward(self, image):
+            if len(image) > 2:
+                raise RuntimeError("CUDA out of memory")
+            return super().forward(image)
+
+    images = torch.rand(2, 70, 61, 3, generator=torch.Generator().manual_seed(5))
+    result = upscale(Small(), images, tile=40, overlap=8, batch=8)
+    torch.testing.assert_close(result, upscale(Doubler(), images, tile=40, overlap=8), rtol=0, atol=1e-6)
+    assert "4 tiles at once instead of 8" in caplog.text and "px instead" not in caplog.text
+
+
+def test_the_first_tile_fits_into_free_memory(monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100 * 2**20)
+    assert tiles.first_tile is memory.first_tile
+    model, cpu = Doubler(), torch.device("cpu")
+    assert memory.first_tile(512, 4, cpu) == 56 and memory.first_tile(32, 4, cpu) == 32
+    upscale(model, gradient(200, 200), tile=512)
+    assert max(max(size) for size in model.sizes) <= 88
+    monkeypatch.setattr(memory, "free_memory", lambda device: None)
+    assert memory.first_tile(512, 4, cpu) == 512 and memory.first_batch(64, 64, 4, cpu) == 1
+
+
+def test_convolutions_get_channels_last_tiles_and_others_do_not():
+    seen = []
+
+    class Watching(Doubler):
+        def forward(self, image):
+            seen.append(image.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(image)
+
+    other = Watching()
+    other.add_module("attention", Linear(2, 2))
+    for model in (Watching(), other):
+        upscale(model, torch.rand(1, 12, 10, 3, generator=torch.Generator().manual_seed(0))[:, :, :, [0, 1, 2]])
+    assert seen[0] and len(seen) == 2
+
+
+def test_bf16_is_used_where_it_holds_and_not_where_it_does_not(monkeypatch):
+    model, image = esrgan(), gradient(64, 64)
+    exact = upscale(model, image, tile=40, overlap=8)
+    monkeypatch.setattr(runner, "SAME", -1.0)
+    assert torch.equal(upscale(model, image, tile=40, overlap=8, precision="auto"), exact)
+    monkeypatch.setattr(runner, "SAME", 1.0)
+    ticks = iter([0.0, 2.0, 3.0])
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: next(ticks))
+    half = upscale(model, image, tile=40, overlap=8, precision="auto")
+    assert not torch.equal(half, exact) and (half - exact).abs().max() < 0.05

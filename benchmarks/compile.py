@@ -1,0 +1,171 @@
+"""The whole text-to-image graph, one speed-up after the other: naive attention, fast attention, compiled, bf16.
+
+    python -m rapiddraw bench compile
+
+Rapid Diffusion's table 3 in our numbers: milliseconds of the text encoder, the U-Net loop (50 steps there and here), the decoder and
+the upscaler, and how far any pixel moves from the first row's picture, same seed. Rows take turns in one process. Each row adds to the one
+above, and leaves out what its probe found not to be faster; compiling itself is not counted, and is written beside the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from . import common
+
+PAPER = 1.73
+ROWS = ("eager, naive attention", "+ attention", "+ compile, fast ESRGAN", "+ bf16")
+PARTS = ("text encoder", "U-Net loop", "decoder", "upscaler")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m rapiddraw bench compile`."""
+    parser.add_argument("--steps", type=int, default=50, help="sampling steps (default 50, as in the paper)")
+    parser.add_argument("--size", type=int, default=256, help="pixels a side before upscaling (default 256, as in the paper)")
+    parser.add_argument("--repeats", type=int, default=3, help="measured pictures a row (default 3)")
+    parser.add_argument("--budget", type=float, default=120.0, help="seconds of compiling allowed for each network (default 120)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure and return the result (see :func:`common.result`)."""
+    import torch
+
+    from ..core.attention.patch import AttentionPatch
+    from ..core.host.embedded import EmbeddedHost
+    from ..core.paths import resolve_bundle
+    from ..core.speed.parts import speed_up
+    from ..core.speed.plan import Options
+    from ..core.upscale.files import resolve_upscaler
+
+    host = EmbeddedHost()
+    names = ("orchard-unet.safetensors", "orchard-text.safetensors", "orchard-vae.safetensors")
+    size, steps = getattr(args, "size", None) or 256, getattr(args, "steps", None) or 50
+    budget = getattr(args, "budget", None)
+    rows: dict[str, dict[str, Any]] = {}
+    for row in ROWS:  # parts of its own for each row: what one learns must not help another
+        model, clip, vae = host.load_bundles(*(resolve_bundle(name) for name in names))
+        upscaler = host.load_upscaler(resolve_upscaler("orchard-esrgan-x4.safetensors"))
+        parts: dict[str, Any] = {"model": model, "clip": clip, "vae": vae, "upscale_model": upscaler}
+        if row == ROWS[0]:
+            parts["model"] = naive(model)
+        else:
+            parts["model"], parts["vae"] = host.patch_attention(model, vae, AttentionPatch())
+        if row in ROWS[2:]:
+            precision = "auto" if row == ROWS[3] else "keep"
+            parts = speed_up(parts, Options(precision, "at once", 120.0 if budget is None else budget))
+        rows[row] = parts
+    pictures, warm = {}, {}
+    for row, parts in rows.items():
+        started = time.perf_counter()
+        pictures[row], _ = draw(host, parts, size, steps, row in ROWS[2:])
+        warm[row] = time.perf_counter() - started
+    taken: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
+    for turn in range(max(1, getattr(args, "repeats", None) or 3)):
+        for row in ROWS if turn % 2 == 0 else reversed(ROWS):
+            taken[row].append(draw(host, rows[row], size, steps, row in ROWS[2:])[1])
+    first = pictures[ROWS[0]]
+    table, totals, last = [], {}, 0.0
+    for row in ROWS:
+        totals[row] = statistics.median(sum(one.values()) for one in taken[row])
+        last = statistics.median(sum(a.values()) / sum(b.values()) for a, b in zip(taken[ROWS[0]], taken[row], strict=True))
+        table.append(
+            {
+                "setting": row,
+                **{f"{part}_ms": round(statistics.median(one[part] for one in taken[row]) * 1000, 1) for part in PARTS},
+                "total_ms": round(totals[row] * 1000, 1),
+                "gain": round(last, 3),
+                "largest_difference_255": round(float((pictures[row] - first).abs().max()) * 255, 2),
+                "first_picture_s": round(warm[row], 1),
+            }
+        )
+    slower = [row for above, row in zip(ROWS, ROWS[1:], strict=False) if totals[row] > 1.03 * totals[above]]
+    checks = [
+        common.check("times as fast as the first row, everything on", last, f"at least {PAPER} (the paper's)", last >= PAPER),
+        common.check("rows slower than the one above by more than 3%", len(slower), "none", not slower),
+        common.check(
+            "largest difference of compiled from eager, of 255", table[2]["largest_difference_255"], "at most 1",
+            table[2]["largest_difference_255"] <= 1,
+        ),
+    ]  # fmt: skip
+    reports = {row: report(rows[row]) for row in ROWS[2:]}
+    settings = {"size": size, "steps": steps, "threads": torch.get_num_threads()}
+    return common.result("compile", "python -m rapiddraw bench compile", table, checks, settings=settings, reports=reports)
+
+
+def draw(host: Any, parts: dict[str, Any], size: int, steps: int, fast_tiles: bool) -> tuple[Any, dict[str, float]]:
+    """One picture and the seconds of each part. Without `fast_tiles` the upscaler takes the whole picture at once, as it is."""
+    import torch
+
+    from ..core.upscale.tiles import upscale
+
+    seconds: dict[str, float] = {}
+    latent = {"samples": torch.zeros(1, 4, size // 8, size // 8), "downscale_ratio_spacial": 8}
+    clock = time.perf_counter()
+
+    def done(part: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[part], clock = now - clock, now
+
+    with torch.no_grad():
+        positive = host.encode_text(parts["clip"], "a photo of a round red fruit on snow by day")
+        negative = host.encode_text(parts["clip"], "")
+        done(PARTS[0])
+        drawn = host.sample(parts["model"], positive, negative, latent, 8, steps, 4.0, "euler", "simple")
+        done(PARTS[1])
+        image = host.vae_decode(parts["vae"], drawn["samples"])
+        done(PARTS[2])
+        upscaler = parts["upscale_model"]
+        image = upscale(upscaler, image) if fast_tiles else upscaler(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        done(PARTS[3])
+    return image, seconds
+
+
+def naive(model: Any) -> Any:
+    """A clone of a MODEL whose attention is softmax(q k^T / sqrt d) v, written out: torch's eager mode before fused kernels."""
+    import torch
+
+    def attention(func: Any, q: Any, k: Any, v: Any, heads: int, mask: Any = None, skip_reshape: bool = False, **_: Any) -> Any:
+        if mask is not None or skip_reshape:
+            return func(q, k, v, heads, mask, skip_reshape=skip_reshape, **_)
+        batch, tokens, width = q.shape
+        q, k, v = (t.reshape(batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+        weights = torch.softmax(q @ k.transpose(-1, -2) * (width // heads) ** -0.5, dim=-1)
+        return (weights @ v).transpose(1, 2).reshape(batch, tokens, width)
+
+    clone = model.clone()
+    clone.model_options.setdefault("transformer_options", {})["optimized_attention_override"] = attention
+    return clone
+
+
+def report(parts: dict[str, Any]) -> str:
+    """What the Compile node would report of these parts."""
+    from ..core.speed.parts import report_of
+
+    return report_of(parts["model"])
+
+
+def plot(outcome: dict[str, Any], path: Path) -> None:
+    """Bars of each row's time, its parts side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = outcome["rows"]
+    figure, axes = pyplot.subplots(figsize=(7, 3))
+    left = [0.0] * len(rows)
+    for part in PARTS:
+        widths = [row[f"{part}_ms"] for row in rows]
+        axes.barh([row["setting"] for row in rows], widths, left=left, label=part)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel("milliseconds a picture")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

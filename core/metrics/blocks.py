@@ -1,0 +1,116 @@
+"""What the blocks of a network cost, by type: seconds, weights and multiply-adds; of ComfyUI's networks and of diffusers'."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+TYPES = ("self-attention", "cross-attention", "resnet", "feed-forward", "resampling")
+_CLASSES = {
+    "ResBlock": "resnet", "ResnetBlock": "resnet", "ResnetBlock2D": "resnet", "FeedForward": "feed-forward",
+    "Upsample": "resampling", "Downsample": "resampling", "Upsample2D": "resampling", "Downsample2D": "resampling",
+}  # fmt: skip
+_NAMES = {"attn1": "self-attention", "attn2": "cross-attention"}
+
+
+@dataclass
+class Cost:
+    """Of one type of block, over everything that ran: seconds, parameters, multiply-adds."""
+
+    seconds: float = 0.0
+    parameters: int = 0
+    multiply_adds: int = 0
+
+
+def block_type(path: str, module: nn.Module) -> str | None:
+    """One of :data:`TYPES`, or None; attention is told by its name, which both libraries share."""
+    return _NAMES.get(path.rpartition(".")[2]) or _CLASSES.get(type(module).__name__)
+
+
+def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """(type, block) for every block that is not inside another."""
+    found: list[tuple[str, nn.Module]] = []
+    inside: set[int] = set()
+    for path, module in network.named_modules():
+        kind = block_type(path, module)
+        if kind is not None and id(module) not in inside:
+            found.append((kind, module))
+            inside.update(id(part) for part in module.modules())
+    return found
+
+
+def parameters_of(module: nn.Module | None) -> int:
+    """How many numbers a module's weights hold."""
+    return 0 if module is None else sum(weight.numel() for weight in module.parameters())
+
+
+@contextlib.contextmanager
+def metered(network: nn.Module | None, costs: dict[str, Cost], count: bool = False) -> Iterator[None]:
+    """While the block runs, add what the network's blocks cost to `costs` (by type, and "all" for the multiply-adds of everything).
+
+    With `count` multiply-adds are counted instead of seconds being taken, as the one disturbs the other. The network is as before
+    afterwards.
+    """
+    handles: list[Any] = []
+    try:
+        for kind, block in blocks_of(network) if network is not None else ():
+            cost = costs.setdefault(kind, Cost())
+            handles += _counters(block, cost) if count else _clocks(block, cost)
+            cost.parameters += parameters_of(block) if count else 0
+        if count and network is not None:
+            handles += _counters(network, costs.setdefault("all", Cost()))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _clocks(block: nn.Module, cost: Cost) -> list[Any]:
+    started = 0.0
+
+    def before(module: nn.Module, arguments: Any) -> None:
+        nonlocal started
+        _wait()
+        started = time.perf_counter()
+
+    def after(module: nn.Module, arguments: Any, output: Any) -> None:
+        _wait()
+        cost.seconds += time.perf_counter() - started
+
+    return [block.register_forward_pre_hook(before), block.register_forward_hook(after)]
+
+
+def _counters(block: nn.Module, cost: Cost) -> list[Any]:
+    """Hooks that count the products of convolutions and linear layers, and of attention's two matrix products."""
+
+    def layer(module: nn.Module, arguments: Any, output: Any) -> None:
+        each = module.weight[0].numel() if isinstance(module.weight, torch.Tensor) else 0
+        cost.multiply_adds += output.numel() * each
+
+    def attention(module: nn.Module, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
+        queries = arguments[0] if arguments else keywords.get("hidden_states", keywords.get("x"))
+        context = next((keywords[name] for name in ("encoder_hidden_states", "context") if keywords.get(name) is not None), None)
+        if context is None and len(arguments) > 1 and isinstance(arguments[1], torch.Tensor):
+            context = arguments[1]
+        keys = queries if context is None else context
+        cost.multiply_adds += 2 * queries.shape[0] * queries.shape[1] * keys.shape[1] * module.to_q.weight.shape[0]
+
+    handles = []
+    for path, module in block.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            handles.append(module.register_forward_hook(layer))
+        elif hasattr(module, "to_q") and (path == "" or path.rpartition(".")[2] in _NAMES):
+            handles.append(module.register_forward_hook(attention, with_kwargs=True))
+    return handles
+
+
+def _wait() -> None:
+    """Let a GPU finish what was asked of it; otherwise only the asking would be measured."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
