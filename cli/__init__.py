@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from ..core.errors import Cancelled, GraphError, RapidDrawError
 from ..core.progress import clear_cancel, request_cancel
 
-COMMANDS = ("run", "validate", "nodes", "convert", "inspect", "train", "data", "bench")
+COMMANDS = ("run", "validate", "profile", "nodes", "convert", "inspect", "train", "data", "bench")
 DONE, FAILED, INVALID, STOPPED = 0, 1, 2, 130
 
 

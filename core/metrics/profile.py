@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..progress import Progress
+from .blocks import TYPES, Cost, metered, parameters_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,8 @@ MAX_SIDE = 4096
 class Row:
     """One component: median and interquartile range in milliseconds, and its share (0..1) of the whole picture's time.
 
-    `inside` marks a part of the row above, which the total does not count again.
+    `inside` marks a part of the row above, which the total does not count again. `parameters` are those of its weights, `megabytes` what
+    they take, `multiply_adds` those of one run; None where nothing is known.
     """
 
     component: str
@@ -35,6 +37,9 @@ class Row:
     iqr_ms: float
     share: float
     inside: bool = False
+    parameters: int | None = None
+    megabytes: float | None = None
+    multiply_adds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,16 +51,33 @@ class Profile:
 
     def table(self) -> str:
         """A plain-text table."""
-        lines = [f"{'component':<24}{'median ms':>11}{'IQR ms':>9}{'share':>8}"]
+        lines = [f"{'component':<24}{'median ms':>11}{'IQR ms':>9}{'share':>8}{'params M':>10}{'MB':>8}{'GMAC':>9}"]
         for row in self.rows:
             name = f"  {row.component}" if row.inside else row.component
-            lines.append(f"{name:<24}{row.median_ms:>11.1f}{row.iqr_ms:>9.1f}{row.share:>8.1%}")
+            size = "" if row.parameters is None else f"{row.parameters / 1e6:.2f}"
+            room = "" if row.megabytes is None else f"{row.megabytes:.1f}"
+            work = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.2f}"
+            lines.append(f"{name:<24}{row.median_ms:>11.1f}{row.iqr_ms:>9.1f}{row.share:>8.1%}{size:>10}{room:>8}{work:>9}")
+        lines.append(self.bottleneck())
         lines.append(", ".join(f"{key} {value}" for key, value in self.environment.items()))
         return "\n".join(lines)
 
+    def bottleneck(self) -> str:
+        """One line: what to make faster first."""
+        parts = [row for row in self.rows[:-1] if not row.inside]
+        inside = [row for row in self.rows if row.inside]
+        if not parts:
+            return "bottleneck: nothing was measured"
+        worst = max(parts, key=lambda row: row.median_ms)
+        line = f"bottleneck: {worst.component}, {worst.share:.0%} of the time"
+        if inside and worst.component == "U-Net loop":
+            block = max(inside, key=lambda row: row.median_ms)
+            line += f"; in it {block.component}, {block.share:.0%}"
+        return line
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data."""
-        return {"rows": [asdict(row) for row in self.rows], "environment": self.environment}
+        return {"rows": [asdict(row) for row in self.rows], "bottleneck": self.bottleneck(), "environment": self.environment}
 
 
 def profile_pipeline(
@@ -86,14 +108,17 @@ def profile_pipeline(
     host = current()
     latent = {"samples": torch.zeros(1, 4, height // 8, width // 8), "downscale_ratio_spacial": 8}
     network = getattr(getattr(model, "model", None), "diffusion_model", None)
+    parts = {"text encoder": clip, "U-Net loop": model, "VAE decoder": vae, "upscaler": upscale_model}
     taken: dict[str, list[float]] = {}
     with Progress(warmup + runs, "profiling", "run") as bar:
         for number in range(warmup + runs):
             times: dict[str, float] = {}
             with _measured(times, "text encoder"):
                 positive, negative = host.encode_text(clip, text), host.encode_text(clip, "")
-            with _attention_times(network, times), _measured(times, "U-Net loop"):
+            costs: dict[str, Cost] = {}
+            with metered(network, costs), _measured(times, "U-Net loop"):
                 drawn = host.sample(model, positive, negative, latent, number, steps, cfg, "euler", "simple")
+            times |= {kind: costs[kind].seconds for kind in TYPES if kind in costs}
             with _measured(times, "VAE decoder"):
                 image = host.vae_decode(vae, drawn["samples"])
             if upscale_model is not None:
@@ -103,7 +128,52 @@ def profile_pipeline(
                 for part, seconds in times.items():
                     taken.setdefault(part, []).append(seconds * 1000)
             bar.update()
-    return Profile(_rows(taken), _environment(network, width, height, steps, runs))
+    counted = _count(host, parts, (positive, negative), latent, steps, cfg)
+    return Profile(_rows(taken, counted), _environment(network, width, height, steps, runs))
+
+
+def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any, steps: int, cfg: float) -> dict[str, Cost]:
+    """Weights and multiply-adds by row: one more picture with its products counted instead of its time taken."""
+    from ..upscale.tiles import upscale
+
+    networks = {name: _network(name, whole) for name, whole in parts.items() if whole is not None}
+    found: dict[str, dict[str, Cost]] = {name: {} for name in networks}
+    with contextlib.ExitStack() as stack:
+        for name, network in networks.items():
+            stack.enter_context(metered(network, found[name], count=True))
+        if "text encoder" in networks:
+            host.encode_text(parts["text encoder"], "")
+        drawn = host.sample(parts["U-Net loop"], *conds, latent, 0, 1, cfg, "euler", "simple")
+        image = host.vae_decode(parts["VAE decoder"], drawn["samples"])
+        if "upscaler" in networks:
+            upscale(parts["upscaler"], image)
+    counted = {}
+    for name, network in networks.items():
+        every = found[name].get("all", Cost())
+        runs = steps if name == "U-Net loop" else 2 if name == "text encoder" else 1
+        decoder = getattr(network, "decoder", network) if name == "VAE decoder" else network
+        counted[name] = Cost(0.0, parameters_of(decoder), every.multiply_adds * runs)
+    for kind, cost in found.get("U-Net loop", {}).items():
+        if kind in TYPES:
+            counted[kind] = Cost(0.0, cost.parameters, cost.multiply_adds * steps)
+    return counted
+
+
+def _network(name: str, whole: Any) -> Any:
+    """The torch module inside a part; None where it has none that can be looked into."""
+    from torch import nn
+
+    where = {
+        "U-Net loop": ("model.diffusion_model",), "text encoder": ("encoder.text_model", "cond_stage_model"),
+        "VAE decoder": ("first_stage_model",), "upscaler": ("model",),
+    }[name]  # fmt: skip
+    for path in where:
+        found = whole
+        for attribute in path.split("."):
+            found = getattr(found, attribute, None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
 
 
 def draw_chart(profile: Profile, width: int = 640) -> Tensor:
@@ -139,22 +209,24 @@ def _check(width: int, height: int, steps: int, runs: int, warmup: int) -> None:
         raise InputError(f"{width} x {height} does not fit the latent grid: give multiples of 8")
 
 
-def _rows(taken: dict[str, list[float]]) -> tuple[Row, ...]:
-    parts = [name for name in taken if name not in _INSIDE]
+def _rows(taken: dict[str, list[float]], counted: dict[str, Cost] | None = None) -> tuple[Row, ...]:
+    parts = [name for name in taken if name not in TYPES]
     totals = [sum(values) for values in zip(*(taken[name] for name in parts), strict=True)]
     whole = statistics.median(totals) or 1.0
+    counted = counted or {}
     rows = []
     for name in parts:
-        rows.append(_row(name, taken[name], whole))
+        rows.append(_row(name, taken[name], whole, counted.get(name)))
         if name == "U-Net loop":
-            rows += [_row(part, taken[part], whole, inside=True) for part in _INSIDE if part in taken]
+            rows += [_row(part, taken[part], whole, counted.get(part), inside=True) for part in TYPES if part in taken]
     return (*rows, _row("total", totals, whole))
 
 
-def _row(name: str, values: list[float], whole: float, inside: bool = False) -> Row:
+def _row(name: str, values: list[float], whole: float, cost: Cost | None = None, inside: bool = False) -> Row:
     median = statistics.median(values)
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [median] * 3
-    return Row(name, median, quartiles[2] - quartiles[0], median / whole, inside)
+    known = (None, None, None) if cost is None else (cost.parameters, cost.parameters * 4 / 2**20, cost.multiply_adds)
+    return Row(name, median, quartiles[2] - quartiles[0], median / whole, inside, *known)
 
 
 def _environment(network: Any, width: int, height: int, steps: int, runs: int) -> dict[str, Any]:
@@ -175,38 +247,6 @@ def _measured(times: dict[str, float], name: str) -> Iterator[None]:
     yield
     _wait()
     times[name] = times.get(name, 0.0) + time.perf_counter() - started
-
-
-_INSIDE = {"cross-attention": "attn2", "self-attention": "attn1"}
-"""What is measured inside the U-Net, by the name its modules have in diffusers and in ComfyUI alike."""
-
-
-@contextlib.contextmanager
-def _attention_times(network: Any, times: dict[str, float]) -> Iterator[None]:
-    """Add up the time in each kind of attention while the block runs. The network is as before afterwards."""
-    handles: list[Any] = []
-    starts: dict[int, float] = {}
-
-    def before(module: Any, arguments: Any) -> None:
-        _wait()
-        starts[id(module)] = time.perf_counter()
-
-    def after(name: str) -> Callable[..., None]:
-        def add(module: Any, arguments: Any, output: Any) -> None:
-            _wait()
-            times[name] = times.get(name, 0.0) + time.perf_counter() - starts.pop(id(module))
-
-        return add
-
-    for name, suffix in _INSIDE.items():
-        for path, module in network.named_modules() if network is not None else ():
-            if path.rpartition(".")[2] == suffix:
-                handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after(name))]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _wait() -> None:

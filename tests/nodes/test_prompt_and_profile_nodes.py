@@ -27,5 +27,10 @@ def test_a_real_pipeline_is_profiled(tiny_pack):
     model, clip, vae = BundleLoader().execute("tiny-unet.safetensors", "tiny-text.safetensors", "tiny-vae.safetensors")
     table, chart, text = ProfilePipeline().execute(model, clip, vae, 32, 32, 2, 2, 1)
     rows = {row["component"]: row["median_ms"] for row in json.loads(text)["rows"]}
-    assert set(rows) == {"text encoder", "U-Net loop", "cross-attention", "self-attention", "VAE decoder", "total"}
+    inside = {"cross-attention", "self-attention", "resnet", "feed-forward", "resampling"}
+    assert set(rows) == {"text encoder", "U-Net loop", *inside, "VAE decoder", "total"}
+    counted = {row["component"]: row for row in json.loads(text)["rows"]}
+    assert all(counted[name]["multiply_adds"] > 0 and counted[name]["parameters"] > 0 for name in set(rows) - {"total"})
+    assert sum(counted[name]["multiply_adds"] for name in inside) < counted["U-Net loop"]["multiply_adds"]
+    assert "bottleneck" in table
     assert "U-Net loop" in table and chart.shape[0] == 1

@@ -59,19 +59,22 @@ def test_every_part_is_measured_and_shares_add_up(host):
     model = FakeModel()
     profile = profile_pipeline(model, None, None, width=64, height=32, steps=3, runs=4, warmup=2)
     assert [row.component for row in profile.rows] == [
-        "text encoder", "U-Net loop", "cross-attention", "self-attention", "VAE decoder", "total",
+        "text encoder", "U-Net loop", "self-attention", "cross-attention", "VAE decoder", "total",
     ]  # fmt: skip
-    assert host.calls.count("sample") == 6 and host.calls.count("text") == 12, "warm-up runs and measured ones"
+    assert host.calls.count("sample") == 7 and host.calls.count("text") == 12, "warm-up runs, measured ones and a counted one"
     rows = {row.component: row for row in profile.rows}
     assert rows["total"].share == 1.0 and all(row.median_ms > 0 and row.iqr_ms >= 0 for row in profile.rows)
     assert rows["cross-attention"].median_ms < rows["U-Net loop"].median_ms and rows["cross-attention"].inside
+    assert rows["U-Net loop"].parameters == 40 and rows["cross-attention"].parameters == 20 and rows["total"].parameters is None
+    assert rows["cross-attention"].multiply_adds == 3 * 16 and rows["U-Net loop"].multiply_adds == 3 * 32
+    assert profile.bottleneck().startswith("bottleneck: ") and profile.bottleneck() in profile.table()
     assert not model.diffusion_model.block["attn2"]._forward_hooks, "the network is as before"
     assert profile.environment["size"] == "64x32" and profile.environment["U-Net parameters"] == 40
     assert "U-Net loop" in profile.table() and profile.as_dict()["rows"][0]["component"] == "text encoder"
 
 
 def test_an_upscaler_is_a_row_of_its_own(host, monkeypatch):
-    monkeypatch.setattr("rapiddraw.core.upscale.tiles.upscale", lambda model, image, device: image)
+    monkeypatch.setattr("rapiddraw.core.upscale.tiles.upscale", lambda model, image, device=None: image)
     rows = profile_pipeline(FakeModel(), None, None, object(), width=64, height=64, steps=1, runs=1, warmup=0).rows
     assert "upscaler" in [row.component for row in rows]
 
