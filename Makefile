@@ -29,10 +29,10 @@ test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # Against a real ComfyUI: COMFYUI_PATH=/where/ComfyUI make test-comfyui. COMFYUI_PYTHON is the interpreter that ComfyUI runs with (default:
-# that of a venv or .venv in its folder, else ours).
+# that of a venv or .venv in its folder, else ours). ARGS="-m slow" runs what is left out otherwise: a checkpoint of SD 1.5's real size.
 test-comfyui: $(STAMP)
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "set COMFYUI_PATH to the folder of a ComfyUI (the one with main.py)"; exit 1; }
-	COMFYUI_PATH="$(COMFYUI_PATH)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfyui
+	COMFYUI_PATH="$(COMFYUI_PATH)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfyui $(ARGS)
 
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)

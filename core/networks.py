@@ -27,7 +27,7 @@ def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Ten
             network = cls(**config)
             open_factors(network, tensors, name)
         network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True, assign=True)
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         first = str(error).strip().splitlines()
         raise BundleError(f"{name}: its config and its tensors do not make a {cls.__name__} ({'; '.join(first[:3])[:400]})") from error
     return network.eval().requires_grad_(False)

@@ -77,15 +77,15 @@ def write_single_file(path: Path, shapes: layout.Shapes, seed: int = 0, dtype: t
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(seed)
+    pool = torch.randn(2**22 + 15, generator=generator)  # drawn once and used in turn: a thousand million draws take long
     tensors: dict[str, torch.Tensor] = dict(more)
     for name, shape in shapes.items():
+        drawn = pool.roll(-len(tensors))[: math.prod(shape)].to(dtype)
+        drawn = drawn.repeat(-(-math.prod(shape) // len(drawn)))[: math.prod(shape)].reshape(shape)
         if len(shape) < 2:
-            is_scale = name.endswith("weight") or not shape
-            tensor = float(is_scale) + 0.05 * torch.randn(shape, generator=generator)
+            tensors[name] = float(name.endswith("weight") or not shape) + 0.05 * drawn
         else:
-            std = 0.5 if "embedding" in name else math.prod(shape[1:]) ** -0.5
-            tensor = torch.randn(shape, generator=generator) * std
-        tensors[name] = tensor.to(dtype)
+            tensors[name] = drawn * (0.5 if "embedding" in name else math.prod(shape[1:]) ** -0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(path))
     return path

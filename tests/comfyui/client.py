@@ -22,7 +22,8 @@ from typing import Any
 
 Graph = dict[str, dict[str, Any]]
 START_SECONDS, RUN_SECONDS = 900, 1800
-_FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/loras", "models/rapiddraw", "models/upscale_models")
+_MODELS = ("checkpoints", "loras", "rapiddraw", "upscale_models")
+_FOLDERS = ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}" for name in _MODELS))
 
 
 @dataclass
