@@ -8,7 +8,20 @@ from __future__ import annotations
 import importlib
 import logging
 
-FAMILIES = ("loaders", "knowledge", "projection", "prompts", "sampling", "upscale", "image", "attention", "profile", "compile")
+FAMILIES = (
+    "loaders",
+    "knowledge",
+    "projection",
+    "prompts",
+    "sampling",
+    "time_decoupled",
+    "style",
+    "upscale",
+    "image",
+    "attention",
+    "profile",
+    "compile",
+)
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {}
 FAILED: dict[str, str] = {}

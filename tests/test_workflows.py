@@ -27,6 +27,7 @@ FEWER = {  # the same graphs, small enough for a test
     "EmptyLatentImage": {"width": 32, "height": 32},
     "BasicScheduler": {"steps": 2},
     "KSampler": {"steps": 2},
+    "RapidDrawTimeDecoupledSampler": {"steps": 2},
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},

@@ -7,6 +7,8 @@ never divides by a small sigma and does not care what a network predicts.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -33,3 +35,37 @@ def cfg_denoised(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:
     if cond.shape != uncond.shape:
         raise InputError(f"guidance mixes predictions of one shape; {tuple(cond.shape)} and {tuple(uncond.shape)} were given")
     return uncond + (cond - uncond) * scale
+
+
+def style_denoised(guided: Tensor, cond: Tensor, style: Tensor, scale: float) -> Tensor:
+    """Guided `denoised`, moved by `scale` from the prompt towards the styled prompt (PanGu-Draw, section 7, on stylized generation).
+
+    guided + scale * (style - cond), all of one shape: what classifier-free guidance gave, the prediction under the prompt, and the one
+    under the prompt with its style. Several styles add up. Scale 0 gives `guided` itself.
+    """
+    return guided if scale == 0 else guided + (style - cond) * scale
+
+
+def style_function(
+    predict: Callable[[dict[str, Any]], Tensor], scale: float, start: float, end: float
+) -> Callable[[dict[str, Any]], Tensor]:
+    """:func:`style_denoised` as a function that runs after guidance, in either host.
+
+    `predict(given)` is the prediction under the styled prompt, `given` what hosts hand to such functions. It is asked between the parts
+    `start` and `end` of the sampling only (0 is its beginning, 1 its end). Raises :class:`InputError` for a scale that is not finite, or
+    unless 0 <= start <= end <= 1.
+    """
+    if not math.isfinite(scale):
+        raise InputError(f"the style scale must be a finite number, {scale} was given")
+    if not 0 <= start <= end <= 1:
+        raise InputError(f"need 0 <= start_percent <= end_percent <= 1; start_percent={start}, end_percent={end} were given")
+
+    def move(given: dict[str, Any]) -> Tensor:
+        guided, sigma, schedule = given["denoised"], given["sigma"], given["model"].model_sampling
+        active = (sigma <= schedule.percent_to_sigma(start)) & (sigma >= schedule.percent_to_sigma(end))
+        if not bool(active.any()):
+            return guided
+        moved = style_denoised(guided, given["cond_denoised"], predict(given), scale)
+        return moved if bool(active.all()) else moved.where(active.reshape(-1, *[1] * (guided.ndim - 1)), guided)
+
+    return move

@@ -90,6 +90,58 @@ class ComfyHost:
         """See :meth:`Host.make_sampler`."""
         return comfy.samplers.KSAMPLER(function, extra_options=dict(options))
 
+    def sampler_names(self) -> list[str]:
+        """See :meth:`Host.sampler_names`."""
+        from .comfy_time_decoupled import sampler_names
+
+        return sampler_names()
+
+    def scheduler_names(self) -> list[str]:
+        """See :meth:`Host.scheduler_names`."""
+        return list(comfy.samplers.KSampler.SCHEDULERS)
+
+    def time_decoupled_guider(
+        self,
+        structure: Any,
+        texture: Any,
+        conds: tuple[Any, Any],
+        texture_conds: tuple[Any, Any],
+        cfgs: tuple[float, float],
+        t_struct: int,
+    ) -> Any:
+        """See :meth:`Host.time_decoupled_guider`."""
+        from .comfy_time_decoupled import make_guider
+
+        return make_guider(structure, texture, conds, texture_conds, cfgs, t_struct)
+
+    def time_decoupled_sample(
+        self,
+        guider: Any,
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        history: str,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.time_decoupled_sample`."""
+        from .comfy_time_decoupled import sample
+
+        return sample(guider, latent, seed, steps, sampler_name, scheduler, denoise, history)
+
+    def time_decoupled_model(self, structure: Any, texture: Any, t_struct: int) -> Any:
+        """See :meth:`Host.time_decoupled_model`."""
+        from .comfy_time_decoupled import make_model
+
+        return make_model(structure, texture, t_struct)
+
+    def style_guidance(self, model: Any, style: Any, scale: float, start: float, end: float) -> Any:
+        """See :meth:`Host.style_guidance`."""
+        from .comfy_style import style_guidance
+
+        return style_guidance(model, style, scale, start, end)
+
     def sample(
         self,
         model: Any,

@@ -76,6 +76,60 @@ class EmbeddedHost:
         """See :meth:`Host.make_sampler`."""
         return Sampler(function, options)
 
+    def sampler_names(self) -> list[str]:
+        """See :meth:`Host.sampler_names`."""
+        from .embedded_time_decoupled import sampler_names
+
+        return sampler_names()
+
+    def scheduler_names(self) -> list[str]:
+        """See :meth:`Host.scheduler_names`."""
+        from ..diffusion.schedule import SCHEDULER_NAMES
+
+        return list(SCHEDULER_NAMES)
+
+    def time_decoupled_guider(
+        self,
+        structure: Any,
+        texture: Any,
+        conds: tuple[Any, Any],
+        texture_conds: tuple[Any, Any],
+        cfgs: tuple[float, float],
+        t_struct: int,
+    ) -> Any:
+        """See :meth:`Host.time_decoupled_guider`."""
+        from .embedded_time_decoupled import make_guider
+
+        return make_guider(structure, texture, conds, texture_conds, cfgs, t_struct)
+
+    def time_decoupled_sample(
+        self,
+        guider: Any,
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        history: str,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.time_decoupled_sample`."""
+        from .embedded_time_decoupled import sample
+
+        return sample(guider, latent, seed, steps, sampler_name, scheduler, denoise, history)
+
+    def time_decoupled_model(self, structure: Any, texture: Any, t_struct: int) -> Any:
+        """See :meth:`Host.time_decoupled_model`."""
+        from .embedded_time_decoupled import make_model
+
+        return make_model(structure, texture, t_struct)
+
+    def style_guidance(self, model: Any, style: Any, scale: float, start: float, end: float) -> Any:
+        """See :meth:`Host.style_guidance`."""
+        from .embedded_style import style_guidance
+
+        return style_guidance(model, style, scale, start, end)
+
     def sample(
         self,
         model: Model,

@@ -51,11 +51,7 @@ class CFGGuider:
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None) -> Tensor:
         """Guided `denoised` at `x` (B, C, h, w) and sigmas `timestep` (B,). (The name is ComfyUI's.)"""
         options = self.model_options if model_options is None else model_options
-        positive, negative = self.conds["positive"], self.conds.get("negative")
-        if not needs_uncond(self.cfg) and not options.get("disable_cfg1_optimization", False):
-            negative = None
-        cond, uncond = calc_cond_batch(self.inner_model, [positive, negative], x, timestep, options)
-        return _guide(self.inner_model, cond, uncond, self.cfg, x, timestep, options)
+        return guided_denoised(self.inner_model, self.conds, self.cfg, x, timestep, options)
 
     @torch.no_grad()
     def sample(
@@ -91,6 +87,17 @@ class CFGGuider:
         finally:
             del self.inner_model, self.conds
         return model.process_latent_out(samples.float()).cpu()
+
+
+def guided_denoised(
+    model: BaseModel, conds: Mapping[str, list[dict[str, Any]]], cfg: float, x: Tensor, sigma: Tensor, options: Mapping[str, Any]
+) -> Tensor:
+    """`denoised` of `model` at `x` (B, C, h, w) and `sigma` (B,), guided by prepared `conds` at scale `cfg`."""
+    negative = conds.get("negative")
+    if not needs_uncond(cfg) and not options.get("disable_cfg1_optimization", False):
+        negative = None
+    cond, uncond = calc_cond_batch(model, [conds["positive"], negative], x, sigma, options)
+    return _guide(model, cond, uncond, cfg, x, sigma, options)
 
 
 def _guide(

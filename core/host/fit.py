@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..bundle import BundleInfo
-from ..errors import BundleError
+from ..errors import BundleError, InputError
 
 
 def name_of(info: BundleInfo) -> str:
@@ -43,3 +43,34 @@ def check_fit(unet: BundleInfo, text: BundleInfo, vae: BundleInfo) -> None:
 
 def _of(info: BundleInfo, name: str) -> Any:
     return getattr(info.latent, name)
+
+
+def check_same_latents(structure: Any, texture: Any) -> None:
+    """Raise :class:`InputError` unless two MODELs of either host denoise the same latents: channels, factor, scale and shift, and the way
+    noise is mixed in. What they predict, and their schedules, may differ."""
+    import torch
+
+    one, other = structure.get_model_object("latent_format"), texture.get_model_object("latent_format")
+    differ = [
+        f"{name} {values[0]} against {values[1]}"
+        for name, keys in {"channels": ("latent_channels", "channels"), "factor": ("spacial_downscale_ratio", "factor")}.items()
+        if None not in (values := [_first(space, keys) for space in (one, other)]) and values[0] != values[1]
+    ]
+    if not differ:
+        count = _first(one, ("latent_channels", "channels"))
+        probe = torch.linspace(-1, 1, count).reshape(1, count, *[1] * getattr(one, "latent_dimensions", 2))
+        if not torch.allclose(structure.model.process_latent_in(probe), texture.model.process_latent_in(probe), rtol=1e-4, atol=1e-5):
+            differ = ["another scale or shift"]
+    if differ:
+        raise InputError(
+            f"the structure and the texture model have different latent spaces ({', '.join(differ)}), so one cannot go on where the "
+            "other stops; join models across latent spaces with the node RapidDrawLatentSpaceBridge"
+        )
+    half, latent = torch.tensor(0.5), torch.ones(1, 1, 1, 1)
+    mixed = [m.get_model_object("model_sampling").noise_scaling(half, torch.zeros_like(latent), latent) for m in (structure, texture)]
+    if not torch.allclose(*mixed):
+        raise InputError("a flow-matching model cannot go on where another kind of diffusion model stops: they mix in noise differently")
+
+
+def _first(thing: Any, names: tuple[str, ...]) -> Any:
+    return next((getattr(thing, name) for name in names if getattr(thing, name, None) is not None), None)

@@ -68,6 +68,57 @@ class Host(Protocol):
         """A SAMPLER around a k-diffusion function `function(model, x, sigmas, extra_args, callback, disable, **options)`."""
         ...
 
+    def sampler_names(self) -> list[str]:
+        """The samplers that nodes of ours offer by name: the host's own, then those of ours that it lacks."""
+        ...
+
+    def scheduler_names(self) -> list[str]:
+        """The schedulers that the host's KSampler offers."""
+        ...
+
+    def time_decoupled_guider(
+        self,
+        structure: Any,
+        texture: Any,
+        conds: tuple[Any, Any],
+        texture_conds: tuple[Any, Any],
+        cfgs: tuple[float, float],
+        t_struct: int,
+    ) -> Any:
+        """A GUIDER of two MODELs: `structure` from timestep `t_struct` (0..1000, on its schedule) upwards, `texture` below.
+
+        `conds` and `texture_conds` are (positive, negative), of the latter None for the same as the former; `cfgs` are the guidance
+        scales of the two. The second model is loaded when a run first needs it. Raises
+        :class:`~rapiddraw.core.errors.InputError` for models of different latent spaces.
+        """
+        ...
+
+    def time_decoupled_sample(
+        self,
+        guider: Any,
+        latent: Mapping[str, Any],
+        seed: int,
+        steps: int,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        history: str,
+    ) -> dict[str, Any]:
+        """LATENT from a LATENT: the stock KSampler's walk with a guider of :meth:`time_decoupled_guider`.
+
+        `history` is `keep` (one run of the sampler) or `reset` (two, cut at the first level below the switch).
+        """
+        ...
+
+    def time_decoupled_model(self, structure: Any, texture: Any, t_struct: int) -> Any:
+        """A MODEL that hands each evaluation to one of two, by its noise level. One guidance scale and one conditioning serve both."""
+        ...
+
+    def style_guidance(self, model: Any, style: Any, scale: float, start: float, end: float) -> Any:
+        """A clone of MODEL that adds `scale` * (prediction under the CONDITIONING `style` - prediction under the prompt) after guidance,
+        between the parts `start` and `end` (0..1) of the sampling. Scale 0 adds nothing and costs nothing."""
+        ...
+
     def sample(
         self,
         model: Any,

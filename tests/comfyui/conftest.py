@@ -109,6 +109,12 @@ def probe(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) -> d
     return run_inside("probe.py", weights)
 
 
+@pytest.fixture(scope="session")
+def pair_probe(run_inside: Any, weights: Path) -> dict[str, Any]:
+    """What tests/comfyui/probe_pair.py found inside a ComfyUI process."""
+    return run_inside("probe_pair.py", weights)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line of counts: which ComfyUI, how many of our nodes, saved graphs and checks."""
     passed = [report for report in terminalreporter.stats.get("passed", []) if "tests/comfyui/" in report.nodeid]

@@ -17,7 +17,7 @@ from rapiddraw.tests.comfyui.client import Run
 from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
 
 LEAST_PSNR = 40.0
-SAMPLING = {"KSampler", "SamplerCustomAdvanced", "KSamplerAdvanced"}
+SAMPLING = {"KSampler", "SamplerCustomAdvanced", "KSamplerAdvanced", "RapidDrawTimeDecoupledSampler"}
 SAVING = {"RapidDrawSaveMarkedImage", "SaveImage"}
 
 

@@ -1,0 +1,138 @@
+"""Time-decoupled sampling (PanGu-Draw, section 3.1): a structure model for noisy states, a texture model for the rest.
+
+Which of the two acts is a question to the noise level of the state at hand, never to a count of steps: samplers that evaluate several
+times a step, and batches that hold several levels at once, then ask the right model by themselves. The published code looks at the
+step before instead, so that its structure model is asked once below the range it was trained on; that is not done here.
+
+The switch is a *timestep* of the structure model's schedule (500 of 1000 in the paper). It belongs to the structure model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+T_STRUCT = 500
+"""The paper's switch, for 1000 timesteps."""
+MAX_TIMESTEP = 1000
+HISTORIES = ("keep", "reset")
+_ROUNDING = 1e-5  # two ways to the same level differ by as much; neighbouring timesteps differ by a hundred times that
+
+Stage = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""`stage(x, sigma, rows)` gives `denoised` of `x` (b, ...) at `sigma` (b,). `rows` (b,) are its places in the whole batch; None: all."""
+
+
+def switch_sigma(model_sampling: Any, timestep: int) -> float:
+    """The lowest noise level of the structure model's range: sigma(timestep) on `model_sampling`, its own schedule.
+
+    0 gives 0 (the structure model draws everything), the number of timesteps or more gives infinity (the texture model does).
+    Raises :class:`InputError` for a timestep outside 0..1000, or a schedule that does not know timesteps.
+    """
+    if isinstance(timestep, bool) or int(timestep) != timestep or not 0 <= timestep <= MAX_TIMESTEP:
+        raise InputError(f"the switch is a timestep from 0 (all structure) to {MAX_TIMESTEP} (all texture), {timestep!r} was given")
+    count = int(getattr(model_sampling, "num_timesteps", 0) or len(getattr(model_sampling, "sigmas", ())) or MAX_TIMESTEP)
+    if timestep == 0:
+        return 0.0
+    if timestep >= count:
+        return math.inf
+    sigma = float(model_sampling.sigma(torch.tensor(float(timestep))))
+    low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
+    if not low * (1 - _ROUNDING) <= sigma <= high * (1 + _ROUNDING):
+        raise InputError(
+            f"timestep {timestep} means noise level {sigma:.4g} to the structure model, outside its own {low:.4g} to {high:.4g}: its "
+            "schedule does not count timesteps from 0 to 1000, so it cannot be switched at one"
+        )
+    return sigma
+
+
+def is_structure(sigma: Tensor, switch: float) -> Tensor:
+    """Whether the structure model acts at each noise level of `sigma` (any shape): sigma >= switch, up to rounding."""
+    return sigma >= switch * (1 - _ROUNDING)
+
+
+def by_sigma(x: Tensor, sigma: Tensor, switch: float, structure: Stage, texture: Stage) -> Tensor:
+    """`denoised` of `x` (B, ...) at `sigma` (B,), each sample by the model of its own level.
+
+    One call where all samples are on one side of the switch. Else one call for each side, with the samples of that side only.
+    """
+    upper = is_structure(sigma, switch)
+    if bool(upper.all()):
+        return structure(x, sigma, None)
+    if not bool(upper.any()):
+        return texture(x, sigma, None)
+    above, below = upper.nonzero().flatten(), (~upper).nonzero().flatten()
+    parts = torch.cat([structure(x[above], sigma[above], above), texture(x[below], sigma[below], below)])
+    out = torch.empty_like(parts)
+    out[torch.cat([above, below])] = parts
+    return out
+
+
+def take_rows(value: Any, rows: Tensor, batch: int) -> Any:
+    """`value` cut to the samples `rows` of a batch: tensors of `batch` entries, also deep in lists, tuples and dicts.
+
+    A batch of several prompts under one another (`batch` a multiple of what `rows` counts) is the caller's to spell out in `rows`.
+    """
+    if isinstance(value, Tensor):
+        return value[rows.to(value.device)] if value.ndim and value.shape[0] == batch else value
+    if isinstance(value, Mapping):
+        return {key: take_rows(part, rows, batch) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(take_rows(part, rows, batch) for part in value)
+    return value
+
+
+def repeat_rows(value: Tensor, rows: Tensor) -> Tensor:
+    """The entries of `value` (n, ...) that belong to the samples `rows`, where n entries serve a larger batch over and over."""
+    return value if value.shape[0] == 1 else value[rows.to(value.device) % value.shape[0]]
+
+
+def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
+    """(high, low) of a walk `sigmas` (N+1,), cut at the first level k below the switch: `sigmas[:k+1]` and `sigmas[k:]`.
+
+    Both hold the level at the cut, and no level is added, so that the two walks together are the given one. Either may be without a step:
+    of one entry or none. Raises :class:`InputError` for what is not a list of noise levels.
+    """
+    if sigmas.ndim != 1 or not bool(sigmas.isfinite().all()):
+        raise InputError(f"sigmas must be a list of finite noise levels, (N+1,); a tensor of shape {tuple(sigmas.shape)} was given")
+    below = (~is_structure(sigmas, switch)).nonzero().flatten()
+    cut = int(below[0]) if len(below) else len(sigmas)
+    return sigmas[: cut + 1], sigmas[cut:]
+
+
+def split_sigmas_at_timestep(sigmas: Tensor, model_sampling: Any, timestep: int) -> tuple[Tensor, Tensor]:
+    """:func:`split_at` the noise level of `timestep` on `model_sampling`."""
+    return split_at(sigmas, switch_sigma(model_sampling, timestep))
+
+
+def check_history(history: str) -> str:
+    """`keep` or `reset`. Raises :class:`InputError` for anything else."""
+    if history not in HISTORIES:
+        raise InputError(f"history must be one of {', '.join(HISTORIES)}; {history!r} was given")
+    return history
+
+
+def starting_afresh(sampler: Callable[..., Tensor], switch: float) -> Callable[..., Tensor]:
+    """`sampler` (of k-diffusion's signature) run twice, above and below the switch, so that it carries no history across.
+
+    The cut is at a level of the grid; the state goes over untouched. Samplers that draw noise draw other noise in the second part.
+    """
+
+    def sample(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, **more: Any) -> Tensor:
+        high, low = split_at(sigmas, switch)
+        done = len(high) - 1 if len(low) else 0
+        if len(high) > 1:
+            x = sampler(model, x, high, extra_args=extra_args, callback=callback, **more)
+        if len(low) < 2:
+            return x
+        if done and (extra_args or {}).get("seed") is not None:
+            extra_args = {**extra_args, "seed": (extra_args["seed"] + 1) % 2**64}
+        report = None if callback is None else lambda state: callback({**state, "i": state["i"] + done})
+        return sampler(model, x, low, extra_args=extra_args, callback=report, **more)
+
+    return sample

@@ -1,0 +1,346 @@
+"""Two models in time inside a ComfyUI process, written as JSON: `probe_pair.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import os
+import sys
+import traceback
+import weakref
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.hooks  # noqa: E402
+import comfy.model_management as management  # noqa: E402
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+found: dict[str, Any] = {}
+STEPS, CFG, SEED = 6, 3.0, 5
+
+
+def conditioning(seed: int, batch: int = 1, **details: Any) -> list[list[Any]]:
+    return [[torch.randn(batch, 32, 32, generator=torch.Generator().manual_seed(seed)), {"pooled_output": None, **details}]]
+
+
+POSITIVE, NEGATIVE, OTHER = conditioning(1), conditioning(2), conditioning(3)
+EMPTY = {"samples": torch.zeros(2, 4, 8, 8)}
+FILLED = {"samples": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))}
+HALF = torch.zeros(1, 1, 64, 64)
+HALF[..., :32] = 1
+
+
+class Bench:
+    """The host under test, its models, and shorthands."""
+
+    def __init__(self) -> None:
+        asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
+        loader = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"]
+        self.package = loader.__module__.rpartition(".")[0].rpartition(".")[0]
+        self.host = self.ours("core.host").current()
+        self.embedded = self.ours("core.host.embedded").EmbeddedHost("cpu")
+
+    def ours(self, name: str) -> Any:
+        return importlib.import_module(f".{name}", self.package)
+
+    def load(self, unet: str, host: Any = None, vae: str = "tiny") -> Any:
+        names = (f"{unet}-unet", "tiny-text", f"{vae}-vae")
+        return (host or self.host).load_bundles(*[Path(WEIGHTS) / f"{name}.safetensors" for name in names])[0]
+
+    def guider(self, structure: Any, texture: Any, t_struct: int = 500, texture_conds: Any = (None, None), cfgs: Any = (CFG, CFG),
+               conds: Any = (POSITIVE, NEGATIVE), host: Any = None) -> Any:  # fmt: skip
+        return (host or self.host).time_decoupled_guider(structure, texture, conds, texture_conds, cfgs, t_struct)
+
+    def draw(self, structure: Any, texture: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, history: str = "keep",
+             host: Any = None, **more: Any) -> torch.Tensor:  # fmt: skip
+        guider = self.guider(structure, texture, host=host, **more)
+        return self.run(guider, latent, name, denoise, history, host)
+
+    def run(self, guider: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, history: str = "keep",
+            host: Any = None) -> torch.Tensor:  # fmt: skip
+        walk = (SEED, STEPS, name, "normal", denoise, history)
+        return (host or self.host).time_decoupled_sample(guider, latent, *walk)["samples"]
+
+
+def plain(model: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, positive: Any = POSITIVE) -> torch.Tensor:
+    return nodes.common_ksampler(model, SEED, STEPS, CFG, name, "normal", positive, NEGATIVE, latent, denoise)[0]["samples"]
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
+
+
+def patched(model: Any) -> Any:
+    """A clone under what a LoRA does: other weights on the same network."""
+    clone = model.clone()
+    key = next(key for key in clone.model_state_dict() if key.endswith("attn2.to_k.weight"))
+    shape = clone.model_state_dict()[key].shape
+    clone.add_patches({key: (torch.randn(shape, generator=torch.Generator().manual_seed(4)),)}, 1.0)
+    return clone
+
+
+def watched(model: Any, levels: list[float]) -> Any:
+    """A clone that writes down the noise levels it is asked for."""
+    clone = model.clone()
+
+    def wrapper(apply_model: Any, call: dict[str, Any]) -> torch.Tensor:
+        levels.extend(call["timestep"].tolist())
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    clone.set_model_unet_function_wrapper(wrapper)
+    return clone
+
+
+def identities(bench: Bench) -> None:
+    mine, texture = bench.load("tiny"), bench.load("eps")
+    differ = [
+        name for name in comfy.samplers.KSampler.SAMPLERS if not torch.equal(bench.draw(mine, mine, name=name), plain(mine, name=name))
+    ]
+    found["samplers"], found["samplers_that_differ"] = len(comfy.samplers.KSampler.SAMPLERS), differ
+    ways = {
+        "image to image": {"latent": FILLED, "denoise": 0.5},
+        "masked": {"latent": {**FILLED, "noise_mask": HALF}, "denoise": 0.8},
+        "picked from a batch": {"latent": {**EMPTY, "batch_index": [3, 1]}},
+        "below the switch": {"latent": FILLED, "denoise": 0.2},
+        "nothing to do": {"latent": FILLED, "denoise": 0.0},
+        "masked ddim": {"latent": {**FILLED, "noise_mask": HALF}, "name": "ddim"},
+    }
+    found["ways_that_differ"] = [way for way, how in ways.items() if not torch.equal(bench.draw(mine, mine, **how), plain(mine, **how))]
+    found["all_structure"] = torch.equal(bench.draw(mine, texture, t_struct=0), plain(mine))
+    found["all_texture"] = torch.equal(bench.draw(mine, texture, t_struct=1000), plain(texture))
+    own = bench.draw(mine, texture, t_struct=1000, texture_conds=(OTHER, NEGATIVE))
+    found["own_prompt"] = torch.equal(own, plain(texture, positive=OTHER))
+    kept = bench.draw(mine, texture, {**FILLED, "noise_mask": HALF}, history="reset")[..., 4:]
+    found["mask_over_reset"] = relative(kept, FILLED["samples"][..., 4:])
+    found["composite"] = torch.equal(plain(bench.host.time_decoupled_model(mine, texture, 500), name="heun"),
+                                     bench.draw(mine, texture, name="heun"))  # fmt: skip
+    found["sources_unchanged"] = torch.equal(plain(mine), bench.draw(mine, mine)) and "model_function_wrapper" not in mine.model_options
+    for name in ("eps", "x0"):
+        pairs = [[bench.load("tiny", host), bench.load(name, host)] for host in (bench.host, bench.embedded)]
+        one, other = (bench.draw(*pair, name="dpmpp_2m", host=host) for pair, host in zip(pairs, (bench.host, bench.embedded), strict=True))
+        found[f"hosts_{name}"] = relative(one, other)
+    wide = bench.load("wide", vae="wide")
+    found["refused"] = said_of(lambda: bench.guider(mine, wide))
+
+
+def said_of(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
+def dispatch(bench: Bench) -> None:
+    """Which model is asked for which level: multi-step samplers, mixed batches, levels that rise again."""
+    above: list[float] = []
+    below: list[float] = []
+    mine, texture = watched(bench.load("tiny"), above), watched(bench.load("eps"), below)
+    switch = float(mine.get_model_object("model_sampling").sigma(torch.tensor(500.0)))
+    for name in ("heun", "f_pndm", "dpm_2"):
+        bench.draw(mine, texture, name=name)
+        bench.draw(mine, texture, name=name, history="reset")
+    found["wrong_levels"] = sum(level < switch * 0.9999 for level in above) + sum(level >= switch for level in below)
+    found["levels"] = [len(above), len(below)]
+
+    guider = bench.guider(mine, texture, conds=(conditioning(4, 2), conditioning(6, 2)))
+    x, sigma = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([9.0, 0.2, 0.4, 5.0])
+    answers: list[torch.Tensor] = []
+
+    def ask(model: Any, start: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, **_: Any) -> torch.Tensor:
+        above.clear(), below.clear()
+        answers.append(model(x, sigma, **extra_args))
+        found["mixed_levels"] = [sorted(set(above)), sorted(set(below))]
+        for i in range(0, 4, 2):
+            answers.append(torch.cat([model(x[i : i + 2], sigma[i : i + 1].expand(2), **extra_args)[:1],
+                                      model(x[i : i + 2], sigma[i + 1 : i + 2].expand(2), **extra_args)[1:]]))  # fmt: skip
+        return start
+
+    guider.sample(torch.zeros(2, 4, 8, 8), FILLED["samples"], comfy.samplers.KSAMPLER(ask), torch.tensor([9.0, 0.0]))
+    found["mixed_batch"] = relative(answers[0], torch.cat(answers[1:]))
+
+
+def loading(bench: Bench) -> None:
+    """When ComfyUI is asked to load which model, in evaluations done before."""
+    levels: list[float] = []
+    mine, texture = bench.load("tiny"), bench.load("eps")
+    one, other = watched(mine, levels), watched(texture, levels)
+    management.unload_all_models()
+    loads: list[tuple[str, int]] = []
+    real = management.load_models_gpu
+
+    def spy(models: Any, *args: Any, **kwargs: Any) -> Any:
+        names = {id(mine.model): "structure", id(texture.model): "texture"}
+        loads.extend((names.get(id(model.model), "other"), len(levels)) for model in models)
+        return real(models, *args, **kwargs)
+
+    management.load_models_gpu = spy
+    try:
+        composite = bench.host.time_decoupled_model(one, other, 500)
+        ways = {
+            "guider": lambda: bench.draw(one, other),
+            "composite": lambda: plain(composite),
+            "not reached": lambda: bench.draw(one, other, t_struct=0),
+            "below": lambda: bench.draw(one, other, FILLED, denoise=0.2),
+            "all texture": lambda: bench.draw(one, other, t_struct=1000),
+        }
+        for way, run in ways.items():
+            management.unload_all_models()
+            levels.clear(), loads.clear()
+            run()
+            found[f"loads {way}"] = list(loads)
+    finally:
+        management.load_models_gpu = real
+    sigmas = comfy.samplers.KSampler(mine, STEPS, mine.load_device, "euler", "normal").sigmas
+    switch = float(mine.get_model_object("model_sampling").sigma(torch.tensor(500.0)))
+    found["evaluations_above"] = 4 * int((sigmas >= switch * 0.9999).sum())  # two prompts, two pictures
+
+
+def shared_weights(bench: Bench) -> None:
+    """Two patched clones of one network against the same two as networks of their own."""
+    base, twin = bench.load("tiny"), bench.load("tiny")
+    clone, apart = patched(base), patched(twin)
+    found["clones_differ"] = relative(plain(clone), plain(base))
+    found["clone_all_structure"] = torch.equal(bench.draw(base, clone, t_struct=0), plain(base))
+    found["clone_all_texture"] = torch.equal(bench.draw(base, clone, t_struct=1000), plain(clone))
+    found["clone_mixed"] = relative(bench.draw(base, clone), bench.draw(base, apart))
+    found["clone_mixed_again"] = relative(bench.draw(clone, base), bench.draw(apart, base))
+    found["clone_composite"] = relative(plain(bench.host.time_decoupled_model(base, clone, 500)), bench.draw(base, apart))
+
+    def there_and_back(model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, **_: Any) -> torch.Tensor:
+        for level in (9.0, 0.5, 6.0, 0.2):
+            sigma = x.new_full((len(x),), level)
+            x = x + (x - model(x, sigma, **extra_args)) / level * -0.1
+        return x
+
+    def walk(structure: Any, texture: Any) -> torch.Tensor:
+        sampler = comfy.samplers.KSAMPLER(there_and_back)
+        return bench.guider(structure, texture).sample(FILLED["samples"], FILLED["samples"], sampler, torch.tensor([9.0, 0.0]), seed=1)
+
+    found["clone_there_and_back"] = relative(walk(base, clone), walk(base, apart))
+    composite = [bench.host.time_decoupled_model(base, other, 500) for other in (clone, apart)]
+    guiders = [comfy.samplers.CFGGuider(model) for model in composite]
+    for guider in guiders:
+        guider.set_conds(POSITIVE, NEGATIVE)
+    walks = [
+        g.sample(FILLED["samples"], FILLED["samples"], comfy.samplers.KSAMPLER(there_and_back), torch.tensor([9.0, 0.0])) for g in guiders
+    ]
+    found["composite_there_and_back"] = relative(*walks)
+    found["weights_restored"] = torch.equal(plain(base), plain(twin))
+
+
+def patches(bench: Bench) -> None:
+    """A patch, a hook and guidance of one model stay that model's."""
+    mine, texture = bench.load("tiny"), bench.load("eps")
+    calls: list[int] = []
+    touched = texture.clone()
+    touched.set_model_input_block_patch(lambda h, options: (calls.append(1), h)[1])
+    bench.draw(mine, touched, t_struct=0)
+    found["patch_calls_structure_only"] = len(calls)
+    bench.draw(mine, touched)
+    found["patch_calls_guider"] = len(calls)
+    calls.clear()
+    plain(bench.host.time_decoupled_model(mine, touched, 500))
+    found["patch_calls_composite"] = len(calls)
+    calls.clear()
+    plain(touched)
+    found["patch_calls_alone"] = len(calls)
+
+    weight = next(key for key in mine.model_state_dict() if key.endswith("attn2.to_k.weight"))
+    shape = mine.model_state_dict()[weight].shape
+    hooks = comfy.hooks.HookGroup()
+    hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=0.0)
+    hook.need_weight_init = False
+    hook.weights = {weight: (torch.randn(shape, generator=torch.Generator().manual_seed(8)),)}
+    hooks.add(hook)
+    hooked = conditioning(1, hooks=hooks)
+    stock = plain(mine, positive=hooked)
+    found["hook_matters"] = relative(stock, plain(mine))
+    found["hooks_identity"] = torch.equal(bench.draw(mine, mine, conds=(hooked, NEGATIVE)), stock)
+    found["hooks_of_texture"] = torch.equal(bench.draw(texture, mine, t_struct=1000, texture_conds=(hooked, NEGATIVE)), stock)
+    found["hooks_gone"] = torch.equal(bench.draw(mine, mine), plain(mine))
+
+
+def interrupts(bench: Bench) -> None:
+    """A stop in either stage leaves models, options and guider as they were."""
+    mine, texture = bench.load("tiny"), bench.load("eps")
+    expected = bench.draw(mine, texture)
+    for stage in (0, 1):
+        pair, stop = [mine, texture], [True]
+
+        def wrapper(apply_model: Any, call: dict[str, Any], stop: list[bool] = stop) -> torch.Tensor:
+            if stop[0]:
+                raise management.InterruptProcessingException
+            return apply_model(call["input"], call["timestep"], **call["c"])
+
+        pair[stage] = pair[stage].clone()
+        pair[stage].set_model_unet_function_wrapper(wrapper)
+        guider = bench.guider(*pair)
+        said = said_of(lambda guider=guider: bench.run(guider))
+        clean = mine.model.current_patcher is None and texture.model.current_patcher is None
+        same = guider.model_options is pair[0].model_options and guider.texture.model_options is pair[1].model_options
+        stop[0] = False
+        again = torch.equal(bench.run(guider), expected)
+        found[f"stopped_{stage}"] = [said.split(":")[0], clean, same, again, torch.equal(bench.draw(mine, texture), expected)]
+
+
+def style(bench: Bench) -> None:
+    mine, levels = bench.load("tiny"), []
+    seen = watched(mine, levels)
+    stock = plain(seen)
+    cost = len(levels)
+    host = bench.host
+    levels.clear()
+    found["style_0"] = [torch.equal(plain(host.style_guidance(seen, OTHER, 0.0, 0.0, 1.0)), stock), len(levels) == cost]
+    levels.clear()
+    found["style_never"] = [torch.equal(plain(host.style_guidance(seen, OTHER, 3.0, 0.0, 0.0)), stock), len(levels) == cost]
+    levels.clear()
+    found["style_matters"] = relative(plain(host.style_guidance(seen, OTHER, 3.0, 0.0, 1.0)), stock)
+    found["style_cost"] = len(levels) / cost
+    twice = host.style_guidance(host.style_guidance(mine, OTHER, 1.0, 0.0, 1.0), OTHER, 2.0, 0.0, 1.0)
+    found["styles_add_up"] = relative(plain(twice), plain(host.style_guidance(mine, OTHER, 3.0, 0.0, 1.0)))
+    found["style_source"] = torch.equal(plain(mine), stock)
+    ways = {}
+    for host in (bench.host, bench.embedded):
+        model = host.style_guidance(bench.load("tiny", host), OTHER, 3.0, 0.2, 0.8)
+        ways[host.name] = host.sample(model, POSITIVE, NEGATIVE, EMPTY, SEED, STEPS, CFG, "euler", "normal")["samples"]
+    found["style_hosts"] = relative(ways["comfy"], ways["embedded"])
+
+
+def lifetime(bench: Bench) -> None:
+    """Nothing keeps a pair alive once its nodes' outputs are gone."""
+    mine, texture = bench.load("tiny"), bench.load("eps")
+    guider, composite = bench.guider(mine, texture), bench.host.time_decoupled_model(mine, texture, 500)
+    bench.run(guider)
+    plain(composite)
+    alive = [weakref.ref(mine.model), weakref.ref(texture.model)]
+    management.unload_all_models()
+    del mine, texture, guider, composite
+    management.cleanup_models_gc()
+    gc.collect()
+    found["still_alive"] = sum(one() is not None for one in alive)
+
+
+with torch.inference_mode():
+    bench = Bench()
+    for part in (identities, dispatch, loading, shared_weights, patches, interrupts, style, lifetime):
+        try:
+            part(bench)
+        except Exception as error:
+            found[f"failed {part.__name__}"] = "".join(traceback.format_exception(error))
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
