@@ -31,7 +31,7 @@ from ..knowledge.linking import wordpiece_linker
 from ..networks import network_of
 from ..text.encoder import load_text_encoder
 from ..text.encoder import to_bundle as text_to_bundle
-from .latents import folder_latents
+from .latents import folder_latents, low_pictures
 from .recipe import EpochOrder, Losses, Recipe
 from .text import KnowledgeTable, tokenize_linked
 
@@ -65,6 +65,8 @@ class UnetRecipe(Recipe):
     t_min: int = 0
     t_max: int = 1000
     timesteps: str = "uniform"  # in [t_min, t_max); "logit_normal" draws the middle and upper ones more often
+    low_share: float = 0.0  # of the pictures, known at half the size only: enlarged (PanGu-Draw, section 3.1, on structure data)
+    low_kept: bool = True  # False leaves those pictures out instead, to compare
     foreground: float = 1.0  # how often the error inside segmented objects counts; above 1 the folder must hold segmentation maps
     caption_dropout: float = 0.1
     knowledge_dropout: float = 0.2
@@ -73,9 +75,11 @@ class UnetRecipe(Recipe):
         from diffusers import UNet2DConditionModel
 
         self.images = ImageFolder(self.data, size=self.size)
-        self.latents, self.latent_space = folder_latents(self.images, self.vae, device)
+        low = set(low_pictures(len(self.images), self.low_share, self.seed))
+        self.used = [i for i in range(len(self.images)) if self.low_kept or i not in low]
+        self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
         self.weights = self._foreground_weights() if self.foreground > 1 else None
-        self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
+        self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
         self.encoder = load_text_encoder(load_bundle(self.text, "text")).to(device)
         self.encoder.requires_grad_(self.text_lr > 0)
         self.table = None
@@ -110,7 +114,7 @@ class UnetRecipe(Recipe):
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = self.order.indices(index)
+        chosen = [self.used[i] for i in self.order.indices(index)]
         captions = ["" if rng.random() < self.caption_dropout else self.images.caption(i, generator) for i in chosen]
         ids, rows = self._tokens(captions)
         kept = torch.tensor([[rng.random() >= self.knowledge_dropout] for _ in chosen])
@@ -155,6 +159,8 @@ class UnetRecipe(Recipe):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
+        if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):
+            raise InputError(f"low_share={self.low_share!r}: expected a share from 0 to 1, and pictures left to train on")
         if self.timesteps not in ("uniform", "logit_normal"):
             raise InputError(f"timesteps={self.timesteps!r}: expected 'uniform' or 'logit_normal'")
         if not 1 <= self.foreground <= 100:

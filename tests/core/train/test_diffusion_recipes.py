@@ -178,3 +178,19 @@ def test_the_judge_learns_and_is_measured_on_held_out_scenes(tmp_path):
     assert result.files == [out] and load_judge(out).squeeze.out_features == 128
     metrics = read_info(out, "judge").provenance["metrics"]
     assert 0 <= metrics["AA"] <= 1 and {"shape", "sky", "style"} <= set(metrics)
+
+
+def test_low_resolution_pictures_are_enlarged_or_left_out(folder, vae_path):
+    from rapiddraw.core.data.folder import ImageFolder
+    from rapiddraw.core.train.latents import folder_latents, low_pictures
+
+    low = low_pictures(12, 0.25, 0)
+    assert len(low) == 3 and low == low_pictures(12, 0.25, 0) != low_pictures(12, 0.25, 1)
+    images = ImageFolder(folder, size=64)
+    whole, enlarged = (folder_latents(images, vae_path, torch.device("cpu"), low=given)[0] for given in ((), low))
+    assert [i for i in range(12) if not torch.equal(whole[i], enlarged[i])] == sorted(low)
+    shipped = {"data": str(folder), "vae": str(vae_path), "text": "t"}
+    with pytest.raises(InputError, match="low_share"):
+        make_recipe("unet", {**shipped, "low_share": 1.5}).check()
+    with pytest.raises(InputError, match="left to train on"):
+        make_recipe("unet", {**shipped, "low_share": 1.0, "low_kept": False}).check()

@@ -1,0 +1,202 @@
+"""Does a generator split in time do as well as one model? A structure and a texture model of half the size against one of full size.
+
+All are trained here, from nothing and under the same frozen text encoder: the baseline, the pair with half the steps each (the paper's,
+half the training) and the pair with all the steps each (equal training cost). AA, FID-A, multiplications a step and in training, and the
+switch swept at inference. PanGu-Draw, tables 4 to 6; their own numbers are of another scale and are not repeated here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import common
+
+CFG, STEPS, SWITCH = 3.0, 20, 500
+SWEEP = (0, 200, 300, 500, 700, 1000)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained U-Net: its file, its parameters, and what it cost, in multiply-adds."""
+
+    path: Path
+    parameters: int
+    a_step: float
+    training: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="training pictures with captions (default: as many as --pictures are drawn)")
+    parser.add_argument("--pictures", type=int, default=4000, help="pictures drawn where no --data is given (4000)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of the baseline (2000)")
+    parser.add_argument("--batch", type=int, default=32, help="pictures a training step (32)")
+    parser.add_argument("--widths", default="64,96,160", help="channels of the baseline's levels (64,96,160)")
+    parser.add_argument("--count", type=int, default=256, help="pictures that are judged in each row (256)")
+    parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels (128)")
+    parser.add_argument("--data-rows", action="store_true", help="also train for table 5: low-resolution data, small texture training")
+    parser.add_argument("--out", type=Path, default=Path("runs/time-decoupled"), help="folder of the trained models (kept and reused)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from ..core.data.orchard.dataset import write_dataset
+
+    widths = tuple(int(width) for width in args.widths.split(","))
+    half = half_of(widths)
+    data = args.data or args.out / f"data-{args.pictures}-{args.size}"
+    if not (data / "captions.jsonl").is_file():
+        write_dataset("train", args.pictures, args.size, data)
+
+    def fit(name: str, widths: tuple[int, ...], steps: int, **settings: Any) -> Trained:
+        return _train(args.out / f"{name}-unet.safetensors", args, data, widths, steps, settings)
+
+    above, below = {"t_min": SWITCH}, {"t_max": SWITCH}
+    base = fit("baseline", widths, args.steps)
+    models = {"baseline": (base, base)}
+    for name, steps in (("half", max(args.steps // 2, 1)), ("equal", args.steps)):
+        models[name] = (fit(f"structure-{name}", half, steps, **above), fit(f"texture-{name}", half, steps, **below))
+    if args.data_rows:
+        fewer, small = {"low_share": 0.48, "low_kept": False}, {"size": args.size // 2}
+        steps = max(args.steps // 2, 1)
+        low = fit("structure-low", half, steps, **above, low_share=0.48)
+        models["48% low-resolution"] = (low, models["half"][1])
+        models["high-resolution only"] = (fit("structure-high", half, steps, **above, **fewer), models["half"][1])
+        models["texture at half size"] = (low, fit("texture-small", half, steps, **below, **small))
+    judged = _judge(args)
+    rows, scores = [], {}
+    for name, (structure, texture) in models.items():
+        scores[name] = judged(structure.path, texture.path, SWITCH)
+        rows.append({"table": "pairs", "model": name, **scores[name], **_cost(structure, texture)})
+    structure, texture = models["equal"]
+    sweep = {t: judged(structure.path, texture.path, t) for t in SWEEP}
+    rows += [{"table": "switch", "t_struct": t, **score} for t, score in sweep.items()]
+    apart = abs(2 * structure.parameters / base.parameters - 1)
+    best = min(sweep, key=lambda t: sweep[t]["FID-A"])
+    gain = scores["equal"]["AA"] - scores["baseline"]["AA"]
+    checks = [
+        common.check("parameters of the two halves against the baseline's", round(apart, 3), "within 5%", apart <= 0.05),
+        common.check("work a step of the pair against the baseline's", ratio := round(structure.a_step / base.a_step, 3), "at most 0.6",
+                     ratio <= 0.6),
+        common.check("AA that the pair gains at equal training cost", round(gain, 3), "at least 0", gain >= 0),
+        common.check("best t_struct by FID-A, swept at inference", best, f"{SWITCH}, where training split", best == SWITCH),
+    ]  # fmt: skip
+    command = f"python -m rapiddraw bench time_decoupled --steps {args.steps} --count {args.count}"
+    notes = (
+        f"One training seed each, {args.steps} steps of batch {args.batch} for the baseline ({', '.join(map(str, widths))} channels) and "
+        f"for each of 'equal' ({', '.join(map(str, half))}), half of them for each of 'half'; the switch is at {SWITCH} and swept at "
+        f"inference, with one pair. {args.count} pictures a row, {STEPS} steps of dpmpp_2m, CFG {CFG:g}, seen names. FID-A is only "
+        "comparable at equal numbers of pictures."
+    )
+    return common.result("time_decoupled", command, rows, checks, notes=notes)
+
+
+def half_of(widths: tuple[int, ...], context: int = 128) -> tuple[int, ...]:
+    """Widths (multiples of 32, rising) of a U-Net with half the parameters of one of `widths`, within 5% where there is one.
+
+    Of several the one whose levels differ least.
+    """
+    import itertools
+
+    whole = _parameters(widths, context)
+    choices = itertools.combinations_with_replacement(range(32, max(widths) + 1, 32), len(widths))
+    apart = {given: abs(2 * _parameters(given, context) / whole - 1) for given in choices}
+    close = [given for given, share in apart.items() if share <= 0.05]
+    return min(close, key=lambda given: max(given) / min(given)) if close else min(apart, key=lambda given: apart[given])
+
+
+def _parameters(widths: tuple[int, ...], context: int) -> int:
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from ..core.train.unet import unet_config
+
+    with torch.device("meta"):
+        unet: Any = UNet2DConditionModel(**unet_config(4, 16, widths, _attention(widths), context, 4))
+    return sum(parameter.numel() for parameter in unet.parameters())
+
+
+def _attention(widths: tuple[int, ...]) -> tuple[int, ...]:
+    return (0, *[1] * (len(widths) - 1))
+
+
+def _train(out: Path, args: argparse.Namespace, data: Path, widths: tuple[int, ...], steps: int, settings: dict[str, Any]) -> Trained:
+    """Train a U-Net, unless its file is there already, and count its work."""
+    from ..core.bundle import load_bundle
+    from ..core.paths import resolve_bundle
+    from ..core.train import make_recipe
+    from ..core.train.loop import train
+
+    parts = {kind: str(resolve_bundle(f"orchard-{kind}.safetensors", kind)) for kind in ("vae", "text")}
+    parts["graph"] = str(resolve_bundle("orchard-kg.safetensors", "kg"))
+    fixed = {"data": str(data), "batch_size": args.batch, "widths": widths, "attention": _attention(widths), "text_lr": 0.0}
+    if not out.is_file():
+        recipe = make_recipe("unet", {"size": args.size, **parts, **fixed, **settings})
+        train(recipe, out, steps, run_dir=out.with_suffix(""))
+    bundle = load_bundle(out, "unet")
+    side = args.size // 8
+    trained_side = int(settings.get("size", args.size)) // 8
+    return Trained(
+        out,
+        sum(tensor.numel() for tensor in bundle.tensors.values()),
+        _work(bundle, side),
+        3 * _work(bundle, trained_side) * args.batch * steps,  # a backward pass costs two forward passes
+    )
+
+
+def _work(bundle: Any, side: int) -> float:
+    """Multiply-adds of one evaluation of one picture of `side` latent cells."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from ..core.networks import network_of
+
+    unet: Any = network_of(UNet2DConditionModel, bundle)
+    context = torch.zeros(1, 32, int(unet.config["cross_attention_dim"]))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        unet(torch.zeros(1, int(unet.config["in_channels"]), side, side), torch.zeros(1), encoder_hidden_states=context)
+    return counter.get_total_flops() / 2
+
+
+def _cost(structure: Trained, texture: Trained) -> dict[str, Any]:
+    both = {structure.path: structure, texture.path: texture}.values()
+    return {
+        "parameters": "+".join(f"{one.parameters / 1e6:.2f} M" for one in both),
+        "GMAC a step": round(max(one.a_step for one in both) / 1e9, 4),
+        "GMAC in training": round(sum(one.training for one in both) / 1e9),
+    }
+
+
+def _judge(args: argparse.Namespace) -> Callable[[Path, Path, int], dict[str, float]]:
+    """A function that draws with a pair, the switch at a timestep, and says AA and FID-A."""
+    from ..core.host import current
+    from ..core.knowledge.graph import load_knowledge
+    from ..core.metrics.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
+    from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch, sample_pictures
+    from ..core.paths import resolve_bundle
+
+    host = current()
+    judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
+    graph = load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg"))
+    pairs = evaluation_scenes("seen", args.count)
+    scenes, prompts = [scene for _, scene in pairs], prompts_for(pairs)
+    real = judge_pictures(judge, render_batch([scene for _, scene in evaluation_scenes("seen", args.count, 1)], args.size))[1]
+
+    def score(structure: Path, texture: Path, t_struct: int) -> dict[str, float]:
+        parts = [resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("text", "vae")]
+        loaded = [host.load_bundles(path, *parts) for path in (structure, texture)]
+        clip = host.attach_knowledge(loaded[0][1], graph, 1.0)
+
+        def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> Any:
+            guider = host.time_decoupled_guider(model, loaded[1][0], (positive, negative), (None, None), (CFG, CFG), t_struct)
+            return host.time_decoupled_sample(guider, latent, seed, STEPS, "dpmpp_2m", "simple", 1.0, "keep")["samples"]
+
+        pictures = sample_pictures(host, loaded[0][0], clip, loaded[0][2], prompts, sample, args.size)
+        predicted, features = judge_pictures(judge, pictures)
+        accuracy = attribute_accuracy(predicted, scenes, AA_ATTRIBUTES)["AA"]
+        return {"AA": round(accuracy, 3), "FID-A": round(frechet_distance(features, real), 2)}
+
+    return score
