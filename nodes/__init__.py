@@ -19,6 +19,7 @@ FAMILIES = (
     "upscale",
     "image",
     "attention",
+    "lowrank",
     "profile",
     "compile",
 )

@@ -106,7 +106,7 @@ def test_it_draws(name, nodes):
     for image in saved:
         path = Path(paths.output_dir()) / image["subfolder"] / image["filename"]
         assert is_marked(path) and read_graph(path).ui is not None
-    expected = {"text_to_image": 1, "knowledge_vs_plain": 1, "keywords_to_prompts": 4, "profile_pipeline": 0}
+    expected = {"text_to_image": 1, "knowledge_vs_plain": 1, "keywords_to_prompts": 4, "profile_pipeline": 0, "lowrank_vs_dense": 1}
     assert len(saved) == expected.get(name, len(saved))
 
 

@@ -58,6 +58,34 @@ class ComfyHost:
         check_fit(*infos)
         return load_model(load_bundle(unet, "unet")), load_clip(load_bundle(text, "text")), load_vae(load_bundle(vae, "vae"))
 
+    def load_unet(self, unet: Path) -> Any:
+        """See :meth:`Host.load_unet`."""
+        from .comfy_model import load_model
+
+        return load_model(load_bundle(unet, "unet"))
+
+    def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
+        """See :meth:`Host.save_unet`."""
+        from .comfy_save import save_unet
+
+        return save_unet(model, path, provenance)
+
+    def network(self, model: Any) -> Any:
+        """See :meth:`Host.network`."""
+        return model.model.diffusion_model
+
+    def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
+        """See :meth:`Host.rebuild`."""
+        from .comfy_lowrank import rebuild
+
+        return rebuild(model, surgery)
+
+    def evaluate(self, model: Any, latent: torch.Tensor) -> Callable[[], None]:
+        """See :meth:`Host.evaluate`."""
+        from .comfy_save import evaluate
+
+        return evaluate(model, latent)
+
     def knowledge_reader(self, clip: Any) -> KnowledgeReader:
         """See :meth:`Host.knowledge_reader`."""
         from .comfy_knowledge import reader_of

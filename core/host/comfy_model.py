@@ -12,7 +12,6 @@ import comfy.latent_formats
 import comfy.ldm.modules.diffusionmodules.openaimodel
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.supported_models_base
 import comfy.utils
@@ -21,6 +20,9 @@ import torch
 from ..bundle import Bundle, BundleInfo, LatentSpace
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
+from ..lowrank.factorize import open_factors
+from .comfy_lowrank import wrap
+from .comfy_save import diffusers_names, is_foreign, load_foreign_unet
 from .fit import check_complete, name_of
 
 Tensors = dict[str, torch.Tensor]
@@ -78,6 +80,7 @@ class RapidDrawConfig(comfy.supported_models_base.BASE):
     """What ComfyUI asks of a model's family; :func:`model_config` fills in the parts that differ from bundle to bundle."""
 
     unet_extra_config: dict[str, Any] = {}  # BASE would overwrite the number of heads
+    bundle: BundleInfo | None = None  # what it was made from
     predicts_x0 = False
     prediction = "eps"
 
@@ -154,13 +157,14 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
 
 def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) -> Tensors:
     """The bundle's weights under `UNetModel`'s names, shapes checked against a network that is built without memory."""
-    names = comfy.utils.unet_to_diffusers(arguments)
+    names = diffusers_names(tensors, comfy.utils.unet_to_diffusers(arguments))
     foreign = sorted(set(tensors) - set(names))
     if foreign:
         raise BundleError(f"{name_of(info)}: {len(foreign)} weights have no place in ComfyUI's UNetModel ({', '.join(foreign[:3])})")
     weights = {names[name]: tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
         unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(**arguments, dtype=torch.float32, device=torch.device("meta"))
+        open_factors(unet, weights, name_of(info))
     check_shapes(info, weights, unet)
     return weights
 
@@ -185,6 +189,7 @@ def model_config(info: BundleInfo, arguments: dict[str, Any]) -> RapidDrawConfig
     changed = {
         "latent_format": latent_format(info.latent),
         "memory_usage_factor": max(0.1, arguments["model_channels"] / _SD_WIDTH),
+        "bundle": info,
         "predicts_x0": schedule.prediction == "x0",
         "prediction": schedule.prediction,
         "sampling_settings": {
@@ -201,6 +206,8 @@ def load_model(bundle: Bundle) -> Any:
     """A MODEL (a ModelPatcher) from a bundle of kind `unet`. Raises :class:`BundleError` where it cannot be one."""
     info = bundle.info
     check_complete(info)
+    if is_foreign(info):
+        return load_foreign_unet(bundle)
     assert info.latent is not None  # noqa: S101 - check_complete has seen to it
     try:
         NoiseSchedule(info.schedule)  # refuses what no schedule can be
@@ -222,8 +229,8 @@ def load_model(bundle: Bundle) -> Any:
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
     offload = management.unet_offload_device()
     model = config.get_model(weights, "").to(offload)
-    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer versions choose one
-    patcher = patcher_class(model, load_device=device, offload_device=offload)
+    open_factors(model.diffusion_model, weights, name_of(info))
+    patcher = wrap(model, device, offload)
     model.load_model_weights(dict(weights), "")
     return patcher
 

@@ -52,6 +52,32 @@ class EmbeddedHost:
         check_fit(*(part.info for part in parts))
         return model, Clip(encoder.to(self.device).requires_grad_(False), self.device), decoder
 
+    def load_unet(self, unet: Path) -> Model:
+        """See :meth:`Host.load_unet`."""
+        return load_model(load_bundle(unet, "unet"), self.device)
+
+    def save_unet(self, model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
+        """See :meth:`Host.save_unet`."""
+        from .embedded_lowrank import save_unet
+
+        return save_unet(model, path, provenance)
+
+    def network(self, model: Model) -> Any:
+        """See :meth:`Host.network`."""
+        return model.model.diffusion_model
+
+    def rebuild(self, model: Model, surgery: Callable[[Any], None]) -> Model:
+        """See :meth:`Host.rebuild`."""
+        from .embedded_lowrank import rebuild
+
+        return rebuild(model, surgery)
+
+    def evaluate(self, model: Model, latent: torch.Tensor) -> Callable[[], None]:
+        """See :meth:`Host.evaluate`."""
+        from .embedded_lowrank import evaluate
+
+        return evaluate(model, latent)
+
     def encode_text(self, clip: Clip, text: str) -> list[list[Any]]:
         """See :meth:`Host.encode_text`."""
         return clip.encode_from_tokens_scheduled(clip.tokenize(text))

@@ -36,6 +36,27 @@ class Host(Protocol):
         another latent space, or a text width the U-Net does not attend to."""
         ...
 
+    def load_unet(self, unet: Path) -> Any:
+        """A MODEL from a bundle of kind `unet`, dense or low-rank."""
+        ...
+
+    def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
+        """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
+        ...
+
+    def network(self, model: Any) -> Any:
+        """The `torch.nn.Module` of a MODEL, to read and not to change: other MODELs share it."""
+        ...
+
+    def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
+        """A MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
+        ...
+
+    def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
+        """A function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with two dozen random tokens; to
+        measure with."""
+        ...
+
     def knowledge_reader(self, clip: Any) -> KnowledgeReader:
         """The encoders of CLIP that can read a graph, each with its tokenizer, width and token embeddings, and what is attached to them.
 

@@ -1,4 +1,4 @@
-"""Surgery on a network: carry out a plan, rebuild a factored network from a file's tensors, merge back to dense, and report."""
+"""Surgery on a network: factor it, open a network for a file's factors, merge back to dense."""
 
 from __future__ import annotations
 
@@ -8,28 +8,46 @@ from typing import Any
 import torch
 
 from ..errors import BundleError, InputError
-from ..progress import Progress
-from .layers import FACTORED, can_factor, check_factors, dense_weight, replace_with_factors
-from .plan import LayerPlan
-from .svd import Spectrum
+from .layers import FACTORED, can_factor, check_factors, replace_with_factors
+from .plan import TARGETS, KeepDense, LayerPlan, planned
+from .svd import check_split
+
+
+def factorize(
+    network: Any,
+    mode: str = "param_ratio",
+    value: float = 0.61,
+    targets: Sequence[str] = tuple(TARGETS),
+    split: str = "paper",
+    keep_dense: KeepDense | None = None,
+) -> list[LayerPlan]:
+    """Plan (see :func:`~.plan.make_plan`) and replace, in place, layer by layer; returns the plan. Factor a copy of a shared network.
+
+    Raises :class:`InputError` for a network that is factored already, and whatever :func:`~.plan.make_plan` raises.
+    """
+    check_split(split)
+    if any(isinstance(module, FACTORED) for module in network.modules()):
+        raise InputError("this model is already low-rank; load the dense one and factor that, or merge it back to dense first")
+    done = []
+    for plan, spectrum in planned(network, mode, value, targets, keep_dense):
+        if plan.rank is not None:
+            put_factors(network, plan.name, spectrum.factors(plan.rank, split))
+        done.append(plan)
+    return done
 
 
 @torch.no_grad()
-def apply_plan(network: Any, plan: Sequence[LayerPlan], split: str = "paper") -> None:
-    """Replace, in place, every layer of `network` that `plan` gives a rank by its factors. Factor a copy where the network is shared."""
-    chosen = [(layer.name, layer.rank) for layer in plan if layer.rank is not None]
-    with Progress(max(len(chosen), 1), "replacing", "layer") as bar:
-        for path, rank in chosen:
-            parent, name = owner(network, path)
-            dense = getattr(parent, name)
-            a, b = Spectrum.of(dense.weight).factors(rank, split)
-            made: Any = replace_with_factors(parent, name, rank)
-            made.b.weight.copy_(b.reshape(made.b.weight.shape))
-            made.a.weight.copy_(a.reshape(made.a.weight.shape))
-            if dense.bias is not None:
-                made.a.bias.copy_(dense.bias)
-            made.requires_grad_(dense.weight.requires_grad)
-            bar.update()
+def put_factors(network: Any, path: str, factors: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Replace, in place, the dense layer `path` by the factors A (out, k) and B (k, in) of its weight; its bias stays."""
+    parent, name = owner(network, path)
+    dense = getattr(parent, name)
+    a, b = factors
+    made: Any = replace_with_factors(parent, name, b.shape[0])
+    made.b.weight.copy_(b.reshape(made.b.weight.shape))
+    made.a.weight.copy_(a.reshape(made.a.weight.shape))
+    if dense.bias is not None:
+        made.a.bias.copy_(dense.bias)
+    made.requires_grad_(dense.weight.requires_grad)
 
 
 def open_factors(network: Any, tensors: Mapping[str, torch.Tensor], source: str) -> None:
@@ -60,20 +78,12 @@ def factored_names(keys: Iterable[str]) -> list[str]:
     return sorted(found | {key[: -len(".a.weight")] for key in keys if key.endswith(".a.weight")})
 
 
-@torch.no_grad()
-def merged_state_dict(network: Any) -> dict[str, torch.Tensor]:
-    """The state dict of the dense network that a factored one stands for: every pair multiplied out under its dense name."""
-    tensors = dict(network.state_dict())
-    for name, module in network.named_modules():
+def merge_back(network: Any) -> None:
+    """Replace, in place, every factored layer of `network` by the dense layer it stands for."""
+    for name, module in list(network.named_modules()):
         if isinstance(module, FACTORED):
-            weight = dense_weight(module)
-            bias = tensors.get(f"{name}.a.bias")
-            for key in (f"{name}.a.weight", f"{name}.b.weight", f"{name}.a.bias"):
-                tensors.pop(key, None)
-            tensors[f"{name}.weight"] = weight
-            if bias is not None:
-                tensors[f"{name}.bias"] = bias
-    return tensors
+            parent, last = owner(network, name)
+            setattr(parent, last, module.to_dense())
 
 
 def owner(network: Any, name: str) -> tuple[Any, str]:
@@ -82,9 +92,3 @@ def owner(network: Any, name: str) -> tuple[Any, str]:
     parent = network.get_submodule(path)
     network.get_submodule(name)
     return parent, last
-
-
-def check_factorable(network: Any) -> None:
-    """Raise :class:`InputError` for a network that is factored already: its factors would be factored again."""
-    if any(isinstance(module, FACTORED) for module in network.modules()):
-        raise InputError("this model is already low-rank; load the dense one and factor that, or merge it back to dense first")

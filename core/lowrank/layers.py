@@ -19,6 +19,8 @@ from .svd import break_even
 class LowRankLinear(nn.Module):
     """y = A (B x) + bias (ELR-Diffusion, eq. 2), in place of a Linear of `in_features` x `out_features`."""
 
+    weight = bias = None  # who asks a layer for its weight (ComfyUI does) learns that this one has none of its own
+
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool, layer: Any = nn.Linear, **place: Any) -> None:
         super().__init__()
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
@@ -28,9 +30,17 @@ class LowRankLinear(nn.Module):
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return self.a(self.b(x))
 
+    def to_dense(self) -> Any:
+        """The dense layer that this one stands for, of the same class as its two."""
+        weight = self.a.weight
+        dense = type(self.a)(self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype)
+        return _filled(dense, self)
+
 
 class LowRankConv2d(nn.Module):
     """A kh x kw convolution to `rank` channels, then a 1 x 1 convolution to `out_channels`, in place of one dense convolution."""
+
+    weight = bias = None
 
     def __init__(self, dense: Any, rank: int, layer: Any = nn.Conv2d, **place: Any) -> None:
         super().__init__()
@@ -42,6 +52,23 @@ class LowRankConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return self.a(self.b(x))
+
+    def to_dense(self) -> Any:
+        """The dense layer that this one stands for, of the same class as its two."""
+        weight, inner = self.a.weight, self.b
+        dense = type(inner)(
+            self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation, bias=self.a.bias is not None,
+            padding_mode=inner.padding_mode, device=weight.device, dtype=weight.dtype,
+        )  # fmt: skip
+        return _filled(dense, self)
+
+
+def _filled(dense: Any, factored: Any) -> Any:
+    with torch.no_grad():
+        dense.weight.copy_(dense_weight(factored))
+        if dense.bias is not None:
+            dense.bias.copy_(factored.a.bias)
+    return dense.requires_grad_(factored.a.weight.requires_grad).train(factored.training)
 
 
 FACTORED = (LowRankLinear, LowRankConv2d)

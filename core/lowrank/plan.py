@@ -1,6 +1,6 @@
 """Which layers of a U-Net to factor, and to which rank (ELR-Diffusion, section 3.1 and table 1: 790M of 1290M parameters, 0.61).
 
-A plan is made from the weights alone and changes nothing; :func:`~.factorize.apply_plan` carries it out. Layers are found by their names,
+A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their names,
 which diffusers and ComfyUI share or both are listed.
 """
 
@@ -78,12 +78,18 @@ def make_plan(
     factors would be no smaller than its weight stays dense, and so does one for which `keep_dense` gives a reason.
     Raises :class:`InputError` for values out of range, for a ratio that cannot be reached, and where nothing is targeted.
     """
+    return [plan for plan, _ in planned(network, mode, value, targets, keep_dense)]
+
+
+def planned(
+    network: Any, mode: str, value: float, targets: Sequence[str], keep_dense: KeepDense | None = None
+) -> Iterator[tuple[LayerPlan, Spectrum]]:
+    """:func:`make_plan` layer by layer, with what the weight was found to be. A layer may be replaced as soon as it was given."""
     layers = list(targeted(network, targets))
     if not layers:
         raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
     _check(mode, value)
     share = _share(network, layers, value) if mode == "param_ratio" else 0.0
-    plans = []
     with Progress(len(layers), "factoring", "layer") as bar:
         for name, group, layer in layers:
             spectrum = Spectrum.of(layer.weight)
@@ -99,9 +105,8 @@ def make_plan(
                 plan = replace(plan, reason=reason or f"rank {rank} of {min(out, inner)}")
                 if reason is None:
                     plan = replace(plan, rank=rank, error=spectrum.error(rank))
-            plans.append(plan)
+            yield plan, spectrum
             bar.update()
-    return plans
 
 
 def _check(mode: str, value: float) -> None:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapiddraw.core.errors import BundleError, InputError
-from rapiddraw.core.lowrank.factorize import apply_plan, factored_names, merged_state_dict, open_factors
+from rapiddraw.core.lowrank.factorize import factored_names, factorize, merge_back, open_factors, put_factors
 from rapiddraw.core.lowrank.layers import LowRankConv2d, LowRankLinear, dense_weight
-from rapiddraw.core.lowrank.plan import LayerPlan, make_plan
+from rapiddraw.core.lowrank.plan import make_plan
 from rapiddraw.core.lowrank.report import Report, draw_report, network_size
 from rapiddraw.core.lowrank.svd import Spectrum, break_even, rank_for_ratio
 from rapiddraw.core.networks import build_network
@@ -75,9 +75,10 @@ def test_energy_and_break_even_count_as_they_say():
 
 def test_a_network_at_full_rank_is_the_dense_one(unet):
     dense = call(unet)
-    full = [LayerPlan(p.name, p.kind, p.out, p.inner, min(p.out, p.inner), 0.0, "") for p in make_plan(unet, "rank", 1)]
     factored = copy.deepcopy(unet)
-    apply_plan(factored, full)
+    for layer in make_plan(unet, "rank", 1):
+        weight = unet.get_submodule(layer.name).weight
+        put_factors(factored, layer.name, Spectrum.of(weight).factors(min(layer.out, layer.inner)))
     kinds = {type(m) for m in factored.modules()}
     assert LowRankLinear in kinds and LowRankConv2d in kinds
     assert (call(factored) - dense).abs().max() / dense.abs().max() < 1e-5
@@ -86,8 +87,9 @@ def test_a_network_at_full_rank_is_the_dense_one(unet):
 @pytest.mark.parametrize("ratio", [0.5, 0.61, 0.8])
 def test_the_ratio_is_that_of_the_whole_network(unet, ratio):
     before = network_size(unet)[0]
-    plan = make_plan(unet, "param_ratio", ratio)
-    apply_plan(unet, plan)
+    planned = make_plan(unet, "param_ratio", ratio)
+    plan = factorize(unet, "param_ratio", ratio)
+    assert plan == planned
     assert network_size(unet)[0] / before == pytest.approx(ratio, abs=0.01) and network_size(unet)[0] <= ratio * before
     assert before - network_size(unet)[0] == sum(layer.dense_parameters - layer.parameters for layer in plan)
     report = Report(tuple(plan), (before, network_size(unet)[0]), (1, 1))
@@ -95,14 +97,15 @@ def test_the_ratio_is_that_of_the_whole_network(unet, ratio):
 
 
 def test_factored_and_merged_networks_compute_the_same(unet):
-    apply_plan(unet, make_plan(unet, "param_ratio", 0.6), "symmetric")
-    dense = build_unet(dict(unet.config))
-    dense.load_state_dict(merged_state_dict(unet))
-    assert torch.allclose(call(dense.eval()), call(unet), atol=1e-5)
+    factorize(unet, "param_ratio", 0.6, split="symmetric")
+    dense = copy.deepcopy(unet)
+    merge_back(dense)
+    assert dense.state_dict().keys() == build_unet(dict(unet.config)).state_dict().keys()
+    assert torch.allclose(call(dense), call(unet), atol=1e-5)
 
 
 def test_a_saved_network_loads_again_into_the_same(unet):
-    apply_plan(unet, make_plan(unet, "param_ratio", 0.6))
+    factorize(unet, "param_ratio", 0.6)
     tensors = dict(unet.state_dict())
     again = build_network(type(unet), dict(unet.config), tensors, "file")
     assert torch.equal(call(again), call(unet)) and factored_names(tensors)
@@ -126,6 +129,12 @@ def test_a_layer_stays_dense_where_that_is_asked_and_says_why(unet):
 def test_what_cannot_be_is_refused(unet, arguments, words):
     with pytest.raises(InputError, match=words):
         make_plan(unet, *arguments)
+
+
+def test_a_low_rank_network_is_not_factored_again(unet):
+    factorize(unet, "rank", 4)
+    with pytest.raises(InputError, match="already low-rank"):
+        factorize(unet, "rank", 2)
 
 
 def test_weights_that_are_not_finite_are_refused(unet):
@@ -158,7 +167,7 @@ def damaged(tensors, name, how):
      ("stranger", "mid_block.nothing"), ("norm", "conv_norm_out, which is no")],
 )  # fmt: skip
 def test_broken_factors_are_refused_by_name(unet, how, words):
-    apply_plan(unet, make_plan(unet, "rank", 4, ["attention"]))
+    factorize(unet, "rank", 4, ["attention"])
     tensors = dict(unet.state_dict())
     name = factored_names(tensors)[0]
     with pytest.raises(BundleError, match=words):
@@ -170,6 +179,6 @@ def test_strided_convolutions_and_biases_are_kept():
     box = nn.ModuleDict({"resnets": nn.ModuleDict({"0": nn.ModuleDict({"conv1": Conv2d(8, 12, 3, stride=2, padding=1)})})})
     dense = box["resnets"]["0"]["conv1"]
     x = torch.randn(1, 8, 9, 7)
-    apply_plan(box, [LayerPlan("resnets.0.conv1", "resnet", 12, 72, 12, 0.0, "")])
+    put_factors(box, "resnets.0.conv1", Spectrum.of(dense.weight).factors(12))
     made = box["resnets"]["0"]["conv1"]
     assert torch.allclose(made(x), dense(x), atol=1e-5) and torch.allclose(dense_weight(made), dense.weight, atol=1e-6)

@@ -1,0 +1,130 @@
+"""A MODEL of ComfyUI written as a U-Net bundle and read again, and one evaluation of it to measure.
+
+Our own MODELs go back to diffusers' names and their own config, and load in both hosts. A user's checkpoint keeps ComfyUI's names; the
+bundle records its family (a class of `comfy.supported_models`) and its arguments, and loads in ComfyUI only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.supported_models
+import comfy.utils
+import torch
+
+from ..bundle import Bundle, BundleInfo, LatentSpace, Schedule, save_bundle
+from ..errors import BundleError, InputError
+from ..lowrank.factorize import factored_names, open_factors
+from .comfy_lowrank import rebuild, wrap
+from .fit import name_of
+
+_KEY = "comfyui"
+_PREDICTIONS = {"EPS": "eps", "V_PREDICTION": "v"}
+
+
+def save_unet(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
+    """See :meth:`Host.save_unet`. Raises :class:`InputError` for a family whose arguments cannot be written down."""
+    inner = rebuild(model, _nothing).model
+    config = inner.model_config
+    tensors = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in inner.diffusion_model.state_dict().items()}
+    ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
+    if ours is not None:
+        names = {ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items()}
+        tensors = {_renamed(key, names): tensor for key, tensor in tensors.items()}
+        info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance))
+        return save_bundle(path, tensors, info)
+    family, kind = type(config).__name__, inner.model_type.name
+    if not hasattr(comfy.supported_models, family) or kind not in _PREDICTIONS:
+        raise InputError(f"a model of family {family} ({kind}) cannot be saved as a bundle; save it with ComfyUI's own Save Model")
+    arguments = {key: value for key, value in config.unet_config.items() if _is_plain(value)}
+    space = inner.latent_format
+    latent = LatentSpace(space.latent_channels, 8, float(space.scale_factor), float(getattr(space, "shift_factor", 0.0) or 0.0))
+    extra = {_KEY: {"family": family, "unet_config": arguments}}
+    info = BundleInfo("unet", {}, latent, Schedule(_PREDICTIONS[kind]), provenance=dict(provenance), extra=extra)
+    return save_bundle(path, tensors, info)
+
+
+def is_foreign(info: BundleInfo) -> bool:
+    """Whether a bundle holds a user's checkpoint under ComfyUI's names."""
+    return _KEY in info.extra
+
+
+def load_foreign_unet(bundle: Bundle) -> Any:
+    """A MODEL from what :func:`save_unet` wrote of a user's checkpoint. Raises :class:`BundleError` naming what does not fit."""
+    info, management = bundle.info, comfy.model_management
+    stored = info.extra[_KEY]
+    family = getattr(comfy.supported_models, str(stored.get("family")), None)
+    if family is None or not isinstance(stored.get("unet_config"), dict) or info.schedule is None:
+        raise BundleError(f"{name_of(info)}: this ComfyUI knows no model family {stored.get('family')!r}")
+    config = family(dict(stored["unet_config"]))
+    kind = next((name for name, ours in _PREDICTIONS.items() if ours == info.schedule.prediction), "EPS")
+    config.model_type = lambda *_, **__: comfy.model_base.ModelType[kind]
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    count = sum(tensor.numel() for tensor in bundle.tensors.values())
+    dtype = management.unet_dtype(
+        model_params=count, supported_dtypes=list(config.supported_inference_dtypes), weight_dtype=comfy.utils.weight_dtype(bundle.tensors)
+    )
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    try:
+        inner = config.get_model({}, "").to(offload)
+        open_factors(inner.diffusion_model, bundle.tensors, name_of(info))
+        inner.diffusion_model.load_state_dict(bundle.tensors)
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{name_of(info)}: its config and its tensors do not make a {stored['family']} ({error!s:.300})") from error
+    return wrap(inner, device, offload)
+
+
+def diffusers_names(tensors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
+    """`names` (diffusers -> ComfyUI) completed by the names of the factors in `tensors` (diffusers' names)."""
+    found = dict(names)
+    for path in factored_names(tensors):
+        dense = names.get(f"{path}.weight")
+        if dense is not None:
+            ldm = dense.removesuffix(".weight")
+            found |= {f"{path}.{end}": f"{ldm}.{end}" for end in ("a.weight", "a.bias", "b.weight")}
+    return found
+
+
+def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
+    """See :meth:`Host.evaluate`. The model is loaded by ComfyUI's own management."""
+    comfy.model_management.load_models_gpu([model])
+    inner, device = model.model, model.load_device
+    config = inner.model_config.unet_config
+    shape = (latent.shape[0], inner.latent_format.latent_channels, *latent.shape[2:])  # an empty latent always has four channels
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    tokens = torch.randn(len(x), 24, config["context_dim"], generator=torch.Generator().manual_seed(1)).to(device)
+    sigma = model.get_model_object("model_sampling").sigma(torch.full((len(x),), 500.0)).to(device)
+    more = {"y": torch.zeros(len(x), config["adm_in_channels"], device=device)} if config.get("adm_in_channels") else {}
+
+    def once() -> None:
+        with torch.no_grad():
+            inner.apply_model(x, sigma, c_crossattn=tokens, **more)
+
+    return once
+
+
+def _renamed(key: str, names: Mapping[str, str]) -> str:
+    """A weight's diffusers name; a factor's is that of the dense weight with the factor's ending."""
+    if key in names:
+        return names[key]
+    for end in (".a.weight", ".a.bias", ".b.weight"):
+        if key.endswith(end) and (dense := names.get(key.removesuffix(end) + ".weight")):
+            return dense.removesuffix(".weight") + end
+    raise InputError(f"the weight {key} has no name in diffusers' layout; this model cannot be saved as a bundle")
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _nothing(_: Any) -> None:
+    return None

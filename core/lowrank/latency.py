@@ -1,0 +1,118 @@
+"""Is a factored layer really faster? By count of multiply-adds, or measured on this device at the shapes a U-Net really sees.
+
+Fewer parameters are not less time: two small layers start two kernels and write one more intermediate. A layer whose factors would not
+gain stays dense, which keeps the whole never slower than it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .layers import FACTORED, replace_with_factors
+from .plan import KeepDense
+
+RULES = ("off", "count", "measure")
+WORTH_COUNTING = 0.8  # share of the dense multiply-adds above which a second kernel is taken to cost more than is saved
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What a layer was given in one evaluation: the shape, dtype and device of its input, and its output's positions."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    positions: int
+
+
+def layer_inputs(network: Any, once: Callable[[], None]) -> dict[str, LayerInput]:
+    """The :class:`LayerInput` of every linear and convolution layer of `network`, by name, while `once()` evaluates it."""
+    seen: dict[str, LayerInput] = {}
+    handles = []
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: Any, arguments: Any, output: Any) -> None:
+            x = arguments[0]
+            channels = output.shape[1] if isinstance(module, nn.Conv2d) else output.shape[-1]
+            seen[name] = LayerInput(tuple(x.shape), x.dtype, x.device, output.numel() // channels)
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            handles.append(module.register_forward_hook(note(name)))
+    try:
+        once()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def multiply_adds(network: Any, inputs: dict[str, LayerInput]) -> int:
+    """Of the linear and convolution layers in one evaluation; the products inside attention are not counted."""
+    total = 0
+    for name, module in network.named_modules():
+        if name in inputs and isinstance(module, (nn.Linear, nn.Conv2d)):
+            total += inputs[name].positions * module.weight.numel()
+    return total
+
+
+def slower_by_count(name: str, layer: Any, rank: int) -> str | None:
+    """A :class:`~.plan.KeepDense`: dense where the factors need more than :data:`WORTH_COUNTING` of the dense multiply-adds."""
+    out, inner = layer.weight.shape[0], layer.weight[0].numel()
+    share = rank * (out + inner) / (out * inner)
+    return f"rank {rank} needs {share:.2f} of the multiply-adds, which is not faster" if share > WORTH_COUNTING else None
+
+
+def slower_when_measured(inputs: dict[str, LayerInput]) -> KeepDense:
+    """A :class:`~.plan.KeepDense` that times every layer against factors of its rank on noise of its own input's shape."""
+
+    @torch.no_grad()
+    def keep(name: str, layer: Any, rank: int) -> str | None:
+        given = inputs.get(name)
+        if given is None:
+            return "it took no part in the evaluation that was measured"
+        box = nn.ModuleDict({"layer": copy.deepcopy(layer).to(given.device)})
+        dense, factored = box["layer"], replace_with_factors(box, "layer", rank)
+        for parameter in factored.parameters():
+            parameter.zero_()  # how long a product takes does not depend on its numbers, but on denormal ones it might
+        x = torch.randn(given.shape, device=given.device).to(given.dtype)
+        slow, fast = _interleaved(lambda: dense(x), lambda: factored(x), given.device)
+        return f"rank {rank} takes {fast / slow:.2f} of the dense time here" if fast >= slow else None
+
+    return keep
+
+
+def step_seconds(once: Callable[[], None], device: torch.device, repeats: int = REPEATS) -> float:
+    """Median seconds of `once()` over `repeats` runs after one unmeasured run."""
+    once()
+    return statistics.median(_seconds(once, device) for _ in range(repeats))
+
+
+def _interleaved(a: Callable[[], Any], b: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    a(), b()
+    pairs = [(_seconds(a, device), _seconds(b, device)) for _ in range(REPEATS)]
+    return statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs)
+
+
+def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+    began = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def has_factors(network: Any) -> bool:
+    """Whether any layer of `network` is factored."""
+    return any(isinstance(module, FACTORED) for module in network.modules())
