@@ -16,6 +16,8 @@ FAMILIES = (
     "sampling",
     "time_decoupled",
     "style",
+    "bridge_resolution",
+    "bridge_latent",
     "upscale",
     "image",
     "attention",

@@ -31,6 +31,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
+    "RapidDrawResolutionBridgeSampler": {"steps": 4},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
 

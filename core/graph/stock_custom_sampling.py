@@ -190,6 +190,56 @@ class SplitSigmas:
         return sigmas[: step + 1], sigmas[step:]
 
 
+class SplitSigmasDenoise:
+    DISPLAY_NAME = "SplitSigmasDenoise"
+    CATEGORY = "sampling/custom_sampling/sigmas"
+    DESCRIPTION = "Cuts a walk in two where a share of its steps is left; both parts hold the level at the cut."
+    RETURN_TYPES = ("SIGMAS", "SIGMAS")
+    RETURN_NAMES = ("high_sigmas", "low_sigmas")
+    FUNCTION = "get_sigmas"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        share = {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": "Share of the steps in the second part."}
+        return {"required": {"sigmas": ("SIGMAS", {"tooltip": "The walk to cut."}), "denoise": ("FLOAT", share)}}
+
+    def get_sigmas(self, sigmas: Any, denoise: float) -> tuple[Any, Any]:
+        if not 0 <= denoise <= 1:
+            raise InputError(f"denoise must lie between 0 and 1, {denoise} was given")
+        left = round(max(len(sigmas) - 1, 0) * denoise)
+        return sigmas[:-left], sigmas[-(left + 1) :]  # with nothing left the first part is empty, as in ComfyUI
+
+
+class AddNoise:
+    DISPLAY_NAME = "AddNoise"
+    CATEGORY = "_for_testing/custom_sampling/noise"
+    DESCRIPTION = "A latent with noise of the first level of a walk, as the sampler would add it."
+    RETURN_TYPES = ("LATENT",)
+    FUNCTION = "add_noise"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model whose scale and schedule are used."}),
+                "noise": ("NOISE", {"tooltip": "The noise to add."}),
+                "sigmas": ("SIGMAS", {"tooltip": "Its first entry less its last is the noise level."}),
+                "latent_image": ("LATENT", {"tooltip": "The latent to add it to."}),
+            }
+        }
+
+    def add_noise(self, model: Any, noise: Any, sigmas: Any, latent_image: dict[str, Any]) -> tuple[dict[str, Any]]:
+        import torch
+
+        if len(sigmas) == 0:
+            return (latent_image,)
+        base, start = model.model, latent_image["samples"]
+        level = (sigmas[0] - sigmas[-1]).abs() if len(sigmas) > 1 else sigmas[0]
+        start = base.process_latent_in(start) if start.any() else start
+        noisy = base.process_latent_out(base.model_sampling.noise_scaling(level, noise.generate_noise(latent_image), start))
+        return ({**latent_image, "samples": torch.nan_to_num(noisy, nan=0.0, posinf=0.0, neginf=0.0)},)
+
+
 class SamplerCustomAdvanced:
     DISPLAY_NAME = "SamplerCustomAdvanced"
     CATEGORY = "sampling/custom_sampling"
@@ -225,5 +275,7 @@ NODES = [
     BasicScheduler,
     KarrasScheduler,
     SplitSigmas,
+    SplitSigmasDenoise,
+    AddNoise,
     SamplerCustomAdvanced,
 ]

@@ -17,6 +17,8 @@ import torch
 
 from .. import progress
 from ..bundle import load_bundle, read_info
+from ..errors import InputError
+from ..tiling import tiles
 from .comfy_requirements import check_requirements
 from .fit import check_complete, check_fit
 
@@ -223,13 +225,73 @@ class ComfyHost:
         comfy.model_management.free_memory(needed, self.device)
         return self.device
 
-    def vae_decode(self, vae: Any, latent: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Host.vae_decode`."""
-        return vae.decode(latent)
+    def named_sampler(self, name: str) -> Any:
+        """See :meth:`Host.named_sampler`."""
+        if name not in comfy.samplers.KSampler.SAMPLERS:
+            raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(comfy.samplers.KSampler.SAMPLERS)}")
+        return comfy.samplers.sampler_object(name)
 
-    def vae_encode(self, vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Host.vae_encode`."""
-        return vae.encode(pixels[..., :3])
+    def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> torch.Tensor:
+        """See :meth:`Host.calculate_sigmas`."""
+        from .comfy_sampling import calculate_sigmas
+
+        return calculate_sigmas(model, scheduler, steps, sampler_name)
+
+    def sample_custom(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        cfg: float,
+        sampler: Any,
+        sigmas: torch.Tensor,
+        latent: Mapping[str, Any],
+        seed: int | None,
+        bar: progress.Progress | None = None,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.sample_custom`."""
+        from .comfy_sampling import make_guider, sample_custom
+
+        return sample_custom(make_guider(model, positive, negative, cfg), sampler, sigmas, latent, seed, bar)
+
+    def make_guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> Any:
+        """See :meth:`Host.make_guider`."""
+        from .comfy_sampling import make_guider
+
+        return make_guider(model, positive, negative, cfg)
+
+    def fit_latent(self, model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Host.fit_latent`."""
+        from .comfy_sampling import fit_latent
+
+        return fit_latent(model, latent)
+
+    def step_callback(self, model: Any, bar: progress.Progress) -> Callable[..., None]:
+        """See :meth:`Host.step_callback`."""
+        from .comfy_sampling import reporting
+
+        return reporting(model, bar)
+
+    def keep_ready(self, model: Any) -> None:
+        """See :meth:`Host.keep_ready`."""
+        from .comfy_sampling import keep_ready
+
+        keep_ready(model)
+
+    def vae_decode(self, vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
+        """See :meth:`Host.vae_decode`. Out of memory, ComfyUI goes on in tiles by itself."""
+        if not tile:
+            return vae.decode(latent)
+        side, shared = tiles(tile, vae.spacial_compression_decode())
+        return vae.decode_tiled(latent, tile_x=side, tile_y=side, overlap=shared)
+
+    def vae_encode(self, vae: Any, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
+        """See :meth:`Host.vae_encode`. Out of memory, ComfyUI goes on in tiles by itself."""
+        if not tile:
+            return vae.encode(pixels[..., :3])
+        cell = vae.spacial_compression_encode()
+        side, shared = (count * cell for count in tiles(tile, cell))
+        return vae.encode_tiled(pixels[..., :3], tile_x=side, tile_y=side, overlap=shared)
 
 
 class ComfyReporter:

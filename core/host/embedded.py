@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import tiling
 from ..bundle import load_bundle
+from ..diffusion.schedule import SCHEDULER_NAMES
 from ..errors import InputError
+from ..progress import Progress
 from ..text.encoder import load_text_encoder
 from .embedded_clip import Clip
-from .embedded_ksampler import ksample
-from .embedded_latent import RandomNoise
+from .embedded_ksampler import ksample, sample_latent, sampler_object, scheduled_sigmas
+from .embedded_latent import EmptyNoise, RandomNoise, fit_empty_latent
 from .embedded_model import Model, load_model
-from .embedded_sampling import Sampler
+from .embedded_sampling import CFGGuider, Sampler
 from .embedded_vae import Vae, load_vae
 from .fit import check_fit
 
@@ -110,7 +113,6 @@ class EmbeddedHost:
 
     def scheduler_names(self) -> list[str]:
         """See :meth:`Host.scheduler_names`."""
-        from ..diffusion.schedule import SCHEDULER_NAMES
 
         return list(SCHEDULER_NAMES)
 
@@ -205,13 +207,57 @@ class EmbeddedHost:
         """See :meth:`Host.upscale_device`."""
         return self.device
 
-    def vae_decode(self, vae: Vae, latent: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Host.vae_decode`."""
-        return vae.decode(latent)
+    def named_sampler(self, name: str) -> Sampler:
+        """See :meth:`Host.named_sampler`."""
+        return sampler_object(name)
 
-    def vae_encode(self, vae: Vae, pixels: torch.Tensor) -> torch.Tensor:
+    def calculate_sigmas(self, model: Model, scheduler: str, steps: int, sampler_name: str = "euler") -> torch.Tensor:
+        """See :meth:`Host.calculate_sigmas`."""
+        sampler_object(sampler_name)
+        return scheduled_sigmas(model, scheduler, steps)
+
+    def sample_custom(
+        self,
+        model: Model,
+        positive: list[Any],
+        negative: list[Any],
+        cfg: float,
+        sampler: Sampler,
+        sigmas: torch.Tensor,
+        latent: Mapping[str, Any],
+        seed: int | None,
+        bar: Progress | None = None,
+    ) -> dict[str, Any]:
+        """See :meth:`Host.sample_custom`."""
+        noise = EmptyNoise() if seed is None else RandomNoise(seed)
+        return sample_latent(noise, self.make_guider(model, positive, negative, cfg), sampler, sigmas, latent, bar)[0]
+
+    def make_guider(self, model: Model, positive: list[Any], negative: list[Any], cfg: float) -> CFGGuider:
+        """See :meth:`Host.make_guider`."""
+        guider = CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
+        return guider
+
+    def fit_latent(self, model: Model, latent: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`Host.fit_latent`."""
+        return fit_empty_latent(model, latent)
+
+    def step_callback(self, model: Model, bar: Progress) -> Callable[[int, torch.Tensor, torch.Tensor, int], None]:
+        """See :meth:`Host.step_callback`. There are no previews here."""
+        began = bar.done
+        return lambda step, denoised, x, total: bar.update(began + step + 1 - bar.done)
+
+    def keep_ready(self, model: Model) -> None:
+        """See :meth:`Host.keep_ready`. Everything stays where it is here."""
+
+    def vae_decode(self, vae: Vae, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
+        """See :meth:`Host.vae_decode`."""
+        return tiling.decode(vae, latent, tile)
+
+    def vae_encode(self, vae: Vae, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
         """See :meth:`Host.vae_encode`."""
-        return vae.encode(pixels)
+        return tiling.encode(vae, pixels, tile)
 
 
 def make_host() -> EmbeddedHost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -43,20 +44,26 @@ def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 
 
 
 def sample_latent(
-    noise: RandomNoise | EmptyNoise, guider: CFGGuider, sampler: Sampler, sigmas: Tensor, latent: Mapping[str, Any]
+    noise: RandomNoise | EmptyNoise,
+    guider: CFGGuider,
+    sampler: Sampler,
+    sigmas: Tensor,
+    latent: Mapping[str, Any],
+    bar: Progress | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample a LATENT under one progress bar. Returns (the result, what the model took the result to be at its last step).
+    """Sample a LATENT under one progress bar, or under the caller's. Returns (the result, what the model took it to be at its last step).
 
     Nothing given is changed. Cancelling stops before the next call of the U-Net.
     """
     fitted = fit_empty_latent(guider.model_patcher, latent)
     last: dict[str, Tensor] = {}
     total = max(len(sigmas) - 1, 0)
-    with Progress(total, "sampling") as bar:
+    with nullcontext(bar) if bar is not None else Progress(total, "sampling") as shown:
+        began = shown.done
 
         def report(step: int, denoised: Tensor, x: Tensor, total_steps: int) -> None:
             last["denoised"] = denoised
-            bar.update(step + 1 - bar.done)
+            shown.update(began + step + 1 - shown.done)
 
         samples = guider.sample(
             noise.generate_noise(fitted), fitted["samples"], sampler, sigmas, fitted.get("noise_mask"), report, seed=noise.seed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
     from ..knowledge.projection import Projection
+    from ..progress import Progress
 
 
 class Host(Protocol):
@@ -158,6 +159,45 @@ class Host(Protocol):
     def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
         """(MODEL, VAE) whose attention goes through `patch`. `vae` may be None; it comes back as it was where it has no
         attention that can be patched without touching what other clones share."""
+
+    def named_sampler(self, name: str) -> Any:
+        """The SAMPLER of one of :meth:`sampler_names`. Raises :class:`~rapiddraw.core.errors.InputError` for another name."""
+        ...
+
+    def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> Tensor:
+        """SIGMAS (steps + 1,) as the stock KSampler would walk them at denoise 1. Names and steps are checked again here."""
+        ...
+
+    def sample_custom(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        cfg: float,
+        sampler: Any,
+        sigmas: Tensor,
+        latent: Mapping[str, Any],
+        seed: int | None,
+        bar: Progress | None = None,
+    ) -> dict[str, Any]:
+        """LATENT from a LATENT along `sigmas`, as SamplerCustomAdvanced with CFGGuider does it. `seed` None adds no noise, for a walk
+        that goes on. The steps are reported to `bar`, or to one of its own."""
+        ...
+
+    def make_guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> Any:
+        """A GUIDER of classifier-free guidance: the stock CFGGuider's."""
+        ...
+
+    def fit_latent(self, model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of a LATENT that fits `model`: an empty one takes on its channels."""
+        ...
+
+    def step_callback(self, model: Any, bar: Progress) -> Callable[[int, Tensor, Tensor, int], None]:
+        """`callback(step, denoised, x, total)` for a sampler, which advances `bar` and previews `denoised` where the host can."""
+        ...
+
+    def keep_ready(self, model: Any) -> None:
+        """Have a MODEL that is being sampled on its device again, if something else has taken its place since."""
         ...
 
     def network_of(self, part: str, whole: Any) -> Any:
@@ -182,10 +222,10 @@ class Host(Protocol):
         """Where an UPSCALE_MODEL should run in tiles of `tile` pixels, with room made for it there."""
         ...
 
-    def vae_decode(self, vae: Any, latent: Tensor) -> Tensor:
-        """IMAGE from unscaled latents (B, C, h, w), clamped to [0, 1]."""
+    def vae_decode(self, vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
+        """IMAGE from unscaled latents (B, C, h, w), clamped to [0, 1]. In tiles of `tile` pixels; 0 is whole while memory lasts."""
         ...
 
-    def vae_encode(self, vae: Any, pixels: Tensor) -> Tensor:
-        """Unscaled latents (the posterior's mode) from an IMAGE, centre-cropped to a multiple of the VAE's factor."""
+    def vae_encode(self, vae: Any, pixels: Tensor, tile: int = 0) -> Tensor:
+        """Unscaled latents (the posterior's mode) from an IMAGE, centre-cropped to a multiple of the VAE's factor. `tile` as above."""
         ...

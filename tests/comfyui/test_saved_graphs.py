@@ -18,6 +18,13 @@ from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
 
 LEAST_PSNR = 40.0
 SAMPLING = {"KSampler", "SamplerCustomAdvanced", "KSamplerAdvanced", "RapidDrawTimeDecoupledSampler"}
+SAMPLING = {
+    "KSampler",
+    "SamplerCustomAdvanced",
+    "KSamplerAdvanced",
+    "RapidDrawResolutionBridgeSampler",
+    "RapidDrawLatentSpaceBridgeSampler",
+}
 SAVING = {"RapidDrawSaveMarkedImage", "SaveImage"}
 
 

@@ -1,0 +1,46 @@
+"""Is what was added to a latent still white noise? (Lu et al. 2023, PanGu-Draw, section 4.2: the IID assumption.)"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class NoiseStatistics:
+    """`correlation` between neighbouring cells (lag 1, mean over rows and columns) and `std`, in units of the noise level.
+
+    White noise has 0 and 1. An estimate from n cells scatters by about 1 / sqrt(2 n) in either.
+    """
+
+    correlation: float
+    std: float
+    cells: int
+
+    def table(self) -> str:
+        """One line for people."""
+        return f"correlation of neighbours {self.correlation:+.3f} (white noise: 0), standard deviation {self.std:.3f} (white noise: 1)"
+
+
+def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float) -> NoiseStatistics:
+    """Statistics of (noisy - clean) / sigma, both (B, C, h, w) in the model's own scale.
+
+    Raises :class:`InputError` for different shapes, fewer than 2 x 2 cells or a sigma that is not above 0.
+    """
+    if noisy.shape != clean.shape or noisy.ndim != 4 or min(noisy.shape[2:]) < 2:
+        raise InputError(
+            f"latents of shapes {tuple(noisy.shape)} and {tuple(clean.shape)} were given; both must be the same (batch, channels, height, "
+            "width) of at least 2 x 2 cells"
+        )
+    if not math.isfinite(sigma) or sigma <= 0:
+        raise InputError(f"sigma is {sigma}; it must be a number above 0: the noise level that the noisy latent has")
+    noise = ((noisy - clean) / sigma).double()
+    power = float((noise**2).mean())
+    if not math.isfinite(power) or power == 0:
+        raise InputError("the two latents are equal or not finite: there is no noise to look at")
+    beside = (float((noise[..., :-1] * noise[..., 1:]).mean()), float((noise[..., :-1, :] * noise[..., 1:, :]).mean()))
+    return NoiseStatistics(sum(beside) / 2 / power, math.sqrt(power), noise.numel())

@@ -1,0 +1,138 @@
+"""Runs inside a ComfyUI process: the bridges' identities. `probe_bridge.py COMFYUI FOLDER WEIGHTS RESULT`, as probe.py."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_management as management  # noqa: E402
+import comfy.samplers  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+found: dict[str, Any] = {"failed": {}}
+CFG_PLUS = "cfg++"
+
+
+def run() -> None:
+    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
+    package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
+
+    def ours(name: str) -> Any:
+        return importlib.import_module(f".{name}", package)
+
+    host, joint, latent = ours("core.host").current(), ours("core.bridge.joint"), ours("core.bridge.latent")
+    sides = []
+    for name, text in (("tiny", "a round red fruit"), ("wide", "a tall blue fruit")):
+        files = [Path(WEIGHTS) / f"{part}.safetensors" for part in (f"{name}-unet", "tiny-text", f"{name}-vae")]
+        model, clip, vae = host.load_bundles(*files)
+        sides.append(latent.Side(model, vae, host.encode_text(clip, text), host.encode_text(clip, ""), 3.0))
+    a, b = sides
+    steps = 3
+    sigmas = host.calculate_sigmas(a.model, "normal", steps)
+    empty = {"samples": torch.zeros(1, 4, 8, 8)}
+    noise = _Noise(5)
+
+    def both(fusion: Any, name: str, one: Any = a, two: Any = b) -> Any:
+        guider = joint.LatentBridgeGuider(one, two, fusion)
+        return joint.sample_bridged(guider, noise, host.named_sampler(name), sigmas, empty, None)
+
+    def alone(name: str) -> Any:
+        return host.sample_custom(a.model, a.positive, a.negative, 3.0, host.named_sampler(name), sigmas, empty, 5)["samples"]
+
+    decoded: list[int] = []
+    original = type(host).vae_decode
+    type(host).vae_decode = lambda self, *rest: decoded.append(1) or original(self, *rest)
+    found["strength_0"] = {name: bool(torch.equal(both(latent.Fusion(0.0), name)[0]["samples"], alone(name))) for name in
+                           ("euler", "heun", "dpmpp_2m", "uni_pc", "ipndm", "lms")}  # fmt: skip
+    found["strength_0_decoded"] = len(decoded)
+    type(host).vae_decode = original
+    samplers = {}
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        try:
+            one, two = both(latent.Fusion(0.5), name)
+            samplers[name] = bool(one["samples"].isfinite().all() and two["samples"].isfinite().all()) and [
+                *one["samples"].shape,
+                *two["samples"].shape,
+            ]
+        except Exception as error:
+            samplers[name] = f"{type(error).__name__}: {error}"
+    found["samplers"] = samplers
+    clone = a.model.clone()  # the same network with other weights: the two displace each other
+    key = next(key for key in clone.model_state_dict() if key.endswith("attn2.to_k.weight"))
+    clone.add_patches({key: (torch.randn(clone.model_state_dict()[key].shape, generator=torch.Generator().manual_seed(0)),)}, 1.0)
+    patched = latent.Side(clone, a.vae, a.positive, a.negative, 3.0)
+    one, two = both(latent.Fusion(0.0), "euler", a, patched)
+    plain = host.sample_custom(clone, a.positive, a.negative, 3.0, host.named_sampler("euler"), sigmas, empty, 5)["samples"]
+    found["clones"] = [bool(torch.equal(one["samples"], alone("euler"))), bool(torch.equal(two["samples"], plain))]
+    found["clones_differ"] = float((one["samples"] - two["samples"]).abs().max())
+    before = both(latent.Fusion(0.5), "euler")[0]["samples"]
+    management.unload_all_models()
+    found["again_after_unloading"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))
+    displaced(host, both, latent, before)
+    stopped(host, both, latent, before, a, b)
+
+
+class _Noise:
+    """ComfyUI's RandomNoise, as its node makes it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def generate_noise(self, latent: dict[str, Any]) -> Any:
+        import comfy.sample
+
+        return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+
+
+def displaced(host: Any, both: Any, latent: Any, before: Any) -> None:
+    """As on a small card: decoding pushes every model off the device; each is back when it is asked."""
+    original = type(host).vae_decode
+
+    def alone(self: Any, *rest: Any) -> Any:
+        management.unload_all_models()
+        return original(self, *rest)
+
+    type(host).vae_decode = alone
+    found["displaced"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))
+    type(host).vae_decode = original
+
+
+def stopped(host: Any, both: Any, latent: Any, before: Any, a: Any, b: Any) -> None:
+    """ComfyUI's cancel inside a step leaves both models clean."""
+    original = type(host).vae_encode
+
+    def interrupt(self: Any, *rest: Any) -> Any:
+        management.interrupt_current_processing(True)
+        return original(self, *rest)
+
+    type(host).vae_encode = interrupt
+    try:
+        both(latent.Fusion(0.5), "euler")
+    except BaseException as error:
+        found["interrupt"] = type(error).__name__
+    type(host).vae_encode = original
+    management.interrupt_current_processing(False)
+    found["left"] = [getattr(side.model.model, "current_patcher", None) is None for side in (a, b)]
+    found["after_interrupt"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))
+
+
+with torch.inference_mode():
+    run()
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
