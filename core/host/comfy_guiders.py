@@ -39,6 +39,8 @@ class Run:
 class GuestGuider(comfy.samplers.CFGGuider):
     """A guider that can also be asked from within another one's run: :meth:`guest_denoised`, and :meth:`leave` when that run ends."""
 
+    conds: dict[str, Any]
+    model_options: dict[str, Any]
     _before: tuple[Any, Any] | None = None  # what leave() puts back; None outside a run
     _run_options: Any = None
 
