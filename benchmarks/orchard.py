@@ -17,7 +17,7 @@ SPLITS = ("seen", "rare", "unseen")
 CONDITIONS = ("graph", "none", "shuffled")
 SAMPLERS = ("euler", "euler_ancestral", "heun", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "plms", "s_pndm", "f_pndm")
 STEPS = (5, 10, 20, 50)
-CFG, MAIN_STEPS = 4.0, 20
+CFG, MAIN_STEPS = 3.0, 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
