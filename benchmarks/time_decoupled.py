@@ -31,11 +31,11 @@ class Trained:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="training pictures with captions (default: as many as --pictures are drawn)")
-    parser.add_argument("--pictures", type=int, default=4000, help="pictures drawn where no --data is given (4000)")
-    parser.add_argument("--steps", type=int, default=2000, help="training steps of the baseline (2000)")
+    parser.add_argument("--pictures", type=int, default=2000, help="pictures drawn where no --data is given (2000)")
+    parser.add_argument("--steps", type=int, default=600, help="training steps of the baseline (600)")
     parser.add_argument("--batch", type=int, default=32, help="pictures a training step (32)")
     parser.add_argument("--widths", default="64,96,160", help="channels of the baseline's levels (64,96,160)")
-    parser.add_argument("--count", type=int, default=256, help="pictures that are judged in each row (256)")
+    parser.add_argument("--count", type=int, default=128, help="pictures that are judged in each row (128)")
     parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels (128)")
     parser.add_argument("--data-rows", action="store_true", help="also train for table 5: low-resolution data, small texture training")
     parser.add_argument("--out", type=Path, default=Path("runs/time-decoupled"), help="folder of the trained models (kept and reused)")

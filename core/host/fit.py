@@ -64,7 +64,7 @@ def check_same_latents(structure: Any, texture: Any) -> None:
     if differ:
         raise InputError(
             f"the structure and the texture model have different latent spaces ({', '.join(differ)}), so one cannot go on where the "
-            "other stops; join models across latent spaces with the node RapidDrawLatentSpaceBridge"
+            "other stops; join models across latent spaces with RapidDrawLatentSpaceBridgeSampler or RapidDrawLatentSpaceBridgeGuider"
         )
     half, latent = torch.tensor(0.5), torch.ones(1, 1, 1, 1)
     mixed = [m.get_model_object("model_sampling").noise_scaling(half, torch.zeros_like(latent), latent) for m in (structure, texture)]
