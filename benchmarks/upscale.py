@@ -90,7 +90,7 @@ def measure(settings: dict[str, Any], comfy_node: Any) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for size in settings["sizes"]:
         image = photo(size)
-        rivals = {"RapidDraw": lambda image=image: upscale(model, image)}
+        rivals = {"RapidDraw": lambda image=image: upscale(model, image, precision="auto")}
         if comfy_node is not None:
             rivals["ComfyUI"] = lambda image=image: comfy_node(model, image)
         if size <= 256:  # in one piece a large picture takes tens of GB

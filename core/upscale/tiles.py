@@ -50,7 +50,8 @@ def upscale(
 
     `tile` is the most: tiles are all of one size, as small as their number allows and no larger than free memory does. `batch` of them are
     computed at once (0: as many as fit on a GPU, one on a CPU). When memory runs out the batch is halved, then the tile, and the work goes
-    on. `precision` "auto" computes in bf16 where the first tile shows that it is faster and no pixel moves by more than 1/255.
+    on. `precision` "auto" lets bf16 in where a sample shows that it is
+    faster and no pixel moves by more than 1/255; see :class:`~.runner.TileRunner`.
 
     Raises :class:`InputError` for numbers or shapes out of range, :class:`~..errors.Cancelled` between tiles.
     """
