@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import weakref
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ PRECISIONS = ("keep", "auto")
 SAME = 0.75 / 255
 """The most that bf16 may move a pixel of the sample: three quarters of what is allowed, because the sample is not the picture."""
 _SAMPLE = 64
+_holds: weakref.WeakKeyDictionary[nn.Module, dict[str, bool]] = weakref.WeakKeyDictionary()
 log = logging.getLogger("rapiddraw")
 
 
@@ -32,7 +34,7 @@ class TileRunner:
         self.is_convolutional = not any(isinstance(module, nn.Linear | nn.MultiheadAttention) for module in model.model.modules())
         dense = [group for group in find_groups(model.model) if group.kind == "dense block"]
         self._dense = dense if precision == "auto" and self.dtype == torch.float32 else []
-        self.bf16: bool | None = None if self._dense else False
+        self.bf16: bool | None = _holds.get(model.model, {}).get(device.type) if self._dense else False
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(k, C, h, w) in [0, 1] on the CPU -> (k, C', h*scale, w*scale) float32 on the CPU."""
@@ -56,4 +58,5 @@ class TileRunner:
         seconds = best_seconds(ways, 1)
         off = float((ways["bf16"]() - ways["full"]()).abs().max())
         self.bf16 = off <= SAME and seconds["bf16"] < GAIN * seconds["full"]  # a NaN is not within anything
+        _holds.setdefault(self.model.model, {})[self.device.type] = self.bf16  # once for a network, not once for a picture
         log.info("upscaling: bf16 %s (a sample is off by %.2f/255 at most)", "is used" if self.bf16 else "is not used", off * 255)
