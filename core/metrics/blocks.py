@@ -93,12 +93,12 @@ def _counters(block: nn.Module, cost: Cost) -> list[Any]:
         each = module.weight[0].numel() if isinstance(module.weight, torch.Tensor) else 0
         cost.multiply_adds += output.numel() * each
 
-    def attention(module: nn.Module, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
-        queries = arguments[0] if arguments else keywords.get("hidden_states", keywords.get("x"))
+    def attention(module: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
+        queries: Any = arguments[0] if arguments else keywords.get("hidden_states", keywords.get("x"))
         context = next((keywords[name] for name in ("encoder_hidden_states", "context") if keywords.get(name) is not None), None)
         if context is None and len(arguments) > 1 and isinstance(arguments[1], torch.Tensor):
             context = arguments[1]
-        keys = queries if context is None else context
+        keys: Any = queries if context is None else context
         cost.multiply_adds += 2 * queries.shape[0] * queries.shape[1] * keys.shape[1] * module.to_q.weight.shape[0]
 
     handles = []

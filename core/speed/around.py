@@ -14,7 +14,8 @@ class Around:
 
     def __init__(self, base: Any, methods: tuple[str, ...], run: Runner) -> None:
         # Once more replaces what was there: two of them would both measure.
-        self._base, self._methods, self._run = base._base if isinstance(base, Around) else base, methods, run
+        self._base: Any = vars(base)["_base"] if isinstance(base, Around) else base
+        self._methods, self._run = methods, run
 
     def __getattr__(self, name: str) -> Any:
         if name in ("_base", "_methods", "_run"):  # not there yet: a copy that is being made
