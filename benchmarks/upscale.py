@@ -115,14 +115,16 @@ def measure(settings: dict[str, Any], comfy_node: Any) -> dict[str, Any]:
 
 
 def photo(side: int) -> Any:
-    """An IMAGE (1, side, side, 3) with edges, colours and detail: a render of the Orchard."""
+    """An IMAGE (1, side, side, 3) with edges, colours and detail: a render of the Orchard, or several of 512 px in a square."""
     import torch
 
     from ..core.data.orchard.dataset import samples
     from ..core.data.orchard.render import render
 
-    sample = next(iter(samples("test", 1)))
-    return torch.from_numpy(render(sample.scene, side).copy())[None].float() / 255
+    across = -(-side // 512)
+    parts = [torch.from_numpy(render(sample.scene, side // across).copy()) for sample in samples("test", across**2)]
+    rows = [torch.cat(parts[first : first + across], dim=1) for first in range(0, len(parts), across)]
+    return torch.cat(rows)[None].float() / 255
 
 
 def seam(model: Any, side: int = 256, tile: int = 128) -> float:
