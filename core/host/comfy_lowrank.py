@@ -73,7 +73,8 @@ class _Concatenate(comfy.weight_adapter.WeightAdapterBase):
 
     def __init__(self, tensor: torch.Tensor, dim: int, scaled: bool) -> None:
         self.tensor, self.dim, self.scaled = tensor, dim, scaled
-        self.loaded_keys, self.weights = set(), [tensor]
+        self.weights = [tensor]
+        self.loaded_keys: set[str] = set()
 
     def calculate_weight(self, weight: Any, key: Any, strength: float, *_: Any, **__: Any) -> torch.Tensor:
         """`weight` (out, k, ...) or (k, in, ...), longer along `dim`."""

@@ -189,7 +189,7 @@ class UnetRecipe(Recipe):
 
     def _foreground_weights(self) -> torch.Tensor:
         """(N, 1, h, w): `foreground` inside an object, 1 outside, by the share of a latent's pixels; the mean over all is 1."""
-        side = [int(length) for length in self.latents.shape[-2:]]
+        side = (int(self.latents.shape[-2]), int(self.latents.shape[-1]))
         covered = []
         for index in range(len(self.images)):
             classes = torch.from_numpy(self.images.map(index, "segmentation").copy())
