@@ -65,9 +65,11 @@ def test_a_template_opens_and_converts_to_our_api_file(editor: Any, name: str) -
 @pytest.mark.parametrize("name", SAVED)
 def test_a_dropped_picture_brings_its_graph_back(editor: Any, server: Any, run_saved: Callable[[str], Run], name: str) -> None:
     run = run_saved(name)
-    picture = (server.pictures(run) or server.pictures(run, "temp"))[0]
+    pictures = server.pictures(run) or server.pictures(run, "temp")
+    if not pictures:
+        pytest.skip("it draws no picture that could be dropped")
     editor.clear()
-    editor.drop(f"{name}.png", picture)
+    editor.drop(f"{name}.png", pictures[0])
     assert (editor.missing(), editor.problems()) == ([], [])
     assert editor.prompt() == saved(name)[0]
 
