@@ -9,11 +9,11 @@ Each name runs `warmup` times unmeasured first (a first call allocates, compiles
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.clock import timed
 from ..core.errors import InputError
 
 
@@ -42,7 +42,7 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup
     for turn in range(repeats):
         names = list(rivals)
         for name in names if turn % 2 == 0 else reversed(names):
-            runs[name].append(_seconds(rivals[name]))
+            runs[name].append(timed(rivals[name])[1])
     return {name: Timing(statistics.median(taken), min(taken), max(taken), tuple(taken)) for name, taken in runs.items()}
 
 
@@ -51,19 +51,3 @@ def ratio(slow: Timing, fast: Timing) -> float:
     if len(slow.runs) == len(fast.runs):
         return statistics.median(a / max(b, 1e-12) for a, b in zip(slow.runs, fast.runs, strict=True))
     return slow.median / max(fast.median, 1e-12)
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    _wait()
-    started = time.perf_counter()
-    function()
-    _wait()
-    return time.perf_counter() - started
-
-
-def _wait() -> None:
-    """Let a GPU finish what it was given; its calls return before it has."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -124,6 +124,13 @@ def made_weights_dir() -> Path:
     return output_dir() / "rapiddraw"
 
 
+def made_bundle_path(filename: str) -> Path:
+    """Where a node writes the bundle `filename` (a relative name, `.safetensors` added). Raises :class:`InputError` for a name that
+    leaves :func:`made_weights_dir`."""
+    name = filename.strip().removesuffix(".safetensors")
+    return safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
+
+
 def temp_dir() -> Path:
     """Where PreviewImage writes: `./temp` unless set. Not created here."""
     return _dirs.get("temp", Path("temp"))

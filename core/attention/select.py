@@ -7,13 +7,13 @@ candidate, and is kept unless another is clearly faster, so that choosing never 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..clock import timed
 from .call import Call
 from .memory import Memory, Times, machine_name
 
@@ -108,11 +108,8 @@ def measure(rivals: Rivals, device: torch.device, inexact: Collection[str] = ())
 
 
 def _timed(run: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    _wait(device)
-    started = time.perf_counter()
-    out = run()
-    _wait(device)
-    return out, max(time.perf_counter() - started, 1e-9)
+    out, seconds = timed(run, device)
+    return out, max(seconds, 1e-9)
 
 
 def _agrees(out: Any, reference: Tensor, inexact: bool) -> bool:
@@ -121,8 +118,3 @@ def _agrees(out: Any, reference: Tensor, inexact: bool) -> bool:
     difference = (out.float() - reference.float()).abs().amax() if out.numel() else torch.zeros(())
     scale = reference.float().abs().amax() if out.numel() else torch.ones(())
     return inexact or bool(difference <= _TOLERANCE.get(out.dtype, 1e-3) * scale + 1e-6)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

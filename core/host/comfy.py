@@ -72,10 +72,6 @@ class ComfyHost:
 
         return save_unet(model, path, provenance)
 
-    def network(self, model: Any) -> Any:
-        """See :meth:`Host.network`."""
-        return model.model.diffusion_model
-
     def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
         """See :meth:`Host.rebuild`."""
         from .comfy_lowrank import rebuild

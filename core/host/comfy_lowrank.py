@@ -20,7 +20,7 @@ import comfy.weight_adapter
 import torch
 
 from ..errors import InputError
-from ..lowrank.layers import FACTORED
+from ..lowrank.layers import FACTORED, has_factors
 
 _CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "injections", "model_options", "object_patches")
 
@@ -44,7 +44,7 @@ def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
 
 def wrap(inner: Any, load_device: Any, offload_device: Any) -> Any:
     """A patcher for the BaseModel `inner`: :class:`LowRankPatcher` where its network holds factored layers."""
-    if not any(isinstance(module, FACTORED) for module in inner.diffusion_model.modules()):
+    if not has_factors(inner.diffusion_model):
         kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer versions choose one
         return kind(inner, load_device=load_device, offload_device=offload_device)
     size = sum(tensor.nbytes for tensor in inner.state_dict().values())

@@ -22,7 +22,7 @@ from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..lowrank.factorize import open_factors
 from .comfy_lowrank import wrap
-from .comfy_save import diffusers_names, is_foreign, load_foreign_unet
+from .comfy_save import choose_dtype, is_foreign, load_foreign_unet, with_factors
 from .fit import check_complete, name_of
 
 Tensors = dict[str, torch.Tensor]
@@ -157,7 +157,7 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
 
 def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) -> Tensors:
     """The bundle's weights under `UNetModel`'s names, shapes checked against a network that is built without memory."""
-    names = diffusers_names(tensors, comfy.utils.unet_to_diffusers(arguments))
+    names = with_factors(comfy.utils.unet_to_diffusers(arguments), tensors)
     foreign = sorted(set(tensors) - set(names))
     if foreign:
         raise BundleError(f"{name_of(info)}: {len(foreign)} weights have no place in ComfyUI's UNetModel ({', '.join(foreign[:3])})")
@@ -219,15 +219,8 @@ def load_model(bundle: Bundle) -> Any:
             f"{name_of(info)} claims {info.latent.channels} latent channels, but its network takes {arguments['in_channels']}"
         )
     weights = unet_weights(info, bundle.tensors, arguments)
-    management = comfy.model_management
-    config, device = model_config(info, arguments), management.get_torch_device()
-    dtype = management.unet_dtype(
-        model_params=sum(tensor.numel() for tensor in weights.values()),
-        supported_dtypes=list(config.supported_inference_dtypes),
-        weight_dtype=comfy.utils.weight_dtype(weights),
-    )
-    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
-    offload = management.unet_offload_device()
+    config = model_config(info, arguments)
+    device, offload = choose_dtype(config, weights)
     model = config.get_model(weights, "").to(offload)
     open_factors(model.diffusion_model, weights, name_of(info))
     patcher = wrap(model, device, offload)

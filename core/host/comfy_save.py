@@ -34,8 +34,10 @@ def save_unet(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
     tensors = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in inner.diffusion_model.state_dict().items()}
     ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
     if ours is not None:
-        names = {ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items()}
-        tensors = {_renamed(key, names): tensor for key, tensor in tensors.items()}
+        names = with_factors({ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items()}, tensors)
+        if nameless := sorted(set(tensors) - set(names)):
+            raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
+        tensors = {names[key]: tensor for key, tensor in tensors.items()}
         info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance))
         return save_bundle(path, tensors, info)
     family, kind = type(config).__name__, inner.model_type.name
@@ -56,7 +58,7 @@ def is_foreign(info: BundleInfo) -> bool:
 
 def load_foreign_unet(bundle: Bundle) -> Any:
     """A MODEL from what :func:`save_unet` wrote of a user's checkpoint. Raises :class:`BundleError` naming what does not fit."""
-    info, management = bundle.info, comfy.model_management
+    info = bundle.info
     stored = info.extra[_KEY]
     family = getattr(comfy.supported_models, str(stored.get("family")), None)
     if family is None or not isinstance(stored.get("unet_config"), dict) or info.schedule is None:
@@ -64,12 +66,7 @@ def load_foreign_unet(bundle: Bundle) -> Any:
     config = family(dict(stored["unet_config"]))
     kind = next((name for name, ours in _PREDICTIONS.items() if ours == info.schedule.prediction), "EPS")
     config.model_type = lambda *_, **__: comfy.model_base.ModelType[kind]
-    device, offload = management.get_torch_device(), management.unet_offload_device()
-    count = sum(tensor.numel() for tensor in bundle.tensors.values())
-    dtype = management.unet_dtype(
-        model_params=count, supported_dtypes=list(config.supported_inference_dtypes), weight_dtype=comfy.utils.weight_dtype(bundle.tensors)
-    )
-    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    device, offload = choose_dtype(config, bundle.tensors)
     try:
         inner = config.get_model({}, "").to(offload)
         open_factors(inner.diffusion_model, bundle.tensors, name_of(info))
@@ -79,14 +76,26 @@ def load_foreign_unet(bundle: Bundle) -> Any:
     return wrap(inner, device, offload)
 
 
-def diffusers_names(tensors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, str]:
-    """`names` (diffusers -> ComfyUI) completed by the names of the factors in `tensors` (diffusers' names)."""
+def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.device, torch.device]:
+    """Set the dtypes that ComfyUI chooses for a `config` with these weights; return the device it computes on and the one it rests on."""
+    management, device = comfy.model_management, comfy.model_management.get_torch_device()
+    dtype = management.unet_dtype(
+        model_params=sum(tensor.numel() for tensor in tensors.values()),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=comfy.utils.weight_dtype(tensors),
+    )
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    return device, management.unet_offload_device()
+
+
+def with_factors(names: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[str, str]:
+    """A map of weights' names from one layout to another, completed for the factors in `tensors` (the first layout's names)."""
     found = dict(names)
     for path in factored_names(tensors):
         dense = names.get(f"{path}.weight")
         if dense is not None:
-            ldm = dense.removesuffix(".weight")
-            found |= {f"{path}.{end}": f"{ldm}.{end}" for end in ("a.weight", "a.bias", "b.weight")}
+            other = dense.removesuffix(".weight")
+            found |= {f"{path}.{end}": f"{other}.{end}" for end in ("a.weight", "a.bias", "b.weight")}
     return found
 
 
@@ -106,16 +115,6 @@ def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
             inner.apply_model(x, sigma, c_crossattn=tokens, **more)
 
     return once
-
-
-def _renamed(key: str, names: Mapping[str, str]) -> str:
-    """A weight's diffusers name; a factor's is that of the dense weight with the factor's ending."""
-    if key in names:
-        return names[key]
-    for end in (".a.weight", ".a.bias", ".b.weight"):
-        if key.endswith(end) and (dense := names.get(key.removesuffix(end) + ".weight")):
-            return dense.removesuffix(".weight") + end
-    raise InputError(f"the weight {key} has no name in diffusers' layout; this model cannot be saved as a bundle")
 
 
 def _is_plain(value: Any) -> bool:

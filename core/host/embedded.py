@@ -65,10 +65,6 @@ class EmbeddedHost:
 
         return save_unet(model, path, provenance)
 
-    def network(self, model: Model) -> Any:
-        """See :meth:`Host.network`."""
-        return model.model.diffusion_model
-
     def rebuild(self, model: Model, surgery: Callable[[Any], None]) -> Model:
         """See :meth:`Host.rebuild`."""
         from .embedded_lowrank import rebuild

@@ -45,10 +45,6 @@ class Host(Protocol):
         """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
         ...
 
-    def network(self, model: Any) -> Any:
-        """The `torch.nn.Module` of a MODEL, to read and not to change: other MODELs share it."""
-        ...
-
     def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
         """A MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
         ...
@@ -201,7 +197,7 @@ class Host(Protocol):
         ...
 
     def network_of(self, part: str, whole: Any) -> Any:
-        """The torch module inside a MODEL, CLIP or VAE; `part` is "model", "clip" or "vae"."""
+        """The torch module inside a MODEL, CLIP or VAE, to read and not to change: others share it. `part` is "model", "clip" or "vae"."""
         ...
 
     def run_around(self, part: str, whole: Any, run: Callable[[Callable[[], Any]], Any]) -> Any:

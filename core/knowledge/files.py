@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import KnowledgeError
-from ..paths import input_dir, list_bundles, made_weights_dir, resolve_bundle, safe_join, weights_dirs
+from ..paths import input_dir, list_bundles, made_bundle_path, made_weights_dir, resolve_bundle, safe_join, weights_dirs
 from .graph import KnowledgeGraph, load_knowledge, load_triples
 from .projection import Projection, load_projection, save_projection
 
@@ -71,9 +71,7 @@ def write_projection(projection: Projection, filename: str) -> str:
 
     Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a projection.
     """
-    name = filename.strip().removesuffix(".safetensors")
-    path = safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
-    return save_projection(path, projection).relative_to(made_weights_dir().resolve()).as_posix()
+    return save_projection(made_bundle_path(filename), projection).relative_to(made_weights_dir().resolve()).as_posix()
 
 
 def _folders() -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import BundleError, InputError
-from .layers import FACTORED, can_factor, check_factors, replace_with_factors
+from .layers import FACTORED, can_factor, check_factors, has_factors, replace_with_factors
 from .plan import TARGETS, KeepDense, LayerPlan, planned
 from .svd import check_split
 
@@ -26,7 +26,7 @@ def factorize(
     Raises :class:`InputError` for a network that is factored already, and whatever :func:`~.plan.make_plan` raises.
     """
     check_split(split)
-    if any(isinstance(module, FACTORED) for module in network.modules()):
+    if has_factors(network):
         raise InputError("this model is already low-rank; load the dense one and factor that, or merge it back to dense first")
     done = []
     for plan, spectrum in planned(network, mode, value, targets, keep_dense):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .layers import FACTORED, replace_with_factors
+from ..clock import timed
+from .layers import replace_with_factors
 from .plan import KeepDense
 
 RULES = ("off", "count", "measure")
@@ -96,23 +96,10 @@ def slower_when_measured(inputs: dict[str, LayerInput]) -> KeepDense:
 def step_seconds(once: Callable[[], None], device: torch.device, repeats: int = REPEATS) -> float:
     """Median seconds of `once()` over `repeats` runs after one unmeasured run."""
     once()
-    return statistics.median(_seconds(once, device) for _ in range(repeats))
+    return statistics.median(timed(once, device)[1] for _ in range(repeats))
 
 
 def _interleaved(a: Callable[[], Any], b: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     a(), b()
-    pairs = [(_seconds(a, device), _seconds(b, device)) for _ in range(REPEATS)]
+    pairs = [(timed(a, device)[1], timed(b, device)[1]) for _ in range(REPEATS)]
     return statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs)
-
-
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    began = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
-def has_factors(network: Any) -> bool:
-    """Whether any layer of `network` is factored."""
-    return any(isinstance(module, FACTORED) for module in network.modules())

@@ -74,6 +74,11 @@ def _filled(dense: Any, factored: Any) -> Any:
 FACTORED = (LowRankLinear, LowRankConv2d)
 
 
+def has_factors(network: Any) -> bool:
+    """Whether any layer of `network` is factored."""
+    return any(isinstance(module, FACTORED) for module in network.modules())
+
+
 def can_factor(layer: Any) -> bool:
     """Whether `layer` is a dense Linear, or a dense Conv2d of one group."""
     if isinstance(layer, nn.Linear):

@@ -9,9 +9,10 @@ from typing import Any
 from ..bundle import read_info
 from ..errors import BundleError, InputError
 from ..host import current
-from ..paths import made_weights_dir, safe_join
+from ..paths import made_bundle_path
 from .factorize import factorize, merge_back
-from .latency import RULES, has_factors, layer_inputs, multiply_adds, slower_by_count, slower_when_measured, step_seconds
+from .latency import RULES, layer_inputs, multiply_adds, slower_by_count, slower_when_measured, step_seconds
+from .layers import has_factors
 from .plan import TARGETS, LayerPlan
 from .report import Report, network_size
 
@@ -36,7 +37,7 @@ def factorize_model(
     if latency == "measure" and latent is None:
         raise InputError("latency=measure needs to know the size of the pictures: link a latent, for example Empty Latent Image")
     host = current()
-    network = host.network(model)
+    network = host.network_of("model", model)
     before, step, inputs = network_size(network), None, {}
     if latent is not None:
         once = host.evaluate(model, latent["samples"])
@@ -48,11 +49,11 @@ def factorize_model(
     plans: list[LayerPlan] = []
     low = host.rebuild(model, lambda copy: plans.extend(factorize(copy, mode, value, targets, split, keep)))
     if latent is None or step is None:
-        return low, Report(tuple(plans), *_pairs(before, network_size(host.network(low))))
+        return low, Report(tuple(plans), *_pairs(before, network_size(host.network_of("model", low))))
     once = host.evaluate(low, latent["samples"])
-    made = multiply_adds(host.network(low), layer_inputs(host.network(low), once))
+    made = multiply_adds(host.network_of("model", low), layer_inputs(host.network_of("model", low), once))
     steps = (1000 * step, 1000 * step_seconds(once, device))
-    return low, Report(tuple(plans), *_pairs(before, network_size(host.network(low))), (macs, made), steps)
+    return low, Report(tuple(plans), *_pairs(before, network_size(host.network_of("model", low))), (macs, made), steps)
 
 
 def save_model(model: Any, filename: str, dense: bool) -> Path:
@@ -60,12 +61,11 @@ def save_model(model: Any, filename: str, dense: bool) -> Path:
 
     Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a U-Net.
     """
-    name = filename.strip().removesuffix(".safetensors")
-    path = safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
+    path = made_bundle_path(filename)
     if path.exists() and read_info(path).kind != "unet":
         raise BundleError(f"{path.name} is a bundle of another kind; give the U-Net another name")
     host = current()
-    if dense and has_factors(host.network(model)):
+    if dense and has_factors(host.network_of("model", model)):
         model = host.rebuild(model, merge_back)
     return host.save_unet(model, path, {"recipe": "merge" if dense else "svd"})
 

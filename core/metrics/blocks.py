@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..clock import wait
+
 TYPES = ("self-attention", "cross-attention", "resnet", "feed-forward", "resampling")
 _CLASSES = {
     "ResBlock": "resnet", "ResnetBlock": "resnet", "ResnetBlock2D": "resnet", "FeedForward": "feed-forward",
@@ -76,11 +78,11 @@ def _clocks(block: nn.Module, cost: Cost) -> list[Any]:
 
     def before(module: nn.Module, arguments: Any) -> None:
         nonlocal started
-        _wait()
+        wait()
         started = time.perf_counter()
 
     def after(module: nn.Module, arguments: Any, output: Any) -> None:
-        _wait()
+        wait()
         cost.seconds += time.perf_counter() - started
 
     return [block.register_forward_pre_hook(before), block.register_forward_hook(after)]
@@ -108,9 +110,3 @@ def _counters(block: nn.Module, cost: Cost) -> list[Any]:
         elif hasattr(module, "to_q") and (path == "" or path.rpartition(".")[2] in _NAMES):
             handles.append(module.register_forward_hook(attention, with_kwargs=True))
     return handles
-
-
-def _wait() -> None:
-    """Let a GPU finish what was asked of it; otherwise only the asking would be measured."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..clock import wait
 from ..errors import InputError
 from ..progress import Progress
 from .blocks import TYPES, Cost, metered, parameters_of
@@ -242,16 +243,8 @@ def _environment(network: Any, width: int, height: int, steps: int, runs: int) -
 
 @contextlib.contextmanager
 def _measured(times: dict[str, float], name: str) -> Iterator[None]:
-    _wait()
+    wait()
     started = time.perf_counter()
     yield
-    _wait()
+    wait()
     times[name] = times.get(name, 0.0) + time.perf_counter() - started
-
-
-def _wait() -> None:
-    """Let a GPU finish what was asked of it; otherwise only the asking would be measured."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

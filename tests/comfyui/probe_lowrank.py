@@ -85,7 +85,7 @@ def run() -> None:
     low = host.rebuild(dense, lambda network: factorize.factorize(network, "param_ratio", 0.7, split="symmetric"))
     flat = host.rebuild(low, factorize.merge_back)
     found["classes"] = [type(low).__name__, type(low.model).__name__, type(flat).__name__, type(low.clone()).__name__]
-    found["layers"] = sum(isinstance(module, layers.FACTORED) for module in host.network(low).modules())
+    found["layers"] = sum(isinstance(module, layers.FACTORED) for module in host.network_of("model", low).modules())
     found["factored_differs"] = relative(output(low), before)
     found["merged_equals_factored"] = relative(output(flat), output(low))
     found["source_unchanged"] = bool(torch.equal(output(dense), before))
@@ -128,7 +128,7 @@ def run() -> None:
     again = host.load_unet(saved)
     found["reloaded"], found["reloaded_layers"] = (
         relative(output(again), outputs[0]),
-        sum(isinstance(module, layers.FACTORED) for module in host.network(again).modules()),
+        sum(isinstance(module, layers.FACTORED) for module in host.network_of("model", again).modules()),
     )
 
     hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=0.0)

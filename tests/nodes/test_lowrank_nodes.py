@@ -6,7 +6,8 @@ from rapiddraw.core import paths
 from rapiddraw.core.bundle import read_info
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.host import current
-from rapiddraw.core.lowrank.latency import has_factors, layer_inputs, slower_by_count, slower_when_measured
+from rapiddraw.core.lowrank.latency import layer_inputs, slower_by_count, slower_when_measured
+from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.lowrank.model import factorize_model, save_model
 from rapiddraw.nodes.lowrank import FactorizeUNet, LowRankUNETLoader, SaveLowRankUNet
 
@@ -44,10 +45,10 @@ def test_saved_and_loaded_it_draws_the_same_and_merged_back_as_well(model):
     saved = SaveLowRankUNet().execute(low, "small", False)
     assert saved["result"] == ("small.safetensors",) and read_info(paths.made_weights_dir() / "small.safetensors").kind == "unet"
     again = LowRankUNETLoader().execute("small.safetensors")[0]
-    assert has_factors(current().network(again))
+    assert has_factors(current().network_of("model", again))
     assert torch.allclose(denoised(again), denoised(low), atol=5e-3)  # stored in half precision
     dense = current().load_unet(save_model(low, "dense", True))
-    assert not has_factors(current().network(dense)) and torch.allclose(denoised(dense), denoised(low), atol=5e-3)
+    assert not has_factors(current().network_of("model", dense)) and torch.allclose(denoised(dense), denoised(low), atol=5e-3)
 
 
 def test_nothing_but_a_unet_is_replaced_and_no_name_leaves_the_folder(model):
@@ -63,7 +64,7 @@ def test_nothing_but_a_unet_is_replaced_and_no_name_leaves_the_folder(model):
 
 
 def test_layers_that_would_not_gain_stay_dense(model):
-    network = current().network(model)
+    network = current().network_of("model", model)
     inputs = layer_inputs(network, current().evaluate(model, LATENT["samples"]))
     name, layer = next((n, m) for n, m in network.named_modules() if n.endswith("conv1"))
     assert inputs[name].shape[1] == layer.in_channels and inputs[name].positions == inputs[name].shape[-1] * inputs[name].shape[-2]
