@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=600, help="training steps of the baseline (600)")
     parser.add_argument("--batch", type=int, default=32, help="pictures a training step (32)")
     parser.add_argument("--widths", default="64,96,160", help="channels of the baseline's levels (64,96,160)")
+    parser.add_argument("--foreground", type=float, default=8, help="how often errors inside a fruit count (8)")
     parser.add_argument("--count", type=int, default=128, help="pictures that are judged in each row (128)")
     parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels (128)")
     parser.add_argument("--data-rows", action="store_true", help="also train for table 5: low-resolution data, small texture training")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     half = half_of(widths)
     data = args.data or args.out / f"data-{args.pictures}-{args.size}"
     if not (data / "captions.jsonl").is_file():
-        write_dataset("train", args.pictures, args.size, data)
+        write_dataset("train", args.pictures, args.size, data, maps=("segmentation",))
 
     def fit(name: str, widths: tuple[int, ...], steps: int, **settings: Any) -> Trained:
         return _train(args.out / f"{name}-unet.safetensors", args, data, widths, steps, settings)
@@ -131,7 +132,8 @@ def _train(out: Path, args: argparse.Namespace, data: Path, widths: tuple[int, .
 
     parts = {kind: str(resolve_bundle(f"orchard-{kind}.safetensors", kind)) for kind in ("vae", "text")}
     parts["graph"] = str(resolve_bundle("orchard-kg.safetensors", "kg"))
-    fixed = {"data": str(data), "batch_size": args.batch, "widths": widths, "attention": _attention(widths), "text_lr": 0.0}
+    shape = {"widths": widths, "attention": _attention(widths)}
+    fixed = {"data": str(data), "batch_size": args.batch, "text_lr": 0.0, "foreground": args.foreground, **shape}
     if not out.is_file():
         recipe = make_recipe("unet", {"size": args.size, **parts, **fixed, **settings})
         train(recipe, out, steps, run_dir=out.with_suffix(""))

@@ -15,14 +15,14 @@ of a folder's segmentation maps k times.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from ..bundle import BundleInfo, Schedule, load_bundle, save_bundle
+from ..bundle import Bundle, BundleInfo, Schedule, load_bundle, save_bundle
 from ..data.folder import ImageFolder
 from ..diffusion.schedule import NoiseSchedule, denoised_to_output
 from ..errors import InputError
@@ -56,6 +56,7 @@ class UnetRecipe(Recipe):
     text: str = ""
     graph: str = ""  # optional: without it no knowledge is injected
     base: str = ""  # a U-Net bundle to fine-tune
+    new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
     size: int = 128  # side of a picture in pixels
     widths: tuple[int, ...] = (64, 96, 160)
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
@@ -92,6 +93,8 @@ class UnetRecipe(Recipe):
             self._check_base(bundle.info)
             self.first_stage = bundle.info.provenance
             self.config = dict(bundle.info.config)
+            if self.new_latents:
+                bundle = self._moved(bundle)
             self.unet = network_of(UNet2DConditionModel, bundle).requires_grad_(True)
         else:
             channels, factor = self.latent_space.channels, self.latent_space.factor
@@ -157,6 +160,8 @@ class UnetRecipe(Recipe):
                 )
         if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
+        if self.new_latents and not self.base:
+            raise InputError("new_latents is set and base is empty: name the U-Net bundle that is to be moved to another VAE")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):
@@ -171,7 +176,7 @@ class UnetRecipe(Recipe):
     def _check_base(self, info: BundleInfo) -> None:
         """A U-Net can be trained further only in the latents, with the prediction and under the text width it was trained with."""
         wrong = []
-        if info.latent != self.latent_space:
+        if info.latent != self.latent_space and not self.new_latents:
             wrong.append(f"its latents are {info.latent}, those of {Path(self.vae).name} are {self.latent_space}")
         if info.schedule is None or info.schedule.prediction != self.prediction:
             wrong.append(f"it predicts {info.schedule.prediction if info.schedule else 'nothing known'}, prediction={self.prediction!r}")
@@ -179,6 +184,16 @@ class UnetRecipe(Recipe):
             wrong.append(f"it attends to {info.config.get('cross_attention_dim')} features, the text encoder has {self.encoder.width}")
         if wrong:
             raise InputError(f"base={Path(self.base).name} does not fit: {'; '.join(wrong)}")
+
+    def _moved(self, bundle: Bundle) -> Bundle:
+        """`bundle` for the latents of this VAE: new convolutions at both ends, every other weight as it was."""
+        from diffusers import UNet2DConditionModel
+
+        channels = self.latent_space.channels
+        self.config |= {"in_channels": channels, "out_channels": channels, "sample_size": self.size // self.latent_space.factor}
+        fresh = UNet2DConditionModel(**self.config).state_dict()
+        ends = {key: fresh[key] for key in bundle.tensors if key.startswith(("conv_in.", "conv_out."))}
+        return Bundle(replace(bundle.info, config=self.config), {**bundle.tensors, **ends})
 
     def _draw_timesteps(self, count: int) -> torch.Tensor:
         """(count,) whole timesteps in [t_min, t_max)."""

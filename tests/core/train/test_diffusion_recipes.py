@@ -106,6 +106,19 @@ def test_a_unet_can_be_trained_further_where_it_fits(folder, vae_path, tiny_weig
         unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors")).setup(torch.device("cpu"))
 
 
+def test_a_unet_moves_to_another_vaes_latents(folder, vae_path, tiny_weights, tmp_path):
+    tiny = load_bundle(tiny_weights / "tiny-unet.safetensors")
+    recipe = unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors"), new_latents=True)
+    recipe.setup(torch.device("cpu"))
+    moved = recipe.unet.state_dict()
+    assert recipe.config["in_channels"] == recipe.config["out_channels"] == recipe.latent_space.channels
+    ends = ("conv_in.", "conv_out.")
+    assert all(torch.equal(moved[key], tiny.tensors[key].float()) for key in moved if not key.startswith(ends))
+    assert moved["conv_in.weight"].shape[1] == recipe.latent_space.channels
+    with pytest.raises(InputError, match="base is empty"):
+        unet_recipe(folder, vae_path, tiny_weights, new_latents=True).check()
+
+
 def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):
     result = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
     assert [path.name for path in result.files] == ["u.safetensors"]
