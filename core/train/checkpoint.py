@@ -7,14 +7,19 @@ the metadata, with a reference where a tensor was. No pickle is written or read.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import TrainingError
 from ..files import replacing
 
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+logger = logging.getLogger("rapiddraw")
 _KEY = "rapiddraw_checkpoint"
 _VERSION = 1
 
@@ -80,3 +85,18 @@ def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "tuple" in value:
         return tuple(_unflatten(item, tensors) for item in value["tuple"])
     return {key: _unflatten(item, tensors) for key, item in value["items"]}
+
+
+def check_same(state: dict[str, Any], path: Path, recipe: Recipe, steps: int, processes: int) -> None:
+    """Raise :class:`TrainingError` where a checkpoint's state is not of this recipe with these settings; its volatile ones may differ.
+
+    Another number of steps or processes is only warned of."""
+    if state.get("recipe") != recipe.name:
+        raise TrainingError(f"{path} belongs to recipe {state.get('recipe')!r}, not {recipe.name!r}; choose another run folder")
+    then, now = state["settings"], json.loads(json.dumps(recipe.settings()))
+    differing = [k for k in sorted({*then, *now} - recipe.volatile) if then.get(k) != now.get(k)]
+    if differing:
+        listed = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
+        raise TrainingError(f"cannot resume from {path}: {listed}. Use the same settings, or start over with resume off")
+    if state["steps"] != steps or state["processes"] != processes:
+        logger.warning("%s: resumed with another number of steps or processes, so this is not the run it would have been", path.name)

@@ -1,0 +1,45 @@
+"""An exponential moving average of weights, and the networks with it put in for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class AveragedWeights:
+    """Averages the weights of those of `modules` that `names` lists; none where `decay` is 0. `means` is what a checkpoint holds."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str], decay: float) -> None:
+        self.modules, self.decay = modules, decay
+        self._live: list[Tensor] = [p for name in names for p in modules[name].parameters()] if decay > 0 else []
+        self.means = [p.detach().clone() for p in self._live]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` finished steps."""
+        if self.means:
+            # A short warm-up, or the first random weights would stay in the average for a long time.
+            decay = min(self.decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.means, self._live, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The modules with their averaged weights, in eval mode; afterwards everything is as it was."""
+        training = [(m, m.training) for module in self.modules.values() for m in module.modules()]
+        live = [p.detach().clone() for p in self._live]
+        with torch.no_grad():
+            for p, mean in zip(self._live, self.means, strict=True):
+                p.copy_(mean)
+        for module in self.modules.values():
+            module.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in zip(self._live, live, strict=True):
+                    p.copy_(value)
+            for module, mode in training:
+                module.training = mode
