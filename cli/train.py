@@ -13,6 +13,8 @@ EXAMPLE = """examples:
   python -m rapiddraw train vae --data DIR --steps 8000 --out weights/my-vae.safetensors --set batch_size=8 --set ema=0.999
   python -m rapiddraw train unet --data DIR --out structure-unet.safetensors --set t_min=500 --set widths=32,96,96 --set low_share=0.48
   python -m rapiddraw train unet --data DIR --out texture-unet.safetensors --set t_max=500 --set widths=32,96,96 --set size=64
+  python -m rapiddraw train distill --data DIR --steps 2000 --out small-unet.safetensors --set teacher=weights/orchard-unet.safetensors \\
+      --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors --set value=0.61
   python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
   accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
 

@@ -19,6 +19,7 @@ RECIPES = {
     "kg": ".kg:KgRecipe",
     "text": ".text:TextRecipe",
     "unet": ".unet:UnetRecipe",
+    "distill": ".distill:DistillRecipe",
     "esrgan": ".esrgan:EsrganRecipe",
 }
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from torch import nn
 from ..bundle import Bundle, BundleInfo, Schedule, load_bundle, save_bundle
 from ..data.folder import ImageFolder
 from ..diffusion.schedule import NoiseSchedule, denoised_to_output
+from ..diffusion.weighting import WEIGHTINGS, loss_weight
 from ..errors import InputError
 from ..knowledge.graph import load_knowledge
 from ..knowledge.linking import wordpiece_linker
@@ -35,10 +36,20 @@ from .latents import folder_latents, low_pictures
 from .recipe import EpochOrder, Losses, Recipe
 from .text import KnowledgeTable, tokenize_linked
 
-MIN_SNR_GAMMA = 5.0
 LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
 FOREGROUND_CLASSES = (2, 3)
 """Of the Orchard's segmentation maps: a fruit's body and its topper."""
+
+
+class Noised(NamedTuple):
+    """A batch with noise on it: clean `latents` (B, C, h, w), timesteps `t` (B,), noise levels `sigma` (B,), `noisy` latents in sigma
+    space, text `tokens` (B, T, width)."""
+
+    latents: torch.Tensor
+    t: torch.Tensor
+    sigma: torch.Tensor
+    noisy: torch.Tensor
+    tokens: torch.Tensor
 
 
 @dataclass
@@ -124,20 +135,25 @@ class UnetRecipe(Recipe):
         taken = {"latents": self.latents[chosen], "ids": ids, "rows": rows * kept}
         return taken if self.weights is None else {**taken, "weights": self.weights[chosen]}
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
+    def noised(self, batch: dict[str, torch.Tensor]) -> Noised:
+        """What a U-Net is asked about `batch`: timesteps and noise are drawn here, the captions encoded."""
         latents = batch["latents"].float()
         t = self._draw_timesteps(len(latents))
         sigma = self.noise_levels.sigma(t).to(latents.device)
         noisy = latents + sigma.reshape(-1, 1, 1, 1) * torch.randn_like(latents)
         extra = self.encoder.knowledge(self.table.vectors[batch["rows"]]) if self.table is not None else None
         tokens, _ = self.encoder.encode_ids(batch["ids"], extra)
-        network_input = self.noise_levels.calculate_input(sigma, noisy)
-        output = self.unet(network_input, t.to(latents.device), encoder_hidden_states=tokens, return_dict=False)[0].float()
-        error = (output - denoised_to_output(self.prediction, sigma, latents, noisy)).pow(2)
+        return Noised(latents, t.to(latents.device), sigma, noisy, tokens)
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
+        asked = self.noised(batch)
+        network_input = self.noise_levels.calculate_input(asked.sigma, asked.noisy)
+        output = self.unet(network_input, asked.t, encoder_hidden_states=asked.tokens, return_dict=False)[0].float()
+        error = (output - denoised_to_output(self.prediction, asked.sigma, asked.latents, asked.noisy)).pow(2)
         if "weights" in batch:
             error = error * batch["weights"]
         error = error.flatten(1).mean(1)
-        return {"loss": (error * self._weight(sigma)).mean(), "mse": error.mean()}
+        return {"loss": (error * loss_weight(self.weighting, self.prediction, asked.sigma)).mean(), "mse": error.mean()}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         if self.base:
@@ -170,8 +186,8 @@ class UnetRecipe(Recipe):
             raise InputError(f"timesteps={self.timesteps!r}: expected 'uniform' or 'logit_normal'")
         if not 1 <= self.foreground <= 100:
             raise InputError(f"foreground={self.foreground!r}: expected 1 (every pixel alike) to 100")
-        if self.weighting not in ("min_snr", "none"):
-            raise InputError(f"weighting={self.weighting!r}: expected 'min_snr' or 'none'")
+        if self.weighting not in WEIGHTINGS:
+            raise InputError(f"weighting={self.weighting!r}: expected {' or '.join(WEIGHTINGS)}")
 
     def _check_base(self, info: BundleInfo) -> None:
         """A U-Net can be trained further only in the latents, with the prediction and under the text width it was trained with."""
@@ -219,14 +235,6 @@ class UnetRecipe(Recipe):
         missing = self.encoder.length - ids.shape[1]
         pad = int(self.encoder.config["pad_token_id"])
         return nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
-
-    def _weight(self, sigma: torch.Tensor) -> torch.Tensor:
-        """What the squared error is multiplied by: min(SNR, gamma) in x0 terms, carried over to the target that is predicted."""
-        if self.weighting == "none":
-            return torch.ones_like(sigma)
-        snr = sigma**-2
-        of_x0 = snr.clamp(max=MIN_SNR_GAMMA)
-        return {"x0": of_x0, "eps": of_x0 / snr, "v": of_x0 / (snr + 1)}[self.prediction]
 
 
 def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL
 from rapiddraw.core.bundle import load_bundle, read_info
 from rapiddraw.core.data.orchard.dataset import write_dataset
 from rapiddraw.core.diffusion.schedule import output_to_denoised
+from rapiddraw.core.diffusion.weighting import loss_weight
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.metrics.judge import load_judge
 from rapiddraw.core.networks import network_of
@@ -131,7 +132,7 @@ def test_min_snr_weighs_the_same_error_of_x0_alike_in_every_prediction(folder, v
     sigma = torch.tensor([0.05, 0.5, 1.0, 5.0])
     x = torch.zeros(4, 1)
     unit = output_to_denoised(prediction, sigma, torch.ones(4, 1), x) - output_to_denoised(prediction, sigma, torch.zeros(4, 1), x)
-    per_x0 = recipe._weight(sigma) / unit[:, 0] ** 2  # what an x0 error of one costs
+    per_x0 = loss_weight(recipe.weighting, prediction, sigma) / unit[:, 0] ** 2  # what an x0 error of one costs
     assert torch.allclose(per_x0, (sigma**-2).clamp(max=5.0), rtol=1e-5)
 
 

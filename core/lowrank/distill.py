@@ -1,0 +1,118 @@
+"""What a low-rank student learns from its teacher (ELR-Diffusion, section 2.2.2), the same in a recipe and in a node.
+
+    L = noise * w(t) ||f_teacher - f_student||^2 + features * mean_i MSE(h_teacher_i, h_student_i) / Var(h_teacher_i)
+        + task * w(t) ||target - f_student||^2
+
+`f` is what the network puts out about the same noisy latents, timestep and prompt: the noise for an eps model, which is eq. 3 itself, and v
+or x0 for one that predicts those (Stable Diffusion 2.1, the paper's base, comes as both; the student predicts what its teacher does).
+No guidance is applied to either. `h_i` are the maps that leave the levels of encoder and decoder: the paper's introduction speaks of
+multi-scale distillation of feature maps and gives no formula. A plain sum of errors would be ruled by the deepest maps, whose values are
+largest, so that each is divided by its teacher's variance. The paper found the task loss of no use beside the first term; its default is 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
+from ..errors import InputError
+
+Denoise = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+"""(x (B, C, h, w) in sigma space, sigma (B,), conditioning) -> denoised."""
+MAX_FACTOR = 1000.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How much each part of the loss counts, and `weighting` over noise levels (`none` or `min_snr`)."""
+
+    noise: float = 1.0
+    features: float = 0.0
+    task: float = 0.0
+    weighting: str = "none"
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for a factor out of range, an unknown weighting, and where nothing would be learned."""
+        for name in ("noise", "features", "task"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= MAX_FACTOR):
+                raise InputError(f"{name}={value!r}: expected a factor from 0 to {MAX_FACTOR:g}")
+        if self.noise == self.features == self.task == 0:
+            raise InputError("noise, features and task are all 0: there is nothing to learn")
+        if self.weighting not in WEIGHTINGS:
+            raise InputError(f"weighting={self.weighting!r}: expected {' or '.join(WEIGHTINGS)}")
+
+
+class Distiller:
+    """A student and its teacher. `networks` are the two U-Nets that `teacher` and `student` run, (teacher's, student's)."""
+
+    def __init__(self, teacher: Denoise, student: Denoise, networks: tuple[nn.Module, nn.Module], prediction: str, terms: Terms) -> None:
+        self.teacher, self.student, self.prediction, self.terms = teacher, student, prediction, terms
+        self.taps = (feature_layers(networks[0]), feature_layers(networks[1])) if terms.features else ([], [])
+        if len(self.taps[0]) != len(self.taps[1]):
+            raise InputError(f"the teacher has {len(self.taps[0])} levels and the student {len(self.taps[1])}: their maps have no partners")
+
+    def loss(self, x: torch.Tensor, sigma: torch.Tensor, conditioning: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parts that count and, under "loss", their sum, at noisy latents `x` of the clean `latents` (B, C, h, w)."""
+        terms, parts = self.terms, {}
+        with recorded(self.taps[1]) as maps:
+            denoised = self.student(x, sigma, conditioning)
+        # Networks differ by this much more in their raw outputs than in what they make of them.
+        scale = output_slope(self.prediction, sigma).square() * loss_weight(terms.weighting, self.prediction, sigma)
+        if terms.noise or terms.features:
+            with torch.no_grad(), recorded(self.taps[0]) as shown:
+                wanted = self.teacher(x, sigma, conditioning).clone()
+            parts["noise"] = (scale * _error(denoised, wanted)).mean()
+            if terms.features:
+                parts["features"] = torch.stack([_normalised(a, b.clone()) for a, b in zip(maps, shown, strict=True)]).mean()
+        if terms.task:
+            parts["task"] = (scale * _error(denoised, latents)).mean()
+        factors = {"noise": terms.noise, "features": terms.features, "task": terms.task}
+        return {"loss": torch.stack([factors[name] * part for name, part in parts.items()]).sum(), **parts}
+
+
+def feature_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers whose outputs leave the levels of a U-Net, encoder first: diffusers' `down_blocks` and `up_blocks`, and the same places
+    in ComfyUI's `UNetModel`. Raises :class:`InputError` for a network that is neither."""
+    down, up = getattr(network, "down_blocks", None), getattr(network, "up_blocks", None)
+    if down is not None and up is not None:
+        return [*down, *up]
+    found = []
+    for side, change in (("input_blocks", "Downsample"), ("output_blocks", "Upsample")):
+        # ComfyUI walks through a block's layers itself and never calls the block, so that its last layer is what can be listened to.
+        blocks = [list(block.children()) for block in getattr(network, side, [])]
+        found += [layers[-1] for layers in blocks[:-1] if type(layers[-1]).__name__ == change] + [layers[-1] for layers in blocks[-1:]]
+    if not found:
+        raise InputError(f"{type(network).__name__} is no U-Net with levels, so it has no feature maps to distil; set features to 0")
+    return found
+
+
+@contextmanager
+def recorded(layers: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
+    """The first output of each of `layers`, in the order they ran, while the block runs."""
+    seen: list[torch.Tensor] = []
+
+    def note(_: nn.Module, __: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(note).remove)
+        yield seen
+
+
+def _error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of each picture, (B,)."""
+    return (a.float() - b.float()).square().flatten(1).mean(1)
+
+
+def _normalised(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    teacher = teacher.float()
+    return _error(student, teacher).mean() / teacher.var().clamp(min=1e-8)
