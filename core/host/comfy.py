@@ -78,6 +78,18 @@ class ComfyHost:
 
         return rebuild(model, surgery)
 
+    def weight_shapes(self, model: Any) -> dict[str, torch.Size]:
+        """See :meth:`Host.weight_shapes`."""
+        from .comfy_weights import weight_shapes
+
+        return weight_shapes(model)
+
+    def add_weights(self, model: Any, deltas: Mapping[str, torch.Tensor], strength: float) -> Any:
+        """See :meth:`Host.add_weights`."""
+        from .comfy_weights import add_weights
+
+        return add_weights(model, deltas, strength)
+
     def evaluate(self, model: Any, latent: torch.Tensor) -> Callable[[], None]:
         """See :meth:`Host.evaluate`."""
         from .comfy_save import evaluate

@@ -71,6 +71,18 @@ class EmbeddedHost:
 
         return rebuild(model, surgery)
 
+    def weight_shapes(self, model: Model) -> dict[str, torch.Size]:
+        """See :meth:`Host.weight_shapes`."""
+        from .embedded_lowrank import weight_shapes
+
+        return weight_shapes(model)
+
+    def add_weights(self, model: Model, deltas: Mapping[str, torch.Tensor], strength: float) -> Model:
+        """See :meth:`Host.add_weights`."""
+        from .embedded_lowrank import add_weights
+
+        return add_weights(model, deltas, strength)
+
     def evaluate(self, model: Model, latent: torch.Tensor) -> Callable[[], None]:
         """See :meth:`Host.evaluate`."""
         from .embedded_lowrank import evaluate

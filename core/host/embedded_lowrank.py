@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from ..bundle import BundleInfo, save_bundle
+from ..lowrank.kronecker import add_deltas, can_update, dense_shape
+from ..lowrank.layers import has_factors
 from .embedded_model import Model, copy_options
 
 
@@ -18,6 +20,23 @@ def rebuild(model: Model, surgery: Callable[[Any], None]) -> Model:
     inner = copy.copy(model.model)
     inner.diffusion_model = copy.deepcopy(model.model.diffusion_model)
     surgery(inner.diffusion_model)
+    return Model(inner, copy_options(model.model_options))
+
+
+def weight_shapes(model: Model) -> dict[str, torch.Size]:
+    """See :meth:`Host.weight_shapes`."""
+    factored = tuple(f"{name}." for name, layer in model.model.diffusion_model.named_modules() if has_factors(layer) and can_update(layer))
+    layers = [(name, layer) for name, layer in model.model.diffusion_model.named_modules() if can_update(layer)]
+    return {name: dense_shape(layer) for name, layer in layers if not name.startswith(factored)}
+
+
+def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: float) -> Model:
+    """See :meth:`Host.add_weights`. The weights that do not change are shared with the given model."""
+    inner, network = copy.copy(model.model), model.model.diffusion_model
+    changed = tuple(f"{name}." for name in deltas)
+    kept = {id(one): one for name, one in network.named_parameters() if not name.startswith(changed)}
+    inner.diffusion_model = copy.deepcopy(network, kept)
+    add_deltas(inner.diffusion_model, deltas, strength)
     return Model(inner, copy_options(model.model_options))
 
 

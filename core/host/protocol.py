@@ -49,6 +49,15 @@ class Host(Protocol):
         """A MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
         ...
 
+    def weight_shapes(self, model: Any) -> dict[str, torch.Size]:
+        """The shape of every weight of a MODEL's U-Net that a patch may change, by its layer's name in diffusers' layout. A factored
+        layer counts as the dense one that it stands for."""
+        ...
+
+    def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
+        """A clone of MODEL to whose weights `strength` times each delta is added; names and shapes as :meth:`weight_shapes` gives them."""
+        ...
+
     def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
         """A function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with two dozen random tokens; to
         measure with."""

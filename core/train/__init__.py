@@ -21,6 +21,7 @@ RECIPES = {
     "unet": ".unet:UnetRecipe",
     "distill": ".distill:DistillRecipe",
     "esrgan": ".esrgan:EsrganRecipe",
+    "segmenter": ".segmenter:SegmenterRecipe",
 }
 
 

@@ -1,0 +1,187 @@
+"""Kronecker and low-rank update of a frozen weight (ELR-Diffusion, section 3.2).
+
+    dW = sum_i A_i (x) (u_i v_i^T)      i = 1..n,  A_i (n, n),  u_i (out / n, r),  v_i (in / n, r)
+
+With n^3 + r (out + in) parameters the rank of dW reaches n^2 r, where a LoRA of as many parameters stops at r. (The paper writes v_i for
+what is v_i^T here.) A convolution's weight is taken as (out, in * kh * kw).
+
+The product dW x is never made from dW: split x into n parts, then
+
+    t[b, i, :] = v_i^T x_b        m[a, i, :] = sum_b A_i[a, b] t[b, i, :]        y_a = sum_i u_i m[a, i, :]
+
+which takes n r (out + in) + n^3 r multiply-adds. Start: u = 0, so that dW = 0; v as torch starts a Linear (He et al. 2015); A ~ N(0, 1/n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..errors import InputError
+from .factorize import owner
+from .layers import FACTORED, LowRankConv2d, LowRankLinear
+
+TERMS = (8, 4, 2, 1)
+MAX_RANK = 1024
+Update = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""(A (n, n, n), u (n, out / n, r), v (n, in / n, r)): term, then row and column."""
+
+
+def terms_for(out: int, inner: int) -> int:
+    """n: the largest of :data:`TERMS` that divides both."""
+    return next(n for n in TERMS if out % n == 0 and inner % n == 0)
+
+
+def start_update(out: int, inner: int, rank: int, terms: int | None = None) -> Update:
+    """A new update of zero for an (out, inner) weight, drawn from torch's default generator. Raises :class:`InputError`."""
+    n = terms_for(out, inner) if terms is None else terms
+    if out % n or inner % n:
+        raise InputError(f"{n} terms divide a weight of {out} x {inner} into no equal parts; give a number that divides both")
+    if not 1 <= rank <= MAX_RANK:
+        raise InputError(f"rank={rank}: expected 1 to {MAX_RANK}")
+    v = torch.empty(n, inner // n, rank)
+    nn.init.uniform_(v, -1 / math.sqrt(inner // n), 1 / math.sqrt(inner // n))
+    return torch.randn(n, n, n) / math.sqrt(n), torch.zeros(n, out // n, rank), v
+
+
+def kronecker_product(x: torch.Tensor, a: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """dW x of x (..., in): (..., out), without dW."""
+    parts = x.unflatten(-1, (a.shape[0], v.shape[1]))
+    return _spread(torch.einsum("...bs,isr->...bir", parts, v), a, u)
+
+
+def _spread(t: torch.Tensor, a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    mixed = torch.einsum("iab,...bir->...air", a, t)
+    return torch.einsum("ikr,...air->...ak", u, mixed).flatten(-2)
+
+
+def materialize(a: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """dW (out, in)."""
+    blocks = torch.einsum("ikr,isr->iks", u, v)
+    return torch.einsum("iab,iks->akbs", a, blocks).flatten(2).flatten(0, 1)
+
+
+class _Kronecker(nn.Module):
+    """A frozen layer and its update. `base` may be dense or factored; the update's parameters alone are trained."""
+
+    weight = bias = None
+
+    def __init__(self, base: Any, update: Update, shared: nn.Parameter | None = None) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        first = next(base.parameters())
+        a, u, v = (tensor.to(first.device) for tensor in update)
+        self.kron_a = nn.Parameter(a) if shared is None else shared
+        self.kron_u, self.kron_v = nn.Parameter(u), nn.Parameter(v)
+
+    @property
+    def update(self) -> Update:
+        """(A, u, v)."""
+        return self.kron_a, self.kron_u, self.kron_v
+
+    def extra_repr(self) -> str:
+        return f"terms={self.kron_a.shape[0]}, rank={self.kron_u.shape[2]}"
+
+
+class KroneckerLinear(_Kronecker):
+    """y = base(x) + dW x."""
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return self.base(x) + kronecker_product(x, *self.update).to(x.dtype)
+
+
+class KroneckerConv2d(_Kronecker):
+    """y = base(x) + dW * x. The n parts of x are groups of channels, so n must divide the input channels."""
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        base, (a, u, v) = self.base, self.update
+        n, rank = a.shape[0], v.shape[2]
+        kernel = v.transpose(1, 2).reshape(n * rank, x.shape[1] // n, *base.kernel_size).repeat(n, 1, 1, 1)
+        t = functional.conv2d(x, kernel, None, base.stride, base.padding, base.dilation, groups=n)
+        t = t.movedim(1, -1).unflatten(-1, (n, n, rank))
+        return base(x) + _spread(t, a, u).movedim(-1, 1).to(x.dtype)
+
+
+KRONECKER = (KroneckerLinear, KroneckerConv2d)
+
+
+def can_update(layer: Any) -> bool:
+    """Whether `layer` is a Linear, or a Conv2d of one group, dense or factored."""
+    if isinstance(layer, FACTORED):
+        return True
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros")
+
+
+def weight_shape(layer: Any) -> tuple[int, int, int]:
+    """(out, in, kh * kw) of a layer's weight; a Linear's kernel counts 1."""
+    out, channels, *kernel = dense_shape(layer)
+    return out, channels, math.prod(kernel)
+
+
+def dense_shape(layer: Any) -> torch.Size:
+    """The shape of a layer's weight, of a factored layer that of the dense weight it stands for."""
+    if isinstance(layer, FACTORED):
+        return torch.Size((layer.a.weight.shape[0], *layer.b.weight.shape[1:]))
+    return layer.weight.shape
+
+
+def attach(network: Any, names: Iterable[str], rank: int, share: bool = False) -> list[str]:
+    """Freeze `network` and put a new update on each of its layers `names`, in place; returns the names, sorted.
+
+    The layers may be dense or factored. `share` uses one set of A for all layers of the same n (Karimi Mahabadi et al. 2021, section 3.2).
+    Raises :class:`InputError` for a name that is no such layer.
+    """
+    network.requires_grad_(False)
+    shared: dict[int, nn.Parameter] = {}
+    done = sorted(set(names))
+    for name in done:
+        parent, last = _owner(network, name)
+        layer = getattr(parent, last)
+        if not can_update(layer):
+            raise InputError(f"{name} is a {type(layer).__name__}; an update is for a linear layer or a convolution of one group")
+        out, channels, positions = weight_shape(layer)
+        update = start_update(out, channels * positions, rank, terms_for(out, channels))
+        common = shared.setdefault(update[0].shape[0], nn.Parameter(update[0])) if share else None
+        kind = KroneckerLinear if isinstance(layer, nn.Linear | LowRankLinear) else KroneckerConv2d
+        setattr(parent, last, kind(layer, update, common).train(layer.training))
+    return done
+
+
+def updates_of(network: Any) -> dict[str, Update]:
+    """The updates on `network`'s layers by name, as :func:`attach` put them there."""
+    return {name: module.update for name, module in network.named_modules() if isinstance(module, KRONECKER)}
+
+
+def detach(network: Any) -> dict[str, Update]:
+    """Take every update off `network` again, in place, and return them; the layers are what they were."""
+    found = updates_of(network)
+    for name in found:
+        parent, last = _owner(network, name)
+        setattr(parent, last, getattr(parent, last).base)
+    return found
+
+
+@torch.no_grad()
+def add_deltas(network: Any, deltas: Mapping[str, torch.Tensor], strength: float = 1.0) -> None:
+    """Add `strength` times each delta (out, in) to the weight of the layer of that name, in place. A factored layer becomes dense: the
+    sum of a low-rank weight and an update has a higher rank."""
+    for name, delta in deltas.items():
+        parent, last = _owner(network, name)
+        layer = getattr(parent, last)
+        if isinstance(layer, LowRankLinear | LowRankConv2d):
+            layer = layer.to_dense()
+            setattr(parent, last, layer)
+        changed = layer.weight + strength * delta.to(layer.weight.device, torch.float32).reshape(layer.weight.shape)
+        layer.weight = nn.Parameter(changed.to(layer.weight.dtype), requires_grad=layer.weight.requires_grad)
+
+
+def _owner(network: Any, name: str) -> tuple[Any, str]:
+    try:
+        return owner(network, name)
+    except AttributeError as error:
+        raise InputError(f"this network has no layer {name!r}") from error

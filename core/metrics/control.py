@@ -1,0 +1,60 @@
+"""How well a picture follows its condition, and what it is worth (ELR-Diffusion, tables 2 and 3).
+
+* edge NMSE: ||E_g - E_c||^2 / ||E_c||^2 of the edges of a generated picture and those of its condition. 0 is the same, 1 is what no edges
+  at all would score.
+* IoU: intersection over union, the mean over the classes that occur.
+* CLIP score: the raw cosine of a picture and its text in a space that both were trained into (Hessel et al. 2021 multiply it by 2.5).
+* Inception score (Salimans et al. 2016): exp of the mean KL(p(y|x) || p(y)), with the judge's attributes for Inception's classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def edge_nmse(generated: Tensor, condition: Tensor) -> Tensor:
+    """(B,) for edges (B, H, W) in [0, 1]. NaN where the condition has no edge. Raises :class:`InputError` for unequal shapes."""
+    _same(generated, condition)
+    found, wanted = generated.float().flatten(1), condition.float().flatten(1)
+    return (found - wanted).square().sum(1) / wanted.square().sum(1).where(wanted.any(1), torch.nan)
+
+
+def mean_iou(found: Tensor, truth: Tensor, classes: int) -> float:
+    """Of class maps (B, H, W), over all pixels of the batch; a class that occurs in neither does not count."""
+    _same(found, truth)
+    scores = []
+    for index in range(classes):
+        one, other = found == index, truth == index
+        union = (one | other).sum()
+        if union:
+            scores.append(float((one & other).sum() / union))
+    return sum(scores) / len(scores) if scores else float("nan")
+
+
+def clip_score(pictures: Tensor, texts: Tensor) -> Tensor:
+    """(B,) cosines of embeddings (B, d) of pictures and of their texts (or of other pictures)."""
+    _same(pictures, texts)
+    return torch.nn.functional.cosine_similarity(pictures.float(), texts.float(), dim=-1)
+
+
+def inception_score(logits: Mapping[str, Tensor]) -> float:
+    """The geometric mean over attributes of each one's score from logits (B, values): 1 (all pictures alike, or nothing recognised) up to
+    the geometric mean of the numbers of values. It is the judge's, not comparable with Inception's."""
+    if not logits or any(rows.dim() != 2 or len(rows) < 2 for rows in logits.values()):
+        raise InputError("the score needs the logits (B, values) of at least one attribute and two pictures")
+    divergences = []
+    for rows in logits.values():
+        each = rows.double().log_softmax(1)
+        whole = each.exp().mean(0).clamp(min=1e-12).log()
+        divergences.append((each.exp() * (each - whole)).sum(1).mean())
+    return float(torch.stack(divergences).mean().exp())
+
+
+def _same(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape:
+        raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} cannot be compared; they must be equal")
