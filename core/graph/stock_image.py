@@ -64,6 +64,35 @@ def match_channels(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return padded[0], padded[1]
 
 
+class EmptyImage:
+    DISPLAY_NAME = "Empty Image"
+    CATEGORY = "image"
+    DESCRIPTION = "Pictures of one colour."
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "generate"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        side = {"default": 512, "min": 1, "max": MAX_RESOLUTION, "step": 1}
+        colour = {"default": 0, "min": 0, "max": 0xFFFFFF, "step": 1, "display": "color"}
+        return {
+            "required": {
+                "width": ("INT", {**side, "tooltip": "Width in pixels."}),
+                "height": ("INT", {**side, "tooltip": "Height in pixels."}),
+                "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures."}),
+                "color": ("INT", {**colour, "tooltip": "The colour as one number, 0xRRGGBB."}),
+            }
+        }
+
+    def generate(self, width: int, height: int, batch_size: int = 1, color: int = 0) -> tuple[Tensor]:
+        import torch
+
+        if not (0 < width <= MAX_RESOLUTION and 0 < height <= MAX_RESOLUTION and 0 < batch_size <= 4096):
+            raise InputError(f"{batch_size} pictures of {width} x {height} were asked for; at most 4096 of {MAX_RESOLUTION} pixels a side")
+        colour = torch.tensor([(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)])
+        return (colour.expand(batch_size, height, width, 3).clone(),)
+
+
 class ImageScale:
     DISPLAY_NAME = "Upscale Image"
     CATEGORY = "image/upscaling"
@@ -235,4 +264,4 @@ class ImageUpscaleWithModel:
         return (upscale(upscale_model, image[..., :3]),)
 
 
-NODES = [ImageScale, ImageBatch, ImageStitch, UpscaleModelLoader, ImageUpscaleWithModel]
+NODES = [EmptyImage, ImageScale, ImageBatch, ImageStitch, UpscaleModelLoader, ImageUpscaleWithModel]

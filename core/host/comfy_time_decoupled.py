@@ -15,7 +15,7 @@ from ..diffusion.samplers import SAMPLERS
 from ..diffusion.time_decoupled import by_sigma, check_history, starting_afresh, switch_sigma, take_rows
 from ..errors import InputError
 from .comfy_guiders import GuestGuider, TimeDecoupledGuider
-from .fit import check_same_latents
+from .fit import check_same_latents, without_control
 
 _OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transformer options that belong to a call, not to a model
 
@@ -28,17 +28,12 @@ def make_guider(
     guest = GuestGuider(texture)
     guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
     same = _network(structure) == _network(texture)
-    shared = conds if same else tuple(_without_control(one) for one in conds)
+    shared = conds if same else tuple(without_control(one) for one in conds)
     own = [given if one is None else one for one, given in zip(texture_conds, shared, strict=True)]
     for one, (positive, negative), cfg in ((guider, conds, cfgs[0]), (guest, own, cfgs[1])):
         one.set_conds(positive, negative)
         one.set_cfg(cfg)
     return guider
-
-
-def _without_control(conditioning: Any) -> Any:
-    """A ControlNet's residuals fit the encoder they were made for: a texture model of another architecture does not take them over."""
-    return [[tokens, {key: value for key, value in details.items() if key != "control"}] for tokens, details in conditioning]
 
 
 def sampler_names() -> list[str]:
@@ -110,7 +105,7 @@ def make_model(structure: Any, texture: Any, t_struct: int) -> Any:
             part = _part(call, x, sigma, rows, batch)
             c = {**part["c"], "transformer_options": _own_options(texture, part["c"].get("transformer_options", {}))}
             if not same_network:
-                c.pop("control", None)  # as in _without_control
+                c.pop("control", None)  # as in without_control
             return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), {**part, "c": c})
 
         return by_sigma(x, sigma, switch, of_structure, of_texture)

@@ -15,7 +15,7 @@ from .embedded_ksampler import sampler_object as stock_sampler_object
 from .embedded_latent import RandomNoise
 from .embedded_model import Model, copy_options
 from .embedded_sampling import CFGGuider, Sampler, guided_denoised, prepare_conds
-from .fit import check_same_latents
+from .fit import check_same_latents, without_control
 
 Conds = tuple[list[Any] | None, list[Any] | None]
 
@@ -76,7 +76,8 @@ def make_guider(
     check_same_latents(structure, texture)
     guest = CFGGuider(texture)
     guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
-    own = [given if one is None else one for one, given in zip(texture_conds, conds, strict=True)]
+    shared = conds if _network(structure) == _network(texture) else tuple(without_control(one) for one in conds)
+    own = [given if one is None else one for one, given in zip(texture_conds, shared, strict=True)]
     for one, (positive, negative), cfg in ((guider, conds, cfgs[0]), (guest, own, cfgs[1])):
         one.set_conds(positive, negative)
         one.set_cfg(cfg)
@@ -127,6 +128,7 @@ def make_model(structure: Model, texture: Model, t_struct: int) -> Model:
     switch = switch_sigma(structure.get_model_object("model_sampling"), t_struct)
     patched = structure.model_options.get("model_function_wrapper")
     model = structure.clone()
+    same_network = _network(structure) == _network(texture)
 
     def wrapper(apply_model: Any, call: dict[str, Any]) -> Tensor:
         def part(x: Tensor, sigma: Tensor, rows: Tensor | None) -> dict[str, Any]:
@@ -138,13 +140,22 @@ def make_model(structure: Model, texture: Model, t_struct: int) -> Model:
         def of_texture(*given: Any) -> Tensor:
             its = part(*given)
             options = {**its["c"].get("transformer_options", {}), **texture.model_options.get("transformer_options", {})}
-            its = {**its, "c": {**its["c"], "transformer_options": options}}
+            c = {**its["c"], "transformer_options": options}
+            if not same_network:
+                c.pop("control", None)  # as in without_control
+            its = {**its, "c": c}
             return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), its)
 
         return by_sigma(call["input"], call["timestep"], switch, of_structure, of_texture)
 
     model.set_model_unet_function_wrapper(wrapper)
     return model
+
+
+def _network(model: Model) -> dict[str, Any]:
+    """What decides the shapes inside the U-Net."""
+    config = model.model.diffusion_model.config
+    return {key: value for key, value in config.items() if not key.startswith("_") and key != "sample_size"}
 
 
 def _run(apply_model: Any, patched: Any, call: dict[str, Any]) -> Tensor:

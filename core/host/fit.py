@@ -74,3 +74,8 @@ def check_same_latents(structure: Any, texture: Any) -> None:
 
 def _first(thing: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(thing, name) for name in names if getattr(thing, name, None) is not None), None)
+
+
+def without_control(conditioning: Any) -> Any:
+    """CONDITIONING without its ControlNets, for a model of another architecture: residuals fit the encoder that they were made for."""
+    return [[tokens, {key: value for key, value in details.items() if key != "control"}] for tokens, details in conditioning]

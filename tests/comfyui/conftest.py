@@ -86,15 +86,15 @@ def run_saved(server: Any, weights: Path) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def run_inside(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], dict[str, Any]]:
-    """What a script of this folder finds inside a ComfyUI process, given a folder of models."""
+def run_inside(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """What a script of this folder finds inside a ComfyUI process, given a folder of models and words of its own."""
 
-    def run(script: str, models: Path) -> dict[str, Any]:
+    def run(script: str, models: Path, *words: str) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp("inside")
         (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
         result = folder / "result.json"
         done = subprocess.run(  # noqa: S603 - our own words
-            [PYTHON, str(HERE / script), str(COMFYUI), str(folder), str(models), str(result)],
+            [PYTHON, str(HERE / script), str(COMFYUI), str(folder), str(models), str(result), *words],
             capture_output=True, text=True, timeout=3600, env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
         assert result.is_file(), f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"

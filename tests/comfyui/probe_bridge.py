@@ -20,6 +20,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.controlnet  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
@@ -85,6 +86,7 @@ def run() -> None:
     before = both(latent.Fusion(0.5), "euler")[0]["samples"]
     management.unload_all_models()
     found["again_after_unloading"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))
+    steered(host, both, latent, alone, sigmas, a, b)
     displaced(host, both, latent, before)
     stopped(host, both, latent, before, a, b)
 
@@ -99,6 +101,44 @@ class _Noise:
         import comfy.sample
 
         return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+
+
+class _Control(comfy.controlnet.ControlBase):
+    """Adds a constant in the middle of a U-Net, and writes down the states it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def get_control(self, x_noisy: Any, *_: Any, **__: Any) -> Any:
+        self.shapes.add(tuple(x_noisy.shape[1:]))
+        batch, _, height, width = x_noisy.shape
+        return {"input": [], "output": [], "middle": [torch.full((batch, 64, height // 2, width // 2), 2.0)]}
+
+
+def steered(host: Any, both: Any, latent: Any, alone: Any, sigmas: Any, a: Any, b: Any) -> None:
+    """A ControlNet of B (guess mode: an empty prompt) is asked for B alone, and so for A; chained and in another space as well."""
+    control = _Control()
+    guess = latent.Side(b.model, b.vae, [[tokens, {**more, "control": control}] for tokens, more in b.negative], b.negative, 3.0)
+    one, two = both(latent.Fusion(0.0), "euler", a, guess)
+    found["control_on_b"] = [bool(torch.equal(one["samples"], alone("euler"))), sorted(control.shapes)]
+    plain = host.sample_custom(guess.model, guess.positive, guess.negative, 3.0, host.named_sampler("euler"), sigmas,
+                               {"samples": torch.zeros_like(two["samples"])}, 6)["samples"]  # fmt: skip
+    found["control_on_b_is_b_alone"] = bool(torch.equal(two["samples"], plain))
+    moved = both(latent.Fusion(0.5), "euler", a, guess)[0]["samples"] - both(latent.Fusion(0.5), "euler", a, b)[0]["samples"]
+    found["control_moves_a"] = float(moved.abs().max())
+    first, second = _Control(), _Control()
+    sides = [
+        latent.Side(s.model, s.vae, [[tokens, {**more, "control": c}] for tokens, more in s.positive], s.negative, 3.0)
+        for s, c in ((a, first), (b, second))
+    ]
+    both(latent.Fusion(0.5), "euler", *sides)
+    found["controls_apart"] = [sorted(first.shapes), sorted(second.shapes)]
+    shared = [latent.Side(s.model, s.vae, [[t, {**m, "control": control}] for t, m in s.positive], s.negative, 3.0) for s in (a, b)]
+    control.shapes.clear()
+    both(latent.Fusion(0.5), "euler", *shared)
+    found["control_shared"] = sorted(control.shapes)
+    found["control_left"] = all(c.timestep_range is None for c in (control, first, second))
 
 
 def displaced(host: Any, both: Any, latent: Any, before: Any) -> None:

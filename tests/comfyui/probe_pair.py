@@ -23,6 +23,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.controlnet  # noqa: E402
 import comfy.hooks  # noqa: E402
 import comfy.model_management as management  # noqa: E402
 import comfy.samplers  # noqa: E402
@@ -276,6 +277,48 @@ def patches(bench: Bench) -> None:
     found["hooks_gone"] = torch.equal(bench.draw(mine, mine), plain(mine))
 
 
+class Control(comfy.controlnet.ControlBase):
+    """A ControlNet for U-Nets whose middle has 64 channels: adds a constant there, and writes down the noise levels it was asked for."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain, self.levels = gain, []
+
+    def get_control(self, x_noisy: torch.Tensor, t: torch.Tensor, *_: Any, **__: Any) -> dict[str, list[torch.Tensor]]:
+        self.levels.append(float(t.max()))
+        batch, _, height, width = x_noisy.shape
+        return {"input": [], "output": [], "middle": [torch.full((batch, 64, height // 2, width // 2), self.gain)]}
+
+
+def controlled(gain: float, seed: int = 1) -> tuple[Control, list[list[Any]]]:
+    control = Control(gain)
+    return control, conditioning(seed, control=control, control_apply_to_uncond=True)
+
+
+def controls(bench: Bench) -> None:
+    """A ControlNet acts on the models of its architecture, each model's own on that model alone."""
+    mine, texture, other = bench.load("tiny"), bench.load("eps"), bench.load("x0")
+    control, steered = controlled(2.0)
+    stock = plain(mine, positive=steered)
+    asked = len(control.levels)
+    found["control_matters"] = relative(stock, plain(mine))
+    control.levels.clear()
+    found["control_identity"] = [torch.equal(bench.draw(mine, mine, conds=(steered, NEGATIVE)), stock), len(control.levels) == asked]
+    switch = float(mine.get_model_object("model_sampling").sigma(torch.tensor(500.0)))
+    control.levels.clear()
+    drawn = bench.draw(mine, other, conds=(steered, NEGATIVE))
+    found["control_levels"] = [len(control.levels) > 0, max([0.0, *(s for s in control.levels if s < switch * 0.9999)])]
+    found["control_kept_from_texture"] = relative(plain(bench.host.time_decoupled_model(mine, other, 500), positive=steered), drawn)
+    own, own_steered = controlled(2.0, 3)
+    control.levels.clear()
+    bench.draw(mine, texture, conds=(steered, NEGATIVE), texture_conds=(own_steered, NEGATIVE))
+    found["own_controls"] = [min(control.levels) >= switch * 0.9999, max(own.levels) < switch]
+    found["control_of_texture"] = torch.equal(
+        bench.draw(other, mine, t_struct=1000, texture_conds=(steered, NEGATIVE)), plain(mine, positive=steered)
+    )
+    found["control_left"] = control.timestep_range is None and own.timestep_range is None
+
+
 def interrupts(bench: Bench) -> None:
     """A stop in either stage leaves models, options and guider as they were."""
     mine, texture = bench.load("tiny"), bench.load("eps")
@@ -338,7 +381,7 @@ def lifetime(bench: Bench) -> None:
 
 with torch.inference_mode():
     bench = Bench()
-    for part in (identities, dispatch, loading, shared_weights, patches, interrupts, style, lifetime):
+    for part in (identities, dispatch, loading, shared_weights, patches, controls, interrupts, style, lifetime):
         try:
             part(bench)
         except Exception as error:

@@ -43,6 +43,12 @@ def test_two_clones_of_one_network_do_not_mix_their_weights(bridges: dict[str, A
     assert bridges["clones"] == [True, True] and bridges["clones_differ"] > 1e-3
 
 
+def test_a_controlnet_steers_the_model_it_is_given_to(bridges: dict[str, Any]) -> None:
+    a, b = [4, 8, 8], [8, 16, 16]
+    assert bridges["control_on_b"] == [True, [b]] and bridges["control_on_b_is_b_alone"] and bridges["control_moves_a"] > 1e-3
+    assert bridges["controls_apart"] == [[a], [b]] and bridges["control_shared"] == [a, b] and bridges["control_left"]
+
+
 def test_models_that_were_displaced_come_back(bridges: dict[str, Any]) -> None:
     assert bridges["displaced"] and bridges["again_after_unloading"]
 

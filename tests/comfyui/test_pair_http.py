@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rapiddraw.tests.comfyui.graphs import PROMPT, TINY, node, picture
+from safetensors.torch import load_file
 
 EPS = {**TINY, "unet_name": "eps-unet.safetensors"}
 
@@ -38,6 +40,38 @@ def pair(name: str = "euler", t_struct: int = 500, texture: Any = ("T", 0), step
 @pytest.mark.parametrize("name", ["euler", "dpmpp_2m", "heun", "uni_pc", "ddim"])
 def test_the_same_model_twice_is_the_stock_picture(server: Any, name: str) -> None:
     assert np.array_equal(draw(server, pair(name, texture=("L", 0))), draw(server, stock(name)))
+
+
+def latents(server: Any, graph: dict[str, Any], *sources: str) -> list[torch.Tensor]:
+    """What each of those samplers of a graph gives, bit for bit."""
+    saved = {f"S{name}": node("SaveLatent", samples=[name, 0], filename_prefix="latents/l") for name in sources}
+    run = server.run({key: entry for key, entry in graph.items() if key not in ("D", "S")} | saved)
+    assert (run.status, run.node_errors, run.error) == ("success", {}, ""), server.tail()
+    files = [run.outputs[f"S{name}"]["latents"][0] for name in sources]
+    return [load_file(server.base / "output" / file["subfolder"] / file["filename"])["latent_tensor"] for file in files]
+
+
+def test_every_sampler_gives_the_stock_latent_bit_for_bit(server: Any) -> None:
+    """One graph: for every sampler of this ComfyUI the stock KSampler, and the pair of one model twice."""
+    names = server.get("/object_info/KSampler")["KSampler"]["input"]["required"]["sampler_name"][0]
+    names = names["options"] if isinstance(names, dict) else names
+    graph = stock()
+    for name in names:
+        graph |= {f"stock {name}": stock(name)["K"], f"pair {name}": pair(name, texture=("L", 0))["K"]}
+    drawn = latents(server, graph, *(f"{kind} {name}" for name in names for kind in ("stock", "pair")))
+    assert len(names) >= 40 and [name for i, name in enumerate(names) if not torch.equal(drawn[2 * i], drawn[2 * i + 1])] == []
+
+
+@pytest.mark.parametrize("history", ["keep", "reset"])
+def test_one_model_alone_is_the_stock_latent_bit_for_bit(server: Any, history: str) -> None:
+    graph, ends = stock(), {"L": 0, "T": 1000}
+    for name in (names := ("euler", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc")):
+        for model, t_struct in ends.items():
+            both = pair(name, t_struct, history=history)["K"]
+            graph |= {f"stock {name} {model}": stock(name, (model, 0))["K"], f"pair {name} {model}": both}
+    pairs = [(name, model) for name in names for model in ends]
+    drawn = latents(server, graph, *(f"{kind} {name} {model}" for name, model in pairs for kind in ("stock", "pair")))
+    assert [one for i, one in enumerate(pairs) if not torch.equal(drawn[2 * i], drawn[2 * i + 1])] == []
 
 
 def test_one_model_alone_is_the_stock_picture_with_it(server: Any) -> None:

@@ -70,6 +70,12 @@ def test_hooks_of_either_model(pair_probe: dict[str, Any]) -> None:
     assert pair_probe["hooks_identity"] and pair_probe["hooks_of_texture"] and pair_probe["hooks_gone"]
 
 
+def test_a_controlnet_acts_where_its_architecture_does(pair_probe: dict[str, Any]) -> None:
+    assert pair_probe["control_matters"] > 1e-3 and pair_probe["control_identity"] == [True, True]
+    assert pair_probe["control_levels"] == [True, 0.0] and pair_probe["control_kept_from_texture"] < SAME
+    assert pair_probe["own_controls"] == [True, True] and pair_probe["control_of_texture"] and pair_probe["control_left"]
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_stop_in_either_stage_leaves_a_clean_host(pair_probe: dict[str, Any], stage: int) -> None:
     said, no_patcher, options_back, guider_again, drawn_again = pair_probe[f"stopped_{stage}"]

@@ -17,13 +17,13 @@ from rapiddraw.tests.comfyui.client import Run
 from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
 
 LEAST_PSNR = 40.0
-SAMPLING = {"KSampler", "SamplerCustomAdvanced", "KSamplerAdvanced", "RapidDrawTimeDecoupledSampler"}
 SAMPLING = {
     "KSampler",
     "SamplerCustomAdvanced",
     "KSamplerAdvanced",
     "RapidDrawResolutionBridgeSampler",
     "RapidDrawLatentSpaceBridgeSampler",
+    "RapidDrawTimeDecoupledSampler",
 }
 SAVING = {"RapidDrawSaveMarkedImage", "SaveImage"}
 

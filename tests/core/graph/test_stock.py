@@ -43,6 +43,7 @@ INPUTS = {
     "AddNoise": "model noise sigmas latent_image",
     "LatentUpscaleBy": "samples upscale_method scale_by",
     "SamplerCustomAdvanced": "noise guider sampler sigmas latent_image",
+    "EmptyImage": "width height batch_size color",
     "ImageScale": "image upscale_method width height crop",
     "ImageBatch": "image1 image2",
     "ImageStitch": "image1 direction match_image_size spacing_width spacing_color image2",
@@ -199,6 +200,13 @@ def test_centre_crop_keeps_the_aspect() -> None:
     assert bool((resize_image(wide, 4, 4, "bilinear", "center") == 1).all())
     with pytest.raises(InputError, match="16384"):
         resize_image(wide, 20_000, 4, "bilinear")
+
+
+def test_an_empty_image_has_the_colour_of_its_number() -> None:
+    (made,) = run("EmptyImage", width=3, height=2, batch_size=2, color=0xFF8000)
+    assert made.shape == (2, 2, 3, 3) and made[1, 1, 2].tolist() == pytest.approx([1, 128 / 255, 0])
+    with pytest.raises(InputError, match="at most 4096"):
+        run("EmptyImage", width=0, height=2)
 
 
 def test_batches_take_the_first_ones_size() -> None:

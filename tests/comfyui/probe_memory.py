@@ -1,0 +1,148 @@
+"""Two models in time on a device that cannot hold both: `probe_memory.py COMFYUI FOLDER WEIGHTS RESULT SIZE`, like probe.py.
+
+The device is the CPU under another name (`cpu:0`), with as much memory as we say: ComfyUI then loads, evicts and offloads in parts as it
+does on a card. SIZE is `narrow`, or `sd15` for two U-Nets of SD 1.5's real size (3.5 GB of random weights in all).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT, SIZE = sys.argv[1:6]
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_management as management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+CARD, RAM = torch.device("cpu", 0), torch.device("cpu")
+SHAPES: dict[str, dict[str, Any]] = {
+    "narrow": {
+        "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 0],
+        "transformer_depth_output": [1, 1, 0, 0], "context_dim": 32, "num_heads": 2,
+    },
+    "sd15": {
+        "model_channels": 320, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768, "num_heads": 8,
+    },
+}  # fmt: skip
+DTYPE = torch.bfloat16 if SIZE == "sd15" else torch.float32
+WIDTH = SHAPES[SIZE]["context_dim"]
+LATENT = {"samples": torch.zeros(1, 4, 8, 8)}
+found: dict[str, Any] = {}
+
+
+def network(seed: int) -> Any:
+    """A MODEL of SD 1.5's family, as its loader would make it, with random weights."""
+    config = comfy.supported_models.SD15(
+        {
+            **SHAPES[SIZE], "image_size": 32, "in_channels": 4, "out_channels": 4, "transformer_depth_middle": 1, "num_head_channels": -1,
+            "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None,
+            "use_temporal_attention": False,
+        }
+    )  # fmt: skip
+    config.set_inference_dtype(DTYPE, None)
+    inner = config.get_model({}, "")
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in inner.diffusion_model.parameters():
+        parameter.data.normal_(std=0.02, generator=generator)
+    return comfy.model_patcher.ModelPatcher(inner, CARD, RAM)
+
+
+def conditioning(seed: int) -> list[list[Any]]:
+    return [[torch.randn(1, 77, WIDTH, generator=torch.Generator().manual_seed(seed)), {"pooled_output": None}]]
+
+
+POSITIVE, NEGATIVE = conditioning(1), conditioning(2)
+
+
+class Card:
+    """So many bytes of memory, and the most that models have held of it. `need`: what ComfyUI keeps free for computing."""
+
+    def __init__(self) -> None:
+        self.size, self.most, self.need = 1e18, 0, 1024.0
+        management.vram_state = management.VRAMState.NORMAL_VRAM
+        management.get_free_memory = self.free
+        management.is_device_cpu = lambda device: device == RAM
+        management.minimum_inference_memory = lambda: self.need
+        management.extra_reserved_memory = lambda: 0
+        real = management.load_models_gpu
+
+        def load(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return real(*args, **kwargs)
+            finally:
+                self.most = max(self.most, self.held())
+
+        management.load_models_gpu = load
+
+    def held(self) -> int:
+        return sum(loaded.model_loaded_memory() for loaded in management.current_loaded_models if loaded.device == CARD)
+
+    def free(self, dev: Any = None, torch_free_too: bool = False) -> Any:
+        left = 1e18 if dev == RAM else self.size - self.held()
+        return (left, left) if torch_free_too else left
+
+    def run(self, size: float, work: Any) -> tuple[Any, float]:
+        """What `work()` gives with a card of `size` bytes, nothing loaded before, and the most that was held."""
+        management.free_memory(1e30, CARD)
+        self.size, self.most = size, 0
+        return work(), self.most
+
+
+def run() -> None:
+    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
+    package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
+    host = importlib.import_module(".core.host", package).current()
+    card = Card()
+    structure, texture = network(0), network(1)
+    weights = structure.model_size()
+    for model in (structure, texture):
+        model.model.memory_required = lambda *_, **__: card.need  # a share of the weights, whatever the picture's size
+    card.need = 0.1 * weights
+
+    def pair() -> torch.Tensor:
+        guider = host.time_decoupled_guider(structure, texture, (POSITIVE, NEGATIVE), (None, None), (2.0, 2.0), 500)
+        return host.time_decoupled_sample(guider, LATENT, 3, 4, "euler", "normal", 1.0, "keep")["samples"]
+
+    def composite() -> torch.Tensor:
+        return stock(host.time_decoupled_model(structure, texture, 500))
+
+    def stock(model: Any) -> torch.Tensor:
+        return nodes.common_ksampler(model, 3, 4, 2.0, "euler", "normal", POSITIVE, NEGATIVE, LATENT)[0]["samples"]
+
+    def in_turn() -> list[torch.Tensor]:
+        return [stock(model) for model in (structure, texture)]
+
+    expected, everything = card.run(1e18, pair)
+    found["weights"], found["held with room"] = weights, everything / weights
+    for name, share in (("one and a half", 1.5), ("one", 1.0), ("half a model", 0.5)):
+        size = share * weights + card.need
+        _, most = card.run(size, in_turn)
+        drawn, held = card.run(size, pair)
+        joined, held_joined = card.run(size, composite)
+        found[name] = {
+            "same": bool(torch.equal(drawn, expected)), "same composite": bool(torch.equal(joined, expected)), "fits": held <= size,
+            "held": held / weights, "held composite": held_joined / weights, "held by stock samplers": most / weights,
+            "varies": float(drawn.std()),
+        }  # fmt: skip
+
+
+with torch.inference_mode():
+    run()
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
