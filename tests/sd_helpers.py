@@ -128,6 +128,13 @@ def compact_sd15() -> layout.Shapes:
     return joined(parts)
 
 
+def compact_controlnet() -> layout.Shapes:
+    """A ControlNet for the U-Net of :func:`compact_sd15`, in a file of its own."""
+    prefix = "model.diffusion_model."
+    unet = {name.removeprefix(prefix): shape for name, shape in compact_sd15().items() if name.startswith(prefix)}
+    return joined({"control_model.": layout.controlnet(unet)})
+
+
 def full_sd15() -> layout.Shapes:
     """SD 1.5 in full: 1.07 billion parameters."""
     parts = {

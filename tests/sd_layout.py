@@ -77,6 +77,21 @@ def unet(
     return shapes | _norm("out.0", first) | _conv("out.2", 4, first)
 
 
+def controlnet(shapes: Shapes) -> Shapes:
+    """A ControlNet for a U-Net of these shapes (Zhang et al. 2023): its encoder, a way in for the picture, a 1 x 1 convolution behind each
+    block."""
+    out = {name: shape for name, shape in shapes.items() if not name.startswith(("output_blocks.", "out."))}
+    widths = (3, 16, 16, 32, 32, 96, 96, 256, shapes["input_blocks.0.0.weight"][0])
+    for number, (into, width) in enumerate(zip(widths, widths[1:], strict=False)):
+        out |= _conv(f"input_hint_block.{2 * number}", width, into)
+    ends = ("0.weight", "0.out_layers.3.weight", "0.op.weight")
+    blocks = [name for name in shapes if name.startswith("input_blocks.") and name.split(".", 2)[2] in ends]
+    for number, name in enumerate(blocks):
+        out |= _conv(f"zero_convs.{number}.0", shapes[name][0], shapes[name][0], 1)
+    width = shapes["middle_block.2.out_layers.3.weight"][0]
+    return out | _conv("middle_block_out.0", width, width, 1)
+
+
 def _vae_res(name: str, into: int, out: int) -> Shapes:
     shapes = (
         _norm(f"{name}.norm1", into) | _conv(f"{name}.conv1", out, into) | _norm(f"{name}.norm2", out) | _conv(f"{name}.conv2", out, out)

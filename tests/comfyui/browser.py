@@ -102,18 +102,40 @@ class Page:
 
     def wait(self, condition: str, *arguments: Any, seconds: float = WAIT_SECONDS) -> Any:
         """Ask until the expression `condition` is true, and return it. Raises TimeoutError with the expression."""
-        deadline = time.monotonic() + seconds
+        deadline, said = time.monotonic() + seconds, ""
         while time.monotonic() < deadline:
-            with contextlib.suppress(RuntimeError):  # the page may be on its way to another
+            try:
                 if value := self.run(f"return {condition}", *arguments):
                     return value
+            except RuntimeError as error:  # the page may be on its way to another
+                said = f"; last error: {error}"
             time.sleep(0.3)
-        raise TimeoutError(f"not so after {seconds:.0f} s: {condition}; problems: {self.problems}")
+        raise TimeoutError(f"not so after {seconds:.0f} s: {condition}{said}; problems: {self.problems}")
 
-    def click(self, x: float, y: float) -> None:
-        """A real click, as a mouse makes it."""
-        for kind in ("mousePressed", "mouseReleased"):
-            self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    def click(self, x: float, y: float, times: int = 1) -> None:
+        """As a mouse makes it, once or twice in a row: that is told by the events' own times, however long the page takes over each."""
+        self.command("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        now = time.time()
+        for number in range(2 * times):
+            what = {"type": ("mousePressed", "mouseReleased")[number % 2], "clickCount": number // 2 + 1, "timestamp": now + 0.02 * number}
+            self.command("Input.dispatchMouseEvent", x=x, y=y, button="left", **what)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse's left button at one point and let go of it at another."""
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        moves = [("mouseMoved", start), ("mousePressed", start), ("mouseMoved", middle), ("mouseMoved", end), ("mouseReleased", end)]
+        for kind, (x, y) in moves:
+            self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Write text where the cursor stands."""
+        self.command("Input.insertText", text=text)
+
+    def press(self, key: str, code: int) -> None:
+        """Press and release a key, given by its name and its number as Windows has it."""
+        text = "\r" if key == "Enter" else ""
+        for kind in ("keyDown", "keyUp"):
+            self.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text)
 
     def screenshot(self) -> bytes:
         """What is seen now, as PNG."""
@@ -152,8 +174,8 @@ class Page:
             self.problems.append(_exception(data["exceptionDetails"]))
         elif method == "Runtime.consoleAPICalled" and data["type"] in ("error", "assert"):
             words = " ".join(str(one.get("value", one.get("description", ""))) for one in data["args"])
-            top = (data.get("stackTrace", {}).get("callFrames") or [{}])[0].get("url", "")
-            self.problems.append(f"{words} ({top})")
+            callers = dict.fromkeys(frame["url"] for frame in data.get("stackTrace", {}).get("callFrames", []))
+            self.problems.append(f"{words} ({', '.join(callers)})")
         elif method == "Log.entryAdded" and data["entry"]["level"] == "error":
             self.problems.append(f"{data['entry']['text']} ({data['entry'].get('url', '')})")
 

@@ -22,7 +22,7 @@ from typing import Any
 
 Graph = dict[str, dict[str, Any]]
 START_SECONDS, RUN_SECONDS = 900, 1800
-_MODELS = ("checkpoints", "loras", "rapiddraw", "upscale_models")
+_MODELS = ("checkpoints", "controlnet", "loras", "rapiddraw", "upscale_models")
 _FOLDERS = ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}" for name in _MODELS))
 
 
@@ -92,6 +92,10 @@ class Server:
     def tail(self, size: int = 6000) -> str:
         """The end of its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-size:]
+
+    def logged(self, since: int = 0) -> list[str]:
+        """The lines of its log after the first `since`."""
+        return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[since:]
 
     def memory(self) -> int:
         """Bytes of memory the process holds (Linux)."""

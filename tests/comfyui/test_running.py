@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
-from rapiddraw.tests.comfyui.graphs import node, picture
+from PIL import Image
+from rapiddraw.tests.comfyui.graphs import Graph, node, picture
 
-WARM, RUNS, MAX_GROWTH = 8, 30, 80 * 2**20
+WARM, RUNS, MAX_GROWTH = 8, 50, 80 * 2**20
 
 
 def test_the_same_seed_is_the_same_picture_and_another_is_another(server: Any) -> None:
@@ -25,15 +27,25 @@ def test_a_cancelled_run_stops_and_does_not_poison_the_next(server: Any) -> None
     assert _pixels(server.pictures(server.run(picture(7)))) == _pixels(before)
 
 
-def test_our_own_loops_can_be_cancelled(server: Any) -> None:
-    graph = {
-        "U": node("RapidDrawESRGANLoader", model_name="tiny-esrgan.safetensors"),
-        "I": node("EmptyImage", width=512, height=512, batch_size=1, color=0),
-        "X": node("RapidDrawESRGANUpscale", upscale_model=["U", 0], image=["I", 0], factor=1.0, long_side=0, tile=32, overlap=8),
-        "S": node("PreviewImage", images=["X", 0]),
-    }
-    run = server.run(graph, cancel_at=2)
-    assert run.of("execution_interrupted") and "S" not in run.outputs
+def test_a_cancel_between_tiles_does_not_poison_the_next_run(server: Any) -> None:
+    Image.effect_noise((96, 96), 80).convert("RGB").save(server.base / "input" / "noise.png")
+
+    def upscaled(tile: int) -> Graph:
+        return {
+            "U": node("RapidDrawESRGANLoader", model_name="tiny-esrgan.safetensors"),
+            "I": node("LoadImage", image="noise.png"),
+            "B": node("RepeatImageBatch", image=["I", 0], amount=1 if tile > 32 else 24),
+            "X": node("RapidDrawESRGANUpscale", upscale_model=["U", 0], image=["B", 0], factor=2.0, long_side=0, tile=tile, overlap=8),
+            "S": node("SaveImage", images=["X", 0], filename_prefix="tiles"),
+        }
+
+    before, since = server.pictures(server.run(upscaled(64))), len(server.logged())
+    run = server.run(upscaled(32), cancel_at=2)
+    assert run.of("execution_interrupted") and not run.error and "S" not in run.outputs and len(run.of("progress")) < 12
+    told = server.logged(since)
+    assert sum("Processing interrupted" in line for line in told) == 1 and not any("Traceback" in line for line in told)
+    server.forget()
+    assert _pixels(server.pictures(server.run(upscaled(64)))) == _pixels(before)
 
 
 def test_two_prompts_after_an_error_are_drawn(server: Any) -> None:
@@ -77,8 +89,4 @@ def test_many_runs_do_not_grow(server: Any) -> None:
 
 
 def _pixels(pictures: list[bytes]) -> list[bytes]:
-    import io
-
-    from PIL import Image
-
     return [Image.open(io.BytesIO(data)).tobytes() for data in pictures]

@@ -91,8 +91,11 @@ def test_prompts_with_a_start_and_an_end(server: Any) -> None:
 def test_cancel_inside_picard_then_a_clean_run(server: Any) -> None:
     before = draw(server, sampled(PICARD))
     slow = sampled(node("RapidDrawSamplerPicard", method="ddim", window=16, tolerance=0.0, max_states=1), steps=600, seed=2)
+    since = len(server.logged())
     cancelled = server.run(slow, cancel_at=3)
     assert cancelled.of("execution_interrupted") and not cancelled.of("execution_success") and not cancelled.error
+    told = server.logged(since)
+    assert sum("Processing interrupted" in line for line in told) == 1 and not any("Traceback" in line for line in told)
     assert len(cancelled.of("progress")) < 100
     server.forget()
     assert apart(draw(server, sampled(PICARD)), before) == 0

@@ -1,7 +1,8 @@
-"""The user's world: a checkpoint of SD 1.5's real size in the stock loader, and every node of ours that takes what comes from it.
+"""The user's world: a checkpoint of SD 1.5 in the stock loader, and every node of ours that takes what comes from it.
 
-Slow (2 GB of random weights on the disk, minutes of work): left out unless asked for, `make test-comfyui ARGS="-m slow"`. Nodes are found
-by their inputs and outputs, so that a new one is covered as it is; one that needs more than defaults has a line in CHANGES.
+Once with a U-Net of three blocks; and, marked slow (2 GB of random weights on the disk, half an hour on one core), in its real size:
+`make test-comfyui ARGS="-m slow"`. Nodes are found by their inputs and outputs, so that a new one is covered as it is; one that needs more
+than defaults has a line in CHANGES.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from rapiddraw.tests.comfyui.client import Graph
 from rapiddraw.tests.comfyui.graphs import defaults, node
 from rapiddraw.tests.comfyui.test_saved_graphs import embedded_pictures, pixels, psnr
 
-pytestmark = pytest.mark.slow
-
+SIZES = {"compact": sd_helpers.compact_sd15, "full": sd_helpers.full_sd15}
 LEAST_PSNR = 40.0
 WORDS = (
     "red", "blue", "green", "round", "tall", "small", "apple", "plum", "pear", "hill", "sky", "tree", "house", "dog", "cat", "bird",
@@ -50,18 +50,25 @@ PARTS: Graph = {  # what feeds a node, by the name of the part; only those that 
         max_tokens=4, limit=0, filename="words",
     ),
     "upscaler": node("RapidDrawESRGANLoader", model_name="tiny-esrgan.safetensors"),
+    "fast": node("RapidDrawFlashAttentionPatch", model=["checkpoint", 0], backend="auto", apply_to="both", allow_inexact=False),
+    "quick": node("RapidDrawCompile", model=["checkpoint", 0], compile="never", precision="keep", budget=1.0),
 }  # fmt: skip
 SOURCES: dict[str, list[Any]] = {
     "MODEL": ["checkpoint", 0], "CLIP": ["checkpoint", 1], "VAE": ["checkpoint", 2], "CONDITIONING": ["positive", 0],
     "LATENT": ["drawn", 0], "IMAGE": ["image", 0], "MASK": ["mask", 0], "SIGMAS": ["sigmas", 0], "SAMPLER": ["sampler", 0],
     "NOISE": ["noise", 0], "GUIDER": ["guider", 0], "KNOWLEDGE_GRAPH": ["graph", 0], "UPSCALE_MODEL": ["upscaler", 0],
 }  # fmt: skip
+PARTS_OF_A_MODEL = {"MODEL", "CLIP", "VAE", "UPSCALE_MODEL"}  # linked where a node takes them, also where it need not have them
 TAKES, GIVES = {"MODEL", "CLIP", "VAE", "GUIDER"}, {"SAMPLER", "SIGMAS", "GUIDER"}
 SMALL = {"width": 64, "height": 64, "steps": 2, "runs": 1, "warmup": 0, "max_nfe": 12}
 CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawApplyKnowledge": {"clip": ["fitted", 0]},
     "RapidDrawKGTextEncode": {"clip": ["fitted", 0], "text": "a red apple and a dog"},
     "RapidDrawFitKnowledgeProjection": {"filename": "words"},
+    "RapidDrawNoiseCorrelation": {"clean": ["empty", 0]},
+    "RapidDrawAttentionReport": {"model": ["fast", 0]},
+    "RapidDrawCompileReport": {"model": ["quick", 0]},
+    "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, "feed_forward": False, "resnet": False},  # minutes of SVD otherwise
 }
 
 
@@ -72,11 +79,11 @@ def kinds(node_class: Any) -> set[str]:
 NODES = sorted(name for name, cls in NODE_CLASS_MAPPINGS.items() if kinds(cls) & TAKES or GIVES & set(cls.RETURN_TYPES))
 
 
-@pytest.fixture(scope="module")
-def world(server: Any, weights: Path) -> Any:
+@pytest.fixture(scope="module", params=["compact", pytest.param("full", marks=pytest.mark.slow)])
+def world(request: pytest.FixtureRequest, server: Any, weights: Path) -> Any:
     """The server, with the checkpoint in its models folder and a graph of words in the pack's."""
     folder = server.base / "models" / "checkpoints"
-    sd_helpers.write_single_file(folder / "random-sd15.safetensors", sd_helpers.full_sd15(), dtype=torch.float16)
+    sd_helpers.write_single_file(folder / "random-sd15.safetensors", SIZES[request.param](), dtype=torch.float16)
     graph = build_graph([(word, "is", "thing") for word in WORDS], [(word, "en", word) for word in WORDS])
     vectors = torch.randn(len(graph.entities), 8, generator=torch.Generator().manual_seed(0))
     save_knowledge(weights / "words-kg.safetensors", graph.with_embeddings(vectors))
@@ -113,6 +120,9 @@ def sinks(output: str, link: list[Any], name: str) -> Graph:
         made[latent[0]] = node("SamplerCustomAdvanced", **{**by_guider, output.lower(): link})
     elif output == "LATENT":
         latent = link
+    elif output == "UPSCALE_MODEL":
+        made[f"{name} large"] = node("ImageUpscaleWithModel", upscale_model=link, image=["image", 0])
+        return made | {f"{name} shown": node("PreviewImage", images=[f"{name} large", 0])}
     elif output not in ("IMAGE", "VAE"):
         return {f"{name} shown": node("PreviewAny", source=link)}
     vae = link if output == "VAE" else ["checkpoint", 2]
@@ -129,6 +139,9 @@ def graph_of(server: Any, class_type: str, **changes: Any) -> Graph:
     inputs = defaults(schema)
     for name, spec in schema["input"]["required"].items():
         if isinstance(spec[0], str) and spec[0] in SOURCES:
+            inputs[name] = SOURCES[spec[0]]
+    for name, spec in schema["input"].get("optional", {}).items():
+        if isinstance(spec[0], str) and spec[0] in PARTS_OF_A_MODEL:
             inputs[name] = SOURCES[spec[0]]
     inputs |= {name: value for name, value in SMALL.items() if name in schema["input"]["required"]}
     graph = {"X": node(class_type, **{**inputs, **changes})}
