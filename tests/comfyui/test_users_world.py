@@ -68,7 +68,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawNoiseCorrelation": {"clean": ["empty", 0]},
     "RapidDrawAttentionReport": {"model": ["fast", 0]},
     "RapidDrawCompileReport": {"model": ["quick", 0]},
-    "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, "feed_forward": False, "resnet": False},  # minutes of SVD otherwise
+    "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, **dict.fromkeys(("attention", "feed_forward", "resnet"), False)},  # minutes
 }
 
 
