@@ -12,6 +12,7 @@ from rapiddraw.benchmarks import style, time_decoupled
 from rapiddraw.benchmarks.time_decoupled import half_of
 from rapiddraw.core import paths
 from rapiddraw.core.bundle import BundleInfo, save_bundle
+from rapiddraw.core.errors import InputError
 from rapiddraw.core.metrics.judge import Judge
 
 
@@ -38,7 +39,7 @@ def shaped(result, name):
 
 def test_a_pair_is_trained_judged_and_swept(orchard):
     given = {"data": None, "pictures": 4, "steps": 2, "batch": 2, "widths": "32,64", "count": 2, "size": 64, "data_rows": True}
-    given["foreground"] = 2.0
+    given |= {"foreground": 2.0, "rows": "half,equal"}
     args = argparse.Namespace(**given, out=orchard / "runs")
     result = shaped(time_decoupled.run(args), "time_decoupled")
     rows = [row for row in result["rows"] if row["table"] == "pairs"]
@@ -48,8 +49,10 @@ def test_a_pair_is_trained_judged_and_swept(orchard):
     by_name = {row["model"]: row for row in rows}
     assert by_name["half"]["GMAC a step"] < by_name["baseline"]["GMAC a step"]
     files = {path: path.stat().st_mtime_ns for path in args.out.glob("*.safetensors")}
-    time_decoupled.run(argparse.Namespace(**{**given, "data_rows": False}, out=args.out))
+    time_decoupled.run(argparse.Namespace(**{**given, "data_rows": False, "rows": "equal"}, out=args.out))
     assert {path: path.stat().st_mtime_ns for path in files} == files, "what is trained already is used again"
+    with pytest.raises(InputError, match="half or equal"):
+        time_decoupled.run(argparse.Namespace(**{**given, "rows": "all"}, out=args.out))
 
 
 def test_half_of_the_shipped_size_is_half_within_five_percent():

@@ -185,16 +185,19 @@ def test_every_sampler_draws_both(worlds: Any, name: str) -> None:
     every=st.integers(1, 5),
     name=st.sampled_from(["euler", "heun", "dpmpp_2m"]),
     steps=st.integers(1, 5),
+    cells=st.tuples(st.integers(1, 2), st.integers(2, 5), st.integers(2, 5)),
 )
 def test_one_call_of_each_model_an_evaluation(
-    worlds: Any, strength: float, start: float, end: float, every: int, name: str, steps: int
+    worlds: Any, strength: float, start: float, end: float, every: int, name: str, steps: int, cells: tuple[int, int, int]
 ) -> None:
     a, seen_a = counted(worlds["a"])
     b, seen_b = counted(worlds["wide"])
     guider = LatentBridgeGuider(a, b, Fusion(strength, start, end, every))
     sigmas = walk(a, steps)
-    one, two = sample_bridged(guider, RandomNoise(5), sampler(name), sigmas, empty(), None)
+    latent = {"samples": torch.zeros(cells[0], 4, *cells[1:])}
+    one, two = sample_bridged(guider, RandomNoise(5), sampler(name), sigmas, latent, None)
     assert one["samples"].isfinite().all() and two["samples"].isfinite().all()
+    assert one["samples"].shape == latent["samples"].shape and two["samples"].shape == (cells[0], 8, 2 * cells[1], 2 * cells[2])
     evaluations = 2 * steps - 1 if name == "heun" else steps
     assert len(seen_b) == evaluations and seen_a == seen_b if strength < 1 else len(seen_a) <= len(seen_b)
 

@@ -188,6 +188,40 @@ def test_one_call_does_what_the_parts_do_and_the_second_noise_is_another(parts: 
     assert torch.equal(out["samples"], host.sample_custom(parts[0], *prompts, 3.0, sampler, low, larger, 6)["samples"])
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    t_low=st.integers(0, 990),
+    steps=st.integers(1, 6),
+    name=st.sampled_from(["euler", "heun", "dpmpp_2m", "ddim"]),
+    scheduler=st.sampled_from(["normal", "karras", "simple", "sgm_uniform"]),
+    cells=st.tuples(st.integers(1, 2), st.integers(2, 6), st.integers(2, 6)),
+    scale=st.floats(0.3, 2.5),
+)
+def test_each_model_draws_its_own_side_of_t_low(
+    parts: Any, prompts: Any, t_low: int, steps: int, name: str, scheduler: str, cells: tuple[int, int, int], scale: float
+) -> None:
+    """Whatever the walk: finite, of the right shape, one call an evaluation, the first model above t_low and once at the bridge."""
+    (low, seen_low), (high, seen_high), schedule = counted(parts[0]), counted(parts[0]), parts[0].get_model_object("model_sampling")
+    pairs = [(one, one) for one in (*prompts, 3.0, parts[2])]
+    latent = {"samples": torch.zeros(cells[0], 4, *cells[1:])}
+    options = {"seed": 5, "steps": steps, "sampler_name": name, "scheduler": scheduler, "scale_by": scale}
+    sigmas = current().calculate_sigmas(parts[0], scheduler, steps)
+    above, below = split_at(sigmas, float(schedule.sigma(torch.tensor(float(t_low)))) if t_low else 0.0)
+    if len(above) < 2:
+        with pytest.raises(InputError, match="t_low"):
+            sample_across((low, high), *pairs, latent, t_low=t_low, **options)  # type: ignore[arg-type]
+        return
+    out, image = sample_across((low, high), *pairs, latent, t_low=t_low, **options)  # type: ignore[arg-type]
+    width, height = target_pixels(cells[2] * 8, cells[1] * 8, 8, scale)
+    assert image.shape == (cells[0], height, width, 3) and out["samples"].shape == (cells[0], 4, height // 8, width // 8)
+    assert out["samples"].isfinite().all() and image.isfinite().all()
+    bridged = float(above[-1])
+    each = 2 if name == "heun" else 1
+    assert all(level >= bridged * 0.9999 for level in seen_low) and all(level <= bridged * 1.0001 for level in seen_high)
+    assert len(seen_low) == each * (len(above) - 1) - (each - 1) * (bridged == 0) + (bridged > 0)
+    assert len(seen_high) == max(0, each * (len(below) - 1) - (each - 1))
+
+
 def test_the_ends_of_t_low(parts: Any, prompts: Any) -> None:
     pair = lambda one: (one, one)  # noqa: E731
     arguments = [pair(p) for p in (parts[0], *prompts, 3.0, parts[2])]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import types
+from functools import cache
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapiddraw.benchmarks.history import Walks
 from rapiddraw.core.bundle import Schedule
 from rapiddraw.core.diffusion.guidance import cfg_denoised, style_denoised
 from rapiddraw.core.diffusion.samplers import SAMPLER_NAMES, SAMPLERS
@@ -147,19 +149,14 @@ def test_without_a_switch_on_the_way_a_fresh_start_changes_nothing(schedule, mix
     ("name", "steps", "kept", "reset"),
     [("plms", 8, 0.31, 0.22), ("plms", 20, 0.09, 0.05), ("plms", 40, 0.025, 0.023), ("dpmpp_2m", 8, 0.19, 0.17)],
 )
-def test_what_history_costs(schedule, mixture_denoiser, name, steps, kept, reset):
-    """The figures of the tooltip: root mean square distance to the path of 500 Heun steps, 400 samples."""
-    switch = switch_sigma(schedule, 500)
-    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * float((1 + schedule.sigma_max**2) ** 0.5)
+def test_what_history_costs(name, steps, kept, reset):
+    """The figures of the tooltip, which `python -m rapiddraw bench history` gives."""
+    assert walks().distances(name, steps) == pytest.approx((kept, reset), abs=0.007)
 
-    def walk(sampler, steps):
-        return sampler(Pair(schedule, mixture_denoiser, switch), x, calculate_sigmas(schedule, "simple", steps).double())
 
-    exact = walk(SAMPLERS["heun"], 500)
-    errors = [
-        float((walk(s, steps) - exact).pow(2).sum(-1).mean().sqrt()) for s in (SAMPLERS[name], starting_afresh(SAMPLERS[name], switch))
-    ]
-    assert errors == pytest.approx([kept, reset], abs=0.007)
+@cache
+def walks():
+    return Walks()
 
 
 def test_history_is_one_of_two():
