@@ -17,7 +17,7 @@ from .files import replacing
 from .paths import file_sha256
 
 NAME = "manifest.json"
-MAX_TOTAL_BYTES = 60 * 10**6
+MAX_TOTAL_BYTES = 100 * 10**6
 
 
 def describe_weights(folder: Path) -> dict[str, dict[str, Any]]:
