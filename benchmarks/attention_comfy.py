@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..core.clock import timed
 from .attention import measure
 from .stopwatch import interleave
 
@@ -79,7 +80,10 @@ def whole_unet(repeats: int) -> dict[str, Any]:
     plain = step(model)
     difference = float((step(patched) - plain).abs().max() / plain.abs().max())
     times = interleave({"default": lambda: step(model), "patched": lambda: step(patched)}, repeats, warmup=0)  # warm by now
+    spent: list[float] = []
+    _, whole = timed(lambda: step(with_clock(model, spent)))
     return {
+        "attention_share": sum(spent) / whole,
         "times": {name: asdict(time) for name, time in times.items()},
         "difference": difference,
         "default": importlib.import_module("comfy.ldm.modules.attention").optimized_attention.__name__,
@@ -88,6 +92,19 @@ def whole_unet(repeats: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "report": report_of(patched),
     }
+
+
+def with_clock(model: Any, spent: list[float]) -> Any:
+    """A clone of MODEL that adds the seconds of each attention call to `spent`."""
+
+    def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+        out, seconds = timed(lambda: func(*args, **kwargs))
+        spent.append(seconds)
+        return out
+
+    clone = model.clone()
+    clone.model_options.setdefault("transformer_options", {})["optimized_attention_override"] = override
+    return clone
 
 
 if __name__ == "__main__":

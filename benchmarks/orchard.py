@@ -91,14 +91,12 @@ def _sampler(name: str, steps: int) -> Any:
     def sample(model: Any, positive: list[Any], negative: list[Any], latent: dict[str, Any], seed: int) -> Any:
         from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
         from ..core.host import current
-        from ..core.host.embedded_ksampler import CFGGuider, RandomNoise, sample_latent, scheduled_sigmas
+        from ..core.host.embedded_ksampler import RandomNoise, sample_latent, scheduled_sigmas
 
         uniform = name in ("plms", "s_pndm", "f_pndm", "ddim")
-        guider = CFGGuider(model)
-        guider.set_conds(positive, negative)
-        guider.set_cfg(CFG)
         sigmas = scheduled_sigmas(model, "normal" if uniform else "karras", steps)
-        return sample_latent(RandomNoise(seed), guider, current().make_sampler(FUNCTIONS[name], {}), sigmas, latent)[0]["samples"]
+        guider, sampler = current().make_guider(model, positive, negative, CFG), current().make_sampler(FUNCTIONS[name], {})
+        return sample_latent(RandomNoise(seed), guider, sampler, sigmas, latent)[0]["samples"]
 
     return sample
 

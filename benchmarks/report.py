@@ -78,6 +78,8 @@ def report(outcomes: list[dict[str, Any]], folder: Path) -> str:
             parts.append(f"![{outcome['name']}]({folder.name}/{outcome['name']}.png)\n")
         if outcome["rows"]:
             parts.append(table(outcome["rows"]))
+        if outcome.get("notes"):
+            parts.append(f"{outcome['notes']}\n")
         parts.append("Measured with " + ", ".join(f"{key} {value}" for key, value in outcome["environment"].items()) + ".\n")
     return "\n".join(parts)
 

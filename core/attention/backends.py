@@ -72,6 +72,9 @@ def _sdpa(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | No
     width = q.shape[-1]
     if q.is_cuda:
         q, k, v = pad_heads(q, k, v, 8)
+    elif kernel == SDPBackend.FLASH_ATTENTION:
+        # On a CPU torch takes its flash kernel by itself; to insist on it costs as much as a small call, and other threads see it.
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
     with sdpa_kernel(kernel):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)[..., :width]
 

@@ -68,6 +68,7 @@ class AttentionPatch:
         if backend in table and not self.backends:
             self._put_away(backend, f"it is not installed (package {table[backend].package})")
         self.rows: dict[Any, Row] = {}
+        self._choices: dict[Any, Row] = {}
         self.compiled = self._guarded = self._said = self._blamed = False
         self._watching = True
 
@@ -86,12 +87,12 @@ class AttentionPatch:
             return default()
         if torch.compiler.is_compiling():
             return self._in_graph(given)
-        rivals = {name: one for name, one in self.backends.items() if given.low_precision_attention or one.exact}
 
         def run(backend: Backend) -> Tensor:
             return given.join(backend.run(*given.split(), given.additive()))
 
-        return self._serve(kind, given.call(), default, getattr(func, "__name__", "default"), rivals, run, self._guarded)
+        own = getattr(func, "__name__", "default")
+        return self._serve(kind, given.call(), default, own, run, given.low_precision_attention, self._guarded)
 
     def attend_pixels(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One attention call of a VAE, which has one head over all pixels: q, k, v and the result (B, C, H, W)."""
@@ -104,7 +105,7 @@ class AttentionPatch:
             return backend.run(flat[0], flat[1], flat[2], None)[:, 0].transpose(1, 2).reshape(q.shape)
 
         name = getattr(func, "__name__", "default")
-        return self._serve("VAE", call, partial(func, q, k, v), name, self.backends, run, True)
+        return self._serve("VAE", call, partial(func, q, k, v), name, run, True, True)
 
     def evaluate(self, run: Callable[[], Any]) -> Any:
         """One evaluation of the model by `run()`, which may be called twice. Says once in the log which kernel ran where."""
@@ -146,31 +147,44 @@ class AttentionPatch:
         call: Call,
         default: Callable[[], Tensor],
         default_name: str,
-        backends: Mapping[str, Backend],
         run: Callable[[Backend], Tensor],
+        inexact_too: bool,
         guarded: bool,
     ) -> Tensor:
-        able = {name: one for name, one in backends.items() if name not in self.off and one.takes(call)}
-        if not able:
-            self._count(kind, call, DEFAULT, {})
-            return default()
-        rivals: dict[str, Callable[[], Tensor]] = {name: partial(run, one) for name, one in able.items()}
-        rivals = {DEFAULT: default, **rivals}
-        times, out = self.selector.times(call, default_name, rivals, [name for name, one in able.items() if not one.exact])
-        name = fastest(times, rivals if self.backend == AUTO else (self.backend,))
-        self._count(kind, call, name, times)
+        # What was decided for a call holds for all like it, until a kernel is put away. Small models make thousands of small calls.
+        key = (kind, call, default_name, inexact_too, torch.get_num_threads(), len(self.off))
+        row, out = self._choices.get(key), None
+        if row is None:
+            row, out, lasting = self._choose(kind, call, default, default_name, run, inexact_too)
+            if lasting:
+                self._choices[key] = row
+        row.calls += 1
         if out is not None:
             return out  # measured just now: this is the default's
-        if name == DEFAULT:
+        if row.backend == DEFAULT:
             return default()
         try:
-            out = rivals[name]()
+            out = run(self.backends[row.backend])
         except torch.OutOfMemoryError:
             return default()
         except Exception as error:
-            self._put_away(name, f"it failed ({type(error).__name__}: {error})")
+            self._put_away(row.backend, f"it failed ({type(error).__name__}: {error})")
             return default()
-        return self._checked(name, out, default) if guarded else out
+        return self._checked(row.backend, out, default) if guarded else out
+
+    def _choose(
+        self, kind: str, call: Call, default: Callable[[], Tensor], default_name: str, run: Callable[[Backend], Tensor], inexact_too: bool
+    ) -> tuple[Row, Tensor | None, bool]:
+        """The report's row of the kernel for this call, the default's output where it was computed meanwhile, and whether it may be
+        remembered: not where the default's output was not finite, because then nothing could be compared."""
+        allowed = {name: one for name, one in self.backends.items() if inexact_too or one.exact}
+        able = {name: one for name, one in allowed.items() if name not in self.off and one.takes(call)}
+        if not able:
+            return self._row(kind, call, DEFAULT, {}), None, True
+        rivals: dict[str, Callable[[], Tensor]] = {DEFAULT: default, **{name: partial(run, one) for name, one in able.items()}}
+        times, out = self.selector.times(call, default_name, rivals, [name for name, one in able.items() if not one.exact])
+        name = fastest(times, rivals if self.backend == AUTO else (self.backend,))
+        return self._row(kind, call, name, times), out, times.get(DEFAULT) is not None
 
     def _checked(self, name: str, out: Tensor, default: Callable[[], Tensor]) -> Tensor:
         """`out`, or where that is not finite the default's output, with `name` put away if the default does better."""
@@ -186,14 +200,13 @@ class AttentionPatch:
         self.off[name] = why
         log.warning("attention: %s is off for this model, because %s; the default is used", name, why)
 
-    def _count(self, kind: str, call: Call, name: str, times: Times) -> None:
+    def _row(self, kind: str, call: Call, name: str, times: Times) -> Row:
         key = (kind, call.queries, call.keys, call.head_dim, call.dtype, call.masked, call.batch * call.heads, name)
-        row = self.rows.get(key)
-        if row is None:
+        if key not in self.rows:
             own, taken = times.get(DEFAULT), times.get(name)
             gain = own / taken if own and taken else 1.0
-            row = self.rows[key] = Row(kind, call.shape(), call.batch * call.heads, name, gain, own)
-        row.calls += 1
+            self.rows[key] = Row(kind, call.shape(), call.batch * call.heads, name, gain, own)
+        return self.rows[key]
 
 
 def _finite(out: Any) -> bool:

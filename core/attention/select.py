@@ -22,6 +22,7 @@ DEFAULT = "default"
 CLEARLY = 0.97  # a candidate must take less than this part of the default's time
 HOPELESS = 3.0  # one whose first run took this many times the best is not run again
 RUNS, LONG = 3, 0.5  # so many runs of each, unless one of each takes longer than this together, in seconds
+MANY, BRIEF = 15, 0.15  # and up to so many while all runs together took less than this: short calls scatter most
 SHORT = 0.05  # a first run of fewer seconds says nothing: it may have been the start of a library
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 8e-2}  # largest difference from the default, relative to its largest value
 log = logging.getLogger("rapiddraw")
@@ -97,8 +98,8 @@ def measure(rivals: Rivals, device: torch.device, inexact: Collection[str] = ())
     limit = max(HOPELESS * min(best.values()), SHORT)
     running = [name for name in best if best[name] <= limit or (name == DEFAULT and best[name] < LONG)]
     spent = sum(best[name] for name in running)
-    for turn in range(RUNS):
-        if turn and spent > LONG:
+    for turn in range(MANY):
+        if turn and spent > (LONG if turn < RUNS else BRIEF):
             break
         for name in running:
             _, seconds = _timed(rivals[name], device)

@@ -61,12 +61,9 @@ class CFGGuider:
         }
 
     def get_guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> tuple[Any]:
-        from ..host.embedded_sampling import CFGGuider as Guider
+        from ..host import current
 
-        guider = Guider(model)
-        guider.set_conds(positive, negative)
-        guider.set_cfg(cfg)
-        return (guider,)
+        return (current().make_guider(model, positive, negative, cfg),)
 
 
 class BasicGuider:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,22 +27,26 @@ class Walk:
 class Walks:
     """Draws `prompts` with `model` under guidance `cfg`, all pictures in one batch, always from the noise of `seed`.
 
-    Works with the embedded host, whose guider it uses. Raises :class:`InputError` without prompts.
+    Works with the embedded host. Raises :class:`InputError` without prompts.
     """
 
     def __init__(self, host: Any, model: Any, clip: Any, prompts: Sequence[str], cfg: float = 4.0, seed: int = 0, side: int = 128) -> None:
-        from ..host.embedded_sampling import CFGGuider
-
         if not prompts:
             raise InputError("at least one prompt is needed to draw")
-        self.host, self.model, self.seed = host, model, seed
+        self.host, self.model, self.seed, self.cfg = host, model, seed, cfg
         negative = host.encode_text(clip, "")[0][0]
-        self.guider = CFGGuider(model)
         positive = torch.cat([host.encode_text(clip, prompt)[0][0] for prompt in prompts])
-        self.guider.set_conds([[positive, {}]], [[negative.expand(len(prompts), -1, -1), {}]])
-        self.guider.set_cfg(cfg)
+        self.conds = [[positive, {}]], [[negative.expand(len(prompts), -1, -1), {}]]
+        self.guider = host.make_guider(model, *self.conds, cfg)
         space = model.get_model_object("latent_format")
         self.empty = torch.zeros(len(prompts), space.channels, side // space.factor, side // space.factor)
+
+    def using(self, model: Any = None, cfg: float | None = None) -> Walks:
+        """The same prompts and noise with another model, or under another guidance."""
+        other = copy.copy(self)
+        other.model, other.cfg = model or self.model, self.cfg if cfg is None else cfg
+        other.guider = self.host.make_guider(other.model, *self.conds, other.cfg)
+        return other
 
     def sigmas(self, scheduler: str, steps: int) -> Tensor:
         """The noise levels (steps + 1,) of a schedule."""

@@ -133,11 +133,11 @@ class Accelerator:
 
     def _try_compiled(self, plan: Plan, sample: Sample) -> bool:
         """Compile one group; keep it where it is faster and the same. What the compiler raises is the caller's."""
-        tensors = sum(isinstance(value, torch.Tensor) for value in (*sample.args, *sample.kwargs.values()))
-        module, compiled = plan.group.alive()[0], Compiled(plan.group.function, one_input=tensors == 1)
+        module = plan.group.alive()[0]
+        compiled, out = self._compiled(plan, sample, module)
         now = partial(self._runner(plan, module), *sample.args, **sample.kwargs)
         then = partial(self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True), *sample.args, **sample.kwargs)
-        error = difference(then(), plan.group.function(module, *sample.args, **sample.kwargs))
+        error = difference(out, plan.group.function(module, *sample.args, **sample.kwargs))
         if error > (BF16_SAME if plan.bf16 else COMPILED_SAME):
             self._warn(f"a compiled {plan.group.kind} differed from eager by {error:.1e}; not used")
             return False
@@ -148,6 +148,20 @@ class Accelerator:
             return False
         plan.compiled, plan.now = compiled, times["compiled"]
         return True
+
+    def _compiled(self, plan: Plan, sample: Sample, module: nn.Module) -> tuple[Compiled, Any]:
+        """The group's compiled function, and what it makes of the sample. First with a batch of any size in one graph; where torch cannot
+        do that (it mistakes the memory format that a convolution's result will have), with a graph of its own for a batch of one."""
+        tensors = sum(isinstance(value, torch.Tensor) for value in (*sample.args, *sample.kwargs.values()))
+        for one_input in (True, False) if tensors == 1 else (False,):
+            compiled = Compiled(plan.group.function, one_input=one_input)
+            try:
+                return compiled, self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True)(*sample.args, **sample.kwargs)
+            except Exception as error:
+                if not one_input or out_of_memory(error):
+                    raise
+                log.debug("speed: %s: a %s is compiled for single pictures (%s)", self.name, plan.group.kind, _first_line(error))
+        raise AssertionError("one of the two returned or raised")
 
     @contextlib.contextmanager
     def _applied(self, network: nn.Module) -> Iterator[None]:

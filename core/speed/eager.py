@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import amp, nn
 
+from .dense import dense_in_bf16, layers
 from .measure import GAIN, best_seconds, difference
 from .plan import Plan
 from .regions import Group, Sample, channels_last
@@ -49,7 +50,10 @@ def choose(order: Order, allow_bf16: bool, deadline: float) -> bool:
 
 
 def in_bf16(function: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block with its products in bf16; its input, its sums and its result in the dtype it was given."""
+    """The block with its products in bf16; its input, its sums and its result in the dtype it was given. `function` is its own method, or
+    that compiled; a dense block's own is computed as :mod:`.dense` does."""
+    if function is type(module).forward and len(args) == 1 and (convolutions := layers(module)) is not None:
+        return dense_in_bf16(convolutions, args[0])
     first = next(value for value in args if isinstance(value, torch.Tensor))
     with amp.autocast(first.device.type, torch.bfloat16):
         out = function(module, *args, **kwargs)

@@ -36,10 +36,18 @@ def test_a_graph_is_judged_by_its_gain_and_difference():
         "default": {"median": 2.5, "low": 2, "high": 3, "runs": [2.0, 3.0]},
         "patched": {"median": 1, "low": 1, "high": 1, "runs": [1.0, 1.0]},
     }
-    more = {"default": "attention_sub_quad", "dtype": "float32", "parameters": 1, "threads": 2, "comfyui": "1", "report": ""}
+    more = {
+        "default": "attention_sub_quad",
+        "dtype": "float32",
+        "parameters": 1,
+        "threads": 2,
+        "comfyui": "1",
+        "report": "",
+        "attention_share": 0.6,
+    }
     outcome = attention.graph_result({"times": times, "difference": 1e-6, **more})
     assert outcome["name"] == "attention_graph" and [check["holds"] for check in outcome["checks"]] == [True, True]
-    assert outcome["checks"][0]["value"] == 2.5
+    assert outcome["checks"][0]["value"] == 2.5 and "60.0%" in outcome["notes"] and "2.50 times" in outcome["notes"]
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path):

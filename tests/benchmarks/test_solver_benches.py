@@ -73,3 +73,17 @@ def test_adaptive(tmp_path):
     check_shape(outcome, "adaptive", tmp_path)
     assert [row["solver"] for row in outcome["rows"]][:3] == ["Euler-Maruyama, 3 steps", "ode: Heun", "adaptive, rtol 0.8"]
     assert outcome["rows"][0]["evaluations"] == 3
+
+
+def test_long_steps_make_the_fourth_order_unstable_and_short_ones_do_not():
+    assert solvers.growth(4, 0.9, 1.0) == pytest.approx(1.0, abs=1e-6) and solvers.growth(4, 0.6, 1.0) > 1.3
+    assert solvers.growth(2, 0.6, 1.0) == pytest.approx(1.0, abs=1e-6) and solvers.growth(4, 0.8, 1.5) > solvers.growth(2, 0.8, 1.5)
+    assert "19 steps" in solvers.why_plms(open_orchard(1).walks)
+
+
+def test_without_guidance_the_exact_solution_is_another():
+    walks = open_orchard(1).walks
+    rows = solvers.unguided(walks, 2, [20, 50])
+    assert [row["sampler"] for row in rows] == ["ddim without guidance", "plms without guidance"]
+    assert all(row["evaluations"] == row["budget"] and row["distance"] == row["median distance"] for row in rows)
+    assert walks.using(cfg=1.0).cfg == 1.0 and walks.cfg == 4.0 and solvers.unguided(walks, 2, [5]) == []

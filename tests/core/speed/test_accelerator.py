@@ -162,6 +162,26 @@ def test_a_compiler_that_fails_leaves_eager_and_one_warning(network, compiled_wi
     assert len(warnings) == 1 and "could not be compiled" in warnings[0].message and "eager runs" in warnings[0].message
 
 
+def test_a_batch_of_any_size_that_does_not_compile_is_given_up_first(network, compiled_wins, monkeypatch, caplog):
+    """Torch's compiler mistakes the memory format of some convolutions where the batch may be one."""
+    real, asked = module.Compiled, []
+
+    def picky(function, one_input):
+        asked.append(one_input)
+
+        def backend(graph, inputs):
+            raise AssertionError("expected size 32==32, stride 1==1600 at dim=1")
+
+        return real(function, one_input, backend if one_input else (lambda graph, inputs: graph.forward))
+
+    monkeypatch.setattr(module, "Compiled", picky)
+    speedy = Accelerator("U-Net", network, Options(compile="at once"))
+    run(speedy, network)
+    torch.testing.assert_close(run(speedy, network), plain(network))
+    assert asked == [True, False] * 2 and all(plan.compiled for plan in speedy.plans)
+    assert not [record for record in caplog.records if record.levelname == "WARNING" and record.name == "rapiddraw"]
+
+
 def test_compiled_code_that_fails_later_is_replaced_by_eager(network, compiled_wins, monkeypatch, caplog):
     state = {"fail": False}
 

@@ -1,0 +1,75 @@
+"""`bench all`: every benchmark in turn, one that fails among them, and the report with its plots at the end."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+from rapiddraw.benchmarks import common, report
+from rapiddraw.cli import bench, main
+from rapiddraw.core.errors import Cancelled
+
+
+def module(name, run, **more):
+    made = ModuleType(name)
+    made.run, made.__doc__ = run, f"{name}: a claim.\n\nMore of it."
+    vars(made).update(more)
+    return made
+
+
+def claims(name, holds=True):
+    return lambda args: common.result(name, f"bench {name}", [{"count": getattr(args, "count", 0)}], [common.check("it is", 1, "1", holds)])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three benchmarks, the middle one broken, whose results lie in a folder of the test's own."""
+
+    def broken(args):
+        raise RuntimeError("no such model")
+
+    def add_arguments(parser):
+        parser.add_argument("--count", type=int, default=3)
+
+    def plot(outcome, path):
+        path.write_bytes(b"a plot")
+
+    made = {
+        "first": module("first", claims("first"), add_arguments=add_arguments, plot=plot),
+        "middle": module("middle", broken),
+        "third-one": module("third-one", claims("third-one", False)),
+    }
+    folder = tmp_path / "results"
+    monkeypatch.setattr(bench, "benchmarks", lambda: made)
+    monkeypatch.setattr(common, "results_dir", lambda: folder)
+    monkeypatch.setattr(report, "results_dir", lambda: folder)
+    monkeypatch.setattr(report, "names", lambda: list(made))
+    for name, one in made.items():
+        monkeypatch.setitem(sys.modules, f"{report.__package__}.{name}", one)
+    return folder
+
+
+def test_all_of_them_run_with_their_defaults_and_the_report_follows(folder, capsys):
+    common.save_result(common.result("middle", "bench middle", [{"a": 1}], [], notes="as it was before"))
+    assert main(["bench", "all"]) == 1, "one could not run"
+    shown = capsys.readouterr()
+    assert "bench middle could not run: no such model" in shown.err
+    assert shown.out.split()[-1] == str(folder.parent / "BENCHMARKS.md")
+    text = (folder.parent / "BENCHMARKS.md").read_text()
+    assert "1 of 2 checks hold" in text and "| count |\n|---|\n| 3 |" in text
+    assert "## third-one" in text and "as it was before" in text, "the last result of the one that failed is still there"
+    assert "![first](results/first.png)" in text and (folder / "first.png").read_bytes() == b"a plot"
+
+
+def test_some_are_left_out_and_a_cancel_ends_it(folder, monkeypatch, capsys):
+    assert main(["bench", "all", "--skip", "middle"]) == 0
+    assert "middle" not in capsys.readouterr().err
+
+    def cancelled(args):
+        raise Cancelled("stopped")
+
+    monkeypatch.setattr(bench.benchmarks()["first"], "run", cancelled)
+    (folder / "third-one.json").unlink()
+    assert main(["bench", "all", "--skip", "middle"]) == 130
+    assert not (folder / "third-one.json").exists()
