@@ -8,7 +8,7 @@ from rapiddraw.core.speed import dense
 from rapiddraw.core.speed.eager import in_bf16
 from rapiddraw.core.upscale.layouts import RRDBConfig
 from rapiddraw.core.upscale.rrdb import build
-from torch import nn
+from torch.nn import BatchNorm2d, Conv2d, Linear, ReLU, Sequential
 
 
 def blocks(backend):
@@ -35,11 +35,11 @@ def test_a_block_of_either_library_is_computed_as_it_is_written(backend, monkeyp
 
 def test_what_is_no_such_block_is_left_to_autocast():
     block = blocks("spandrel")[0]
-    assert dense.layers(nn.Linear(2, 2)) is None
-    block.conv1x1 = nn.Conv2d(32, 32, 1)  # ESRGAN+
+    assert dense.layers(Linear(2, 2)) is None
+    block.conv1x1 = Conv2d(32, 32, 1)  # ESRGAN+
     assert dense.layers(block) is None
     block = blocks("spandrel")[0]
-    block.conv2 = nn.Sequential(block.conv2[0], nn.BatchNorm2d(32), block.conv2[1])
+    block.conv2 = Sequential(block.conv2[0], BatchNorm2d(32), block.conv2[1])
     assert dense.layers(block) is None
-    block.conv2 = nn.Sequential(block.conv2[0], nn.ReLU())
+    block.conv2 = Sequential(block.conv2[0], ReLU())
     assert dense.layers(block) is None
