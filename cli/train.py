@@ -15,6 +15,8 @@ EXAMPLE = """examples:
   python -m rapiddraw train unet --data DIR --out texture-unet.safetensors --set t_max=500 --set widths=32,96,96 --set size=64
   python -m rapiddraw train distill --data DIR --steps 2000 --out small-unet.safetensors --set teacher=weights/orchard-unet.safetensors \\
       --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors --set value=0.61
+  python -m rapiddraw train control --data DIR-WITH-MAPS --out my-control.safetensors --set base=weights/my-unet.safetensors \\
+      --set vae=weights/my-vae.safetensors --set text=weights/orchard-text.safetensors --set format=lowrank
   python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
   accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
 

@@ -126,6 +126,26 @@ def write_esrgan(path: Path, seed: int = 4) -> Path:
     return save_bundle(path, to_sequential(to_basicsr(network.state_dict())), BundleInfo("esrgan", config={"scale": 4}))
 
 
+def write_control(path: Path, unet: Path, seed: int = 6, conditions: Sequence[str] = ("edges", "segmentation", "sketch")) -> Path:
+    """A control adapter of the U-Net bundle `unet` as if it had been trained: what starts as zero is random (kind `control`)."""
+    from diffusers import UNet2DConditionModel
+    from rapiddraw.core.bundle import load_bundle
+    from rapiddraw.core.control.adapter import copy_of_unet
+    from rapiddraw.core.control.files import save_control
+    from rapiddraw.core.networks import network_of
+
+    base = load_bundle(unet, "unet")
+    assert base.info.latent is not None
+    network = network_of(UNet2DConditionModel, base)
+    adapter, config = seeded(lambda: copy_of_unet(network, base.info.latent.factor, conditions, (4, 8)), seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapter.named_parameters():
+            if name.startswith("zero.") or ".gamma." in name or ".beta." in name:
+                parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return save_control(path, adapter, config, base.info, {"recipe": "test", "seed": seed})
+
+
 def write_bundles(folder: Path) -> Path:
     """All five, as tiny-unet, tiny-vae, tiny-text, tiny-kg and tiny-esrgan `.safetensors`."""
     for kind, write in (("unet", write_unet), ("vae", write_vae), ("text", write_text), ("kg", write_kg), ("esrgan", write_esrgan)):

@@ -20,6 +20,7 @@ RECIPES = {
     "text": ".text:TextRecipe",
     "unet": ".unet:UnetRecipe",
     "distill": ".distill:DistillRecipe",
+    "control": ".control:ControlRecipe",
     "esrgan": ".esrgan:EsrganRecipe",
     "segmenter": ".segmenter:SegmenterRecipe",
 }

@@ -148,12 +148,16 @@ class UnetRecipe(Recipe):
     def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
         asked = self.noised(batch)
         network_input = self.noise_levels.calculate_input(asked.sigma, asked.noisy)
-        output = self.unet(network_input, asked.t, encoder_hidden_states=asked.tokens, return_dict=False)[0].float()
+        output = self.predict(batch, network_input, asked.t, asked.tokens).float()
         error = (output - denoised_to_output(self.prediction, asked.sigma, asked.latents, asked.noisy)).pow(2)
         if "weights" in batch:
             error = error * batch["weights"]
         error = error.flatten(1).mean(1)
         return {"loss": (error * loss_weight(self.weighting, self.prediction, asked.sigma)).mean(), "mse": error.mean()}
+
+    def predict(self, batch: dict[str, torch.Tensor], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """The network's output for one batch; what another recipe adds to the U-Net, it adds here."""
+        return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False)[0]
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         if self.base:

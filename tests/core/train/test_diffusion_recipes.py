@@ -1,18 +1,22 @@
 """The recipes of VAE, U-Net and judge: they train, they write bundles that load, and they refuse what cannot work."""
 
 import json
+import random
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 from rapiddraw.core.bundle import load_bundle, read_info
+from rapiddraw.core.control.files import build_control, load_control
 from rapiddraw.core.data.orchard.dataset import write_dataset
 from rapiddraw.core.diffusion.schedule import output_to_denoised
 from rapiddraw.core.diffusion.weighting import loss_weight
 from rapiddraw.core.errors import DataError, InputError
+from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.metrics.judge import load_judge
 from rapiddraw.core.networks import network_of
 from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.control import kept_conditions
 from rapiddraw.core.train.loop import train
 
 
@@ -208,3 +212,46 @@ def test_low_resolution_pictures_are_enlarged_or_left_out(folder, vae_path):
         make_recipe("unet", {**shipped, "low_share": 1.5}).check()
     with pytest.raises(InputError, match="left to train on"):
         make_recipe("unet", {**shipped, "low_share": 1.0, "low_kept": False}).check()
+
+
+def control_recipe(folder, vae_path, tiny_weights, unet, **changes):
+    bundles = {"vae": str(vae_path), "text": str(tiny_weights / "tiny-text.safetensors"), "base": str(unet)}
+    small = {"size": 64, "batch_size": 4, "warmup": 1, "precision": "no", "features": (4, 8), "ema": 0.0, "lr": 1e-2}
+    return make_recipe("control", {"data": str(folder), **bundles, **small, **changes})
+
+
+def test_a_control_adapter_trains_beside_a_unet_that_stays_as_it_is(vae_path, tiny_weights, tmp_path):
+    folder = write_dataset("train", 8, 64, tmp_path / "maps", maps=("edges", "segmentation"))
+    unet = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "unet.safetensors", 1).files[0]
+    given = {"conditions": ("edges", "segmentation"), "format": "lowrank", "ratio": 0.4}
+    recipe = control_recipe(folder, vae_path, tiny_weights, unet, **given)
+    result = run(recipe, tmp_path / "control.safetensors", 3)
+    bundle = load_control(result.files[0])
+    assert bundle.info.config["conditions"] == ["edges", "segmentation"] and bundle.info.schedule == read_info(unet).schedule
+    assert bundle.info.provenance["metrics"]["trained_parameters"] > 0
+    adapter = build_control(bundle)
+    assert has_factors(adapter.encoder) and all(zero.weight.any() for zero in adapter.zero)
+    before = load_bundle(unet).tensors
+    assert all(torch.equal(before[name], tensor.half()) for name, tensor in recipe.unet.state_dict().items())
+    with pytest.raises(DataError, match="no sketch map"):
+        control_recipe(folder, vae_path, tiny_weights, unet).setup(torch.device("cpu"))
+
+
+def test_conditions_are_dropped_as_in_the_paper():
+    rng = random.Random(5)
+    drawn = [tuple(kept_conditions(3, 0.1, 0.1, 0.5, rng)) for _ in range(4000)]
+    assert abs(drawn.count((True,) * 3) / 4000 - (0.1 + 0.8 / 8)) < 0.03
+    assert abs(drawn.count((False,) * 3) / 4000 - (0.1 + 0.8 / 8)) < 0.03
+    assert len(set(drawn)) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "huge"}, "format="), ({"features": ()}, "features="), ({"drop_each": 2.0}, "drop_each="),
+        ({"keep_all": 0.7, "drop_all": 0.7}, "add up"), ({"text_lr": 1e-4}, "belong to the unet recipe"), ({"base": ""}, "base is empty"),
+    ],
+)  # fmt: skip
+def test_a_control_recipe_that_cannot_be_is_refused(folder, vae_path, tiny_weights, changes, words):
+    with pytest.raises(InputError, match=words):
+        control_recipe(folder, vae_path, tiny_weights, tiny_weights / "tiny-unet.safetensors", **changes).check()
