@@ -7,13 +7,18 @@ f and its text encoder stay as they are; data, noise, timesteps and weights are 
     dense      the whole copy
     inherit    the whole copy, in the low-rank format that the U-Net itself has (the paper's; of a dense U-Net it is dense)
     lowrank    the factors of the copy, by SVD to `ratio` of its parameters
+    kronecker  updates of a copy that is frozen, sum_i A_i (x) (u_i v_i^T) of `rank` (eq. 9), merged into it at the end
+
+and in each of them the condition's features, their feature denormalisation and the output convolutions.
 
 Of the conditions all are kept in a tenth of the pictures, all dropped in another, and else each with probability one half, so that any of
-them may be missing later; the text is dropped in half (Uni-ControlNet's scheme, which the paper follows).
+them may be missing later; the text is dropped in half (Uni-ControlNet's scheme, which the paper follows). A share `extracted` of the edges
+and sketches is drawn from the picture itself, as a node would, and not read from the folder's exact maps.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 from collections.abc import Sequence
@@ -25,16 +30,20 @@ import torch
 from torch import nn
 
 from ..bundle import read_info
-from ..control.adapter import copy_of_unet
+from ..control.adapter import ControlAdapter, copy_of_unet
 from ..control.files import save_control
 from ..control.hints import CHANNELS, CONDITIONS, fit_hint, map_hint
-from ..control.layers import parameters_of
+from ..control.layers import FDN, parameters_of
+from ..control.maps import canny, sketch
 from ..errors import InputError
 from ..lowrank.factorize import factorize
+from ..lowrank.kronecker import MAX_RANK, add_deltas, attach, detach, materialize
+from ..lowrank.plan import TARGETS, targeted
 from .unet import UnetRecipe
 
 logger = logging.getLogger("rapiddraw")
-FORMATS = ("dense", "inherit", "lowrank")
+FORMATS = ("dense", "inherit", "lowrank", "kronecker")
+EXTRACTORS = {"edges": canny, "sketch": sketch}
 
 
 @dataclass
@@ -56,6 +65,8 @@ class ControlRecipe(UnetRecipe):
     features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, a level each
     format: str = "dense"
     ratio: float = 0.33  # of the copy's parameters that are left, for format "lowrank"
+    rank: int = 4  # of u and v, for format "kronecker"
+    extracted: float = 0.5  # of the edges and sketches; 1 where the folder has no maps of them
     keep_all: float = 0.1
     drop_all: float = 0.1
     drop_each: float = 0.5
@@ -70,6 +81,8 @@ class ControlRecipe(UnetRecipe):
         self.adapter, self.control_config = copy_of_unet(self.unet, self.latent_space.factor, self.conditions, self.features)
         if self.format == "lowrank":
             factorize(self.adapter.encoder, "param_ratio", self.ratio, split="symmetric")
+        elif self.format == "kronecker":
+            freeze_with_updates(self.adapter, self.rank)
         self.adapter.to(device)
         trained, every = parameters_of(self.adapter)
         logger.info("control adapter (%s): %d of %d parameters are trained", self.format, trained, every)
@@ -85,7 +98,7 @@ class ControlRecipe(UnetRecipe):
         chosen = [self.used[i] for i in self.order.indices(index)]
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         kept = [kept_conditions(len(self.conditions), self.keep_all, self.drop_all, self.drop_each, rng) for _ in chosen]
-        return {**taken, "hint": torch.stack([self._hint(i, keep) for i, keep in zip(chosen, kept, strict=True)])}
+        return {**taken, "hint": torch.stack([self._hint(i, keep, rng) for i, keep in zip(chosen, kept, strict=True)])}
 
     def predict(self, batch: dict[str, torch.Tensor], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         skips, middle = self.adapter(network_input, t, tokens, batch["hint"])
@@ -100,7 +113,8 @@ class ControlRecipe(UnetRecipe):
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         provenance["metrics"]["trained_parameters"] = parameters_of(self.adapter)[0]
-        return [save_control(out, self.adapter, self.control_config, self.base_info, provenance)]
+        merged = with_updates_merged(self.adapter) if self.format == "kronecker" else self.adapter
+        return [save_control(out, merged, self.control_config, self.base_info, provenance)]
 
     def check(self) -> None:
         super().check()
@@ -112,24 +126,31 @@ class ControlRecipe(UnetRecipe):
             raise InputError(f"format={self.format!r}: expected {', '.join(FORMATS)}")
         if not self.features or not all(1 <= width <= 1024 for width in self.features):
             raise InputError(f"features={self.features!r}: expected widths from 1 to 1024")
-        for key in ("keep_all", "drop_all", "drop_each"):
+        if not 1 <= self.rank <= MAX_RANK:
+            raise InputError(f"rank={self.rank!r}: expected 1 to {MAX_RANK}")
+        for key in ("keep_all", "drop_all", "drop_each", "extracted"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"{key}={getattr(self, key)!r}: expected a probability")
         if self.keep_all + self.drop_all > 1:
             raise InputError(f"keep_all={self.keep_all} and drop_all={self.drop_all} add up to more than 1")
 
-    def _hint(self, index: int, keep: Sequence[bool]) -> torch.Tensor:
+    def _hint(self, index: int, keep: Sequence[bool], rng: random.Random) -> torch.Tensor:
         """(3 n, size, size); maps are small PNGs, read when they are needed."""
         out = torch.zeros(CHANNELS * len(self.conditions), self.size, self.size)
         for i, (kind, is_kept) in enumerate(zip(self.conditions, keep, strict=True)):
+            extract = kind in EXTRACTORS and rng.random() < self.extracted
             if is_kept:
-                found = map_hint(kind, torch.from_numpy(self.images.map(index, kind).copy()))
+                found = self._extracted(index, kind) if extract else map_hint(kind, torch.from_numpy(self.images.map(index, kind).copy()))
                 out[CHANNELS * i : CHANNELS * (i + 1)] = fit_hint(found[None], self.size, self.size)[0]
         return out
 
+    def _extracted(self, index: int, kind: str) -> torch.Tensor:
+        return EXTRACTORS[kind](self.images.image(index)[None] / 2 + 0.5).expand(CHANNELS, -1, -1)
+
     def _check_maps(self) -> None:
         for kind in self.conditions:
-            self.images.map(0, kind)  # names the folder, the kind and the file where it is missing
+            if not (kind in EXTRACTORS and self.extracted == 1):
+                self.images.map(0, kind)  # names the folder, the kind and the file where it is missing
 
 
 def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: float, rng: random.Random) -> list[bool]:
@@ -140,3 +161,18 @@ def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: flo
     if drawn < keep_all + drop_all:
         return [False] * count
     return [rng.random() >= drop_each for _ in range(count)]
+
+
+def freeze_with_updates(adapter: ControlAdapter, rank: int) -> None:
+    """Freeze, in place, the copied weights; put an update on each that factors would be put on. What is new beside the copy is trained."""
+    attach(adapter.encoder, [name for name, _, _ in targeted(adapter.encoder, tuple(TARGETS))], rank)
+    for module in adapter.modules():
+        if isinstance(module, FDN):
+            module.requires_grad_(True)
+
+
+def with_updates_merged(adapter: ControlAdapter) -> ControlAdapter:
+    """A copy of `adapter` whose weights are what copy and update add up to."""
+    merged = copy.deepcopy(adapter)
+    add_deltas(merged.encoder, {name: materialize(*update) for name, update in detach(merged.encoder).items()})
+    return merged
