@@ -2,7 +2,8 @@
 
     from rapiddraw.tests.helpers import write_bundles, use_weights
 
-`write_bundles(folder)` writes unet, vae, text, kg and esrgan; the fixture `tiny_weights` (tests/conftest.py) does so once a session.
+`write_bundles(folder)` writes unet, vae, text, kg, esrgan and control; the fixture `tiny_weights` (tests/conftest.py) does so once a
+session.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ def write_control(path: Path, unet: Path, seed: int = 6, conditions: Sequence[st
 
 
 def write_bundles(folder: Path) -> Path:
-    """All five, as tiny-unet, tiny-vae, tiny-text, tiny-kg and tiny-esrgan `.safetensors`."""
+    """All six, as tiny-unet, tiny-vae, tiny-text, tiny-kg, tiny-esrgan and tiny-control `.safetensors`."""
     for kind, write in (("unet", write_unet), ("vae", write_vae), ("text", write_text), ("kg", write_kg), ("esrgan", write_esrgan)):
         write(folder / f"tiny-{kind}.safetensors")
+    write_control(folder / "tiny-control.safetensors", folder / "tiny-unet.safetensors")
     return folder

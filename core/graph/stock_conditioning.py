@@ -176,4 +176,45 @@ class PreviewAny:
         return {"ui": {"text": (text,)}}
 
 
-NODES = [CLIPTextEncode, EmptyLatentImage, SetLatentNoiseMask, LatentUpscaleBy, VAEDecode, VAEEncode, PreviewAny]
+class ControlNetApplyAdvanced:
+    DISPLAY_NAME = "Apply ControlNet"
+    CATEGORY = "conditioning/controlnet"
+    DESCRIPTION = "Lets a picture guide the model beside the prompts."
+    RETURN_TYPES = ("CONDITIONING", "CONDITIONING")
+    RETURN_NAMES = ("positive", "negative")
+    FUNCTION = "apply_controlnet"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        part = {"min": 0.0, "max": 1.0, "step": 0.001}
+        return {
+            "required": {
+                "positive": ("CONDITIONING", {"tooltip": "The prompt."}),
+                "negative": ("CONDITIONING", {"tooltip": "What the picture is guided away from."}),
+                "control_net": ("CONTROL_NET", {"tooltip": "The control model."}),
+                "image": ("IMAGE", {"tooltip": "The picture to follow: edges, segments, a sketch, as the control model wants it."}),
+                "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01, "tooltip": "0 changes nothing."}),
+                "start_percent": ("FLOAT", {"default": 0.0, **part, "tooltip": "Part of the sampling where control begins."}),
+                "end_percent": ("FLOAT", {"default": 1.0, **part, "tooltip": "Part of the sampling where control ends."}),
+            },
+            "optional": {"vae": ("VAE", {"tooltip": "For control models that want latents; ours do not."})},
+        }
+
+    def apply_controlnet(
+        self,
+        positive: Any,
+        negative: Any,
+        control_net: Any,
+        image: Any,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        vae: Any = None,
+    ) -> tuple[Any, Any]:
+        from ..control.apply import attach_control
+
+        first, second = attach_control((positive, negative), control_net, image.movedim(-1, 1), strength, start_percent, end_percent)
+        return first, second
+
+
+NODES = [ControlNetApplyAdvanced, CLIPTextEncode, EmptyLatentImage, SetLatentNoiseMask, LatentUpscaleBy, VAEDecode, VAEEncode, PreviewAny]

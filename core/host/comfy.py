@@ -66,6 +66,13 @@ class ComfyHost:
 
         return load_model(load_bundle(unet, "unet"))
 
+    def load_control(self, path: Path, default: str) -> Any:
+        """See :meth:`Host.load_control`."""
+        from ..control.files import load_control as read
+        from .comfy_control import load_control
+
+        return load_control(read(path), default)
+
     def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         """See :meth:`Host.save_unet`."""
         from .comfy_save import save_unet

@@ -59,6 +59,13 @@ class EmbeddedHost:
         """See :meth:`Host.load_unet`."""
         return load_model(load_bundle(unet, "unet"), self.device)
 
+    def load_control(self, path: Path, default: str) -> Any:
+        """See :meth:`Host.load_control`."""
+        from ..control.files import load_control as read
+        from .embedded_control import load_control
+
+        return load_control(read(path), default, self.device)
+
     def save_unet(self, model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
         """See :meth:`Host.save_unet`."""
         from .embedded_lowrank import save_unet

@@ -45,23 +45,31 @@ class BaseModel:
         c_crossattn: torch.Tensor,
         y: torch.Tensor | None = None,
         transformer_options: dict[str, Any] | None = None,
+        control: Mapping[str, list[torch.Tensor]] | None = None,
         **_: Any,
     ) -> torch.Tensor:
         """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
-        (B, n) where the U-Net takes it. Cancels between calls.
+        (B, n) where the U-Net takes it. Cancels between calls. `control` is added to skip connections ("output") and the middle ("middle").
 
         Of `transformer_options`, `optimized_attention_override` is honoured: it is called in the place of attention, as in ComfyUI.
         """
         raise_if_cancelled()
         network_input = self.model_sampling.calculate_input(t, x)
         timestep = self.model_sampling.timestep(t)
-        added = None if y is None else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
+        added = self.added_conditions(y)
         patched = transformer_options is not None and OVERRIDE in transformer_options
-        options = {"cross_attention_kwargs": {"transformer_options": transformer_options}} if patched else {}
+        options: dict[str, Any] = {"cross_attention_kwargs": {"transformer_options": transformer_options}} if patched else {}
+        if control is not None:
+            skips, middle = tuple(control["output"]), control["middle"][0]
+            options |= {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
         output = self.diffusion_model(
             network_input, timestep, encoder_hidden_states=c_crossattn, added_cond_kwargs=added, return_dict=False, **options
         )[0]
         return self.model_sampling.calculate_denoised(t, output, x)
+
+    def added_conditions(self, y: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
+        """`y` of :meth:`encode_adm` under diffusers' names."""
+        return None if y is None else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
 
     def encode_adm(self, details: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
         """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6).

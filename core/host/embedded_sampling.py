@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..diffusion.guidance import cfg_denoised, needs_uncond
 from ..errors import InputError
+from .embedded_control import checked_control
 from .embedded_latent import prepare_mask, repeat_to
 from .embedded_model import BaseModel, Model, copy_options
 
 MAX_TOKEN_REPEAT = 4  # beyond this, padding one prompt to another's length costs more than a second call
-_FOREIGN = ("area", "mask", "control", "gligen", "hooks", "concat_latent_image")  # conditioning entries only ComfyUI honours
+_FOREIGN = ("area", "mask", "gligen", "hooks", "concat_latent_image")  # conditioning entries only ComfyUI honours
 
 
 class CFGGuider:
@@ -130,6 +131,7 @@ def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
                 "encode the text with the CLIP that was loaded with this model"
             )
         entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0)), "details": details}
+        entry["control"] = checked_control(model, details.get("control"))
         for key in ("start_percent", "end_percent"):
             if details.get(key) is not None:
                 entry[key] = model.model_sampling.percent_to_sigma(float(details[key]))
@@ -148,8 +150,9 @@ def calc_cond_batch(
     sums = [torch.zeros_like(x) for _ in conds]
     weights = [1e-37] * len(conds)  # so small that it only serves to divide 0 by something where no entry is active (as in ComfyUI)
     while jobs:
-        length = jobs[0][1]["cross_attn"].shape[1]
+        length, control = jobs[0][1]["cross_attn"].shape[1], jobs[0][1].get("control")
         together = [job for job in jobs if _repeats(job[1]["cross_attn"].shape[1], length) <= MAX_TOKEN_REPEAT]
+        together = [job for job in together if job[1].get("control") is control]
         jobs = [job for job in jobs if not any(job is one for one in together)]
         together.reverse()  # ComfyUI's order within a batch: unconditional first
         context = _stack([repeat_to(entry["cross_attn"], x.shape[0]) for _, entry in together])
@@ -157,6 +160,9 @@ def calc_cond_batch(
         arguments = {"c_crossattn": context, "transformer_options": options.get("transformer_options", {})}
         if model.pooled_width:
             arguments["y"] = torch.cat([repeat_to(model.encode_adm(entry["details"], x), x.shape[0]) for _, entry in together])
+        if control is not None:
+            residuals = control.get_control(model, inputs, sigmas, len(together), arguments)
+            arguments |= {} if residuals is None else {"control": residuals}
         if "model_function_wrapper" in options:
             which = [index for index, _ in together]
             call = {"input": inputs, "timestep": sigmas, "c": arguments, "cond_or_uncond": which}

@@ -66,7 +66,13 @@ class _Lead(CFGGuider):
 def _of_rows(conds: dict[str, list[dict[str, Any]]], rows: Tensor | None) -> dict[str, list[dict[str, Any]]]:
     if rows is None:
         return conds
-    return {key: [{**entry, "cross_attn": repeat_rows(entry["cross_attn"], rows)} for entry in entries] for key, entries in conds.items()}
+    return {key: [_entry_rows(entry, rows) for entry in entries] for key, entries in conds.items()}
+
+
+def _entry_rows(entry: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    control = entry.get("control")
+    cut = {} if control is None else {"control": control.of_rows(rows)}
+    return {**entry, **cut, "cross_attn": repeat_rows(entry["cross_attn"], rows)}
 
 
 def make_guider(

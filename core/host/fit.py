@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..bundle import BundleInfo
@@ -74,6 +75,23 @@ def check_same_latents(structure: Any, texture: Any) -> None:
 
 def _first(thing: Any, names: tuple[str, ...]) -> Any:
     return next((getattr(thing, name) for name in names if getattr(thing, name, None) is not None), None)
+
+
+def check_control_fits(name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Raise :class:`InputError` unless a control adapter's copy of an encoder has the shapes of a MODEL's, as far as both say."""
+    differ = [
+        f"{key} {mine[key]} against {theirs[key]}"
+        for key in keys
+        if None not in (mine.get(key), theirs.get(key)) and _plain(mine[key]) != _plain(theirs[key])
+    ]
+    if differ:
+        raise InputError(
+            f"{name} was trained for another U-Net than this MODEL ({'; '.join(differ)}); load the adapter that belongs to the model"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return [float(part) if isinstance(part, int | float) else part for part in value] if isinstance(value, list | tuple) else value
 
 
 def without_control(conditioning: Any) -> Any:

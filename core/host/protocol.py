@@ -41,6 +41,11 @@ class Host(Protocol):
         """A MODEL from a bundle of kind `unet`, dense or low-rank."""
         ...
 
+    def load_control(self, path: Path, default: str) -> Any:
+        """A CONTROL_NET from a bundle of kind `control`: `conditions` names what it follows, and a single picture that a stock node applies
+        is taken for the condition `default`."""
+        ...
+
     def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
         ...
