@@ -31,8 +31,8 @@ def add_parser(subparsers: Any) -> None:
     every.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="benchmarks to leave out")
     for name, module in benchmarks().items():
         one = names.add_parser(
-            name, help=_first_line(module), description=module.__doc__, epilog=f"example: python -m rapiddraw bench {name}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, aliases=[name.replace("_", "-")] if "_" in name else [], help=_first_line(module), description=module.__doc__,
+            epilog=f"example: python -m rapiddraw bench {name}", formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         one.add_argument("--results", type=Path, help="folder of the result file (default benchmarks/results)")
         if hasattr(module, "add_arguments"):
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.name == "list":
         for name, module in benchmarks().items():
-            say(f"{name:<14} {_first_line(module)}")
+            say(f"{name:<16} {_first_line(module)}")
         return 0
     if args.name == "report":
         from ..benchmarks.report import write_report
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name == "all":
         return run_all(args.skip)
-    outcome = benchmarks()[args.name].run(args)
+    outcome = benchmarks()[args.name.replace("-", "_")].run(args)
     path = save_result(outcome, args.results)
     for check in outcome["checks"]:
         value = f"{check['value']:.4g}" if isinstance(check["value"], float) else check["value"]

@@ -22,6 +22,7 @@ FAMILIES = (
     "image",
     "attention",
     "lowrank",
+    "distill",
     "profile",
     "compile",
 )

@@ -32,6 +32,8 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
     "RapidDrawResolutionBridgeSampler": {"steps": 4},
+    "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32, "value": 0.8},
+    "RapidDrawFactorizeUNet": {"value": 0.8},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
     from ..knowledge.projection import Projection
+    from .denoiser import Denoiser
 
 _PREVIEW_SIZE = 512
 _BYTES_A_PIXEL = 384.0  # what ComfyUI's own node reckons with, for each byte of input and each step of scale
@@ -102,6 +103,12 @@ class ComfyHost:
         from .comfy_save import evaluate
 
         return evaluate(model, latent)
+
+    def denoiser(self, model: Any, train: bool = False, room: int = 0) -> Denoiser:
+        """See :meth:`Host.denoiser`."""
+        from .comfy_training import denoiser
+
+        return denoiser(model, train, room)
 
     def knowledge_reader(self, clip: Any) -> KnowledgeReader:
         """See :meth:`Host.knowledge_reader`."""

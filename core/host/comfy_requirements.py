@@ -48,6 +48,12 @@ REQUIRED = (
     "comfy.supported_models:models",
     "comfy.utils:unet_to_diffusers",
     "comfy.utils:weight_dtype",
+    # training
+    "comfy.model_base:BaseModel.extra_conds",
+    "comfy.ldm.modules.attention:attention_pytorch",
+    "comfy.model_sampling:EPS",
+    "comfy.model_sampling:V_PREDICTION",
+    "comfy.model_sampling:EDM",
     # pictures and texts
     "comfy.sd:VAE.encode",
     "comfy.sd:VAE.decode",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
     from ..knowledge.projection import Projection
+    from .denoiser import Denoiser
 
 
 class EmbeddedHost:
@@ -99,6 +100,12 @@ class EmbeddedHost:
     def encode_text(self, clip: Clip, text: str) -> list[list[Any]]:
         """See :meth:`Host.encode_text`."""
         return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+    def denoiser(self, model: Model, train: bool = False, room: int = 0) -> Denoiser:
+        """See :meth:`Host.denoiser`."""
+        from .embedded_training import denoiser
+
+        return denoiser(model, train)
 
     def knowledge_reader(self, clip: Clip) -> KnowledgeReader:
         """See :meth:`Host.knowledge_reader`."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..knowledge.linking import EntityLink
     from ..knowledge.projection import Projection
     from ..progress import Progress
+    from .denoiser import Denoiser
 
 
 class Host(Protocol):
@@ -66,6 +67,14 @@ class Host(Protocol):
     def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
         """A function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with two dozen random tokens; to
         measure with."""
+        ...
+
+    def denoiser(self, model: Any, train: bool = False, room: int = 0) -> Denoiser:
+        """A MODEL as what training needs of it, on its device, where `room` bytes are left free beside it if possible.
+
+        With `train` its weights take gradients, which is for a MODEL that :meth:`rebuild` made and nobody else has; `release()` of what is
+        returned ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that is no U-Net predicting eps, v or x0 from a
+        text."""
         ...
 
     def knowledge_reader(self, clip: Any) -> KnowledgeReader:

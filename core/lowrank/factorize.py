@@ -20,18 +20,21 @@ def factorize(
     targets: Sequence[str] = tuple(TARGETS),
     split: str = "paper",
     keep_dense: KeepDense | None = None,
+    values: bool = True,
 ) -> list[LayerPlan]:
     """Plan (see :func:`~.plan.make_plan`) and replace, in place, layer by layer; returns the plan. Factor a copy of a shared network.
 
+    Without `values` the factors are zeros and no singular values are computed: enough to measure speed and memory.
     Raises :class:`InputError` for a network that is factored already, and whatever :func:`~.plan.make_plan` raises.
     """
     check_split(split)
     if has_factors(network):
         raise InputError("this model is already low-rank; load the dense one and factor that, or merge it back to dense first")
     done = []
-    for plan, spectrum in planned(network, mode, value, targets, keep_dense):
+    for plan, spectrum in planned(network, mode, value, targets, keep_dense, values):
         if plan.rank is not None:
-            put_factors(network, plan.name, spectrum.factors(plan.rank, split))
+            zeros = torch.zeros(plan.out, plan.rank), torch.zeros(plan.rank, plan.inner)
+            put_factors(network, plan.name, zeros if spectrum is None else spectrum.factors(plan.rank, split))
         done.append(plan)
     return done
 

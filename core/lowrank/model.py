@@ -61,13 +61,19 @@ def save_model(model: Any, filename: str, dense: bool) -> Path:
 
     Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a U-Net.
     """
-    path = made_bundle_path(filename)
-    if path.exists() and read_info(path).kind != "unet":
-        raise BundleError(f"{path.name} is a bundle of another kind; give the U-Net another name")
-    host = current()
+    path, host = unet_path(filename), current()
     if dense and has_factors(host.network_of("model", model)):
         model = host.rebuild(model, merge_back)
     return host.save_unet(model, path, {"recipe": "merge" if dense else "svd"})
+
+
+def unet_path(filename: str) -> Path:
+    """Where a node writes the U-Net `filename`. Raises :class:`InputError` for a name that leaves the folder nodes write bundles to,
+    :class:`BundleError` where anything but a U-Net would be replaced."""
+    path = made_bundle_path(filename)
+    if path.exists() and read_info(path).kind != "unet":
+        raise BundleError(f"{path.name} is a bundle of another kind; give the U-Net another name")
+    return path
 
 
 def _pairs(before: tuple[int, int], after: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

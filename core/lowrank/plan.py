@@ -82,29 +82,32 @@ def make_plan(
 
 
 def planned(
-    network: Any, mode: str, value: float, targets: Sequence[str], keep_dense: KeepDense | None = None
-) -> Iterator[tuple[LayerPlan, Spectrum]]:
-    """:func:`make_plan` layer by layer, with what the weight was found to be. A layer may be replaced as soon as it was given."""
+    network: Any, mode: str, value: float, targets: Sequence[str], keep_dense: KeepDense | None = None, values: bool = True
+) -> Iterator[tuple[LayerPlan, Spectrum | None]]:
+    """:func:`make_plan` layer by layer, with what the weight was found to be. A layer may be replaced as soon as it was given.
+
+    Without `values` the weights are not looked at: no spectra, no errors, and no ranks by energy."""
     layers = list(targeted(network, targets))
     if not layers:
         raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
     _check(mode, value)
+    if mode == "energy" and not values:
+        raise InputError("mode=energy needs the weights' values")
     share = _share(network, layers, value) if mode == "param_ratio" else 0.0
     with Progress(len(layers), "factoring", "layer") as bar:
         for name, group, layer in layers:
-            spectrum = Spectrum.of(layer.weight)
-            out, inner = spectrum.w.shape
-            if mode == "rank":
-                rank = int(value)
-            else:
-                rank = rank_for_ratio(share, out, inner) if mode == "param_ratio" else spectrum.rank_for_energy(value)
+            spectrum = Spectrum.of(layer.weight) if values else None
+            out, inner = layer.weight.shape[0], layer.weight[0].numel()
+            rank = int(value) if mode == "rank" else rank_for_ratio(share, out, inner)
+            if mode == "energy" and spectrum is not None:
+                rank = spectrum.rank_for_energy(value)
             limit = break_even(out, inner)
             plan = LayerPlan(name, group, out, inner, None, 0.0, f"rank {rank} is above the break-even {limit}")
             if rank <= limit:
                 reason = keep_dense(name, layer, rank) if keep_dense else None
                 plan = replace(plan, reason=reason or f"rank {rank} of {min(out, inner)}")
                 if reason is None:
-                    plan = replace(plan, rank=rank, error=spectrum.error(rank))
+                    plan = replace(plan, rank=rank, error=spectrum.error(rank) if spectrum is not None else 0.0)
             yield plan, spectrum
             bar.update()
 

@@ -110,6 +110,7 @@ class _Run:
         self.averaged = AveragedWeights(self.modules, recipe.ema_names(), recipe.ema)
         self.log = LossLog(run_dir / "log.jsonl", log_every, writes=self.main)
         self.step = 0
+        self.whole = True  # whether the weights are as the last step left them
 
     def go(self, save_every: int, eval_every: int) -> None:
         """Train from where the run stands to its last step."""
@@ -122,7 +123,13 @@ class _Run:
                 bar.update(self.step)
             while self.step < self.steps:
                 started = time.perf_counter()
-                scalars = self._one_step(take)
+                try:
+                    scalars = self._one_step(take)
+                except Exception as error:  # a host may stop the work inside a network, and memory may run out
+                    alone = self.accelerator.num_processes == 1  # several write a checkpoint together or not at all
+                    if alone and self.whole and saved != self.step and not isinstance(error, TrainingError):
+                        self.save()
+                    raise
                 self.step += 1
                 self.log.seconds += time.perf_counter() - started
                 if eval_every and (self.step % eval_every == 0 or self.step == self.steps):
@@ -157,10 +164,12 @@ class _Run:
             key = "grad_norm" if len(self.phases) == 1 else f"grad_norm_{'_'.join(names)}"
             scalars[key] = norm
             self._check_finite(key, norm)
+            self.whole = False
             for name in names:
                 self.optimizers[name].step()
                 self.optimizers[name].zero_grad(set_to_none=True)
         self.averaged.update(self.step)
+        self.whole = True
         return scalars
 
     def _backward(self, loss_of: Callable[[Any], dict[str, torch.Tensor]], batch: Any, scalars: dict[str, float]) -> None:

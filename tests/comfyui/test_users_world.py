@@ -69,6 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawAttentionReport": {"model": ["fast", 0]},
     "RapidDrawCompileReport": {"model": ["quick", 0]},
     "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, **dict.fromkeys(("attention", "feed_forward", "resnet"), False)},  # minutes
+    "RapidDrawDistillUNet": {"mode": "rank", "value": 4.0, "batch_size": 1, "size": 64, "lr": 1e-5},
 }
 
 
@@ -162,6 +163,24 @@ def test_a_node_accepts_what_comes_from_the_users_checkpoint(world: Any, class_t
 def test_knowledge_without_a_fit_is_refused_with_the_way_out(world: Any, class_type: str) -> None:
     run = world.run(graph_of(world, class_type, **{**CHANGES[class_type], "clip": ["checkpoint", 1]}))
     assert run.status == "error" and "Fit Knowledge Projection" in run.error
+
+
+def test_factored_saved_and_loaded_again_it_draws_the_same(world: Any) -> None:
+    factors = node(
+        "RapidDrawFactorizeUNet", model=["checkpoint", 0], mode="rank", value=8.0, split="paper", latency="off", attention=True,
+        feed_forward=False, resnet=False, projection=True,
+    )  # fmt: skip
+    saved = node("RapidDrawSaveLowRankUNet", model=["factors", 0], filename="random-sd15-low-rank", as_dense=False)
+    drawn = {**PARTS["drawn"]["inputs"], "model": ["factors", 0]}
+    shown = {"drawn low": node("KSampler", **drawn), "image low": node("VAEDecode", samples=["drawn low", 0], vae=["checkpoint", 2])}
+    shown["shown"] = node("SaveImage", images=["image low", 0], filename_prefix="low")
+    first = world.run(reached({"factors": factors, "saved": saved, **shown}))
+    assert (first.status, first.error) == ("success", ""), world.tail()
+    loader = node("RapidDrawLowRankUNETLoader", unet_name="random-sd15-low-rank.safetensors")
+    again = world.run(reached({"factors": loader, **shown}))
+    assert (again.status, again.error) == ("success", ""), world.tail()
+    pictures = [world.pictures(run)[0] for run in (first, again)]
+    assert psnr(*(pixels(picture) for picture in pictures)) >= LEAST_PSNR  # it is stored in half precision
 
 
 def test_both_hosts_draw_the_same_with_it(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

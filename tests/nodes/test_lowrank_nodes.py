@@ -85,3 +85,44 @@ def test_what_cannot_be_is_said(model):
         factored(model, attention=False, feed_forward=False, resnet=False, projection=False)
     with pytest.raises(InputError, match="already low-rank"):
         factored(factored(model)[0])
+
+
+def broken(bundle_path, out, how):
+    """A low-rank bundle with one thing wrong, written past the checks of our own writer."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(bundle_path)
+    name = next(key for key in tensors if key.endswith("to_q.b.weight")).removesuffix(".b.weight")
+    a, b = f"{name}.a.weight", f"{name}.b.weight"
+    if how == "half":
+        del tensors[a]
+    elif how == "shape":
+        tensors[a] = tensors[a][:-1].clone()
+    elif how == "rank":
+        tensors[a], tensors[b] = torch.zeros(len(tensors[a]), 500).half(), torch.zeros(500, tensors[b].shape[1]).half()
+    elif how == "nan":
+        tensors[a][0, 0] = float("nan")
+    elif how == "stranger":
+        tensors["no.such.layer.a.weight"], tensors["no.such.layer.b.weight"] = torch.zeros(4, 1), torch.zeros(1, 4)
+    with safe_open(bundle_path, "pt") as file:
+        save_file(tensors, out, metadata=file.metadata())
+    return name
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("half", "only one of its two factors"),
+        ("shape", "do not make a weight of"),
+        ("rank", "factors are no smaller"),
+        ("nan", "NaN or infinite"),
+        ("stranger", "does not have"),
+    ],
+)
+def test_broken_factor_files_are_refused_by_the_loader_with_their_name(model, how, words):
+    good = save_model(factored(model)[0], "good", False)
+    name = broken(good, good.with_name("broken.safetensors"), how)
+    with pytest.raises(BundleError, match=words) as refused:
+        LowRankUNETLoader().execute("broken.safetensors")
+    assert "broken.safetensors" in str(refused.value) and (name in str(refused.value) or how == "stranger")

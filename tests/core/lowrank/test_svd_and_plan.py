@@ -104,6 +104,27 @@ def test_factored_and_merged_networks_compute_the_same(unet):
     assert torch.allclose(call(dense), call(unet), atol=1e-5)
 
 
+def test_merged_and_factored_again_it_is_the_same(unet):
+    """A product of rank k is found again by its own SVD at rank k."""
+    plan = factorize(unet, "param_ratio", 0.6)
+    again = copy.deepcopy(unet)
+    merge_back(again)
+    spectra = {one.name: Spectrum.of(again.get_submodule(one.name).weight) for one in plan}
+    for one in plan:
+        if one.rank is not None:
+            assert spectra[one.name].error(one.rank) < 1e-5
+            put_factors(again, one.name, spectra[one.name].factors(one.rank))
+    assert torch.allclose(call(again), call(unet), atol=1e-5) and network_size(again) == network_size(unet)
+
+
+def test_the_size_of_factors_can_be_had_without_their_values(unet):
+    valued, empty = copy.deepcopy(unet), copy.deepcopy(unet)
+    plans = [factorize(network, "param_ratio", 0.6, values=values) for network, values in ((valued, True), (empty, False))]
+    assert [one.rank for one in plans[0]] == [one.rank for one in plans[1]] and network_size(valued) == network_size(empty)
+    with pytest.raises(InputError, match="values"):
+        factorize(copy.deepcopy(unet), "energy", 0.9, values=False)
+
+
 def test_a_saved_network_loads_again_into_the_same(unet):
     factorize(unet, "param_ratio", 0.6)
     tensors = dict(unet.state_dict())

@@ -1,0 +1,68 @@
+"""A MODEL as what training needs of it: a network that gradients go through, asked and answering like any other model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+Condition = Mapping[str, torch.Tensor]
+"""What one prompt is to a U-Net: "tokens" (B, T, width), and for SDXL's kind "y" (B, n)."""
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """`denoise(x, sigma, condition)` is denoised (B, C, h, w) of `x` at `sigma` (B,) without guidance, under the caller's gradient mode.
+
+    `network` is the U-Net inside, `prediction` what it puts out (`eps`, `v` or `x0`), `sigmas` (T,) its noise levels on the CPU, `t_range`
+    the timesteps [first, last) it was trained on. `condition(conditioning, (h, w))` is the :data:`Condition` of the first entry of a
+    CONDITIONING for latents of that size; `latent(z)` takes unscaled latents to the space of `x`. `release()` undoes what was done for
+    training: the weights are frozen and again in the dtype and the place they were in.
+    """
+
+    network: nn.Module
+    prediction: str
+    sigmas: torch.Tensor
+    t_range: tuple[int, int]
+    device: torch.device
+    denoise: Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
+    condition: Callable[[Any, tuple[int, int]], dict[str, torch.Tensor]]
+    latent: Callable[[torch.Tensor], torch.Tensor]
+    release: Callable[[], None]
+
+
+def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], None]:
+    """Give `network` float32 weights of its own on `device` that take gradients; the function that is returned takes them back.
+
+    New tensors, because those that a node made or loaded belong to inference mode and can never need a gradient. Raises
+    :class:`InputError` for weights that are no floating-point numbers.
+    """
+    changed: list[tuple[nn.Module, str, torch.dtype, torch.device]] = []
+
+    def replace(how: Callable[[torch.Tensor, torch.dtype, torch.device], torch.Tensor], trained: bool) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            for module, name, dtype, home in changed:
+                made = how(getattr(module, name).detach(), dtype, home)
+                module._parameters[name] = nn.Parameter(made, requires_grad=trained)
+
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is None:
+                continue
+            if not weight.is_floating_point():
+                raise InputError(f"{type(module).__name__}.{name} is stored as {weight.dtype}; a quantized model cannot be trained")
+            changed.append((module, name, weight.dtype, weight.device))
+    replace(lambda weight, _, __: weight.to(device, torch.float32, copy=True), True)
+    return lambda: replace(lambda weight, dtype, home: weight.to(home, dtype), False)
+
+
+def first_of(conditioning: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
+    """The tokens and the details of a CONDITIONING's first entry. Raises :class:`InputError` where there is none."""
+    if not conditioning:
+        raise InputError("a text encoded to nothing: the CLIP gave an empty conditioning")
+    return conditioning[0][0], conditioning[0][1]

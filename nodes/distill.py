@@ -1,0 +1,113 @@
+"""Distillation: a low-rank student of any MODEL, trained in the graph (ELR-Diffusion, stage 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DistillUNet:
+    """MODEL in, a smaller MODEL out that was trained to do what it does."""
+
+    DISPLAY_NAME = "Distill UNet (low-rank)"
+    CATEGORY = "RapidDraw/low-rank"
+    DESCRIPTION = (
+        "Factors a U-Net as Factorize UNet does, then trains the factors to predict what the whole model predicts, on a folder of "
+        "captioned pictures. Progress, cancel and resume: a stopped run goes on from its last checkpoint when it is queued again with the "
+        "same settings. The student is saved under filename. Patches on the model, such as LoRAs, are part of what is taught; the model "
+        "that came in stays as it is. Needs the package accelerate."
+    )
+    RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
+    RETURN_NAMES = ("student", "report", "loss_plot")
+    OUTPUT_TOOLTIPS = (
+        "The trained low-rank model, for samplers and LoRAs.",
+        "Parameters and bytes of teacher and student, the loss at both ends of the run, and the file's name.",
+        "The loss over the steps.",
+    )
+    FUNCTION = "execute"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder_tip = (
+            "A folder inside the input folder: pictures with a .txt of captions beside each, or a captions.jsonl. Empty: 48 pictures of "
+            "the Orchard are drawn, to try it on the Orchard's own model."
+        )
+        filename_tip = (
+            "The student's file, in rapiddraw/ of the output folder; a U-Net of that name is replaced. Checkpoints lie beside it in "
+            "NAME-run and can be deleted when all is done."
+        )
+        lr_tip = "Peak learning rate, falling to 0 along a cosine. 0.0005 suits the Orchard's model, 0.00001 (the paper's) SD 1.5."
+        value_tip = (
+            "param_ratio: share of the whole U-Net's parameters that is left (the paper: 0.61). energy: share of each weight's squared "
+            "norm to keep. rank: one rank for all layers."
+        )
+        weighting_tip = "How noise levels count: none, each alike; min_snr, with the factor min(SNR, 5) of Hang et al., less at low noise."
+        feature_tip = (
+            "Factor of the error between the feature maps of teacher and student, each in units of the teacher's spread. 0 leaves it out "
+            "and is faster; 0.1 is a start."
+        )
+        task_tip = "Factor of the plain diffusion loss on the pictures. The paper found it of no use beside the teacher: 0."
+        save_tip = "Steps between checkpoints. A checkpoint is three times as large as the student in float32; the newest two are kept."
+        resume_tip = "Go on from the last checkpoint of this filename, if there is one. Off: start over, and remove the old ones."
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The teacher: any U-Net model that predicts eps, v or x0, such as a bundle, SD 1.5, SDXL."}),
+                "clip": ("CLIP", {"tooltip": "Encodes the captions. It is not trained."}),
+                "vae": ("VAE", {"tooltip": "Encodes the pictures. It is not trained."}),
+                "folder": ("STRING", {"default": "", "tooltip": folder_tip}),
+                "filename": ("STRING", {"default": "distilled-unet", "tooltip": filename_tip}),
+                "steps": ("INT", {"default": 1000, "min": 1, "max": 1000000, "tooltip": "Training steps. Each shows batch_size pictures."}),
+                "batch_size": ("INT", {"default": 4, "min": 1, "max": 1024, "tooltip": "Pictures a step; more is steadier and slower."}),
+                "lr": ("FLOAT", {"default": 5e-4, "min": 0.0, "max": 1.0, "step": 1e-6, "round": 1e-9, "tooltip": lr_tip}),
+                "size": (
+                    "INT",
+                    {"default": 512, "min": 32, "max": 4096, "step": 8, "tooltip": "Side in pixels that pictures are cropped to."},
+                ),
+                "mode": (["param_ratio", "energy", "rank"], {"default": "param_ratio", "tooltip": "How the rank of a layer is chosen."}),
+                "value": ("FLOAT", {"default": 0.61, "min": 0.01, "max": 10000.0, "step": 0.01, "tooltip": value_tip}),
+                "weighting": (["none", "min_snr"], {"default": "none", "tooltip": weighting_tip}),
+                "feature_weight": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.01, "tooltip": feature_tip}),
+                "task_weight": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.01, "tooltip": task_tip}),
+                "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "tooltip": "Of noise, timesteps and the order of pictures."}),
+                "save_every": ("INT", {"default": 500, "min": 1, "max": 1000000, "tooltip": save_tip}),
+                "resume": ("BOOLEAN", {"default": True, "tooltip": resume_tip}),
+            }
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str = "", **_: Any) -> str:
+        from ..core.train.model_data import folder_digest
+
+        return folder_digest(folder)
+
+    def execute(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        folder: str,
+        filename: str,
+        steps: int,
+        batch_size: int,
+        lr: float,
+        size: int,
+        mode: str,
+        value: float,
+        weighting: str,
+        feature_weight: float,
+        task_weight: float,
+        seed: int,
+        save_every: int,
+        resume: bool,
+    ) -> dict[str, Any]:
+        from ..core.train.distill_model import ModelDistillation, distill_model
+
+        recipe = ModelDistillation(
+            seed=seed, batch_size=batch_size, lr=lr, size=size, mode=mode, value=value, weighting=weighting, features=feature_weight,
+            task=task_weight,
+        )  # fmt: skip
+        student, report, plot = distill_model(model, clip, vae, folder, filename, steps, recipe, save_every, resume)
+        return {"ui": {"text": [report]}, "result": (student, report, plot)}
+
+
+NODE_CLASS_MAPPINGS = {"RapidDrawDistillUNet": DistillUNet}
