@@ -77,10 +77,10 @@ def write_single_file(path: Path, shapes: layout.Shapes, seed: int = 0, dtype: t
     from safetensors.torch import save_file
 
     generator = torch.Generator().manual_seed(seed)
-    pool = torch.randn(2**22 + 15, generator=generator)  # drawn once and used in turn: a thousand million draws take long
+    pool = torch.randn(2**22 + 15, generator=generator)  # drawn once and used from another start: a thousand million draws take long
     tensors: dict[str, torch.Tensor] = dict(more)
     for name, shape in shapes.items():
-        drawn = pool.roll(-len(tensors))[: math.prod(shape)].to(dtype)
+        drawn = pool[len(tensors) :][: math.prod(shape)].to(dtype)
         drawn = drawn.repeat(-(-math.prod(shape) // len(drawn)))[: math.prod(shape)].reshape(shape)
         if len(shape) < 2:
             tensors[name] = float(name.endswith("weight") or not shape) + 0.05 * drawn
