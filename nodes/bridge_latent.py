@@ -9,6 +9,9 @@ def _share(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
     return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": tooltip})
 
 
+_LATENT_B = "What model B starts from; without it, the same picture as A, in B's space. May have another size."
+
+
 def _cfg(tooltip: str) -> tuple[str, dict[str, Any]]:
     return ("FLOAT", {"default": 6.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip": tooltip})
 
@@ -44,7 +47,7 @@ def _guider(given: dict[str, Any]) -> Any:
 
     sides = (Side(*(given[f"{part}_{name}"] for part in ("model", "vae", "positive", "negative", "cfg"))) for name in "ab")
     fusion = Fusion(given["strength"], given["start_percent"], given["end_percent"], given["bridge_every"])
-    return LatentBridgeGuider(*sides, fusion)
+    return LatentBridgeGuider(*sides, fusion, given.get("latent_b"))
 
 
 class LatentSpaceBridgeSampler:
@@ -68,7 +71,6 @@ class LatentSpaceBridgeSampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        latent_b = "What model B starts from; without it, the same picture as A, in B's space. May have another size."
         return {
             "required": {
                 "noise": (
@@ -80,7 +82,7 @@ class LatentSpaceBridgeSampler:
                 "latent_a": ("LATENT", {"tooltip": "What model A starts from."}),
                 **_pair(),
             },
-            "optional": {"latent_b": ("LATENT", {"tooltip": latent_b})},
+            "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})},
         }
 
     def execute(self, noise: Any, sampler: Any, sigmas: Any, latent_a: Any, latent_b: Any = None, **pair: Any) -> tuple[Any, Any, Any]:
@@ -108,7 +110,7 @@ class LatentSpaceBridgeGuider:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": _pair()}
+        return {"required": _pair(), "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})}}
 
     def execute(self, **pair: Any) -> tuple[Any]:
         return (_guider(pair),)

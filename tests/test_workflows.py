@@ -10,6 +10,7 @@ import pytest
 from rapiddraw import NODE_CLASS_MAPPINGS
 from rapiddraw.cli.common import registry
 from rapiddraw.core import paths
+from rapiddraw.core.bundle import LatentSpace
 from rapiddraw.core.graph.convert import NOTES
 from rapiddraw.core.graph.edit import apply_changes, parse_assignment
 from rapiddraw.core.graph.execute import execute
@@ -25,6 +26,7 @@ FOLDER = paths.pack_root() / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 FEWER = {  # the same graphs, small enough for a test
     "EmptyLatentImage": {"width": 32, "height": 32},
+    "EmptyImage": {"width": 16, "height": 16},
     "BasicScheduler": {"steps": 2},
     "KSampler": {"steps": 2},
     "RapidDrawTimeDecoupledSampler": {"steps": 2},
@@ -49,9 +51,13 @@ def write_graph(path):
 def orchard(tmp_path_factory):
     """Tiny random bundles under the names of the shipped ones."""
     folder = tmp_path_factory.mktemp("orchard")
+    other = LatentSpace(channels=4, factor=4, scale=0.7)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    helpers.write_vae(folder / "orchard-vae-f4.safetensors", latent=other, block_out_channels=[32, 32, 32], **blocks)
+    helpers.write_unet(folder / "orchard-unet-64.safetensors", latent=other)
     for name, write in {
         "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": write_graph,
-        "esrgan-x4": helpers.write_esrgan,
+        "esrgan-x4": helpers.write_esrgan, "structure-unet": helpers.write_unet, "texture-unet": helpers.write_unet,
     }.items():  # fmt: skip
         write(folder / f"orchard-{name}.safetensors")
     return folder

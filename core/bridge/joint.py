@@ -122,12 +122,13 @@ def _hooks(options: Mapping[str, Any] | None) -> int:
 
 class LatentBridgeGuider:
     """A GUIDER of model A that lets model B have its say through the latent-space bridge. B starts from the same noise where the two
-    states have one shape, else from noise of `seed + 1`. Only A's latent comes out; :meth:`sample_both` gives B's too."""
+    states have one shape, else from noise of `seed + 1`, over the LATENT `latent_b` or else what :func:`~.latent.latent_for_b` makes of
+    A's. Only A's latent comes out; :meth:`sample_both` gives B's too."""
 
-    def __init__(self, a: Side, b: Side, fusion: Fusion) -> None:
+    def __init__(self, a: Side, b: Side, fusion: Fusion, latent_b: Mapping[str, Any] | None = None) -> None:
         fusion.check()
         check_sides(a, b)
-        self.a, self.b, self.fusion = a, b, fusion
+        self.a, self.b, self.fusion, self.latent_b = a, b, fusion, latent_b
         self.model_patcher, self.model_options = a.model, a.model.model_options
 
     def sample(
@@ -147,13 +148,20 @@ class LatentBridgeGuider:
             return latent_image
         if not noise.any():
             raise InputError("this guider starts from noise; to go on with a walk use Latent Space Bridge Sampler, which has both latents")
-        latent_b = latent_for_b(self.a, self.b, {"samples": latent_image})["samples"]
+        latent_b = self._latent_b({"samples": latent_image})["samples"]
         noise_b = noise
         if latent_b.shape != noise.shape:
             generator = torch.Generator("cpu").manual_seed(((seed or 0) + 1) % 2**64)
             noise_b = torch.randn(latent_b.shape, generator=generator)
         both = (noise, noise_b), (latent_image, latent_b), (denoise_mask, denoise_mask)
         return self.sample_both(*both, sampler, sigmas, callback, disable_pbar, seed)[0]
+
+    def _latent_b(self, latent_a: Mapping[str, Any]) -> dict[str, Any]:
+        from ..host import current
+
+        if self.latent_b is None:
+            return latent_for_b(self.a, self.b, latent_a)
+        return current().fit_latent(self.b.model, self.latent_b)
 
     def sample_both(
         self,
@@ -217,7 +225,7 @@ def sample_bridged(
 
     host = current()
     first = host.fit_latent(guider.a.model, latent_a)
-    second = host.fit_latent(guider.b.model, latent_b) if latent_b is not None else latent_for_b(guider.a, guider.b, first)
+    second = host.fit_latent(guider.b.model, latent_b) if latent_b is not None else guider._latent_b(first)
     if len(sigmas) == 0:
         return first, second
     noise_a = noise_b = noise.generate_noise(first)

@@ -35,16 +35,19 @@ def run(pair: dict[str, Any]) -> dict[str, Any]:
     return {"noise": noise, "sampler": sampler, "sigmas": sigmas}
 
 
-def test_the_sampler_and_the_guider_draw_the_same(pair: dict[str, Any], run: dict[str, Any]) -> None:
-    empty = {"samples": torch.zeros(1, 4, 4, 4)}
-    a, b, image = LatentSpaceBridgeSampler().execute(latent_a=empty, **run, **pair)
+@pytest.mark.parametrize("cells", [(4, 4), (6, 5)])
+def test_the_sampler_and_the_guider_draw_the_same(pair: dict[str, Any], run: dict[str, Any], cells: tuple[int, int]) -> None:
+    empty, second = {"samples": torch.zeros(1, 4, 4, 4)}, {"latent_b": {"samples": torch.zeros(1, 4, *cells)}}
+    a, b, image = LatentSpaceBridgeSampler().execute(latent_a=empty, **second, **run, **pair)
     assert image.shape == (1, 32, 32, 3) and torch.equal(image, current().vae_decode(pair["vae_a"], a["samples"]))
-    assert not torch.equal(a["samples"], b["samples"])
-    (guider,) = LatentSpaceBridgeGuider().execute(**pair)
+    assert b["samples"].shape == (1, 4, *cells)
+    (guider,) = LatentSpaceBridgeGuider().execute(**pair, **second)
     out, last = stock("SamplerCustomAdvanced", guider=guider, latent_image=empty, **run)
     assert torch.equal(out["samples"], a["samples"]) and last["samples"].shape == a["samples"].shape
-    again = LatentSpaceBridgeSampler().execute(latent_a=empty, latent_b={"samples": torch.zeros(1, 4, 4, 4)}, **run, **pair)
-    assert torch.equal(again[0]["samples"], a["samples"]) and torch.equal(again[1]["samples"], b["samples"])
+    if cells == (4, 4):  # what is made where none is given
+        again = LatentSpaceBridgeSampler().execute(latent_a=empty, **run, **pair)
+        assert torch.equal(again[0]["samples"], a["samples"]) and torch.equal(again[1]["samples"], b["samples"])
+        assert not torch.equal(a["samples"], b["samples"])
 
 
 def test_strength_0_is_the_stock_guider(pair: dict[str, Any], run: dict[str, Any]) -> None:
