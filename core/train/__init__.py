@@ -22,6 +22,8 @@ RECIPES = {
     "distill": ".distill:DistillRecipe",
     "control": ".control:ControlRecipe",
     "esrgan": ".esrgan:EsrganRecipe",
+    "kronecker": ".kronecker:KroneckerRecipe",
+    "image_tokens": ".image_tokens:ImageTokensRecipe",
     "segmenter": ".segmenter:SegmenterRecipe",
 }
 

@@ -129,11 +129,15 @@ class UnetRecipe(Recipe):
     def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         chosen = [self.used[i] for i in self.order.indices(index)]
-        captions = ["" if rng.random() < self.caption_dropout else self.images.caption(i, generator) for i in chosen]
+        captions = ["" if rng.random() < self.caption_dropout else self.caption(i, generator) for i in chosen]
         ids, rows = self._tokens(captions)
         kept = torch.tensor([[rng.random() >= self.knowledge_dropout] for _ in chosen])
         taken = {"latents": self.latents[chosen], "ids": ids, "rows": rows * kept}
         return taken if self.weights is None else {**taken, "weights": self.weights[chosen]}
+
+    def caption(self, index: int, generator: torch.Generator) -> str:
+        """One caption of picture `index`."""
+        return self.images.caption(index, generator)
 
     def noised(self, batch: dict[str, torch.Tensor]) -> Noised:
         """What a U-Net is asked about `batch`: timesteps and noise are drawn here, the captions encoded."""
@@ -141,8 +145,7 @@ class UnetRecipe(Recipe):
         t = self._draw_timesteps(len(latents))
         sigma = self.noise_levels.sigma(t).to(latents.device)
         noisy = latents + sigma.reshape(-1, 1, 1, 1) * torch.randn_like(latents)
-        extra = self.encoder.knowledge(self.table.vectors[batch["rows"]]) if self.table is not None else None
-        tokens, _ = self.encoder.encode_ids(batch["ids"], extra)
+        tokens = self.context(batch)
         return Noised(latents, t.to(latents.device), sigma, noisy, tokens)
 
     def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
@@ -158,6 +161,11 @@ class UnetRecipe(Recipe):
     def predict(self, batch: dict[str, torch.Tensor], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The network's output for one batch; what another recipe adds to the U-Net, it adds here."""
         return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False)[0]
+
+    def context(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The tokens (B, length, width) that the U-Net attends to."""
+        extra = self.encoder.knowledge(self.table.vectors[batch["rows"]]) if self.table is not None else None
+        return self.encoder.encode_ids(batch["ids"], extra)[0]
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         if self.base:

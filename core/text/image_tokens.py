@@ -1,0 +1,123 @@
+"""A picture as a prompt: its embedding as tokens that a U-Net attends to beside those of a text.
+
+This is the image-variation model of Coop-Diffusion (PanGu-Draw, section 3.2) and the global adapter of Uni-ControlNet, which
+ELR-Diffusion's conditional tokens follow (section 2.4): the embedding of an image tower, projected to k tokens of the text's width,
+
+    y = [text tokens ; strength * tokens(embedding)]
+
+The tower and the U-Net stay as they are; the projection alone is trained (recipe `image_tokens`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..bundle import Bundle, BundleInfo, load_bundle
+from ..errors import BundleError, InputError
+from ..paths import file_sha256
+from .image_tower import load_image_tower
+
+MAX_STRENGTH = 10.0
+_LIMITS = {"embedding": 8192, "hidden": 8192, "tokens": 256, "width": 8192}
+
+
+class ImageTokens(nn.Module):
+    """Embeddings (B, embedding) to tokens (B, tokens, width)."""
+
+    def __init__(self, embedding: int, hidden: int, tokens: int, width: int, operations: Any = nn) -> None:
+        super().__init__()
+        given = {"embedding": embedding, "hidden": hidden, "tokens": tokens, "width": width}
+        wrong = [f"{key}={value}" for key, value in given.items() if not 1 <= value <= _LIMITS[key]]
+        if wrong:
+            raise InputError(f"image tokens: {', '.join(wrong)} out of range")
+        self.config = given
+        self.body = nn.Sequential(operations.Linear(embedding, hidden), nn.GELU(), operations.Linear(hidden, tokens * width))
+        self.norm = operations.LayerNorm(width)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.norm(self.body(embeddings).unflatten(-1, (self.config["tokens"], self.config["width"])))
+
+
+def to_bundle(tokens: ImageTokens, tower: dict[str, Any], provenance: dict[str, Any]) -> tuple[dict[str, Tensor], BundleInfo]:
+    """What :func:`~rapiddraw.core.bundle.save_bundle` writes (kind `image_tokens`). `tower` says what makes the embeddings: its `kind`,
+    and the `sha256` of its file."""
+    info = BundleInfo("image_tokens", {**tokens.config, "tower": tower}, provenance=provenance)
+    return {name: tensor.half() for name, tensor in tokens.state_dict().items()}, info
+
+
+def load_image_tokens(bundle: Bundle) -> ImageTokens:
+    """The projection a bundle holds, in float32. Raises :class:`BundleError` where its config and its tensors do not fit."""
+    name, config = bundle.info.path.name if bundle.info.path else "the bundle", bundle.info.config
+    try:
+        with torch.device("meta"):
+            made = ImageTokens(*(int(config[key]) for key in _LIMITS))
+        made.load_state_dict({key: tensor.float() for key, tensor in bundle.tensors.items()}, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{name}: its config and its tensors do not make a projection to image tokens ({error!s:.300})") from error
+    if not isinstance(config.get("tower"), dict):
+        raise BundleError(f"{name} does not say which image tower it was trained for; train it again with `rapiddraw train image_tokens`")
+    return made.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_variation(
+    image: Tensor, tokens_path: Path, tower_path: Path, strength: float, conditioning: Any = None, clip_vision: Any = None
+) -> Any:
+    """CONDITIONING of an IMAGE (B, H, W, 3): its tokens, times `strength`, after those of `conditioning`, or alone where there is none.
+
+    A batch of pictures gives a batch of prompts. `clip_vision` takes the tower's place where the projection was trained for one. At
+    strength 0 `conditioning` comes back as it is. Raises :class:`InputError` for what does not fit, :class:`BundleError` for files.
+    """
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise InputError(f"strength={strength}: expected a number from 0 to {MAX_STRENGTH:g}")
+    if image.dim() != 4 or image.shape[-1] < 3 or not image.numel():
+        raise InputError(f"an IMAGE (B, H, W, 3) is expected, not {tuple(image.shape)}")
+    bundle = load_bundle(tokens_path, "image_tokens")
+    projection = load_image_tokens(bundle)
+    if strength == 0 and conditioning is not None:
+        return conditioning
+    tower = bundle.info.config["tower"]
+    if clip_vision is None:
+        embedded = _by_tower(image, tower_path, tower, tokens_path.name)
+    else:
+        embedded = _by_clip_vision(clip_vision, image, tower, projection.config["embedding"], tokens_path.name)
+    tokens = strength * projection(embedded)
+    if conditioning is None:
+        return [[tokens, {}]]
+    return [[_joined(text, tokens), dict(details)] for text, details in conditioning]
+
+
+def _joined(text: Tensor, tokens: Tensor) -> Tensor:
+    if text.shape[-1] != tokens.shape[-1]:
+        raise InputError(
+            f"the prompt's tokens have {text.shape[-1]} features, those of the picture {tokens.shape[-1]}: the projection was trained for "
+            "another text encoder; use the CLIP it was trained with, or leave the prompt away"
+        )
+    count = max(len(text), len(tokens))
+    if not {len(text), len(tokens)} <= {1, count}:
+        raise InputError(f"{len(text)} prompts and {len(tokens)} pictures cannot be paired; give one of either, or as many")
+    tokens = tokens.to(text)
+    return torch.cat([text.expand(count, -1, -1), tokens.expand(count, -1, -1)], dim=1)
+
+
+def _by_tower(image: Tensor, path: Path, tower: dict[str, Any], name: str) -> Tensor:
+    if tower.get("kind") != "image":
+        raise InputError(f"{name} was trained for the embeddings of a {tower.get('kind')!r:.40}, not for an image tower; connect that one")
+    if tower.get("sha256") != file_sha256(path):
+        raise InputError(f"{name} was trained for another image tower than {path.name}; choose the one that its README names")
+    return load_image_tower(load_bundle(path, "image"))(image[..., :3].movedim(-1, 1).float() * 2 - 1)
+
+
+def _by_clip_vision(clip_vision: Any, image: Tensor, tower: dict[str, Any], width: int, name: str) -> Tensor:
+    """The embeddings of a host's CLIP_VISION, where the projection was trained for one of that width."""
+    embedded = clip_vision.encode_image(image)["image_embeds"]
+    if tower.get("kind") != "clip_vision" or embedded.shape[-1] != width:
+        raise InputError(
+            f"no projection was trained for this CLIP_VISION ({embedded.shape[-1]} features): {name} takes {width} features of "
+            f"{tower.get('kind')!r:.40}. Disconnect clip_vision to use the image tower"
+        )
+    return embedded.float().cpu()
