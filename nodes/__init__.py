@@ -23,6 +23,8 @@ FAMILIES = (
     "attention",
     "lowrank",
     "distill",
+    "kronecker",
+    "condition_maps",
     "profile",
     "compile",
 )

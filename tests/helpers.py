@@ -2,8 +2,7 @@
 
     from rapiddraw.tests.helpers import write_bundles, use_weights
 
-`write_bundles(folder)` writes unet, vae, text, kg, esrgan and control; the fixture `tiny_weights` (tests/conftest.py) does so once a
-session.
+`write_bundles(folder)` writes one of each kind; the fixture `tiny_weights` (tests/conftest.py) does so once a session.
 """
 
 from __future__ import annotations
@@ -147,9 +146,59 @@ def write_control(path: Path, unet: Path, seed: int = 6, conditions: Sequence[st
     return save_control(path, adapter, config, base.info, {"recipe": "test", "seed": seed})
 
 
+def write_image(path: Path, seed: int = 6, projection_dim: int = 16) -> Path:
+    """An image tower of the tiny text encoder's shared space (kind `image`)."""
+    from rapiddraw.core.text.image_tower import ImageTower
+    from rapiddraw.core.text.image_tower import to_bundle as image_to_bundle
+
+    return save_bundle(path, *image_to_bundle(seeded(lambda: ImageTower(16, (8, 8), projection_dim).eval(), seed)))
+
+
+def write_image_tokens(path: Path, tower: Path, seed: int = 7, width: int = WIDTH) -> Path:
+    """A projection of the embeddings of the image tower at `tower` to three tokens (kind `image_tokens`)."""
+    from rapiddraw.core.paths import file_sha256
+    from rapiddraw.core.text.image_tokens import ImageTokens
+    from rapiddraw.core.text.image_tokens import to_bundle as tokens_to_bundle
+
+    made = seeded(lambda: ImageTokens(16, 8, 3, width), seed)
+    return save_bundle(path, *tokens_to_bundle(made, {"kind": "image", "sha256": file_sha256(tower)}, {"recipe": "test"}))
+
+
+def write_segmenter(path: Path, seed: int = 8) -> Path:
+    """A segmenter of the Orchard's classes (kind `segmenter`)."""
+    from rapiddraw.core.control.segmenter import Segmenter
+    from rapiddraw.core.control.segmenter import to_bundle as segmenter_to_bundle
+
+    return save_bundle(path, *segmenter_to_bundle(seeded(lambda: Segmenter(size=16, widths=(8, 16)), seed), {"recipe": "test"}))
+
+
+def write_judge(path: Path, seed: int = 9) -> Path:
+    """A narrow judge (kind `judge`)."""
+    from rapiddraw.core.metrics.judge import Judge
+
+    made = seeded(lambda: Judge(width=4, features=8), seed)
+    return save_bundle(path, made.state_dict(), BundleInfo("judge", {"width": 4, "features": 8}))
+
+
+def write_adapter(path: Path, seed: int = 10) -> Path:
+    """A Kronecker adapter for the attention of the tiny U-Net (kind `adapter`)."""
+    from rapiddraw.core.lowrank.adapter import save_adapter
+    from rapiddraw.core.lowrank.kronecker import start_update
+
+    names = [f"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_{part}" for part in ("q", "k", "v")]
+    updates = seeded(lambda: {name: start_update(32, 32, 2) for name in names}, seed)
+    filled = {name: (a, seeded(lambda u=u: torch.randn_like(u), seed), v) for name, (a, u, v) in updates.items()}
+    return save_adapter(path, filled, "unet", {"recipe": "test"}, rank=2)
+
+
 def write_bundles(folder: Path) -> Path:
-    """All six, as tiny-unet, tiny-vae, tiny-text, tiny-kg, tiny-esrgan and tiny-control `.safetensors`."""
-    for kind, write in (("unet", write_unet), ("vae", write_vae), ("text", write_text), ("kg", write_kg), ("esrgan", write_esrgan)):
+    """One of each kind, as `tiny-KIND.safetensors`."""
+    writers = {
+        "unet": write_unet, "vae": write_vae, "text": write_text, "kg": write_kg, "esrgan": write_esrgan, "image": write_image,
+        "segmenter": write_segmenter, "judge": write_judge, "adapter": write_adapter,
+    }  # fmt: skip
+    for kind, write in writers.items():
         write(folder / f"tiny-{kind}.safetensors")
     write_control(folder / "tiny-control.safetensors", folder / "tiny-unet.safetensors")
+    write_image_tokens(folder / "tiny-image_tokens.safetensors", folder / "tiny-image.safetensors")
     return folder

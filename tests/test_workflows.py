@@ -58,8 +58,13 @@ def orchard(tmp_path_factory):
     for name, write in {
         "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": write_graph,
         "esrgan-x4": helpers.write_esrgan, "structure-unet": helpers.write_unet, "texture-unet": helpers.write_unet,
+        "segmenter": helpers.write_segmenter, "judge": helpers.write_judge,
+        "cartoon-adapter": helpers.write_adapter,
     }.items():  # fmt: skip
         write(folder / f"orchard-{name}.safetensors")
+    tower = helpers.write_image(folder / "pretrained-orchard-image.safetensors")
+    helpers.write_text(folder / "pretrained-orchard-text.safetensors")
+    helpers.write_image_tokens(folder / "orchard-image-tokens.safetensors", tower)
     return folder
 
 

@@ -60,8 +60,9 @@ class SegmenterRecipe(Recipe):
             rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
             return _drawn([random_scene(rng) for _ in range(self.batch_size)], self.size)
         chosen = self.order.indices(index)
-        maps = torch.stack([torch.from_numpy(self.images.map(i, "segmentation").copy()).long() for i in chosen])
-        return {"pictures": torch.stack([self.images.image(i) for i in chosen]), "classes": maps.reshape(len(chosen), *maps.shape[-2:])}
+        maps = [torch.from_numpy(self.images.map(i, "segmentation").copy())[None, None].float() for i in chosen]
+        fitted = torch.cat([functional.interpolate(one, (self.size, self.size), mode="nearest-exact") for one in maps])
+        return {"pictures": torch.stack([self.images.image(i) for i in chosen]), "classes": fitted[:, 0].long()}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
         classes = batch["classes"]

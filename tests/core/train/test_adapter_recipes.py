@@ -68,14 +68,18 @@ def test_a_kronecker_adapter_is_trained_resumed_and_put_on_the_model(folder, tin
 
 
 def test_image_tokens_are_trained_and_prompt_the_model(folder, tiny_weights, tower, tmp_path):
-    made = recipe("image_tokens", folder, tiny_weights, tower=str(tower), tokens=3, hidden=8)
+    made = recipe("image_tokens", folder, tiny_weights, tower=str(tower), hidden=8, reading=30, pictures=8)
     out = run(made, tmp_path / "t.safetensors", 4).files[0]
     info = read_info(out, "image_tokens")
-    assert info.config["tokens"] == 3 and info.config["tower"]["sha256"] == file_sha256(tower)
+    assert (
+        info.config["tokens"] == 32
+        and 0 < info.provenance["metrics"]["reading_error"] < 2
+        and info.config["tower"]["sha256"] == file_sha256(tower)
+    )
     log = [json.loads(line)["loss"] for line in (tmp_path / "run-t" / "log.jsonl").read_text().splitlines()]
     assert all(0 < value < 20 for value in log)
     conditioning = encode_variation(torch.rand(2, 20, 20, 3), out, tower, 1.0)
-    assert conditioning[0][0].shape == (2, 3, 32)
+    assert conditioning[0][0].shape == (2, 32, 32)
     with torch.no_grad():
         pictures = torch.stack([made.images.image(i) for i in (0, 1)])
         wanted = made.projection(made.embeddings[:2])
@@ -88,12 +92,17 @@ def test_image_tokens_are_trained_and_prompt_the_model(folder, tiny_weights, tow
     [
         ("kronecker", {"base": ""}, "base is empty"), ("kronecker", {"targets": ("norms",)}, "expected some of"),
         ("kronecker", {"text_lr": 1e-4}, "text_lr"), ("image_tokens", {}, "tower is empty"),
-        ("image_tokens", {"tower": "x", "alone": 2.0}, "alone=2.0"),
+        ("image_tokens", {"tower": "x", "alone": 2.0}, "alone=2.0"), ("image_tokens", {"tower": "x", "reading": -1}, "reading=-1"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(folder, tiny_weights, name, changes, words):
     with pytest.raises(InputError, match=words):
         recipe(name, folder, tiny_weights, **changes).check()
+
+
+def test_reading_takes_as_many_tokens_as_a_text_has(folder, tiny_weights, tower):
+    with pytest.raises(InputError, match="tokens=3: with reading=5"):
+        recipe("image_tokens", folder, tiny_weights, tower=str(tower), tokens=3, reading=5).setup(torch.device("cpu"))
 
 
 def test_a_word_that_no_caption_has_is_named(folder, tiny_weights, tmp_path):

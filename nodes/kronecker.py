@@ -1,0 +1,49 @@
+"""Kronecker adapters (ELR-Diffusion, section 3.2) on any MODEL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .loaders import bundle_choices
+
+
+class KroneckerAdapterLoader:
+    """MODEL in, MODEL out, with the updates of a file added to its weights."""
+
+    DISPLAY_NAME = "Load Kronecker Adapter"
+    CATEGORY = "RapidDraw/low-rank"
+    DESCRIPTION = (
+        "Adds a trained Kronecker adapter to a model's weights, as Load LoRA does with a LoRA: with as many parameters it changes the "
+        "weights in many more directions. Chain several; LoRAs and merges work beside it."
+    )
+    RETURN_TYPES = ("MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The adapted model. The one that came in is as before.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tip = "An adapter that the recipe kronecker trained for this model (python -m rapiddraw train kronecker)."
+        amount = "How much of it: 0 leaves the model untouched, 1 is as trained, in between and beyond in proportion; below 0 the opposite."
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "The model that the adapter was trained for, or a fine-tune of it."}),
+                "adapter_name": (bundle_choices("adapter"), {"tooltip": tip}),
+                "strength": ("FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01, "tooltip": amount}),
+            }
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, adapter_name: str, **_: Any) -> str:
+        from ..core.paths import file_sha256, resolve_bundle
+
+        return file_sha256(resolve_bundle(adapter_name, "adapter"))
+
+    def execute(self, model: Any, adapter_name: str, strength: float) -> tuple[Any]:
+        from ..core.lowrank.adapter import adapt_model
+        from ..core.paths import resolve_bundle
+
+        return (adapt_model(model, resolve_bundle(adapter_name, "adapter"), strength),)
+
+
+NODE_CLASS_MAPPINGS = {"RapidDrawKroneckerAdapterLoader": KroneckerAdapterLoader}
