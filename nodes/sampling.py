@@ -32,6 +32,7 @@ class SamplerPNDM:
                             "(as published, three Runge-Kutta steps to start), S-PNDM N + 1 (2nd order). "
                             "The Adams-Bashforth coefficients assume uniform timesteps: use simple, normal, ddim_uniform or "
                             "sgm_uniform; on another grid, such as karras, they are only approximate and the sampler warns once. "
+                            "With guidance take 25 steps or more: longer steps make the 4th order unstable; S-PNDM bears shorter walks. "
                             "The paper uses 50 steps."
                         ),
                     },

@@ -24,7 +24,7 @@ from .compiler import MAX_GRAPHS, Compiled, missing_compiler
 from .eager import BF16_SAME, Order, choose, in_bf16
 from .measure import GAIN, best_seconds, difference
 from .plan import Options, Plan
-from .regions import Sample, channels_last, find_groups, observe, replaced
+from .regions import NOT_COMPILED, Sample, channels_last, find_groups, observe, replaced
 
 COMPILED_SAME = 1e-4
 """The most that compiling may change a block's result, relative to its size."""
@@ -115,7 +115,7 @@ class Accelerator:
         hopeless: set[str] = set()
         for plan, sample in order:
             tensor = next((value for value in sample.args if isinstance(value, torch.Tensor)), None)
-            if tensor is None or not plan.group.alive() or plan.group.kind in hopeless:
+            if tensor is None or not plan.group.alive() or plan.group.kind in (*hopeless, *NOT_COMPILED):
                 continue
             missing = missing_compiler(tensor.device)
             if missing:

@@ -1,8 +1,8 @@
 """The parts of a network that are worth compiling or computing in bf16, in both hosts' networks.
 
-A region is a residual block of convolutions, a feed-forward or a dense block: everything that costs time but attention, which keeps its
-own choice of kernel and its patches. Blocks of one structure form a group and share one compiled function, so that a U-Net of forty blocks
-costs a dozen short compilations instead of one long one.
+A region is a residual block of convolutions, a feed-forward, a dense block, or a change of size with its convolution: everything that costs
+time but attention, which keeps its own choice of kernel and its patches. Blocks of one structure form a group and share one compiled
+function, so that a U-Net of forty blocks costs a dozen short compilations instead of one long one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ KINDS = {
     "ResnetBlock2D": ("resnet", "forward"),  # diffusers
     "FeedForward": ("feed-forward", "forward"),  # both
     "CLIPMLP": ("feed-forward", "forward"),  # text encoders of ComfyUI and of transformers
+    "Upsample": ("resampling", "forward"),  # ComfyUI's UNetModel and VAE
+    "Downsample": ("resampling", "forward"),
+    "Upsample2D": ("resampling", "forward"),  # diffusers
+    "Downsample2D": ("resampling", "forward"),
     "ResidualDenseBlock": ("dense block", "forward"),  # ESRGAN, basicsr
     "ResidualDenseBlock_5C": ("dense block", "forward"),  # ESRGAN, spandrel
 }
 """Class name -> kind, and the method that does the work and takes what the module's call takes."""
+NOT_COMPILED = ("resampling",)
+"""Kinds that are one convolution: a compiler has nothing to join there."""
 
 
 @dataclass
@@ -61,6 +67,8 @@ def find_groups(network: nn.Module) -> list[Group]:
         if not kind or method in vars(module) or getattr(module, "updown", False):
             continue
         shapes = tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
+        if not shapes:
+            continue  # such as torch's own Upsample
         key = (type(module), shapes)
         if key not in groups:
             groups[key] = Group(kind, method, getattr(type(module), method), [])

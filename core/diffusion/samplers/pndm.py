@@ -54,6 +54,9 @@ def sample_pndm(
     The weights assume steps equal in *timestep* (schedulers simple, normal, ddim_uniform, sgm_uniform). On another grid, such as karras,
     they are only approximate: the sampler still runs and warns once. Timesteps come from the model's schedule,
     `model.inner_model.inner_model.model_sampling`; without one, midpoints lie halfway in log-sigma and the grid goes unchecked.
+    The fourth order is stable only while neighbouring levels are close. Where data is narrow compared with the noise, an error grows from
+    step to step once a level is less than 0.73 of the one before it, and under guidance, which makes the prediction steeper, earlier: at a
+    scale of 4 walks of fewer than about 25 steps end far off. Second order (S-PNDM) bears steps of twice the length and more.
     Raises :class:`InputError` for an unknown variant.
     """
     name = check_variant(variant)

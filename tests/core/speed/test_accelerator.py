@@ -110,6 +110,26 @@ def test_blocks_of_one_structure_are_one_group(network):
     assert [len(group.modules) for group in find_groups(network)] == [2, 2], "what somebody else has patched is left alone"
 
 
+def test_a_change_of_size_is_a_block_that_is_never_compiled(compiled_wins, monkeypatch):
+    class Upsample(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.grow = Conv2d(8, 8, 3, padding=1), nn.Upsample(scale_factor=2)
+
+        def forward(self, x, output_shape=None):
+            return self.conv(self.grow(x))
+
+    graphs = fake_compiler(monkeypatch)
+    monkeypatch.setattr(eager_module, "best_seconds", fastest("bf16"))
+    network = nn.Sequential(Upsample(), ResnetBlock(8)).requires_grad_(False)
+    kinds = [group.kind for group in find_groups(network)]
+    assert kinds == ["resampling", "resnet"], "torch's own Upsample has no weights"
+    speedy = Accelerator("VAE", network, Options("auto", "at once"))
+    run(speedy, network)
+    assert (run(speedy, network) - plain(network)).norm() < 0.02 * plain(network).norm()
+    assert len(graphs) == 1 and [plan.how() for plan in speedy.plans][0] == "bf16"
+
+
 def test_compiled_blocks_give_the_same_and_the_network_is_unchanged(network, compiled_wins, monkeypatch, caplog):
     graphs = fake_compiler(monkeypatch)
     before = plain(network)
