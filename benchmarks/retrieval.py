@@ -125,8 +125,9 @@ def _galleries() -> list[dict[str, Any]]:
 
 
 def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: int, cache: Path) -> dict[str, tuple[Path, Path]]:
+    from ..core.paths import image_bundle_path
     from ..core.train.loop import train
-    from ..core.train.text import TextRecipe, image_bundle_path
+    from ..core.train.text import TextRecipe
 
     shared: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""`data`: write the Orchard as an image folder, or check a folder of images and captions."""
+"""`data`: write the Orchard as an image folder; check, filter or recaption a folder of images and captions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .common import note, say
 EXAMPLE = """examples:
   python -m rapiddraw data orchard --split train --count 5000 --size 128 --out data/orchard
   python -m rapiddraw data check my-pictures
+  python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-aspect 2 --max-watermark 0.5
+  python -m rapiddraw data recaption data/orchard --out data/new --old matching --scorer weights/pretrained-orchard-text.safetensors
 
 A folder of your own needs captions.jsonl, one object a line such as {"file_name": "a.jpg", "text": "a beach"}, or beside each a.jpg a
 text file a.txt with one caption a line."""
@@ -18,7 +20,7 @@ text file a.txt with one caption a line."""
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "data", help="make or check a dataset folder", description="Make or check a dataset folder.",
+        "data", help="make, check, filter or recaption a dataset folder", description="Make, check, filter or recaption a dataset folder.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -38,10 +40,38 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     check.add_argument("folder", type=Path)
     check.add_argument("--no-captions", action="store_true", help="images without captions are fine")
+    chosen = actions.add_parser(
+        "filter", help="choose what is worth training on", description="Link the pictures within the limits into a new folder.",
+        epilog="example: python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-watermark 0.5",
+    )  # fmt: skip
+    chosen.add_argument("folder", type=Path)
+    chosen.add_argument("--out", type=Path, help="the folder to write; without it the pictures are only measured")
+    chosen.add_argument("--min-side", type=int, default=0, help="least pixels of the shorter side (default any)")
+    chosen.add_argument("--max-aspect", type=float, default=0.0, help="longest side to shortest at most (default any)")
+    chosen.add_argument("--min-aesthetics", type=float, default=0.0, help="least aesthetic proxy, 0 to 1 (default any)")
+    chosen.add_argument("--max-watermark", type=float, default=0.0, help="how like the common mark a corner may look (default any)")
+    chosen.add_argument("--min-clip", type=float, default=-1.0, help="least CLIP score of a picture's best caption (default any)")
+    again = actions.add_parser(
+        "recaption", help="caption anew what is on the pictures", description="Write a folder anew with captions of its scenes.",
+        epilog="example: python -m rapiddraw data recaption data/orchard --out data/new --languages en --each 2",
+    )  # fmt: skip
+    again.add_argument("folder", type=Path)
+    again.add_argument("--out", type=Path, required=True, help="the folder to write")
+    again.add_argument("--source", default="scene", help="scene (graphs; the judge where there is none) or judge (default %(default)s)")
+    again.add_argument("--languages", default="en,zh", help="languages of the new captions (default %(default)s)")
+    again.add_argument("--each", type=int, default=1, help="captions a picture and language (default %(default)s)")
+    again.add_argument("--least-sure", type=float, default=0.8, help="what the judge is less sure of is not said (default %(default)s)")
+    again.add_argument("--old", default="drop", help="old captions: drop, keep, or matching those that the scorer finds to match")
+    again.add_argument("--min-clip", type=float, default=0.2, help="from which CLIP score an old caption matches (default %(default)s)")
+    again.add_argument("--seed", type=int, default=0, help="which templates are used (default %(default)s)")
+    for action in (chosen, again):
+        action.add_argument("--scorer", type=Path, help="a text bundle with its image bundle beside it, for CLIP scores")
+        action.add_argument("--judge", type=Path, help="an attribute classifier; it knows the Orchard")
+        action.add_argument("--graph", type=Path, help="a knowledge graph: tells the scorer what names stand for")
 
 
 def run(args: argparse.Namespace) -> int:
-    return _orchard(args) if args.action == "orchard" else _check(args)
+    return {"orchard": _orchard, "check": _check, "filter": _filter, "recaption": _recaption}[args.action](args)
 
 
 def _orchard(args: argparse.Namespace) -> int:
@@ -60,3 +90,31 @@ def _check(args: argparse.Namespace) -> int:
         note(problem)
     say(f"{args.folder}: {good} good images, {len(problems)} problems")
     return 2 if problems else 0
+
+
+def _tools(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The scorer and the judge that were named, `None` where they were not."""
+    from ..core.knowledge.graph import load_knowledge
+    from ..core.metrics.clip_score import load_scorer
+    from ..core.metrics.judge import load_judge
+
+    graph = load_knowledge(args.graph) if args.graph else None
+    return load_scorer(args.scorer, graph) if args.scorer else None, load_judge(args.judge) if args.judge else None
+
+
+def _filter(args: argparse.Namespace) -> int:
+    from ..core.data.filters import Limits, filter_folder
+
+    limits = Limits(args.min_side, args.max_aspect, args.min_aesthetics, args.min_clip, args.max_watermark)
+    say(filter_folder(args.folder, limits, args.out, *_tools(args)).report)
+    return 0
+
+
+def _recaption(args: argparse.Namespace) -> int:
+    from ..core.data.recaption import recaption_folder
+
+    scorer, judge = _tools(args)
+    languages = tuple(code.strip() for code in args.languages.split(","))
+    settings = (args.source, languages, args.each, args.least_sure, args.old, args.min_clip, args.seed)
+    say(recaption_folder(args.folder, args.out, *settings, judge=judge, scorer=scorer).report)
+    return 0

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT_VERSION = 1
-KINDS = ("unet", "vae", "text", "image", "kg", "esrgan", "judge", "control", "adapter", "projection", "segmenter", "image_tokens")
+KINDS = (
+    "unet", "vae", "text", "image", "kg", "esrgan", "judge", "control", "adapter", "projection", "segmenter", "image_tokens", "prompt",
+)  # fmt: skip
 MAX_HEADER_BYTES = 32 * 2**20
 T = TypeVar("T")
 _KEY = "rapiddraw"

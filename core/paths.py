@@ -16,6 +16,7 @@ from .bundle import read_info
 from .errors import BundleError, InputError
 
 _extra_weights: list[Path] = []
+_extra_models: list[Path] = []
 _dirs: dict[str, Path] = {}
 
 
@@ -43,6 +44,19 @@ def add_weights_dir(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if folder not in _extra_weights:
         _extra_weights.append(folder)
+
+
+def language_model_dirs() -> list[Path]:
+    """Folders searched for a user's language models: `llm` in each of :func:`weights_dirs`, and added ones. Only those that exist."""
+    found = [folder for folder in (*(weights / "llm" for weights in weights_dirs()), *_extra_models) if folder.is_dir()]
+    return list(dict.fromkeys(found))
+
+
+def add_language_model_dir(path: str | os.PathLike[str]) -> None:
+    """Search `path` for language models too (a host adds its own models folder). Adding a folder twice changes nothing."""
+    folder = Path(path)
+    if folder not in _extra_models:
+        _extra_models.append(folder)
 
 
 def list_bundles(kind: str | None = None) -> list[str]:
@@ -129,6 +143,11 @@ def made_bundle_path(filename: str) -> Path:
     leaves :func:`made_weights_dir`."""
     name = filename.strip().removesuffix(".safetensors")
     return safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
+
+
+def image_bundle_path(text: Path) -> Path:
+    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it."""
+    return text.with_name(text.name.replace("text", "image") if "text" in text.name else f"{text.stem}-image{text.suffix}")
 
 
 def temp_dir() -> Path:

@@ -13,6 +13,8 @@ FAMILIES = (
     "knowledge",
     "projection",
     "prompts",
+    "enhance",
+    "dataset",
     "sampling",
     "time_decoupled",
     "style",

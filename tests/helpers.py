@@ -191,9 +191,20 @@ def write_adapter(path: Path, seed: int = 10) -> Path:
     return save_adapter(path, filled, "unet", {"recipe": "test"}, rank=2)
 
 
+def write_prompt(path: Path, seed: int = 8) -> Path:
+    """A prompt model that writes nonsense with the Orchard's words (kind `prompt`)."""
+    from rapiddraw.core.text import prompt_model
+
+    pairs = [prompt_model.Pair(text, f"a photo of {text}", "en") for text in CAPTIONS]
+    config = prompt_model.default_config(n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    network = seeded(lambda: prompt_model.PromptModel(config, prompt_model.build_vocabulary(pairs)), seed)
+    return save_bundle(path, *prompt_model.to_bundle(network))
+
+
 def write_bundles(folder: Path) -> Path:
     """One of each kind, as `tiny-KIND.safetensors`."""
     writers = {
+        "prompt": write_prompt,
         "unet": write_unet, "vae": write_vae, "text": write_text, "kg": write_kg, "esrgan": write_esrgan, "image": write_image,
         "segmenter": write_segmenter, "judge": write_judge, "adapter": write_adapter,
     }  # fmt: skip

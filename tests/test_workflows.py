@@ -25,6 +25,8 @@ from rapiddraw.tests import helpers
 FOLDER = paths.pack_root() / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 FEWER = {  # the same graphs, small enough for a test
+    "RapidDrawOrchardDataset": {"count": 4, "size": 64},
+    "RapidDrawFilterDataset": {"min_clip": -1.0, "min_aesthetics": 0.0},
     "EmptyLatentImage": {"width": 32, "height": 32},
     "EmptyImage": {"width": 16, "height": 16},
     "BasicScheduler": {"steps": 2},
@@ -58,7 +60,7 @@ def orchard(tmp_path_factory):
     for name, write in {
         "unet": helpers.write_unet, "text": helpers.write_text, "vae": helpers.write_vae, "kg": write_graph,
         "esrgan-x4": helpers.write_esrgan, "structure-unet": helpers.write_unet, "texture-unet": helpers.write_unet,
-        "segmenter": helpers.write_segmenter, "judge": helpers.write_judge,
+        "segmenter": helpers.write_segmenter, "judge": helpers.write_judge, "prompt": helpers.write_prompt,
         "cartoon-adapter": helpers.write_adapter,
     }.items():  # fmt: skip
         write(folder / f"orchard-{name}.safetensors")

@@ -1,4 +1,5 @@
-"""ComfyUI's folders become the pack's: bundles in `models/rapiddraw` are found, pictures go where ComfyUI puts its own.
+"""ComfyUI's folders become the pack's: bundles in `models/rapiddraw` and language models are found, pictures go where ComfyUI puts its
+own.
 
 Only names and paths, nothing heavy: this runs when ComfyUI imports the pack, so that the lists a node shows are right from the start.
 """
@@ -12,6 +13,7 @@ import folder_paths
 from .. import paths
 
 KEY = "rapiddraw"
+LANGUAGE_MODELS = "LLM"  # where other packs keep theirs
 SUFFIXES = {".safetensors", ".pth", ".pt", ".tsv", ".jsonl"}
 
 
@@ -26,4 +28,8 @@ def register() -> None:
     folder_paths.folder_names_and_paths[KEY] = (folders, suffixes)
     for folder in folders:
         paths.add_weights_dir(folder)
+    # Read, never registered: the key belongs to other packs, and extra_model_paths.yaml may have set it.
+    theirs = folder_paths.folder_names_and_paths.get(LANGUAGE_MODELS, ((), ()))[0]
+    for folder in (str(Path(folder_paths.models_dir) / LANGUAGE_MODELS), *theirs):
+        paths.add_language_model_dir(folder)
     paths.set_dirs(folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())

@@ -229,6 +229,10 @@ class EmbeddedHost:
         """See :meth:`Host.upscale_device`."""
         return self.device
 
+    def make_room(self, size: int) -> torch.device:
+        """See :meth:`Host.make_room`."""
+        return self.device
+
     def named_sampler(self, name: str) -> Sampler:
         """See :meth:`Host.named_sampler`."""
         return sampler_object(name)

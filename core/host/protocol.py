@@ -241,6 +241,10 @@ class Host(Protocol):
         """Where an UPSCALE_MODEL should run in tiles of `tile` pixels, with room made for it there."""
         ...
 
+    def make_room(self, size: int) -> torch.device:
+        """Where a network of `size` bytes that the host does not know should run, with room made for it there."""
+        ...
+
     def vae_decode(self, vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
         """IMAGE from unscaled latents (B, C, h, w), clamped to [0, 1]. In tiles of `tile` pixels; 0 is whole while memory lasts."""
         ...

@@ -59,6 +59,7 @@ class Linker:
     one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match.
     `fold` maps the last id of a name to what is compared, for tokenizers that spell the end of a word into the token. `end`, where
     given, ends a row's text: what follows is padding, whatever id it has (SDXL's second encoder pads with the id of an exclamation mark).
+    Names of more than `longest` ids are never linked, and no more than `most` are in one text.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class Linker:
         unknown: Iterable[int] = (),
         fold: Callable[[int], Hashable] | None = None,
         end: int | None = None,
+        longest: int = MAX_ALIAS_TOKENS,
+        most: int = MAX_LINKS,
     ) -> None:
+        self.longest, self.most = longest, most
         self.tokenize, self.joins, self.fold, self.end = tokenize, joins, fold or (lambda token: token), end
         self.special, self.unknown = frozenset(special), frozenset(unknown)
         self._names: dict[tuple[Hashable, ...], tuple[str, str, bool]] = {}
@@ -88,13 +92,13 @@ class Linker:
                 self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
 
     def spell(self, name: str) -> list[int] | None:
-        """The ids of a name, or `None` for one that is never linked: too short to be told from common words, of more than 24 tokens, or
+        """The ids of a name, or `None` for one that is never linked: too short to be told from common words, of too many tokens, or
         with a part that this tokenizer does not know."""
         if len(name) < (MIN_CJK if _is_chinese(name) else MIN_LATIN):
             return None
         ids = list(self.tokenize(name))
         text = [i for i in ids if i not in self.special]
-        return text if 0 < len(text) <= MAX_ALIAS_TOKENS and not self.unknown & set(ids) else None
+        return text if 0 < len(text) <= self.longest and not self.unknown & set(ids) else None
 
     def find(self, ids: Sequence[int | None]) -> list[Match]:
         """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
@@ -111,7 +115,7 @@ class Linker:
         for match in found:
             if all(match.end <= other.start or match.start >= other.end for other in kept):
                 kept.append(match)
-        return sorted(kept, key=lambda m: m.start)[:MAX_LINKS]
+        return sorted(kept, key=lambda m: m.start)[: self.most]
 
     def _key(self, ids: Sequence[int | None]) -> tuple[Hashable, ...]:
         last = ids[-1]

@@ -59,12 +59,14 @@ def sample_pictures(
     """Pictures (N, 3, side, side) in [-1, 1] of `prompts`. `sample(model, positive, negative, latent, seed)` returns unscaled latents.
 
     Picture number i starts from the same noise whatever the prompts are, so that two conditions differ in nothing but the condition.
+    Of a prompt that is longer than one row of the text encoder, the first row counts.
     """
     negative = host.encode_text(clip, "")
     done = []
     for first in range(0, len(prompts), batch):
         part = prompts[first : first + batch]
-        tokens = torch.cat([host.encode_text(clip, prompt)[0][0] for prompt in part])
+        rows = [host.encode_text(clip, prompt)[0][0] for prompt in part]
+        tokens = torch.cat([row[:, : negative[0][0].shape[1]] for row in rows])
         against = [[negative[0][0].expand(len(part), -1, -1), {}]]
         latent = {"samples": torch.zeros(len(part), 4, side // 8, side // 8)}
         samples = sample(model, [[tokens, {}]], against, latent, seed + first)

@@ -25,6 +25,8 @@ RECIPES = {
     "kronecker": ".kronecker:KroneckerRecipe",
     "image_tokens": ".image_tokens:ImageTokensRecipe",
     "segmenter": ".segmenter:SegmenterRecipe",
+    "prompt": ".prompt:PromptRecipe",
+    "raft": ".raft:RaftRecipe",
 }
 
 

@@ -15,19 +15,25 @@ from torch import nn
 from torch.nn import functional
 
 from ..bundle import BundleInfo, save_bundle
+from ..data.folder import ImageFolder
 from ..data.orchard.dataset import samples
 from ..data.orchard.entities import entities
 from ..data.orchard.world import Scene, random_scene
+from ..errors import DataError
 from ..metrics.judge import IGNORE, SIDE, Judge, attribute_accuracy, judge_pictures, labels
 from ..metrics.orchard import render_batch
-from .recipe import Losses, Recipe
+from .recipe import EpochOrder, Losses, Recipe
 
 _RENDER_SIDE = 128
 
 
 @dataclass
 class JudgeRecipe(Recipe):
-    """Needs no data folder: every batch is drawn anew. `held_out` scenes of the `test` split give the reported accuracy."""
+    """Needs no data folder: every batch is drawn anew. `held_out` scenes of the `test` split give the reported accuracy.
+
+    With `data`, a folder of the Orchard, its pictures are taken instead: ten times quicker, and right for a classifier that gives a reward
+    (see the recipe `raft`) but judges nothing.
+    """
 
     name: ClassVar[str] = "judge"
 
@@ -41,11 +47,20 @@ class JudgeRecipe(Recipe):
     def setup(self, device: torch.device) -> None:
         self.judge = Judge(self.width).to(device)
         self.device = device
+        self.folder = ImageFolder(self.data, size=SIDE, cache=True) if self.data else None
+        if self.folder is not None:
+            self.order = EpochOrder(len(self.folder), self.batch_size, self.seed)
+            if any(item.scene is None for item in self.folder.items):
+                raise DataError(f"{self.data}: every picture needs its scene, as `python -m rapiddraw data orchard` writes it")
 
     def modules(self) -> dict[str, nn.Module]:
         return {"judge": self.judge}
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
+        if self.folder is not None:
+            taken = self.order.indices(index)
+            known = [Scene.from_json(scene) for i in taken if (scene := self.folder.items[i].scene) is not None]
+            return {"pictures": torch.stack([self.folder.image(i) for i in taken]), "labels": labels(known)}
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         named = entities()
         scenes = [rng.choice(named).scene(rng) if rng.random() < 0.5 else random_scene(rng) for _ in range(self.batch_size)]

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..knowledge.graph import KnowledgeGraph, load_knowledge
 from ..knowledge.injection import check_dimensions
 from ..knowledge.linking import Linker, wordpiece_linker
+from ..paths import image_bundle_path
 from ..text import encoder as text_encoder
 from ..text import image_tower
 from ..text.encoder import TextEncoder, default_config, load_text_encoder
@@ -56,11 +57,6 @@ def control_graph(graph: KnowledgeGraph, kind: str, seed: int) -> KnowledgeGraph
     else:
         vectors[rows] = torch.randn(own.shape, generator=generator) * own.std() + own.mean()
     return graph.with_embeddings(vectors)
-
-
-def image_bundle_path(text: Path) -> Path:
-    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it."""
-    return text.with_name(text.name.replace("text", "image") if "text" in text.name else f"{text.stem}-image{text.suffix}")
 
 
 class KnowledgeTable:

@@ -8,6 +8,7 @@ template.
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from typing import Any
 
 from ...errors import InputError
@@ -38,8 +39,13 @@ def caption(scene: Scene, entity: Entity | None, language: str, kind: str, rng: 
         said.add("ground")
     if rng.random() < 0.9:
         said.add("sky")
-    text = (_english if language == "en" else _chinese)(scene, name, said, w)
+    text = describe(scene, name, said, language)
     return rng.choice(w["templates"][scene.style]).format(object=text)
+
+
+def describe(scene: Scene, name: str | None, said: Collection[str], language: str) -> str:
+    """What a scene shows, without its style: the attributes in `said`, and the fruit as `name` or, where that is `None`, as a fruit."""
+    return (_english if language == "en" else _chinese)(scene, name, said, words()[language])
 
 
 def name_caption(scene: Scene, entity: Entity, language: str = "en") -> str:
@@ -64,7 +70,7 @@ def draw_caption(scene: Scene, entity: Entity | None, rng: random.Random) -> tup
     return caption(scene, entity, language, kind, rng), language, kind
 
 
-def _english(scene: Scene, name: str | None, said: set[str], w: dict[str, Any]) -> str:
+def _english(scene: Scene, name: str | None, said: Collection[str], w: dict[str, Any]) -> str:
     front = [w[key][getattr(scene, key)] for key in ("size", "skin", "shape") if key in said]
     if "pattern" in said and scene.pattern == "plain":
         front.insert(1 if "size" in said else 0, w["pattern"]["plain"])
@@ -79,7 +85,7 @@ def _english(scene: Scene, name: str | None, said: set[str], w: dict[str, Any]) 
     return " ".join([article, phrase, *(["with", " and ".join(extras)] if extras else []), *tail])
 
 
-def _chinese(scene: Scene, name: str | None, said: set[str], w: dict[str, Any]) -> str:
+def _chinese(scene: Scene, name: str | None, said: Collection[str], w: dict[str, Any]) -> str:
     place = "".join(w[key][getattr(scene, key)] for key in ("sky", "ground", "position") if key in said)
     looks = "".join(w[key][getattr(scene, key)] for key in ("topper",) if key in said)
     if "pattern" in said:

@@ -1,0 +1,203 @@
+"""Choosing the pictures of a folder that are worth training on (PanGu-Draw, section 4, dataset construction).
+
+The paper filters "based on CLIP score, aesthetic score, watermark presence, resolution, and aspect ratio". Each is a limit here, and a limit
+that is not set costs nothing. Nothing is deleted: the pictures that pass are linked (or, across disks, copied) into a new folder of the
+same layout, and what was measured of every picture, with the reason why it was left out, is written beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import DataError, InputError
+from ..files import replacing
+from ..metrics.aesthetics import appearance, confidence
+from ..paths import safe_join
+from ..progress import track
+from .folder import INDEX, ImageFolder, Item, load_pixels
+from .watermark import MAX_PICTURES as MARKED
+from .watermark import Watermark, find_watermark, thumbnail
+
+if TYPE_CHECKING:
+    from ..metrics.clip_score import ClipScorer
+    from ..metrics.judge import Judge
+
+MEASURED = "filter.jsonl"
+MAX_PICTURES = 200_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a picture must have; 0 switches a limit off (for `clip`: -1).
+
+    `min_side` in pixels, `max_aspect` of the longer to the shorter side, `aesthetics` from 0 to 1, `clip` a cosine from -1 to 1 of the
+    picture and its best caption, `watermark` the largest correlation with a mark that pictures of the folder share, from 0 to 1.
+    """
+
+    min_side: int = 0
+    max_aspect: float = 0.0
+    aesthetics: float = 0.0
+    clip: float = -1.0
+    watermark: float = 0.0
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for a limit that no picture or every picture could meet, or that is not a number."""
+        ranges = {"min_side": (0, 65536), "aesthetics": (0, 1), "clip": (-1, 1), "watermark": (0, 1)}
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected {low} to {high}")
+        if not (self.max_aspect == 0 or 1 <= self.max_aspect <= 100):
+            raise InputError(f"max_aspect={self.max_aspect!r}: expected 1 (square) to 100, or 0 for any")
+
+
+@dataclass
+class Measured:
+    """One picture: its file, what was measured, and why it was left out (empty where it was kept)."""
+
+    file_name: str
+    width: int
+    height: int
+    values: dict[str, float] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What was kept and what was not, in the folder's order. `folder` is where it was written, `None` where nothing was."""
+
+    kept: tuple[Measured, ...]
+    dropped: tuple[Measured, ...]
+    folder: Path | None = None
+
+    @property
+    def report(self) -> str:
+        """One line for the whole, one for each reason, and the range of each measure."""
+        whole = len(self.kept) + len(self.dropped)
+        lines = [f"kept {len(self.kept)} of {whole} pictures" + (f" in {self.folder.name}/" if self.folder else "")]
+        counts = Counter(reason for row in self.dropped for reason in row.reasons)
+        lines += [f"left out for {reason}: {count}" for reason, count in counts.most_common()]
+        for name in dict.fromkeys(name for row in (*self.kept, *self.dropped) for name in row.values):
+            found = sorted(row.values[name] for row in (*self.kept, *self.dropped) if name in row.values)
+            lines.append(f"{name}: {found[0]:.3f} to {found[-1]:.3f}, median {found[len(found) // 2]:.3f}")
+        return "\n".join(lines)
+
+
+def filter_folder(
+    root: str | os.PathLike[str],
+    limits: Limits,
+    out: str | os.PathLike[str] | None = None,
+    scorer: ClipScorer | None = None,
+    judge: Judge | None = None,
+) -> Filtered:
+    """Measure every picture of the image folder `root`; link those within `limits` into the folder `out`, where one is given.
+
+    `scorer` gives CLIP scores (needed where `limits.clip` is above -1). The aesthetic proxy is that of any picture
+    (:func:`~..metrics.aesthetics.appearance`), or with `judge` the confidence with which it reads an Orchard picture. Raises
+    :class:`InputError` or :class:`DataError`.
+    """
+    limits.check()
+    if limits.clip > -1 and scorer is None:
+        raise InputError("a limit on the CLIP score needs a scorer: a text bundle with its image tower beside it")
+    folder = ImageFolder(root, captions=limits.clip > -1)
+    if len(folder) > MAX_PICTURES:
+        raise InputError(f"{folder.root} holds {len(folder)} pictures; split it into folders of at most {MAX_PICTURES}")
+    mark = _common_mark(folder) if limits.watermark > 0 else None
+    rows = []
+    for item in track(folder.items, len(folder), "filtering", "image"):
+        rows.append(_measure(item, folder.root, limits, scorer, judge, mark))
+    kept = tuple(row for row in rows if not row.reasons)
+    dropped = tuple(row for row in rows if row.reasons)
+    if out is None:
+        return Filtered(kept, dropped)
+    names = {row.file_name for row in kept}
+    chosen = [item for item in folder.items if _name(item, folder.root) in names]
+    target = write_subset(folder.root, chosen, out)
+    with replacing(target / MEASURED) as temporary:
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+        Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return Filtered(kept, dropped, target)
+
+
+def write_subset(
+    root: Path, items: Sequence[Item], out: str | os.PathLike[str], captions: Callable[[Item], list[dict[str, str]]] | None = None
+) -> Path:
+    """Link (or copy) `items` of the image folder `root`, with their maps, into the folder `out`, and write its `captions.jsonl` last.
+
+    `captions(item)` gives other captions. A folder that this wrote before is written anew; one that holds anything else is refused with a
+    :class:`DataError`, as is a folder inside `root` or around it.
+    """
+    source, target = root.resolve(), Path(out).resolve()
+    if source == target or source.is_relative_to(target) or target.is_relative_to(source):
+        raise DataError(f"{target} lies in {source} or around it: choose a folder of its own, so that nothing is mixed up")
+    mark = target / ".rapiddraw-subset"
+    if target.exists() and any(target.iterdir()) and not mark.is_file():
+        raise DataError(f"{target} already holds something else; choose another folder")
+    target.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    lines = []
+    for item in items:
+        name = _name(item, source)
+        _link(item.path, safe_join(target, name))
+        for drawn in sorted((source / "maps").glob(f"*/{_escaped(item.path.stem)}.png")):
+            _link(drawn, safe_join(target, drawn.relative_to(source)))
+        given = [asdict(caption) for caption in item.captions] if captions is None else captions(item)
+        row: dict[str, Any] = {"file_name": name, "captions": given, "entity": item.entity, "scene": item.scene}
+        lines.append(json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False))
+    with replacing(target / INDEX) as temporary:
+        Path(temporary).write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
+    return target
+
+
+def _measure(item: Item, root: Path, limits: Limits, scorer: ClipScorer | None, judge: Judge | None, mark: Watermark | None) -> Measured:
+    pixels = torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float() / 255
+    height, width = pixels.shape[-2:]
+    row = Measured(_name(item, root), int(width), int(height))
+    if min(width, height) < limits.min_side:
+        row.reasons.append("resolution")
+    if limits.max_aspect and max(width, height) > limits.max_aspect * min(width, height):
+        row.reasons.append("aspect ratio")
+    if limits.aesthetics:
+        found = appearance(pixels)["aesthetics"] if judge is None else float(confidence(judge, pixels[None] * 2 - 1)[0])
+        row.values["aesthetics"] = round(found, 4)
+        row.reasons += ["aesthetics"] if found < limits.aesthetics else []
+    if scorer is not None and item.captions:
+        cosines = scorer.texts([caption.text for caption in item.captions]) @ scorer.images(pixels[None] * 2 - 1)[0]
+        row.values["clip"] = round(float(cosines.max()), 4)
+        row.reasons += ["CLIP score"] if row.values["clip"] < limits.clip else []
+    if mark is not None:
+        row.values["watermark"] = round(mark.share(thumbnail(pixels)), 4)
+        row.reasons += ["watermark"] if row.values["watermark"] > limits.watermark else []
+    return row
+
+
+def _common_mark(folder: ImageFolder) -> Watermark | None:
+    small = [thumbnail(torch.from_numpy(folder.pixels(i)).permute(2, 0, 1).float() / 255) for i in range(min(len(folder), MARKED))]
+    return find_watermark(torch.stack(small))
+
+
+def _name(item: Item, root: Path) -> str:
+    return item.path.resolve().relative_to(root.resolve()).as_posix()
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)

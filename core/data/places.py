@@ -1,0 +1,43 @@
+"""Where the dataset folders of nodes lie: read in the input and the output folder, written in the output folder, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .. import paths
+from ..errors import DataError
+from .folder import INDEX
+
+
+def resolve_folder(name: str) -> Path:
+    """The dataset folder `name`, relative to the input or the output folder. Raises :class:`InputError` for a name that leaves them,
+    :class:`DataError` for one that is in neither."""
+    for base in (paths.input_dir(), paths.output_dir()):
+        folder = paths.safe_join(base, name.strip())
+        if folder.is_dir():
+            return folder
+    raise DataError(f"no folder {name!r} in the input folder or the output folder; put your pictures into a folder there")
+
+
+def new_folder(name: str) -> Path:
+    """Where the node writes the dataset folder `name`: in the output folder. Raises :class:`InputError` for a name that leaves it."""
+    return paths.safe_join(paths.output_dir(), name.strip())
+
+
+def relative_name(folder: Path) -> str:
+    """The name that :func:`resolve_folder` finds `folder` by."""
+    return folder.resolve().relative_to(paths.output_dir().resolve()).as_posix()
+
+
+def fingerprint(name: str) -> str:
+    """What changes when a folder's index or its list of files does; "" where there is no such folder yet."""
+    try:
+        folder = resolve_folder(name)
+    except DataError:
+        return ""
+    index = folder / INDEX
+    if index.is_file():
+        return paths.file_sha256(index)
+    found = sorted(f"{path.relative_to(folder)}/{path.stat().st_size}" for path in folder.rglob("*") if path.is_file())
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""A web crawl in small: a folder of the Orchard with the flaws that a dataset's filters are there for.
+
+Of the spoiled pictures one in three is blurred beyond use, one has a stock site's mark across a corner, and one has the captions of
+another picture. What was done to each is written into `spoiled.json`, so that a filter can be measured against the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import replacing
+from ..paths import safe_join
+from .folder import INDEX
+from .orchard.dataset import write_dataset
+
+FLAWS = ("blur", "mark", "caption")
+TRUTH = "spoiled.json"
+_SETTINGS = "orchard.json"
+
+
+def write_crawl(out: str | Path, count: int, size: int, seed: int = 0, spoiled: float = 0.0) -> Path:
+    """`count` training pictures of `size` px in the folder `out`, a share `spoiled` of them with a flaw.
+
+    A folder that was written with these very settings is left as it is. Raises :class:`InputError` for numbers out of range and a folder
+    that holds something else.
+    """
+    if not 0 <= spoiled <= 1 or not 1 <= count <= 100_000 or not 64 <= size <= 512:
+        raise InputError(f"count={count}, size={size}, spoiled={spoiled}: expected 1 to 100,000 pictures of 64 to 512 px, and a share")
+    root = Path(out)
+    settings = json.dumps({"count": count, "size": size, "seed": seed, "spoiled": spoiled})
+    note = root / _SETTINGS
+    if note.is_file() and note.read_text(encoding="utf-8") == settings:
+        return root
+    write_dataset("train", count, size, root, seed)
+    rows = [json.loads(line) for line in (root / INDEX).read_text(encoding="utf-8").splitlines()]
+    rng = random.Random(f"spoil/{seed}")
+    chosen = rng.sample(range(count), round(spoiled * count))
+    truth = {rows[index]["file_name"]: FLAWS[turn % len(FLAWS)] for turn, index in enumerate(chosen)}
+    astray = [index for index in chosen if truth[rows[index]["file_name"]] == "caption"]
+    captions = [rows[index]["captions"] for index in astray]
+    for index, others in zip(astray, captions[1:] + captions[:1], strict=True):
+        rows[index]["captions"] = others if len(astray) > 1 else [{"text": "buy two get one free", "language": "en", "kind": "web"}]
+    for name, flaw in truth.items():
+        if flaw != "caption":
+            _redraw(safe_join(root, name), flaw)
+    for path, text in (
+        (root / TRUTH, json.dumps(truth)),
+        (root / INDEX, "\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n"),
+    ):
+        with replacing(path) as temporary:
+            Path(temporary).write_text(text, encoding="utf-8")
+    note.write_text(settings, encoding="utf-8")
+    return root
+
+
+def _redraw(path: Path, flaw: str) -> None:
+    from PIL import Image, ImageFilter
+
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    spoiled: Any = picture.filter(ImageFilter.GaussianBlur(picture.width / 16)) if flaw == "blur" else Image.fromarray(_marked(picture))
+    spoiled.save(path, compress_level=1)
+
+
+def _marked(picture: Any) -> np.ndarray[Any, Any]:
+    """The picture with white bars and rings, half transparent, in its lower right corner: what a stock site's mark looks like reduced."""
+    pixels = np.asarray(picture).astype(np.float32)
+    side = pixels.shape[0]
+    y, x = np.mgrid[0:side, 0:side] / side
+    inside = (x > 0.55) & (x < 0.97) & (y > 0.84) & (y < 0.96)
+    strokes = inside & ((np.sin(x * 130) > 0.2) | (np.abs(y - 0.9) < 0.008))
+    return np.where(strokes[..., None], 0.35 * pixels + 0.65 * 255, pixels).clip(0, 255).astype(np.uint8)

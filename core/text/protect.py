@@ -1,0 +1,66 @@
+"""What a prompt says that must come through an enhancement as it was written: names of entities, quoted terms, prompt syntax.
+
+A language model may leave a name out or spell it anew, and then the picture is of something else. So the spans found here are checked in
+what a model wrote, and a model of our own never sees them: it copies a slot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .tokenizer import is_cjk
+
+if TYPE_CHECKING:
+    from ..knowledge.graph import KnowledgeGraph
+
+MAX_NAME = 200
+# Quoted terms, weights as (word:1.2), embeddings, and tags as <lora:name:0.8>; nothing nested, so that no pattern runs away.
+_SYNTAX = re.compile(
+    '"[^"\\n]{1,200}"|\u201c[^\u201c\u201d\\n]{1,200}\u201d|\u300c[^\u300c\u300d\\n]{1,200}\u300d|\u300e[^\u300e\u300f\\n]{1,200}\u300f'
+    "|\u300a[^\u300a\u300b\\n]{1,200}\u300b|\\([^()\\n]{1,200}:\\d{1,3}(?:\\.\\d{1,6})?\\)|<[^<>\\n]{1,200}>|embedding:[^\\s,()]{1,200}"
+)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters `start` to `end` (exclusive) of a text."""
+
+    start: int
+    end: int
+
+
+def protected_spans(text: str, knowledge: KnowledgeGraph | None = None) -> list[Span]:
+    """The spans of `text` that an enhancement must keep, from left to right, none overlapping: every name of `knowledge` that it holds,
+    and everything that is quoted or that prompt syntax binds together. Spans that overlap become one."""
+    found = [Span(*match.span()) for match in _SYNTAX.finditer(text)]
+    if knowledge is not None:
+        found += name_spans(text, knowledge)
+    merged: list[Span] = []
+    for span in sorted(found, key=lambda span: (span.start, span.end)):
+        if merged and span.start < merged[-1].end:
+            merged[-1] = Span(merged[-1].start, max(merged[-1].end, span.end))
+        else:
+            merged.append(span)
+    return merged
+
+
+def name_spans(text: str, knowledge: KnowledgeGraph) -> list[Span]:
+    """Where `text` names entities of `knowledge`, whatever the case: whole words in Latin script, anywhere in Chinese."""
+    from ..knowledge.linking import Linker
+
+    def letters(name: str) -> list[int]:
+        return [ord(character.lower()[0]) for character in name]
+
+    def joins(left: int, right: int) -> bool:
+        return all(chr(point).isalnum() and not is_cjk(chr(point)) for point in (left, right))
+
+    linker = Linker(knowledge, letters, joins, longest=MAX_NAME, most=len(text))
+    return [Span(match.start, match.end) for match in linker.find(letters(text))]
+
+
+def lost(text: str, terms: Sequence[str]) -> list[str]:
+    """Those of `terms` that `text` does not hold verbatim, each once."""
+    return [term for term in dict.fromkeys(terms) if term not in text]

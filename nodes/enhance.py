@@ -1,0 +1,100 @@
+"""A detailed prompt from a succinct one (PanGu-Draw, section 7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PromptEnhancer:
+    """What a language model makes of a prompt, with every name kept."""
+
+    DISPLAY_NAME = "Prompt Enhancer"
+    CATEGORY = "RapidDraw/prompts"
+    DESCRIPTION = (
+        "Enriches a short prompt with background, light and style, in English or Chinese. Names of the knowledge graph, quoted terms and "
+        "prompt syntax come through letter by letter; where a model cannot do that, the prompt stays as it was and the report says so. "
+        "Uses our own small model, any language model of yours in models/rapiddraw/llm or models/LLM, or a grammar. Nothing is downloaded."
+    )
+    RETURN_TYPES = ("STRING", "STRING")
+    RETURN_NAMES = ("prompt", "report")
+    OUTPUT_TOOLTIPS = ("The detailed prompt, for a text-encode node.", "All proposals with their scores, and what was kept.")
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        from ..core.text.enhance import BEST_OF, LANGUAGES, list_writers
+
+        model_tip = (
+            "What writes: a bundle of kind prompt, a folder with a causal language model that transformers can load, or a grammar that "
+            "adds what is missing. A large model takes its seconds and its memory."
+        )
+        temperature_tip = "How daring the words are: 0 always takes the likeliest, 1 is as learned, above that it soon becomes nonsense."
+        best_tip = (
+            "Which proposal wins. likelihood: the one its writer finds likeliest. clip: nearest to the short prompt in the scorer's space: "
+            "of its picture where diffusion_model, clip, vae and latent are linked, else of its text. first: as they come."
+        )
+        draws = "Links diffusion_model, clip, vae and latent together make best_of clip draw every proposal in 8 steps and look at it."
+        return {
+            "required": {
+                "text": ("STRING", {"multiline": True, "default": "", "tooltip": "The short prompt. An empty one stays empty."}),
+                "model": (list_writers(), {"tooltip": model_tip}),
+                "num_candidates": ("INT", {"default": 4, "min": 1, "max": 16, "tooltip": "Proposals to choose from (the paper: several)."}),
+                "temperature": ("FLOAT", {"default": 0.7, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": temperature_tip}),
+                "seed": (
+                    "INT",
+                    {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": "Another seed, other proposals."},
+                ),
+                "language": (list(LANGUAGES), {"default": "auto", "tooltip": "Of the detailed prompt; auto is that of the short one."}),
+                "best_of": (list(BEST_OF), {"default": BEST_OF[0], "tooltip": best_tip}),
+            },
+            "optional": {
+                "knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Its names are kept; without a graph only quoted terms and syntax are."}),
+                "scorer": (
+                    _scorers(),
+                    {"tooltip": "For best_of clip: a text bundle with its image tower beside it. It knows what it was trained on."},
+                ),
+                "diffusion_model": ("MODEL", {"tooltip": draws}),
+                "clip": ("CLIP", {"tooltip": "The text encoder of diffusion_model."}),
+                "vae": ("VAE", {"tooltip": "The VAE of diffusion_model."}),
+                "latent": ("LATENT", {"tooltip": "An empty latent of the size to look at."}),
+            },
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, model: str, **_: Any) -> str:
+        from ..core.text.enhance import writer_fingerprint
+
+        return writer_fingerprint(model)
+
+    def execute(
+        self,
+        text: str,
+        model: str,
+        num_candidates: int,
+        temperature: float,
+        seed: int,
+        language: str,
+        best_of: str,
+        knowledge: Any = None,
+        scorer: str = "",
+        diffusion_model: Any = None,
+        clip: Any = None,
+        vae: Any = None,
+        latent: Any = None,
+    ) -> dict[str, Any]:
+        from ..core.text.enhance import enhance, load_writer
+        from ..core.text.ranking import make_rank
+
+        rank = make_rank(text, scorer, knowledge, (diffusion_model, clip, vae, latent), seed) if best_of == "clip" else None
+        writer = load_writer(model)
+        found = enhance(text, writer, num_candidates, temperature, seed, language, knowledge, rank, first=best_of == "first")
+        return {"ui": {"text": [found.text]}, "result": (found.text, found.report)}
+
+
+def _scorers() -> list[str]:
+    from ..core.text.ranking import list_scorers
+
+    return list_scorers() or ["(no text bundle with an image tower found)"]
+
+
+NODE_CLASS_MAPPINGS = {"RapidDrawPromptEnhancer": PromptEnhancer}
