@@ -84,13 +84,13 @@ def measure(network: Any, side: int, share: float, rule: str, repeats: int) -> t
     import torch
 
     from ..core.lowrank.factorize import factorize
-    from ..core.lowrank.latency import layer_inputs, multiply_adds, slower_by_count, slower_when_measured
+    from ..core.lowrank.latency import layer_inputs, multiply_adds, slower_when_counted, slower_when_measured
     from ..core.lowrank.report import network_size
 
     once = step_of(network, side)
     with torch.no_grad():
         inputs = layer_inputs(network, once)
-        keep = {"off": None, "count": slower_by_count, "measure": slower_when_measured(inputs)}[rule]
+        keep = {"off": None, "count": slower_when_counted(inputs), "measure": slower_when_measured(inputs)}[rule]
         low = copy.deepcopy(network)
         plan = factorize(low, "param_ratio", share, keep_dense=keep, values=False)
         quick = step_of(low, side)

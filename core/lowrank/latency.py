@@ -21,6 +21,7 @@ from .plan import KeepDense
 
 RULES = ("off", "count", "measure")
 WORTH_COUNTING = 0.8  # share of the dense multiply-adds above which a second kernel is taken to cost more than is saved
+WORTH_STARTING = 10_000_000  # multiply-adds: about what starting a second kernel and writing its intermediate take the time of
 REPEATS = 5
 
 
@@ -72,6 +73,20 @@ def slower_by_count(name: str, layer: Any, rank: int) -> str | None:
     out, inner = layer.weight.shape[0], layer.weight[0].numel()
     share = rank * (out + inner) / (out * inner)
     return f"rank {rank} needs {share:.2f} of the multiply-adds, which is not faster" if share > WORTH_COUNTING else None
+
+
+def slower_when_counted(inputs: dict[str, LayerInput]) -> KeepDense:
+    """:func:`slower_by_count`, and dense as well where fewer than :data:`WORTH_STARTING` are saved at a layer's own input's size."""
+
+    def keep(name: str, layer: Any, rank: int) -> str | None:
+        given, reason = inputs.get(name), slower_by_count(name, layer, rank)
+        if reason is not None or given is None:
+            return reason
+        out, inner = layer.weight.shape[0], layer.weight[0].numel()
+        saved = given.positions * (out * inner - rank * (out + inner))
+        return f"rank {rank} saves {saved:,} multiply-adds, less than a second layer costs" if saved < WORTH_STARTING else None
+
+    return keep
 
 
 def slower_when_measured(inputs: dict[str, LayerInput]) -> KeepDense:

@@ -11,7 +11,7 @@ from ..errors import BundleError, InputError
 from ..host import current
 from ..paths import made_bundle_path
 from .factorize import factorize, merge_back
-from .latency import RULES, layer_inputs, multiply_adds, slower_by_count, slower_when_measured, step_seconds
+from .latency import RULES, layer_inputs, multiply_adds, slower_when_counted, slower_when_measured, step_seconds
 from .layers import has_factors
 from .plan import TARGETS, LayerPlan
 from .report import Report, network_size
@@ -45,7 +45,7 @@ def factorize_model(
         device = next(iter(inputs.values())).device
         step = step_seconds(once, device)
         macs = multiply_adds(network, inputs)
-    keep = {"off": None, "count": slower_by_count, "measure": slower_when_measured(inputs)}[latency]
+    keep = {"off": None, "count": slower_when_counted(inputs), "measure": slower_when_measured(inputs)}[latency]
     plans: list[LayerPlan] = []
     low = host.rebuild(model, lambda copy: plans.extend(factorize(copy, mode, value, targets, split, keep)))
     if latent is None or step is None:

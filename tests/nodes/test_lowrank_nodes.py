@@ -6,7 +6,7 @@ from rapiddraw.core import paths
 from rapiddraw.core.bundle import read_info
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.host import current
-from rapiddraw.core.lowrank.latency import layer_inputs, slower_by_count, slower_when_measured
+from rapiddraw.core.lowrank.latency import WORTH_STARTING, layer_inputs, slower_by_count, slower_when_counted, slower_when_measured
 from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.lowrank.model import factorize_model, save_model
 from rapiddraw.nodes.lowrank import FactorizeUNet, LowRankUNETLoader, SaveLowRankUNet
@@ -69,6 +69,9 @@ def test_layers_that_would_not_gain_stay_dense(model):
     name, layer = next((n, m) for n, m in network.named_modules() if n.endswith("conv1"))
     assert inputs[name].shape[1] == layer.in_channels and inputs[name].positions == inputs[name].shape[-1] * inputs[name].shape[-2]
     assert slower_by_count(name, layer, 1) is None and "multiply-adds" in slower_by_count(name, layer, layer.weight.shape[0])
+    saved = inputs[name].positions * (layer.weight.numel() - len(layer.weight) - layer.weight[0].numel())
+    answer = slower_when_counted(inputs)(name, layer, 1)
+    assert (answer is None) == (saved >= WORTH_STARTING) and slower_when_counted({})(name, layer, 1) is None
     answer = slower_when_measured(inputs)(name, layer, 1)
     assert answer is None or "of the dense time" in answer
     assert "took no part" in slower_when_measured({})(name, layer, 1)
