@@ -118,7 +118,7 @@ def _parameters(widths: tuple[int, ...], context: int) -> int:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from ..core.train.unet import unet_config
+    from ..core.train.unet_shapes import unet_config
 
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel(**unet_config(4, 16, widths, _attention(widths), context, 4))

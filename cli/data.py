@@ -34,6 +34,10 @@ def add_parser(subparsers: Any) -> None:
     orchard.add_argument("--out", type=Path, required=True, help="the folder to write")
     orchard.add_argument("--seed", type=int, default=0, help="another seed draws other pictures of the same split (default %(default)s)")
     orchard.add_argument("--maps", default="all", help="all, none, or some of segmentation,edges,sketch,depth (default %(default)s)")
+    orchard.add_argument(
+        "--buckets", type=float, metavar="SCALE",
+        help="pictures of PanGu-Draw's eleven aspect ratios in turn, SCALE of its sizes (0.125: 64x256 to 256x64), without maps",
+    )  # fmt: skip
     check = actions.add_parser(
         "check", help="check a folder of images and captions", description="Read a whole folder and name everything that is wrong.",
         epilog="example: python -m rapiddraw data check my-pictures",
@@ -77,6 +81,11 @@ def run(args: argparse.Namespace) -> int:
 def _orchard(args: argparse.Namespace) -> int:
     from ..core.data.orchard.dataset import MAP_KINDS, write_dataset
 
+    if args.buckets is not None:
+        from ..core.data.buckets import bucket_sizes
+
+        say(str(write_dataset(args.split, args.count, args.size, args.out, seed=args.seed, shapes=bucket_sizes(scale=args.buckets))))
+        return 0
     chosen = {"all": MAP_KINDS, "none": ()}.get(args.maps) if args.maps in ("all", "none") else tuple(args.maps.split(","))
     say(str(write_dataset(args.split, args.count, args.size, args.out, seed=args.seed, maps=tuple(chosen or ()))))
     return 0

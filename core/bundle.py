@@ -128,9 +128,13 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
 
 
 def load_bundle(path: str | os.PathLike[str], kind: str | None = None) -> Bundle:
-    """Read a whole bundle: header first, then tensors, then a check that every value is finite (:class:`BundleError`)."""
+    """Read a whole bundle: header first, then tensors, then a check that every value is finite (:class:`BundleError`).
+
+    One that holds only what differs from another is completed (:mod:`.shared_weights`)."""
+    from .shared_weights import completed
+
     info = read_info(path, kind)
-    return Bundle(info, _load_tensors(Path(path)))
+    return completed(Bundle(info, _load_tensors(Path(path))))
 
 
 def tensor_names(path: str | os.PathLike[str]) -> list[str]:

@@ -15,6 +15,8 @@ FAMILIES = (
     "prompts",
     "enhance",
     "dataset",
+    "conditioning",
+    "resolution",
     "sampling",
     "time_decoupled",
     "style",

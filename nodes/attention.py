@@ -83,7 +83,40 @@ class AttentionReport:
         return report_of(model), latent
 
 
+class AttentionEntropyScale:
+    """Self-attention as sharp at any picture size as at the one of training."""
+
+    DISPLAY_NAME = "Attention Entropy Scale"
+    CATEGORY = "RapidDraw/attention"
+    DESCRIPTION = (
+        "For drawing at another size than a model was trained at: with more tokens a softmax grows flat, so self-attention is sharpened by "
+        "sqrt(log N / log N in training), level by level (Jin et al. 2023). At the size of training nothing changes."
+    )
+    RETURN_TYPES = ("MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model with scaled self-attention; the one given stays as it was. Works with FlashAttention Patch.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        side = {"default": 512, "min": 16, "max": 16384, "step": 8}
+        width_tip = "Width in pixels of the pictures that the model was trained on: 512 for SD 1.5, 1024 for SDXL, 128 for the Orchard's."
+        return {
+            "required": {
+                "model": ("MODEL", {"tooltip": "A model with a U-Net of Stable Diffusion's kind; others are left as they are."}),
+                "trained_width": ("INT", {**side, "tooltip": width_tip}),
+                "trained_height": ("INT", {**side, "tooltip": "Height of those pictures."}),
+            }
+        }
+
+    def execute(self, model: Any, trained_width: int, trained_height: int) -> tuple[Any]:
+        from ..core.host import current
+
+        return (current().scale_attention_entropy(model, trained_width, trained_height),)
+
+
 NODE_CLASS_MAPPINGS = {
+    "RapidDrawAttentionEntropyScale": AttentionEntropyScale,
     "RapidDrawFlashAttentionPatch": FlashAttentionPatch,
     "RapidDrawAttentionReport": AttentionReport,
 }

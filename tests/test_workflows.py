@@ -29,6 +29,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawFilterDataset": {"min_clip": -1.0, "min_aesthetics": 0.0},
     "EmptyLatentImage": {"width": 32, "height": 32},
     "EmptyImage": {"width": 16, "height": 16},
+    "RapidDrawResolutionBucket": {"scale": 0.05},
     "BasicScheduler": {"steps": 2},
     "KSampler": {"steps": 2},
     "RapidDrawTimeDecoupledSampler": {"steps": 2},
@@ -67,6 +68,11 @@ def orchard(tmp_path_factory):
     tower = helpers.write_image(folder / "pretrained-orchard-image.safetensors")
     helpers.write_text(folder / "pretrained-orchard-text.safetensors")
     helpers.write_image_tokens(folder / "orchard-image-tokens.safetensors", tower)
+    for name in ("zh", "en"):
+        helpers.write_text(folder / f"orchard-{name}-text.safetensors", width=helpers.WIDTH // 2)
+    helpers.write_unet(folder / "orchard-bilingual-unet.safetensors")
+    told = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": helpers.WIDTH + 256}
+    helpers.write_unet(folder / "orchard-buckets-unet.safetensors", **told)
     return folder
 
 

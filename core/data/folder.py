@@ -103,6 +103,19 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
             self._cache[index] = load_pixels(self.items[index].path, self.size)
         return self._cache[index]
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """(height, width) of image `index` as it is on disk, upright, from its header alone."""
+        with _opened(self.items[index].path) as image:
+            width, height = image.size
+            return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
+
+    def fitted(self, index: int, height: int, width: int) -> torch.Tensor:
+        """Image `index` scaled to cover (height, width) and cropped to its middle, (3, height, width) float32 in [-1, 1]."""
+        picture = Image.fromarray(load_pixels(self.items[index].path))
+        if picture.size != (width, height):
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
     def caption(self, index: int, generator: torch.Generator | None = None) -> str:
         """One of image `index`'s captions, each as likely; "" where it has none."""
         captions = self.items[index].captions
@@ -148,6 +161,7 @@ def check_folder(root: str | os.PathLike[str], captions: bool = True) -> tuple[i
 
 
 _HOW = f"Expected: {INDEX} with one JSON object a line, or a name.txt beside each image; see core/data/folder.py"
+_ORIENTATION = 0x0112  # EXIF: 5 to 8 mean that the sides are swapped
 _Report = Callable[[str], None]
 
 

@@ -75,6 +75,23 @@ class ComfyHost:
 
         return load_control(read(path), default)
 
+    def load_text(self, text: Path) -> Any:
+        """See :meth:`Host.load_text`."""
+        from .comfy_clip import load_clip
+
+        return load_clip(load_bundle(text, "text"))
+
+    def attended_width(self, model: Any) -> int | None:
+        """See :meth:`Host.attended_width`."""
+        width = getattr(model.model.model_config, "unet_config", {}).get("context_dim")
+        return width if isinstance(width, int) else None
+
+    def takes_resolution_index(self, model: Any) -> bool:
+        """See :meth:`Host.takes_resolution_index`."""
+        from .comfy_model import RapidDrawModel
+
+        return isinstance(model.model, RapidDrawModel) and bool(model.model.adm_channels)
+
     def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         """See :meth:`Host.save_unet`."""
         from .comfy_save import save_unet
@@ -217,6 +234,12 @@ class ComfyHost:
         from .comfy_attention import patch_model, patch_vae
 
         return patch_model(model, patch), None if vae is None else patch_vae(vae, patch)
+
+    def scale_attention_entropy(self, model: Any, width: int, height: int) -> Any:
+        """See :meth:`Host.scale_attention_entropy`."""
+        from .comfy_attention import scale_entropy
+
+        return scale_entropy(model, width, height)
 
     def network_of(self, part: str, whole: Any) -> Any:
         """See :meth:`Host.network_of`."""

@@ -9,6 +9,7 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 
 from ..attention.chain import KEY, attached
+from ..attention.entropy import check_size, entropy_patch
 from ..attention.patch import AttentionPatch
 
 _CONTROL = 4  # the place of `control` among apply_model's arguments: x, t, c_concat, c_crossattn, control
@@ -25,6 +26,15 @@ def patch_model(model: Any, patch: AttentionPatch) -> Any:
         return patch.evaluate(run)
 
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, watched)
+    return patched
+
+
+def scale_entropy(model: Any, width: int, height: int) -> Any:
+    """See :meth:`Host.scale_attention_entropy`."""
+    check_size(width, height)
+    space = model.get_model_object("latent_format")
+    patched = model.clone()
+    patched.set_model_attn1_patch(entropy_patch(width, height, getattr(space, "spacial_downscale_ratio", None) or 8))
     return patched
 
 

@@ -6,6 +6,7 @@ approximated.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.latent_formats
@@ -18,6 +19,7 @@ import comfy.utils
 import torch
 
 from ..bundle import Bundle, BundleInfo, LatentSpace
+from ..data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..lowrank.factorize import open_factors
@@ -25,6 +27,7 @@ from .comfy_lowrank import wrap
 from .comfy_save import choose_dtype, is_foreign, load_foreign_unet, with_factors
 from .fit import check_complete, name_of
 
+log = logging.getLogger("rapiddraw")
 Tensors = dict[str, torch.Tensor]
 
 # What diffusers' UNet2DConditionModel must be to be a UNetModel: field -> the only value that can be carried (also its default).
@@ -41,7 +44,6 @@ _CARRIED: dict[str, Any] = {
     "norm_eps": 1e-5,
     "encoder_hid_dim": None,
     "dual_cross_attention": False,
-    "class_embed_type": None,
     "addition_embed_type": None,
     "resnet_time_scale_shift": "default",
     "time_embedding_type": "positional",
@@ -74,6 +76,16 @@ class RapidDrawModel(comfy.model_base.BaseModel):
         if model_config.predicts_x0:  # BaseModel has no type for it, though ComfyUI has the arithmetic
             sampling = type("ModelSampling", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0), {})
             self.model_sampling = sampling(model_config)
+
+    def encode_adm(self, **details: Any) -> torch.Tensor | None:
+        """What a U-Net that knows the index of its resolution takes beside the tokens; other U-Nets of ours take nothing."""
+        if not self.adm_channels:
+            if INDEX_KEY in details:
+                log.info("%s takes no resolution index: the one in the conditioning has no effect", name_of(self.model_config.bundle))
+            return None
+        width = self.adm_channels - INDEX_FEATURES
+        made = index_condition(details.get("pooled_output"), details.get(INDEX_KEY), width, details["noise"].shape)
+        return made.to(details["device"])
 
 
 class RapidDrawConfig(comfy.supported_models_base.BASE):
@@ -124,12 +136,16 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
     heads = _each(config.get("num_attention_heads") or config.get("attention_head_dim", 8), levels)
     per_head = {width // count for width, count in zip(widths, heads, strict=True)}
     wrong = [f"{key}={config[key]!r}" for key, only in _CARRIED.items() if key in config and config[key] not in (only, [only] * levels)]
+    wrong += [f"class_embed_type={config.get('class_embed_type')!r}"] * (config.get("class_embed_type") not in (None, "projection"))
     wrong += [f"block_out_channels={list(widths)}"] * any(w % 32 for w in widths)
     wrong += [f"down_block_types={list(down)}"] * bool(set(down) - {"CrossAttnDownBlock2D", "DownBlock2D"})
     wrong += [f"up_block_types={list(up)}"] * bool(set(up) - {"CrossAttnUpBlock2D", "UpBlock2D"})
     wrong += [f"attention_head_dim={heads}"] * (len(set(heads)) > 1 and len(per_head) > 1)
     if wrong:
         raise BundleError(f"{name_of(info)}: ComfyUI's UNetModel cannot carry {', '.join(wrong)}")
+    index_features = config.get("projection_class_embeddings_input_dim") if config.get("class_embed_type") == "projection" else None
+    if index_features is not None and index_features <= INDEX_FEATURES:
+        raise BundleError(f"{name_of(info)}: projection_class_embeddings_input_dim={index_features} leaves no room for a pooled text state")
     crossed_down = [depths[i] if kind.startswith("Cross") else 0 for i, kind in enumerate(down)]
     crossed_up = [depths[i] if kind.startswith("Cross") else 0 for i, kind in enumerate(list(up)[::-1])]
     return {
@@ -146,7 +162,8 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
         "legacy": False,
         "context_dim": config.get("cross_attention_dim", 1280),
         "use_linear_in_transformer": bool(config.get("use_linear_projection", False)),
-        "adm_in_channels": None,
+        "num_classes": None if index_features is None else "sequential",
+        "adm_in_channels": index_features,
         "use_checkpoint": False,
         "use_temporal_attention": False,
         "use_temporal_resblock": False,

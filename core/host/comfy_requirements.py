@@ -34,6 +34,8 @@ REQUIRED = (
     "comfy.ldm.modules.diffusionmodules.openaimodel:timestep_embedding",
     "comfy.model_patcher:ModelPatcher.add_wrapper_with_key",
     "comfy.model_patcher:ModelPatcher.add_object_patch",
+    "comfy.model_patcher:ModelPatcher.set_model_attn1_patch",
+    "comfy.model_base:BaseModel.encode_adm",
     "comfy.patcher_extension:WrappersMP.APPLY_MODEL",
     "comfy.model_patcher:ModelPatcher.get_wrappers",
     "comfy.model_patcher:ModelPatcher.remove_wrappers_with_key",

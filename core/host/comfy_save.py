@@ -34,7 +34,9 @@ def save_unet(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
     tensors = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in inner.diffusion_model.state_dict().items()}
     ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
     if ours is not None:
-        names = with_factors({ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items()}, tensors)
+        names = with_factors(
+            {ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items() if _is_ours(diffusers)}, tensors
+        )
         if nameless := sorted(set(tensors) - set(names)):
             raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
         tensors = {names[key]: tensor for key, tensor in tensors.items()}
@@ -115,6 +117,10 @@ def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
             inner.apply_model(x, sigma, c_crossattn=tokens, **more)
 
     return once
+
+
+def _is_ours(name: str) -> bool:
+    return not name.startswith("add_embedding.")  # diffusers has two names for ComfyUI's one; our U-Nets know `class_embedding`
 
 
 def _is_plain(value: Any) -> bool:

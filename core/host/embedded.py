@@ -67,6 +67,19 @@ class EmbeddedHost:
 
         return load_control(read(path), default, self.device)
 
+    def load_text(self, text: Path) -> Clip:
+        """See :meth:`Host.load_text`."""
+        encoder = load_text_encoder(load_bundle(text, "text"))
+        return Clip(encoder.to(self.device).requires_grad_(False), self.device)
+
+    def attended_width(self, model: Model) -> int | None:
+        """See :meth:`Host.attended_width`."""
+        return model.model.context_width
+
+    def takes_resolution_index(self, model: Model) -> bool:
+        """See :meth:`Host.takes_resolution_index`."""
+        return model.model.takes_index
+
     def save_unet(self, model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
         """See :meth:`Host.save_unet`."""
         from .embedded_lowrank import save_unet
@@ -200,6 +213,12 @@ class EmbeddedHost:
         from .embedded_attention import patch_model
 
         return patch_model(model, patch), vae
+
+    def scale_attention_entropy(self, model: Model, width: int, height: int) -> Model:
+        """See :meth:`Host.scale_attention_entropy`."""
+        from .embedded_attention import scale_entropy
+
+        return scale_entropy(model, width, height)
 
     def network_of(self, part: str, whole: Any) -> Any:
         """See :meth:`Host.network_of`."""

@@ -10,6 +10,7 @@ import torch
 
 from ..attention.chain import OVERRIDE
 from ..bundle import Bundle, LatentSpace
+from ..data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ..diffusion.schedule import NoiseSchedule
 from ..errors import BundleError, InputError
 from ..networks import network_of
@@ -31,11 +32,19 @@ class BaseModel:
 
     @property
     def pooled_width(self) -> int:
-        """Features of the pooled text state that the U-Net takes beside the tokens: 0 for all but SDXL's kind."""
+        """Features of the pooled text state that the U-Net takes beside the tokens: 0 for all but SDXL's kind and those that are told
+        the index of their resolution."""
         config = self.diffusion_model.config
+        if self.takes_index:
+            return int(config["projection_class_embeddings_input_dim"]) - INDEX_FEATURES
         if config.get("addition_embed_type") != "text_time":
             return 0
         return int(config["projection_class_embeddings_input_dim"]) - len(_SIZES) * int(config["addition_time_embed_dim"])
+
+    @property
+    def takes_index(self) -> bool:
+        """Whether the U-Net is told the index of its resolution (:mod:`~rapiddraw.core.data.buckets`)."""
+        return bool(self.diffusion_model.config.get("class_embed_type") == "projection")
 
     @torch.no_grad()
     def apply_model(
@@ -51,33 +60,36 @@ class BaseModel:
         """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
         (B, n) where the U-Net takes it. Cancels between calls. `control` is added to skip connections ("output") and the middle ("middle").
 
-        Of `transformer_options`, `optimized_attention_override` is honoured: it is called in the place of attention, as in ComfyUI.
+        Of `transformer_options`, `optimized_attention_override` is honoured: it is called in the place of attention, as in ComfyUI; and
+        `attn1_patch` of its `patches`, on what self-attention takes in.
         """
         raise_if_cancelled()
         network_input = self.model_sampling.calculate_input(t, x)
         timestep = self.model_sampling.timestep(t)
-        added = self.added_conditions(y)
-        patched = transformer_options is not None and OVERRIDE in transformer_options
-        options: dict[str, Any] = {"cross_attention_kwargs": {"transformer_options": transformer_options}} if patched else {}
+        options: dict[str, Any] = {"class_labels": y} if self.takes_index else {"added_cond_kwargs": self.added_conditions(y)}
+        if transformer_options is not None and (OVERRIDE in transformer_options or transformer_options.get("patches")):
+            told = {**transformer_options, "original_shape": list(x.shape)}  # under ComfyUI's name
+            options |= {"cross_attention_kwargs": {"transformer_options": told}}
         if control is not None:
             skips, middle = tuple(control["output"]), control["middle"][0]
             options |= {"down_block_additional_residuals": skips, "mid_block_additional_residual": middle}
-        output = self.diffusion_model(
-            network_input, timestep, encoder_hidden_states=c_crossattn, added_cond_kwargs=added, return_dict=False, **options
-        )[0]
+        output = self.diffusion_model(network_input, timestep, encoder_hidden_states=c_crossattn, return_dict=False, **options)[0]
         return self.model_sampling.calculate_denoised(t, output, x)
 
     def added_conditions(self, y: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
         """`y` of :meth:`encode_adm` under diffusers' names."""
-        return None if y is None else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
+        return None if y is None or self.takes_index else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
 
     def encode_adm(self, details: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
         """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6).
 
         `details` are those of a conditioning; without sizes in them the original is as large as the picture that `x` (B, C, h, w) becomes,
-        not cropped, and the target as large as the original. Raises :class:`InputError` for a pooled state of another width.
+        not cropped, and the target as large as the original. For a U-Net that is told the index of its resolution, see
+        :func:`~rapiddraw.core.data.buckets.index_condition`. Raises :class:`InputError` for a pooled state of another width.
         """
         pooled = details.get("pooled_output")
+        if self.takes_index:
+            return index_condition(pooled, details.get(INDEX_KEY), self.pooled_width, x.shape).to(x.device)
         if pooled is None or pooled.shape[-1] != self.pooled_width:
             given = "none" if pooled is None else f"one of {pooled.shape[-1]} features"
             raise InputError(

@@ -6,6 +6,7 @@ The chain that a sampler sees is ComfyUI's too: `model` (masks) `.inner_model` (
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.buckets import INDEX_KEY
 from ..diffusion.guidance import cfg_denoised, needs_uncond
 from ..errors import InputError
 from .embedded_control import checked_control
 from .embedded_latent import prepare_mask, repeat_to
 from .embedded_model import BaseModel, Model, copy_options
 
+log = logging.getLogger("rapiddraw")
 MAX_TOKEN_REPEAT = 4  # beyond this, padding one prompt to another's length costs more than a second call
 _FOREIGN = ("area", "mask", "gligen", "hooks", "concat_latent_image")  # conditioning entries only ComfyUI honours
 
@@ -130,6 +133,8 @@ def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
                 f"the conditioning has shape {tuple(tokens.shape)} but the model attends to tokens of width {model.context_width}; "
                 "encode the text with the CLIP that was loaded with this model"
             )
+        if details.get(INDEX_KEY) is not None and not model.takes_index:
+            log.info("the model takes no resolution index: the one in the conditioning has no effect")
         entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0)), "details": details}
         entry["control"] = checked_control(model, details.get("control"))
         for key in ("start_percent", "end_percent"):

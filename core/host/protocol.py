@@ -47,6 +47,18 @@ class Host(Protocol):
         is taken for the condition `default`."""
         ...
 
+    def load_text(self, text: Path) -> Any:
+        """A CLIP from a bundle of kind `text`."""
+        ...
+
+    def attended_width(self, model: Any) -> int | None:
+        """Features of the tokens that a MODEL's U-Net attends to; None where it does not say."""
+        ...
+
+    def takes_resolution_index(self, model: Any) -> bool:
+        """Whether a MODEL is told the index of the resolution that it draws."""
+        ...
+
     def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
         ...
@@ -178,6 +190,10 @@ class Host(Protocol):
     def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
         """(MODEL, VAE) whose attention goes through `patch`. `vae` may be None; it comes back as it was where it has no
         attention that can be patched without touching what other clones share."""
+
+    def scale_attention_entropy(self, model: Any, width: int, height: int) -> Any:
+        """A clone of MODEL whose self-attention is as sharp at any size as at `width` x `height` pixels, its size in training."""
+        ...
 
     def named_sampler(self, name: str) -> Any:
         """The SAMPLER of one of :meth:`sampler_names`. Raises :class:`~rapiddraw.core.errors.InputError` for another name."""

@@ -57,12 +57,13 @@ def name_pieces(words: Iterable[str]) -> list[str]:
     return sorted(chosen)
 
 
-def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int = 800) -> list[str]:
+def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int = 800, latin: bool = True) -> list[str]:
     """The tokens, in id order, for captions `texts` in which `names` must be spelled rather than memorised.
 
     Special tokens come first (`[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4), then letters and digits, punctuation, Chinese
-    characters, syllables of the names, and the most frequent words while there is room. Raises :class:`InputError` where what cannot be
-    left out alone exceeds `limit`.
+    characters, syllables of the names, and the most frequent words while there is room. Without `latin` there are no letters and digits,
+    so that an English word is one `[UNK]`: what an encoder of Chinese alone makes of it. Raises :class:`InputError` where what cannot
+    be left out alone exceeds `limit`.
     """
     if not 128 <= limit <= MAX_VOCABULARY:
         raise InputError(f"limit={limit}: a vocabulary has between 128 and {MAX_VOCABULARY} tokens")
@@ -73,13 +74,14 @@ def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int
         words.update(_words_and_singles(text, singles))
     pieces = name_pieces(name_words)
     tokens: dict[str, None] = dict.fromkeys(SPECIALS)
+    letters = string.ascii_lowercase + string.digits if latin else ""
     for group in (
-        (c for c in string.ascii_lowercase + string.digits),
-        ("##" + c for c in string.ascii_lowercase + string.digits),
+        (c for c in letters),
+        ("##" + c for c in letters),
         sorted(c for c in string.punctuation),
         sorted(singles),
-        pieces,
-        ("##" + piece for piece in pieces),
+        pieces if latin else (),
+        ("##" + piece for piece in pieces if latin),
     ):
         tokens.update(dict.fromkeys(group))
     if len(tokens) > limit:
@@ -87,7 +89,7 @@ def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int
     for word, _ in sorted(words.items(), key=lambda item: (-item[1], item[0])):
         if len(tokens) >= limit:
             break
-        if word not in name_words:
+        if latin and word not in name_words:
             tokens[word] = None
     return list(tokens)
 

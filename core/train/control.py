@@ -93,14 +93,14 @@ class ControlRecipe(UnetRecipe):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"main": self.adamw([p for p in self.adapter.parameters() if p.requires_grad])}
 
-    def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         taken = super().batch(index, generator)
         chosen = [self.used[i] for i in self.order.indices(index)]
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         kept = [kept_conditions(len(self.conditions), self.keep_all, self.drop_all, self.drop_each, rng) for _ in chosen]
         return {**taken, "hint": torch.stack([self._hint(i, keep, rng) for i, keep in zip(chosen, kept, strict=True)])}
 
-    def predict(self, batch: dict[str, torch.Tensor], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def predict(self, batch: dict[str, Any], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         skips, middle = self.adapter(network_input, t, tokens, batch["hint"])
         return self.unet(
             network_input,

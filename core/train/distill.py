@@ -80,7 +80,8 @@ class DistillRecipe(Distillation):
         schedule = read_info(self.teacher).schedule
         if schedule is not None:  # with the teacher's own betas
             self.source.schedule_info, self.source.noise_levels = schedule, NoiseSchedule(schedule)
-        self.source.encoder.eval()
+        for encoder in self.source.readers.encoders:
+            encoder.eval()
         teacher = self.source.unet.eval().requires_grad_(False)
         self.unet: Any = copy.deepcopy(teacher) if self.init == "svd" else UNet2DConditionModel(**self.source.config).to(device)
         self.factor(self.unet)

@@ -57,9 +57,10 @@ class ImageTokensRecipe(UnetRecipe):
         super().setup(device)
         self.unet.requires_grad_(False)
         tower = load_image_tower(load_bundle(self.tower, "image")).to(device).requires_grad_(False)
-        if self.reading and self.tokens != self.encoder.length:
-            raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {self.encoder.length}")
-        self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, self.encoder.width).to(device)
+        length, width = self.readers.encoders[0].length, sum(self.readers.widths)
+        if self.reading and self.tokens != length:
+            raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
+        self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, width).to(device)
         if self.pictures and self.pictures < len(self.used):
             self.used = self.used[: self.pictures]
             self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
@@ -77,8 +78,10 @@ class ImageTokensRecipe(UnetRecipe):
         states = []
         with torch.no_grad():
             for first in range(0, len(self.used), 128):
-                ids, rows = self._tokens([self._description(i) for i in self.used[first : first + 128]])
-                states.append(super().context({"ids": ids.to(device), "rows": rows.to(device)}).half())
+                texts = [self._description(i) for i in self.used[first : first + 128]]
+                read = [self.readers.tokens(number, texts) for number in range(len(self.readers.encoders))]
+                batch = {"ids": [ids.to(device) for ids, _ in read], "rows": [rows.to(device) for _, rows in read]}
+                states.append(super().context(batch).half())
         wanted, given = torch.cat(states), self.embeddings[self.used].to(device)
         optimizer = self.adamw(list(self.projection.parameters()), self.reading_lr)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.reading)
@@ -107,14 +110,14 @@ class ImageTokensRecipe(UnetRecipe):
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {"main": self.adamw(list(self.projection.parameters()))}
 
-    def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         taken = super().batch(index, generator)
         chosen = [self.used[i] for i in self.order.indices(index)]
         kept = torch.rand(len(chosen), 1, 1, generator=generator) >= self.image_dropout
         alone = torch.rand((), generator=generator) < self.alone
         return {**taken, "embeddings": self.embeddings[chosen], "kept": kept, "alone": alone}
 
-    def context(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def context(self, batch: dict[str, Any]) -> torch.Tensor:
         tokens = self.projection(batch["embeddings"])
         if bool(batch["alone"]):
             return tokens

@@ -32,7 +32,7 @@ from ..text.encoder import TextEncoder, default_config, load_text_encoder
 from ..text.image_tower import ImageTower, load_image_tower
 from ..text.tokenizer import build_vocabulary
 from .recipe import EpochOrder, Losses, Recipe
-from .text_data import Item, folder_items, orchard_items
+from .text_data import BOTH, Item, folder_items, orchard_items
 
 KNOWLEDGE = ("graph", "none", "shuffled", "random")
 
@@ -77,7 +77,7 @@ class KnowledgeTable:
 
 def tokenize_linked(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids (B, L) and table rows (B, L) of texts; L is the longest text's length, which under a causal mask changes nothing."""
-    whole = encoder.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    whole = encoder.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     length = min(encoder.length, max(map(len, whole)) + 2)
     start, pad = int(encoder.config["bos_token_id"]), int(encoder.config["pad_token_id"])
     ids = torch.full((len(whole), length), pad, dtype=torch.long)
@@ -102,7 +102,9 @@ class TextRecipe(Recipe):
     """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`.
 
     `start` is a text bundle to go on from, with its image bundle beside it; `lock_images` keeps that image tower as it is and learns the
-    text encoder alone. `names` off gives captions that describe and never name (Orchard only): a start that favours no graph.
+    text encoder alone. `image_tower` names an image bundle to learn beside where the text encoder starts anew: with `lock_images`, an
+    encoder of one `language` ("en" or "zh") comes into a space that is there (locked-image tuning, Zhai et al. 2022). `names` off gives
+    captions that describe and never name (Orchard only): a start that favours no graph.
     `alike` is the share of batches whose pictures all have one scenery, where that is known: otherwise ground and sky tell most
     pairs of a batch apart and the fruit is learned last.
     """
@@ -124,6 +126,8 @@ class TextRecipe(Recipe):
     names: bool = True
     start: str = ""
     lock_images: bool = False
+    image_tower: str = ""
+    language: str = "both"  # "en" or "zh": captions, names and vocabulary of that language alone
     count: int = 6000
     image_size: int = 64
     width: int = 192
@@ -134,8 +138,14 @@ class TextRecipe(Recipe):
 
     def check(self) -> None:
         super().check()
-        if self.lock_images and not self.start:
-            raise InputError("lock_images keeps a trained image tower as it is: name its text bundle in `start`")
+        if self.lock_images and not (self.start or self.image_tower):
+            raise InputError(
+                "lock_images keeps a trained image tower as it is: name its text bundle in `start`, or itself in `image_tower`"
+            )
+        if self.start and self.image_tower:
+            raise InputError("start brings the image tower beside it along: give start or image_tower, not both")
+        if self.language not in ("both", *BOTH):
+            raise InputError(f"language={self.language!r}: expected both, {' or '.join(BOTH)}")
         if not self.names and self.data:
             raise InputError("names=false makes captions from the Orchard's own scenes; it does not go with a data folder")
         if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1 or not 0 <= self.alike <= 1:
@@ -147,7 +157,8 @@ class TextRecipe(Recipe):
     def setup(self, device: torch.device) -> None:
         self.items: list[Item] = self._items()
         graph = load_knowledge(self.graph) if self.graph else None
-        names = [n for by in graph.aliases.values() for found in by.values() for n in found] if graph else []
+        by_language = [item for by in graph.aliases.values() for item in by.items()] if graph else []
+        names = [name for language, found in by_language for name in found if language in self._languages()]
         captions = [text for item in self.items for text in item.captions]
         if self.start:
             first = load_bundle(self.start, "text")
@@ -155,19 +166,22 @@ class TextRecipe(Recipe):
             self.encoder = load_text_encoder(first).to(device)
             self.tower = load_image_tower(load_bundle(image_bundle_path(Path(self.start)), "image")).to(device)
         else:
-            vocabulary = build_vocabulary(captions, names, self.vocabulary_size)
+            self.tower = ImageTower(self.image_size, projection_dim=self.projection_dim)
+            if self.image_tower:
+                self.tower = load_image_tower(load_bundle(self.image_tower, "image"))
+            vocabulary = build_vocabulary(captions, names, self.vocabulary_size, "en" in self._languages())
             config = default_config(
                 len(vocabulary),
                 hidden_size=self.width,
                 num_hidden_layers=self.layers,
                 num_attention_heads=self.heads,
                 intermediate_size=self.width * 8 // 3,
-                projection_dim=self.projection_dim,
+                projection_dim=self.tower.projection_dim,
                 kg_dim=graph.dim if graph else 1,
             )
             self.encoder = TextEncoder(config, vocabulary).to(device)
-            self.tower = ImageTower(self.image_size, projection_dim=self.projection_dim).to(device)
-        self.tower.requires_grad_(not self.lock_images)
+        self.tower.to(device).requires_grad_(not self.lock_images)
+        self.embedded = self._embed_pictures(device) if self.lock_images else None
         if graph is not None:
             check_dimensions(graph, self.encoder.config["kg_dim"])
         self.table = None
@@ -183,7 +197,19 @@ class TextRecipe(Recipe):
         self.groups = [groups.setdefault(item.entity or f"#{i}", i) for i, item in enumerate(self.items)]
 
     def _items(self) -> list[Item]:
-        return folder_items(self.data, self.image_size) if self.data else orchard_items("train", self.count, self.image_size)
+        if self.data:
+            return folder_items(self.data, self.image_size, self._languages())
+        return orchard_items("train", self.count, self.image_size, languages=self._languages())
+
+    def _languages(self) -> tuple[str, ...]:
+        return BOTH if self.language == "both" else (self.language,)
+
+    @torch.no_grad()
+    def _embed_pictures(self, device: torch.device) -> Tensor:
+        """What a locked tower says of every picture, (N, projection_dim): it will say nothing else, so it is asked once."""
+        self.tower.eval()
+        pictures = torch.stack([torch.from_numpy(item.image) for item in self.items]).permute(0, 3, 1, 2)
+        return torch.cat([self.tower(part.to(device).float() / 127.5 - 1).float().cpu() for part in pictures.split(256)])
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder} if self.lock_images else {"encoder": self.encoder, "tower": self.tower}
@@ -207,8 +233,11 @@ class TextRecipe(Recipe):
         alike = bool(self.sceneries) and rng.random() < self.alike
         chosen = rng.sample(rng.choice(self.sceneries), self.batch_size) if alike else self.order.indices(index)
         ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng, self.names) for i in chosen])
+        batch = {"ids": ids, "rows": rows, "group": torch.tensor([self.groups[i] for i in chosen])}
+        if self.embedded is not None:
+            return {**batch, "embedded": self.embedded[chosen]}
         images = torch.stack([torch.from_numpy(self.items[i].image) for i in chosen]).permute(0, 3, 1, 2)
-        return {"ids": ids, "rows": rows, "images": images.contiguous(), "group": torch.tensor([self.groups[i] for i in chosen])}
+        return {**batch, "images": images.contiguous()}
 
     def loss(self, batch: dict[str, Tensor]) -> Losses:
         ids, rows, group = batch["ids"], batch["rows"], batch["group"]
@@ -217,8 +246,7 @@ class TextRecipe(Recipe):
             keep = torch.rand(len(ids), 1, device=ids.device) >= self.knowledge_dropout
             extra = self.encoder.knowledge(self.table.vectors[rows * keep])
         texts = self.encoder.project(self.encoder.encode_ids(ids, extra)[1]).float()
-        with torch.set_grad_enabled(not self.lock_images):
-            images = self.tower(batch["images"].float() / 127.5 - 1).float()
+        images = batch["embedded"] if "embedded" in batch else self.tower(batch["images"].float() / 127.5 - 1).float()
         logits = self.encoder.logit_scale.exp().clamp_max(text_encoder.MAX_LOGIT_SCALE) * texts @ images.T
         same = (group[:, None] == group[None]) & ~torch.eye(len(group), dtype=torch.bool, device=group.device)
         logits = logits.masked_fill(same, float("-inf"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import DataError
 from ..paths import safe_join
 from ..progress import track
 
+BOTH = ("en", "zh")
 TEMPLATE_SHARE = 0.2
 """Of the captions drawn anew for a named picture, how many are a bare template ("the photo of X"), the way prompts often are."""
 
@@ -21,7 +23,7 @@ TEMPLATE_SHARE = 0.2
 @dataclass
 class Item:
     """One picture (size, size, 3) uint8. `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time;
-    `shown` is what the picture shows, also where they may not."""
+    `shown` is what the picture shows, also where they may not. `languages` are those of the captions drawn anew."""
 
     image: np.ndarray
     captions: tuple[str, ...]
@@ -30,49 +32,56 @@ class Item:
     fruit: Any = field(default=None, repr=False)
     scenery: tuple[str, ...] = ()
     shown: Any = field(default=None, repr=False)
+    languages: Sequence[str] = BOTH
 
     def draw(self, rng: random.Random, names: bool = True) -> str:
         """A caption: a new one where the Orchard can make it, otherwise one of the file's. Without `names`, looks in words alone."""
         if not names:
-            from ..data.orchard.captions import LANGUAGES, caption
+            from ..data.orchard.captions import caption
 
-            return caption(self.shown, None, rng.choice(LANGUAGES), "attributes", rng)
+            return caption(self.shown, None, rng.choice(self.languages), "attributes", rng)
         if self.scene is None:
             return rng.choice(self.captions)
         from ..data.orchard.captions import draw_caption
         from ..data.orchard.entities import words
 
         if self.fruit is not None and rng.random() < TEMPLATE_SHARE:
-            language = rng.choice(("en", "zh"))
+            language = rng.choice(self.languages)
             name = self.fruit.name_en if language == "en" else self.fruit.name_zh
             return rng.choice(words()[language]["templates"][self.scene.style]).format(object=name)
-        return draw_caption(self.scene, self.fruit, rng)[0]
+        return draw_caption(self.scene, self.fruit, rng, self.languages)[0]
 
 
-def orchard_items(split: str, count: int, size: int, seed: int = 0) -> list[Item]:
-    """`count` pictures of the Orchard, drawn now. Rare fruits keep their three captions: those are all that exist of them."""
+def orchard_items(split: str, count: int, size: int, seed: int = 0, languages: Sequence[str] = BOTH) -> list[Item]:
+    """`count` pictures of the Orchard, drawn now, with captions in `languages`; a picture that has none is left out. Rare fruits keep
+    their three captions: those are all that exist of them."""
     from ..data.orchard.dataset import samples
     from ..data.orchard.render import render
 
     items = []
     for sample in track(samples(split, count, seed), count, "drawing the Orchard", "image"):
         fixed = sample.entity is not None and sample.entity.split != "seen"
+        captions = tuple(caption["text"] for caption in sample.captions if caption["language"] in languages)
+        if fixed and not captions:
+            continue
         items.append(
             Item(
                 render(sample.scene, size),
-                tuple(caption["text"] for caption in sample.captions),
+                captions,
                 sample.entity.id if sample.entity else None,
                 None if fixed else sample.scene,
                 sample.entity,
                 (sample.scene.ground, sample.scene.sky),
                 sample.scene,
+                languages,
             )
         )
     return items
 
 
-def folder_items(root: str | Path, size: int) -> list[Item]:
-    """The pictures of an image folder (`captions.jsonl` with `captions` or `text`), scaled to `size`. Raises :class:`DataError`."""
+def folder_items(root: str | Path, size: int, languages: Sequence[str] = BOTH) -> list[Item]:
+    """The pictures of an image folder (`captions.jsonl` with `captions` or `text`), scaled to `size`. Where captions say their language,
+    only those in `languages` count, and a picture that has none of them is left out. Raises :class:`DataError`."""
     from PIL import Image
 
     base = Path(root)
@@ -84,7 +93,10 @@ def folder_items(root: str | Path, size: int) -> list[Item]:
     for number, line in track(enumerate(lines, 1), len(lines), "reading pictures", "image"):
         try:
             row = json.loads(line)
-            captions = tuple(c["text"] for c in row["captions"]) if "captions" in row else (row["text"],)
+            given = row["captions"] if "captions" in row else [{"text": row["text"]}]
+            captions = tuple(c["text"] for c in given if c.get("language", languages[0]) in languages)
+            if given and not captions:
+                continue
             with Image.open(safe_join(base, row["file_name"])) as picture:
                 small = picture.convert("RGB").resize((size, size), Image.Resampling.BOX)
         except (ValueError, KeyError, TypeError, OSError) as error:

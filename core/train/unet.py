@@ -10,32 +10,43 @@ prompt to lean on (the paper does not say so; without it guidance is undefined),
 Two settings put a short training where it learns most, and leave the optimum where it is: `timesteps="logit_normal"` draws
 t = sigmoid(N(0.7, 1.1)) (Esser et al. 2024, section 3.1), where shapes are decided, and `foreground=k` counts the error inside the objects
 of a folder's segmentation maps k times.
+
+Several text encoders, separated by commas, all read the same caption, and their features stand side by side in each token (PanGu-Draw,
+section 4, on bilingual text encoding). `trained=cross_attention` with a `base` learns nothing but how the U-Net attends to the text; the
+bundle then holds those weights alone and names its base.
 """
 
 from __future__ import annotations
 
+import logging
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 
-from ..bundle import Bundle, BundleInfo, Schedule, load_bundle, save_bundle
+from ..bundle import BundleInfo, Schedule, load_bundle, save_bundle
+from ..data.buckets import bucket_sizes, index_embedding
 from ..data.folder import ImageFolder
 from ..diffusion.schedule import NoiseSchedule, denoised_to_output
 from ..diffusion.weighting import WEIGHTINGS, loss_weight
 from ..errors import InputError
-from ..knowledge.graph import load_knowledge
-from ..knowledge.linking import wordpiece_linker
 from ..networks import network_of
-from ..text.encoder import load_text_encoder
+from ..shared_weights import difference
 from ..text.encoder import to_bundle as text_to_bundle
+from .align import fit_features, with_features
+from .buckets import Buckets, bucket_latents
 from .latents import folder_latents, low_pictures
+from .readers import Readers
 from .recipe import EpochOrder, Losses, Recipe
-from .text import KnowledgeTable, tokenize_linked
+from .unet_shapes import index_config, moved, told_index, unet_config
 
+logger = logging.getLogger("rapiddraw")
+ALIGN_CAPTIONS = 3000
+"""Of a folder, that are read to fit new text encoders to the old one."""
 LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
 FOREGROUND_CLASSES = (2, 3)
 """Of the Orchard's segmentation maps: a fruit's body and its topper."""
@@ -64,9 +75,10 @@ class UnetRecipe(Recipe):
     ema: float = 0.999
     precision: str = "bf16"
     vae: str = ""
-    text: str = ""
+    text: str = ""  # one bundle, or several with commas between them: their features are concatenated in that order
     graph: str = ""  # optional: without it no knowledge is injected
     base: str = ""  # a U-Net bundle to fine-tune
+    align: str = ""  # the text bundle that `base` was trained under, where `text` names others: attention starts from a least-squares fit
     new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
     size: int = 128  # side of a picture in pixels
     widths: tuple[int, ...] = (64, 96, 160)
@@ -81,74 +93,100 @@ class UnetRecipe(Recipe):
     low_kept: bool = True  # False leaves those pictures out instead, to compare
     foreground: float = 1.0  # how often the error inside segmented objects counts; above 1 the folder must hold segmentation maps
     caption_dropout: float = 0.1
+    encoder_dropout: float = 0.0  # of several encoders: how often all but one, drawn at random, read the empty prompt
+    reads: tuple[int, ...] = ()  # of several encoders: those that read the caption (0, 1, ...); the others get the empty prompt. () is all
+    joined: float = 0.0  # share of captions that are two of a picture's captions in a row, perhaps of two languages
+    trained: str = "all"  # or "cross_attention", or "attention" (self-attention too)
+    buckets: bool = False  # pictures of many aspect ratios, each batch of one; the U-Net is told which
+    bucket_scale: float = 0.125  # of the paper's sizes for the structure model: 64x256 to 256x64
     knowledge_dropout: float = 0.2
 
     def setup(self, device: torch.device) -> None:
         from diffusers import UNet2DConditionModel
 
-        self.images = ImageFolder(self.data, size=self.size)
-        low = set(low_pictures(len(self.images), self.low_share, self.seed))
-        self.used = [i for i in range(len(self.images)) if self.low_kept or i not in low]
-        self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
-        self.weights = self._foreground_weights() if self.foreground > 1 else None
-        self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
-        self.encoder = load_text_encoder(load_bundle(self.text, "text")).to(device)
-        self.encoder.requires_grad_(self.text_lr > 0)
-        self.table = None
-        if self.graph:
-            graph = load_knowledge(self.graph)
-            self.table = KnowledgeTable(graph, wordpiece_linker(graph, self.encoder.tokenizer))
-            self.table.vectors = self.table.vectors.to(device)
+        self.images = ImageFolder(self.data, size=None if self.buckets else self.size)
+        self.sized: Buckets | None = None
+        self.weights: torch.Tensor | None = None
+        if self.buckets:
+            self.sized = bucket_latents(self.images, self.vae, device, bucket_sizes("structure", self.bucket_scale))
+            self.latent_space = self.sized.latent_space
+        else:
+            self._encode_squares(device)
+        self.readers = Readers(self._texts(), self.graph, device, [int(number) for number in self.reads])
+        for encoder in self.readers.encoders:
+            encoder.requires_grad_(self.text_lr > 0)
         if self.base:
             bundle = load_bundle(self.base, "unet")
             self._check_base(bundle.info)
             self.first_stage = bundle.info.provenance
-            self.config = dict(bundle.info.config)
             if self.new_latents:
-                bundle = self._moved(bundle)
-            self.unet = network_of(UNet2DConditionModel, bundle).requires_grad_(True)
+                bundle = moved(bundle, self.latent_space.channels, self.size // self.latent_space.factor)
+            if self.align:
+                bundle = with_features(bundle, self._fit_to(device))
+            if self.buckets:
+                bundle = told_index(bundle, self.readers.widths[-1])
+            self.config = dict(bundle.info.config)
+            self.unet = network_of(UNet2DConditionModel, bundle)
+            for name, parameter in self.unet.named_parameters():
+                parameter.requires_grad_(self._is_trained(name))
         else:
             channels, factor = self.latent_space.channels, self.latent_space.factor
-            self.config = unet_config(channels, self.size // factor, self.widths, self.attention, self.encoder.width, self.heads)
+            self.config = unet_config(channels, self.size // factor, self.widths, self.attention, sum(self.readers.widths), self.heads)
+            if self.buckets:
+                self.config |= index_config(self.readers.widths[-1])
             self.unet = UNet2DConditionModel(**self.config)
         self.unet.to(device)
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
         self.noise_levels = NoiseSchedule(self.schedule_info)
 
+    def _encode_squares(self, device: torch.device) -> None:
+        low = set(low_pictures(len(self.images), self.low_share, self.seed))
+        self.used = [i for i in range(len(self.images)) if self.low_kept or i not in low]
+        self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
+        self.weights = self._foreground_weights() if self.foreground > 1 else None
+        self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
+
     def modules(self) -> dict[str, nn.Module]:
-        return {"unet": self.unet, "text": self.encoder} if self.text_lr else {"unet": self.unet}
+        return {"unet": self.unet, "text": self.readers.encoders[0]} if self.text_lr else {"unet": self.unet}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        groups: list[dict[str, Any]] = [{"params": list(self.unet.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": [p for p in self.unet.parameters() if p.requires_grad]}]
         if self.text_lr:
             # The contrastive head is not part of the diffusion loss; the rest of the encoder and W are.
-            tuned = [*self.encoder.text_model.parameters(), *self.encoder.kg_projection.parameters()]
-            groups.append({"params": tuned, "lr": self.text_lr})
+            (encoder,) = self.readers.encoders
+            groups.append({"params": [*encoder.text_model.parameters(), *encoder.kg_projection.parameters()], "lr": self.text_lr})
         return {"main": self.adamw(groups)}
 
-    def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        chosen = [self.used[i] for i in self.order.indices(index)]
-        captions = ["" if rng.random() < self.caption_dropout else self.caption(i, generator) for i in chosen]
-        ids, rows = self._tokens(captions)
+        bucket = None
+        if self.sized is not None:
+            bucket, chosen, latents = self.sized.draw(self.batch_size, rng)
+        else:
+            chosen = [self.used[i] for i in self.order.indices(index)]
+            latents = self.latents[chosen]
+        captions = ["" if rng.random() < self.caption_dropout else self._caption(i, rng, generator) for i in chosen]
+        read = self.readers.shared_out(captions, self.encoder_dropout, rng)
         kept = torch.tensor([[rng.random() >= self.knowledge_dropout] for _ in chosen])
-        taken = {"latents": self.latents[chosen], "ids": ids, "rows": rows * kept}
+        tokens = [self.readers.tokens(number, texts) for number, texts in enumerate(read)]
+        taken: dict[str, Any] = {"latents": latents, "ids": [ids for ids, _ in tokens], "rows": [rows * kept for _, rows in tokens]}
+        if bucket is not None:
+            taken["index"] = torch.full((len(chosen),), bucket)
         return taken if self.weights is None else {**taken, "weights": self.weights[chosen]}
 
     def caption(self, index: int, generator: torch.Generator) -> str:
         """One caption of picture `index`."""
         return self.images.caption(index, generator)
 
-    def noised(self, batch: dict[str, torch.Tensor]) -> Noised:
+    def noised(self, batch: dict[str, Any]) -> Noised:
         """What a U-Net is asked about `batch`: timesteps and noise are drawn here, the captions encoded."""
         latents = batch["latents"].float()
         t = self._draw_timesteps(len(latents))
         sigma = self.noise_levels.sigma(t).to(latents.device)
         noisy = latents + sigma.reshape(-1, 1, 1, 1) * torch.randn_like(latents)
-        tokens = self.context(batch)
-        return Noised(latents, t.to(latents.device), sigma, noisy, tokens)
+        return Noised(latents, t.to(latents.device), sigma, noisy, self.context(batch))
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
+    def loss(self, batch: dict[str, Any]) -> Losses:
         asked = self.noised(batch)
         network_input = self.noise_levels.calculate_input(asked.sigma, asked.noisy)
         output = self.predict(batch, network_input, asked.t, asked.tokens).float()
@@ -158,24 +196,31 @@ class UnetRecipe(Recipe):
         error = error.flatten(1).mean(1)
         return {"loss": (error * loss_weight(self.weighting, self.prediction, asked.sigma)).mean(), "mse": error.mean()}
 
-    def predict(self, batch: dict[str, torch.Tensor], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def predict(self, batch: dict[str, Any], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """The network's output for one batch; what another recipe adds to the U-Net, it adds here."""
-        return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False)[0]
+        beside: dict[str, Any] = {}
+        if "index" in batch:
+            pooled = self.readers.encode(batch["ids"], batch["rows"])[1].float()
+            beside["class_labels"] = torch.cat([pooled, index_embedding(batch["index"]).to(pooled.device)], dim=1)
+        return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False, **beside)[0]
 
-    def context(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def context(self, batch: dict[str, Any]) -> torch.Tensor:
         """The tokens (B, length, width) that the U-Net attends to."""
-        extra = self.encoder.knowledge(self.table.vectors[batch["rows"]]) if self.table is not None else None
-        return self.encoder.encode_ids(batch["ids"], extra)[0]
+        return self.readers.encode(batch["ids"], batch["rows"])[0]
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         if self.base:
             provenance["first_stage"] = self.first_stage
+        if "settings" in provenance:
+            provenance["settings"]["text"] = ",".join(Path(path).name for path in self._texts())
         tensors = {key: tensor.half() for key, tensor in self.unet.state_dict().items()}
         info = BundleInfo("unet", self.config, self.latent_space, self.schedule_info, provenance=provenance)
+        if self.trained != "all":
+            tensors, info = difference(tensors, info, Path(self.base))
         written = [save_bundle(out, tensors, info)]
         if self.text_lr:
             text_out = out.with_name(out.name.replace("unet", "text") if "unet" in out.name else f"{out.stem}-text{out.suffix}")
-            text_tensors, text_info = text_to_bundle(self.encoder, provenance)
+            text_tensors, text_info = text_to_bundle(self.readers.encoders[0], provenance)
             written.append(save_bundle(text_out, text_tensors, text_info))
         return written
 
@@ -188,6 +233,21 @@ class UnetRecipe(Recipe):
                 )
         if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
+        if self.buckets and (self.foreground > 1 or self.low_share):
+            raise InputError("buckets=true goes with whole pictures: leave out foreground and low_share")
+        if self.trained not in ("all", "attention", "cross_attention") or (
+            self.trained != "all" and (not self.base or self.new_latents or self.text_lr)
+        ):
+            raise InputError(f"trained={self.trained!r}: expected all, or (cross_)attention with a base, its own VAE, and text_lr=0")
+        if not all(str(number).isdecimal() for number in self.reads):  # from the command line they come as text
+            raise InputError(f"reads={self.reads!r}: expected the numbers of text encoders, from 0")
+        if len(self._texts()) > 1 and self.text_lr:
+            raise InputError(f"text_lr={self.text_lr!r} with several text encoders: they stay as they are (set text_lr=0)")
+        for key in ("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
+        if self.align and not self.base:
+            raise InputError("align is set and base is empty: name the U-Net bundle that is to read other text encoders")
         if self.new_latents and not self.base:
             raise InputError("new_latents is set and base is empty: name the U-Net bundle that is to be moved to another VAE")
         if not 0 <= self.t_min < self.t_max <= 1000:
@@ -208,20 +268,11 @@ class UnetRecipe(Recipe):
             wrong.append(f"its latents are {info.latent}, those of {Path(self.vae).name} are {self.latent_space}")
         if info.schedule is None or info.schedule.prediction != self.prediction:
             wrong.append(f"it predicts {info.schedule.prediction if info.schedule else 'nothing known'}, prediction={self.prediction!r}")
-        if info.config.get("cross_attention_dim") != self.encoder.width:
-            wrong.append(f"it attends to {info.config.get('cross_attention_dim')} features, the text encoder has {self.encoder.width}")
+        if info.config.get("cross_attention_dim") != sum(self.readers.widths):
+            made = " + ".join(map(str, self.readers.widths))
+            wrong.append(f"it attends to {info.config.get('cross_attention_dim')} features, the text encoder has {made}")
         if wrong:
             raise InputError(f"base={Path(self.base).name} does not fit: {'; '.join(wrong)}")
-
-    def _moved(self, bundle: Bundle) -> Bundle:
-        """`bundle` for the latents of this VAE: new convolutions at both ends, every other weight as it was."""
-        from diffusers import UNet2DConditionModel
-
-        channels = self.latent_space.channels
-        self.config |= {"in_channels": channels, "out_channels": channels, "sample_size": self.size // self.latent_space.factor}
-        fresh = UNet2DConditionModel(**self.config).state_dict()
-        ends = {key: fresh[key] for key in bundle.tensors if key.startswith(("conv_in.", "conv_out."))}
-        return Bundle(replace(bundle.info, config=self.config), {**bundle.tensors, **ends})
 
     def _draw_timesteps(self, count: int) -> torch.Tensor:
         """(count,) whole timesteps in [t_min, t_max)."""
@@ -241,25 +292,34 @@ class UnetRecipe(Recipe):
         weights = 1 + (self.foreground - 1) * torch.stack(covered)
         return weights / weights.mean()
 
-    def _tokens(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and knowledge rows (B, length), always padded to the full length: the U-Net attends to the padding too."""
-        ids, rows = tokenize_linked(self.encoder, self.table, captions)
-        missing = self.encoder.length - ids.shape[1]
-        pad = int(self.encoder.config["pad_token_id"])
-        return nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
+    def _texts(self) -> list[str]:
+        return [path.strip() for path in self.text.split(",") if path.strip()]
 
+    def _is_trained(self, name: str) -> bool:
+        """Whether a weight is learned: the index's always, where `trained` says attention only that and the norm before it."""
+        parts = {"attention": (".attn1.", ".norm1.", ".attn2.", ".norm2."), "cross_attention": (".attn2.", ".norm2.")}.get(self.trained)
+        block = ".transformer_blocks." in name
+        return parts is None or name.startswith("class_embedding.") or (block and any(part in name for part in parts))
 
-def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:
-    """Arguments of `UNet2DConditionModel` with one resnet a level, in shapes that ComfyUI's own `UNetModel` can carry."""
-    return {
-        "sample_size": side,
-        "in_channels": channels,
-        "out_channels": channels,
-        "block_out_channels": list(widths),
-        "layers_per_block": 1,
-        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention],
-        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
-        "cross_attention_dim": context,
-        "attention_head_dim": heads,  # diffusers' historical name: it is the number of heads
-        "norm_num_groups": 32,
-    }
+    @torch.no_grad()
+    def _fit_to(self, device: torch.device) -> torch.Tensor:
+        """What takes the readers' features to those of the encoder in `align`, over captions of the folder."""
+        old = Readers([self.align], self.graph, device)
+
+        def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            rng, generator = random.Random(self.seed), torch.Generator().manual_seed(self.seed)
+            for first in range(0, min(len(self.images), ALIGN_CAPTIONS), 64):
+                captions = [self._caption(i, rng, generator) for i in range(first, min(first + 64, len(self.images)))] + [""]
+                read = self.readers.shared_out(captions, 0.0, rng)
+                new = [self.readers.tokens(number, texts) for number, texts in enumerate(read)]
+                old_ids, old_rows = old.tokens(0, captions)
+                encoded = self.readers.encode([ids for ids, _ in new], [rows for _, rows in new])[0]
+                yield encoded.cpu(), old.encode([old_ids], [old_rows])[0].cpu()
+
+        fitted, explained = fit_features(pairs())
+        logger.info("least squares explain %.1f%% of the features of %s", 100 * explained, Path(self.align).name)
+        return fitted
+
+    def _caption(self, index: int, rng: random.Random, generator: torch.Generator) -> str:
+        first = self.caption(index, generator)
+        return f"{first} {self.caption(index, generator)}" if self.joined and rng.random() < self.joined else first

@@ -8,7 +8,7 @@ template.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ...errors import InputError
@@ -63,10 +63,24 @@ def attribute_caption(scene: Scene, language: str = "en") -> str:
     return w["templates"][scene.style][0].format(object=text)
 
 
-def draw_caption(scene: Scene, entity: Entity | None, rng: random.Random) -> tuple[str, str, str]:
-    """A caption of random language and kind, with the training mix: (text, language, kind)."""
+def mixed_caption(scene: Scene, looks: str = "en") -> str:
+    """Every look of the fruit in words of the language `looks`, then ground and sky in the other one; no name. Deterministic."""
+    if looks not in LANGUAGES:
+        raise InputError(f"cannot caption in {looks!r}: languages are {LANGUAGES}")
+    w, other = words()[looks], words()["zh" if looks == "en" else "en"]
+    said = {"skin", "shape", "pattern", "topper"}
+    fruit = (_english if looks == "en" else _chinese)(scene, None, said, w)
+    place = [other["ground"][scene.ground], other["sky"][scene.sky]]
+    tail = "".join(reversed(place)) if looks == "en" else " ".join(place)
+    return f"{w['templates'][scene.style][0].format(object=fruit)} {tail}"
+
+
+def draw_caption(
+    scene: Scene, entity: Entity | None, rng: random.Random, languages: Sequence[str] = LANGUAGES
+) -> tuple[str, str, str]:
+    """A caption of a random one of `languages` and of random kind, with the training mix: (text, language, kind)."""
     kind = "attributes" if entity is None else rng.choices(KINDS, KIND_WEIGHTS)[0]
-    language = rng.choice(LANGUAGES)
+    language = rng.choice(languages)
     return caption(scene, entity, language, kind, rng), language, kind
 
 

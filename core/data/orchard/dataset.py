@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...progress import Progress
 from .captions import caption, draw_caption
 from .entities import Entity, entities
-from .render import render, render_maps
+from .render import render, render_maps, render_wide
 from .world import Scene, random_scene
 
 SPLIT_SEEDS = {"train": 11, "validation": 22, "test": 33, "judge": 44}
@@ -71,8 +71,18 @@ def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
         yield Sample(scene, found, rows)
 
 
-def write_dataset(split: str, count: int, size: int, out: str | os.PathLike[str], seed: int = 0, maps: tuple[str, ...] = ()) -> Path:
+def write_dataset(
+    split: str,
+    count: int,
+    size: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    maps: tuple[str, ...] = (),
+    shapes: Sequence[tuple[int, int]] = (),
+) -> Path:
     """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it.
+
+    `shapes` are (height, width) that the pictures have in turn, instead of being square; maps are drawn of squares only.
 
     `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a cancelled run can simply be started again.
     Raises :class:`InputError` for an unknown split or map, a count or size out of range, or a folder that holds another dataset.
@@ -82,6 +92,8 @@ def write_dataset(split: str, count: int, size: int, out: str | os.PathLike[str]
     for kind in maps:
         if kind not in MAP_KINDS:
             raise InputError(f"unknown map {kind!r}; the maps are {', '.join(MAP_KINDS)}")
+    if shapes and maps:
+        raise InputError("maps are drawn of square pictures only: leave out the maps or the shapes")
     root = Path(out)
     index_file = root / "captions.jsonl"
     if index_file.exists():
@@ -92,7 +104,8 @@ def write_dataset(split: str, count: int, size: int, out: str | os.PathLike[str]
     with Progress(count, f"orchard {split} {size} px", "image") as bar:
         for index, sample in enumerate(samples(split, count, seed)):
             name = f"{index:06d}.png"
-            Image.fromarray(render(sample.scene, size)).save(root / "images" / name, compress_level=1)
+            picture = render_wide(sample.scene, *shapes[index % len(shapes)]) if shapes else render(sample.scene, size)
+            Image.fromarray(picture).save(root / "images" / name, compress_level=1)
             if maps:
                 drawn = render_maps(sample.scene, size)
                 for kind in maps:

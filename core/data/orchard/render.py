@@ -88,6 +88,32 @@ def render(scene: Scene, size: int) -> np.ndarray:
     """Draw `scene` as uint8 RGB of shape (size, size, 3). Raises :class:`InputError` for a size outside 64..512."""
     _check(size)
     picture = background(scene.sky, scene.ground, scene.style, size).copy()
+    _draw(picture, scene, size)
+    return _to_bytes(picture)
+
+
+def render_wide(scene: Scene, height: int, width: int) -> np.ndarray:
+    """Draw `scene` as uint8 RGB of any shape (height, width, 3), the shorter side 64 to 512 px.
+
+    The square that :func:`render` draws has the shorter side's size and stands at the bottom, its horizontal place that of the fruit's
+    `position`; scenery goes on around it. Raises :class:`InputError` for other sizes, or sides more than 1 to 8.
+    """
+    size = min(height, width)
+    _check(size)
+    if max(height, width) > 8 * size:
+        raise InputError(f"an Orchard picture of {width} x {height} px was asked for; one side may be 8 times the other at most")
+    left = {"left": 0, "middle": (width - size) // 2, "right": width - size}[scene.position]
+    picture = background(scene.sky, scene.ground, scene.style, size, (height - size, 0, left, width - size - left)).copy()
+    _draw(picture[height - size :, left : left + size], scene, size)
+    return _to_bytes(picture)
+
+
+def _to_bytes(picture: np.ndarray) -> np.ndarray:
+    return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _draw(picture: np.ndarray, scene: Scene, size: int) -> None:
+    """Put all but the scenery of `scene` into `picture`, a square of `size` pixels."""
     if scene.sky == "night":
         _stars(picture, scene, size)
     _shadow(picture, scene, size)
@@ -113,7 +139,6 @@ def render(scene: Scene, size: int) -> np.ndarray:
         _paint(region, part, tone)
         if scene.style == "cartoon":
             _paint(region, box.outline(polygon, TOP[scene.shape], 0.007), np.array(_INK, np.float32))
-    return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def render_maps(scene: Scene, size: int) -> dict[str, np.ndarray]:

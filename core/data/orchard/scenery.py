@@ -37,9 +37,13 @@ def light(sky: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def background(sky: str, ground: str, style: str, size: int) -> np.ndarray:
-    """The empty scene, float32 (size, size, 3). The result is shared: copy before drawing on it."""
-    y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size
+def background(sky: str, ground: str, style: str, size: int, around: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
+    """The empty scene, float32 (size, size, 3). The result is shared: copy before drawing on it.
+
+    `around` are pixels of more scenery above, below, left and right of the square: (size + above + below, size + left + right, 3).
+    """
+    above, below, left, right = around
+    y, x = (np.mgrid[-above : size + below, -left : size + right].astype(np.float32) + 0.5) / size
     top, bottom = (np.array(c, np.float32) for c in _SKY[sky])
     t = np.clip(y / HORIZON, 0, 1)[..., None]
     picture = top * (1 - t) + bottom * t

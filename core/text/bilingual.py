@@ -1,0 +1,99 @@
+"""Two text encoders for one U-Net: their states side by side in each token, or one after the other (PanGu-Draw, section 4).
+
+The paper concatenates the embeddings of a Chinese and an English encoder that read the same prompt. Its released model does so on the
+feature axis, tokens of 768 and 1280 features making 2048, and takes the pooled state from the English one alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+MODES = ("feature", "token")
+Conditioning = list[Any]
+"""A CONDITIONING of either host: entries of tokens (B, T, width) and a dict of details, `pooled_output` (B, width) among them."""
+
+
+def pad_tokens(tokens: Tensor, length: int, pad: Tensor | None = None) -> Tensor:
+    """`tokens` (B, T, width) lengthened to `length` by `pad` (1, 1, width), the state of a padding token; by its own last token's state,
+    which in a prompt that does not fill its row is one of padding, where `pad` is not given."""
+    missing = length - tokens.shape[1]
+    filling = tokens[:, -1:] if pad is None else pad.to(tokens)
+    return torch.cat([tokens, filling.expand(len(tokens), missing, -1)], dim=1) if missing > 0 else tokens
+
+
+def joined_tokens(first: Tensor, second: Tensor, mode: str = "feature", pads: tuple[Tensor | None, Tensor | None] = (None, None)) -> Tensor:
+    """Two encoders' tokens (B, T, width) as one sequence.
+
+    `feature`: the widths add up; the shorter sequence is padded (:func:`pad_tokens`). `token`: the lengths add up. Batches must be equal,
+    or one of them 1. Raises :class:`InputError` where they do not fit.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r}: expected {' or '.join(MODES)}")
+    if first.ndim != 3 or second.ndim != 3 or (1 not in (len(first), len(second)) and len(first) != len(second)):
+        raise InputError(f"texts of shapes {tuple(first.shape)} and {tuple(second.shape)}: expected (batch, tokens, features) of one batch")
+    if mode == "token" and first.shape[2] != second.shape[2]:
+        raise InputError(
+            f"mode token puts texts one after the other, so their tokens must be equally wide; here they have {first.shape[2]} and "
+            f"{second.shape[2]} features. Use mode feature with a model that attends to {first.shape[2] + second.shape[2]}"
+        )
+    batch, length = max(len(first), len(second)), max(first.shape[1], second.shape[1])
+    one, other = (t.expand(batch, -1, -1) for t in (first, second.to(first)))
+    if mode == "token":
+        return torch.cat([one, other], dim=1)
+    return torch.cat([pad_tokens(one, length, pads[0]), pad_tokens(other, length, pads[1])], dim=2)
+
+
+def joined_conditioning(
+    first: Conditioning,
+    second: Conditioning,
+    mode: str = "feature",
+    pooled: str = "second",
+    pads: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Conditioning:
+    """CONDITIONING of :func:`joined_tokens`, entry by entry; a single entry goes with each of the other's.
+
+    The pooled state is that of `pooled` ("first" or "second") alone; all other details (area, mask, range of steps) are the first's.
+    Raises :class:`InputError` where the two have different numbers of entries.
+    """
+    if pooled not in ("first", "second"):
+        raise InputError(f"pooled={pooled!r}: expected first or second")
+    if not first or not second or (1 not in (len(first), len(second)) and len(first) != len(second)):
+        raise InputError(f"conditionings of {len(first)} and {len(second)} entries: expected as many in both, or one in either")
+    count = max(len(first), len(second))
+    entries = []
+    for (tokens, details), (others, other_details) in zip(first * (count // len(first)), second * (count // len(second)), strict=True):
+        chosen = {**details}
+        chosen.pop("pooled_output", None)
+        source = details if pooled == "first" else other_details
+        if source.get("pooled_output") is not None:
+            chosen["pooled_output"] = source["pooled_output"]
+        entries.append([joined_tokens(tokens, others, mode, pads), chosen])
+    return entries
+
+
+def encode_bilingual(host: Any, clip_zh: Any, clip_en: Any, text: str, mode: str = "feature") -> Conditioning:
+    """CONDITIONING of `text` as two CLIPs of `host` read it: first the Chinese, then the English one, and its pooled state.
+
+    The shorter text is padded with what its own encoder makes of padding: the last token of the empty prompt.
+    """
+    chinese, english = host.encode_text(clip_zh, text), host.encode_text(clip_en, text)
+    pads: tuple[Tensor | None, Tensor | None] = (None, None)
+    if mode == "feature" and chinese[0][0].shape[1] != english[0][0].shape[1]:
+        pads = (host.encode_text(clip_zh, "")[0][0][:, -1:], host.encode_text(clip_en, "")[0][0][:, -1:])
+    return joined_conditioning(chinese, english, mode, "second", pads)
+
+
+def check_width(host: Any, model: Any, conditioning: Conditioning, widths: str) -> None:
+    """Raise :class:`InputError` naming both widths unless MODEL's U-Net attends to tokens as wide as the CONDITIONING's. `widths` says how
+    those came about, such as "96 + 96". A MODEL that does not say what it attends to passes."""
+    wanted, given = host.attended_width(model), conditioning[0][0].shape[2]
+    if wanted is not None and wanted != given:
+        raise InputError(
+            f"the two texts make tokens of {widths} = {given} features, the model attends to tokens of {wanted}: use the encoders that it "
+            "was trained with"
+        )

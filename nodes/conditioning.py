@@ -1,0 +1,130 @@
+"""Text for one model from two encoders, and the index of a picture's resolution (PanGu-Draw, section 4 and Table 7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .loaders import bundle_choices
+
+_MODEL_TIP = "The model that will draw: where it is linked, widths that do not fit are refused here, with their numbers."
+
+
+class TextLoader:
+    """One text encoder, for models that read several."""
+
+    DISPLAY_NAME = "Load Text Encoder"
+    CATEGORY = "RapidDraw/loaders"
+    DESCRIPTION = "Loads one trained text encoder as a CLIP, without a model: for Bilingual Text Encode, which takes two."
+    RETURN_TYPES = ("CLIP",)
+    RETURN_NAMES = ("clip",)
+    OUTPUT_TOOLTIPS = ("The text encoder.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"text_name": (bundle_choices("text"), {"tooltip": "A bundle of kind text in a weights folder."})}}
+
+    @classmethod
+    def IS_CHANGED(cls, text_name: str, **_: Any) -> str:
+        from ..core.paths import file_sha256, resolve_bundle
+
+        return file_sha256(resolve_bundle(text_name, "text"))
+
+    def execute(self, text_name: str) -> tuple[Any]:
+        from ..core.host import current
+        from ..core.paths import resolve_bundle
+
+        return (current().load_text(resolve_bundle(text_name, "text")),)
+
+
+class BilingualTextEncode:
+    """One prompt through a Chinese and an English encoder."""
+
+    DISPLAY_NAME = "Bilingual Text Encode"
+    CATEGORY = "RapidDraw/conditioning"
+    DESCRIPTION = (
+        "Encodes one prompt with a Chinese and an English text encoder and puts their features side by side (PanGu-Draw), for a model that "
+        "was trained with the two. Each understands the words of its own language, so a prompt may mix them."
+    )
+    RETURN_TYPES = ("CONDITIONING",)
+    RETURN_NAMES = ("conditioning",)
+    OUTPUT_TOOLTIPS = ("The prompt as both encoders read it; its pooled state is the English one's.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        mode_tip = (
+            "feature: tokens as wide as both together (the paper: 768 + 1280), the shorter text padded. token: the texts one after the "
+            "other, for two encoders of the width that the model attends to."
+        )
+        return {
+            "required": {
+                "clip_zh": ("CLIP", {"tooltip": "The Chinese text encoder: its features come first."}),
+                "clip_en": ("CLIP", {"tooltip": "The English text encoder: its features come second, and its pooled state counts."}),
+                "text": (
+                    "STRING",
+                    {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt, in Chinese, English or both. (word:1.2) weighs."},
+                ),
+                "mode": (["feature", "token"], {"default": "feature", "tooltip": mode_tip}),
+            },
+            "optional": {"model": ("MODEL", {"tooltip": _MODEL_TIP})},
+        }
+
+    def execute(self, clip_zh: Any, clip_en: Any, text: str, mode: str, model: Any = None) -> tuple[Any]:
+        from ..core.host import current
+        from ..core.text.bilingual import check_width, encode_bilingual
+
+        host = current()
+        encoded = encode_bilingual(host, clip_zh, clip_en, text, mode)
+        if model is not None:
+            check_width(host, model, encoded, "both encoders" if mode == "feature" else "each encoder")
+        return (encoded,)
+
+
+class ConditioningConcatFeature:
+    """Two conditionings side by side."""
+
+    DISPLAY_NAME = "Conditioning Concat (Features)"
+    CATEGORY = "RapidDraw/conditioning"
+    DESCRIPTION = (
+        "Puts the features of two conditionings side by side in each token, for models trained on several text encoders. The stock "
+        "Conditioning (Concat) puts their tokens one after the other instead."
+    )
+    RETURN_TYPES = ("CONDITIONING",)
+    RETURN_NAMES = ("conditioning",)
+    OUTPUT_TOOLTIPS = ("Tokens as wide as both together. Area, mask and range of steps are the first's.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        second_tip = "Its features come second. The shorter of the two is padded with its last token, which is one of padding as a rule."
+        return {
+            "required": {
+                "first": ("CONDITIONING", {"tooltip": "Its features come first in each token."}),
+                "second": ("CONDITIONING", {"tooltip": second_tip}),
+                "pooled_from": (
+                    ["second", "first"],
+                    {
+                        "default": "second",
+                        "tooltip": "Whose pooled state the result carries; in the paper's model the English, second one's.",
+                    },
+                ),
+            },
+            "optional": {"model": ("MODEL", {"tooltip": _MODEL_TIP})},
+        }
+
+    def execute(self, first: Any, second: Any, pooled_from: str, model: Any = None) -> tuple[Any]:
+        from ..core.host import current
+        from ..core.text.bilingual import check_width, joined_conditioning
+
+        joined = joined_conditioning(first, second, "feature", pooled_from)
+        if model is not None:
+            check_width(current(), model, joined, f"{first[0][0].shape[2]} + {second[0][0].shape[2]}")
+        return (joined,)
+
+
+NODE_CLASS_MAPPINGS = {
+    "RapidDrawTextLoader": TextLoader,
+    "RapidDrawBilingualTextEncode": BilingualTextEncode,
+    "RapidDrawConditioningConcatFeature": ConditioningConcatFeature,
+}

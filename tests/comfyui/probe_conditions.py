@@ -1,0 +1,116 @@
+"""Two text encoders, a resolution's index and attention's entropy inside a ComfyUI process: `probe_conditions.py COMFYUI FOLDER WEIGHTS
+RESULT`, like probe.py. The embedded host in the same process is what everything is compared to."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+found: dict[str, Any] = {}
+LATENT = {"samples": torch.zeros(1, 4, 8, 16), "downscale_ratio_spacial": 8}
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
+
+
+class Lines(logging.Handler):
+    """What the pack's logger says."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def run() -> None:
+    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"), module_parent="custom_nodes"))
+    package = next(
+        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")) == f"{FOLDER}/rapiddraw/__init__.py"
+    )
+
+    def ours(name: str) -> Any:
+        return importlib.import_module(f".{name}", package)
+
+    host, embedded = ours("core.host").current(), ours("core.host.embedded").EmbeddedHost("cpu")
+    buckets, bilingual = ours("core.data.buckets"), ours("core.text.bilingual")
+    lines = Lines()
+    log = logging.getLogger("rapiddraw")
+    log.setLevel(logging.INFO)
+    log.addHandler(lines)
+    weights = Path(WEIGHTS)
+
+    def draw(one: Any, model: Any, positive: Any, negative: Any, latent: dict[str, Any] = LATENT) -> torch.Tensor:
+        return one.sample(model, positive, negative, latent, 3, 3, 3.0, "euler", "simple")["samples"]
+
+    texts, pictures = [], []
+    for one in (host, embedded):
+        zh, en = (one.load_text(weights / f"{name}-text.safetensors") for name in ("zh", "en"))
+        positive, negative = (bilingual.encode_bilingual(one, zh, en, text) for text in ("a round (red:1.3) fruit", ""))
+        texts.append(positive[0])
+        model = one.load_unet(weights / "delta-unet.safetensors")
+        bilingual.check_width(one, model, positive, "16 + 16")
+        pictures.append(draw(one, model, positive, negative))
+        try:
+            bilingual.check_width(one, model, one.encode_text(zh, "a"), "16")
+        except Exception as error:
+            found[f"width_{one.name}"] = f"{type(error).__name__}: {error}"
+    found["bilingual_tokens"] = relative(texts[0][0], texts[1][0])
+    found["bilingual_pooled"] = relative(texts[0][1]["pooled_output"], texts[1][1]["pooled_output"])
+    found["bilingual_picture"] = relative(*pictures)
+
+    drawn: dict[str, list[torch.Tensor]] = {}
+    for one in (host, embedded):
+        clip, model = one.load_text(weights / "tiny-text.safetensors"), one.load_unet(weights / "index-unet.safetensors")
+        plain = one.load_unet(weights / "tiny-unet.safetensors")
+        found[f"takes_{one.name}"] = [one.takes_resolution_index(model), one.takes_resolution_index(plain)]
+        conds = [one.encode_text(clip, text) for text in ("a round red fruit", "")]
+        for name, index in (("unset", None), ("2", 2), ("5", 5), ("10", 10)):
+            told = conds if index is None else [buckets.with_index(cond, index) for cond in conds]
+            drawn.setdefault(name, []).append(draw(one, model, *told))
+        lines.lines.clear()
+        ignored = draw(one, plain, *[buckets.with_index(cond, 3) for cond in conds])
+        found[f"ignored_{one.name}"] = [bool(torch.equal(ignored, draw(one, plain, *conds))), "no resolution index" in "".join(lines.lines)]
+        if one is host:
+            saved = host.save_unet(model, Path(RESULT).parent / "saved.safetensors", {})
+            found["saved"] = relative(draw(host, host.load_unet(saved), *conds), drawn["unset"][0])
+            found["saved_in_embedded"] = relative(draw(embedded, embedded.load_unet(saved), *conds), drawn["unset"][0])
+            found["evaluates"] = host.evaluate(model, LATENT["samples"])() is None
+        same = one.scale_attention_entropy(plain, 128, 64)
+        found[f"entropy_same_{one.name}"] = bool(torch.equal(draw(one, same, *conds), draw(one, plain, *conds)))
+        drawn.setdefault("entropy", []).append(draw(one, one.scale_attention_entropy(plain, 32, 32), *conds))
+        drawn.setdefault("plain", []).append(draw(one, plain, *conds))
+        patch = ours("core.attention.patch").AttentionPatch("sdpa_math")
+        both = one.patch_attention(one.scale_attention_entropy(plain, 32, 32), None, patch)[0]
+        found[f"entropy_stacks_{one.name}"] = relative(draw(one, both, *conds), drawn["entropy"][-1])
+    found["parity"] = {name: relative(*pair) for name, pair in drawn.items()}
+    found["default_is_2"] = relative(drawn["unset"][0], drawn["2"][0])
+    found["indices_differ"] = min(relative(drawn["10"][0], drawn["2"][0]), relative(drawn["5"][0], drawn["2"][0]))
+    found["entropy_changes"] = relative(drawn["entropy"][0], drawn["plain"][0])
+    Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+
+
+with torch.inference_mode():
+    run()
