@@ -24,7 +24,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench coop_latent`."""
-    parser.add_argument("--count", type=int, default=16, help="pictures a strength (16)")
+    parser.add_argument("--count", type=int, default=8, help="pictures a strength (8)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a walk ({STEPS})")
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.metrics.orchard import FRUIT, evaluation_scenes, prompts_for
     from ..core.paths import resolve_bundle
 
-    count, steps = getattr(args, "count", None) or 16, getattr(args, "steps", None) or STEPS
+    count, steps = getattr(args, "count", None) or 8, getattr(args, "steps", None) or STEPS
     draw = Draw(steps)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     pairs = [evaluation_scenes("seen", count, seed) for seed in (0, 1)]

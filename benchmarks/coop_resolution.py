@@ -41,7 +41,7 @@ class Part:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench coop_resolution`."""
-    parser.add_argument("--count", type=int, default=32, help="pictures a row (32)")
+    parser.add_argument("--count", type=int, default=16, help="pictures a row (16)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a walk ({STEPS})")
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch
     from ..core.paths import resolve_bundle
 
-    count, steps = getattr(args, "count", None) or 32, getattr(args, "steps", None) or STEPS
+    count, steps = getattr(args, "count", None) or 16, getattr(args, "steps", None) or STEPS
     host = current()
 
     def load(unet: str, vae: str) -> tuple[Any, Any, Any]:

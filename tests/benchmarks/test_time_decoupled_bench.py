@@ -39,7 +39,7 @@ def shaped(result, name):
 
 def test_a_pair_is_trained_judged_and_swept(orchard):
     given = {"data": None, "pictures": 4, "steps": 2, "batch": 2, "widths": "32,64", "count": 2, "size": 64, "data_rows": True}
-    given |= {"foreground": 2.0, "rows": "half,equal"}
+    given |= {"foreground": 2.0, "rows": "baseline,half,equal"}
     args = argparse.Namespace(**given, out=orchard / "runs")
     result = shaped(time_decoupled.run(args), "time_decoupled")
     rows = [row for row in result["rows"] if row["table"] == "pairs"]
