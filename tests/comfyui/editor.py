@@ -56,6 +56,13 @@ class Editor:
             self.page.run("await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         self._click("[...document.querySelectorAll('span')].find((e) => e.textContent.trim() === args[0])", pack)
 
+    def search(self, words: str) -> None:
+        """Look for a template in the template browser, which is open."""
+        box = "[...document.querySelectorAll('[role=dialog] input')].find((e) => /search/i.test(e.placeholder) && e.checkVisibility())"
+        self.page.wait(f"!!{box}")
+        self.page.run(f"{box}.focus()")
+        self.page.type(words)
+
     def choose(self, name: str, graph: dict[str, Any]) -> None:
         """Open one template of those shown, and wait until its graph is there."""
         self._click(f"document.querySelector(`{_CARD % name}`)")
@@ -102,9 +109,11 @@ class Editor:
         self.page.wait("!app.graph.nodes.some((n) => n.flags && n.flags.ghost)")
 
     def link(self, start: str, output: str, end: str, into: str) -> None:
-        """Draw a line from an output of the node with one title to an input of that with another, by the mouse."""
+        """Draw a line from an output of the node with one title to an input of that with another, by the mouse, with no toolbox above a
+        selected node in its way."""
         places = self.page.run(
             """
+            app.canvas.deselectAll();
             const [start, output, end, into] = args, ds = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
             const seen = ([x, y]) => [box.x + (x + ds.offset[0]) * ds.scale, box.y + (y + ds.offset[1]) * ds.scale];
             const of = (title) => app.graph.nodes.find((n) => n.title === title), from = of(start), to = of(end);
@@ -113,6 +122,7 @@ class Editor:
             """,
             start, output, end, into,
         )  # fmt: skip
+        self.page.wait("args.every(([x, y]) => document.elementFromPoint(x, y).tagName === 'CANVAS')", *places)
         self.page.drag(*places)
         linked = """(() => { const to = app.graph.nodes.find((n) => n.title === args[1]), id = to.inputs[to.findInputSlot(args[2])].link;
             return id != null && app.graph.getNodeById(app.graph.links.get(id).origin_id).title === args[0]; })()"""

@@ -99,7 +99,7 @@ def test_the_readmes_way_to_a_picture_with_a_checkpoint_of_ones_own(browser: Any
     path = server.base / "models" / "checkpoints" / "own.safetensors"
     sd_helpers.write_single_file(path, sd_helpers.compact_sd15(), dtype=torch.float16)
     browser.open(new_user=True)
-    browser.browse("Getting Started")
+    browser.search("Image Generation")
     browser.choose("default", server.get("/templates/default.json"))
     browser.dismiss()  # a notice: the checkpoint that this template names is not there
     browser.fit()
