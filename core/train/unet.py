@@ -31,6 +31,7 @@ from torch import nn
 from ..bundle import BundleInfo, Schedule, load_bundle, save_bundle
 from ..data.buckets import bucket_sizes, index_embedding
 from ..data.folder import ImageFolder
+from ..data.orchard.captions import STYLE_PREFIXES, with_prefix
 from ..diffusion.schedule import NoiseSchedule, denoised_to_output
 from ..diffusion.weighting import WEIGHTINGS, loss_weight
 from ..errors import InputError
@@ -99,6 +100,7 @@ class UnetRecipe(Recipe):
     trained: str = "all"  # or "cross_attention", or "attention" (self-attention too)
     buckets: bool = False  # pictures of many aspect ratios, each batch of one; the U-Net is told which
     bucket_scale: float = 0.125  # of the paper's sizes for the structure model: 64x256 to 256x64
+    style_prefix: float = 0.0  # of the captions of pictures with a known style: said by a one-token prefix instead (PanGu-Draw, section 7)
     knowledge_dropout: float = 0.2
 
     def setup(self, device: torch.device) -> None:
@@ -175,8 +177,12 @@ class UnetRecipe(Recipe):
         return taken if self.weights is None else {**taken, "weights": self.weights[chosen]}
 
     def caption(self, index: int, generator: torch.Generator) -> str:
-        """One caption of picture `index`."""
-        return self.images.caption(index, generator)
+        """One caption of picture `index`, for a share `style_prefix` of them with the prefix of its style in the place of its words."""
+        text = self.images.caption(index, generator)
+        style = (self.images.items[index].scene or {}).get("style")
+        if not self.style_prefix or style not in STYLE_PREFIXES:
+            return text
+        return with_prefix(text, str(style)) if float(torch.rand((), generator=generator)) < self.style_prefix else text
 
     def noised(self, batch: dict[str, Any]) -> Noised:
         """What a U-Net is asked about `batch`: timesteps and noise are drawn here, the captions encoded."""
@@ -254,6 +260,8 @@ class UnetRecipe(Recipe):
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):
             raise InputError(f"low_share={self.low_share!r}: expected a share from 0 to 1, and pictures left to train on")
+        if not 0 <= self.style_prefix <= 1:
+            raise InputError(f"style_prefix={self.style_prefix!r}: expected a share from 0 to 1")
         if self.timesteps not in ("uniform", "logit_normal"):
             raise InputError(f"timesteps={self.timesteps!r}: expected 'uniform' or 'logit_normal'")
         if not 1 <= self.foreground <= 100:

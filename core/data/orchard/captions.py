@@ -17,6 +17,9 @@ from .world import Scene
 
 KINDS = ("name", "attributes", "mixed")
 LANGUAGES = ("en", "zh")
+STYLE_PREFIXES = {"fine": "*", "cartoon": "~"}
+"""One character a style, each a token of its own in every vocabulary here and in no caption: what PanGu-Draw (section 7) prepends to the
+prompts of styled pictures, so that a style can be asked for beside any words."""
 KIND_WEIGHTS = (0.45, 0.35, 0.20)
 
 
@@ -46,6 +49,17 @@ def caption(scene: Scene, entity: Entity | None, language: str, kind: str, rng: 
 def describe(scene: Scene, name: str | None, said: Collection[str], language: str) -> str:
     """What a scene shows, without its style: the attributes in `said`, and the fruit as `name` or, where that is `None`, as a fruit."""
     return (_english if language == "en" else _chinese)(scene, name, said, words()[language])
+
+
+def with_prefix(text: str, style: str) -> str:
+    """A caption of a picture in `style` that says so by its prefix of :data:`STYLE_PREFIXES` and no longer in words."""
+    frames = [template for w in LANGUAGES for template in words()[w]["templates"][style]]
+    for frame in sorted(frames, key=len, reverse=True):
+        before, _, after = frame.partition("{object}")
+        if text.startswith(before) and text.endswith(after):
+            text = text[len(before) : len(text) - len(after)]
+            break
+    return f"{STYLE_PREFIXES[style]} {text}"
 
 
 def name_caption(scene: Scene, entity: Entity, language: str = "en") -> str:
