@@ -28,7 +28,7 @@ def test_every_variant_is_measured_against_the_dense_network(orchard: Path) -> N
     assert [(row["ratio"], row["rule"]) for row in rows] == list(lowrank_speed.VARIANTS)
     for row in rows:
         assert row["left"] <= row["ratio"] + 1e-3 or row["rule"] != "off"
-        assert row["times as fast"] > 0 and row["GMAC"] <= row["dense GMAC"] and row["weights MB"] < row["dense weights MB"]
+        assert row["times as fast"] > 0 and row["GMAC"] <= row["dense GMAC"] and row["weights MB"] <= row["dense weights MB"]
         assert row["peak MB"] is None or row["peak MB"] >= row["weights MB"]
     count = result["layers"]["orchard 64 px, 0.61, count"]
     assert all(one["why"] for one in count) and {"layer", "weight", "rank", "why"} == set(count[0])
