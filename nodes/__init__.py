@@ -26,6 +26,7 @@ FAMILIES = (
     "image",
     "attention",
     "lowrank",
+    "control_adapter",
     "distill",
     "kronecker",
     "condition_maps",
