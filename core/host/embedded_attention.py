@@ -51,7 +51,7 @@ class HostAttnProcessor(AttnProcessor2_0):  # type: ignore[misc]
         for patch in patches:
             asking, keyed, valued = patch(asking, keyed, valued, transformer_options)
         q, k, v = attn.to_q(asking), attn.to_k(keyed), attn.to_v(valued)
-        options = {"mask": attention_mask, "transformer_options": transformer_options}
+        options: dict[str, Any] = {"mask": attention_mask, "transformer_options": transformer_options}
         attended = (
             attention_sdpa(q, k, v, attn.heads, **options) if override is None else override(attention_sdpa, q, k, v, attn.heads, **options)
         )
