@@ -69,6 +69,8 @@ class ControlNetwork(nn.Module):
 class AdapterControl(comfy.controlnet.ControlBase):
     """A CONTROL_NET of several conditions; a hint of a single picture goes to `default`."""
 
+    cond_hint: Any
+
     def __init__(self, network: ControlNetwork, patcher: Any, bundle: Bundle, arguments: Mapping[str, Any], default: str) -> None:
         super().__init__()
         self.network, self.patcher, self.arguments, self.default = network, patcher, arguments, default
