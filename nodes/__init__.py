@@ -30,6 +30,7 @@ FAMILIES = (
     "distill",
     "kronecker",
     "condition_maps",
+    "image_variation",
     "profile",
     "compile",
 )

@@ -1,0 +1,56 @@
+"""A picture as a prompt (PanGu-Draw, section 3.2: the image-variation model)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .condition_maps import tower_choices
+from .loaders import bundle_choices
+
+
+class ImageVariationEncode:
+    """IMAGE in, CONDITIONING out."""
+
+    DISPLAY_NAME = "Image Variation Encode"
+    CATEGORY = "RapidDraw/conditioning"
+    DESCRIPTION = (
+        "Makes a prompt of a picture: what it shows, as tokens that the model attends to. Alone it draws variations of the picture; after "
+        "a text it brings the picture's contents into what the text says. For the model that the projection was trained on."
+    )
+    RETURN_TYPES = ("CONDITIONING",)
+    RETURN_NAMES = ("conditioning",)
+    OUTPUT_TOOLTIPS = ("The picture's tokens, after those of the text where there is one. A batch of pictures is a batch of prompts.",)
+    FUNCTION = "execute"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tokens = "A projection that the recipe image_tokens trained (python -m rapiddraw train image_tokens)."
+        strength = "How loud the picture speaks: 0 leaves the text alone, 1 is as trained, higher presses it."
+        vision = "Takes the image tower's place. Needs a projection that was trained for this CLIP_VISION; the shipped one was not."
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The picture to be varied, or a batch of them."}),
+                "tokens_name": (bundle_choices("image_tokens"), {"tooltip": tokens}),
+                "tower_name": (tower_choices("image")[0], {"tooltip": "The image tower that the projection was trained for."}),
+                "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05, "tooltip": strength}),
+            },
+            "optional": {
+                "conditioning": (
+                    "CONDITIONING",
+                    {"tooltip": "A text to follow as well; without one the picture alone is the prompt."},
+                ),
+                "clip_vision": ("CLIP_VISION", {"tooltip": vision}),
+            },
+        }
+
+    def execute(
+        self, image: Any, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None
+    ) -> tuple[Any]:
+        from ..core.paths import resolve_bundle
+        from ..core.text.image_tokens import encode_variation
+
+        tokens, tower = resolve_bundle(tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")
+        return (encode_variation(image, tokens, tower, strength, conditioning, clip_vision),)
+
+
+NODE_CLASS_MAPPINGS = {"RapidDrawImageVariationEncode": ImageVariationEncode}
