@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     changed = sum(found.text != pair.short for pair, found in results) / len(results)
     rows.append({"prompts": "trained model, names alone", "names kept": round(kept, 4), "changed": round(changed, 3), "count": args.names})
     stored = read_info(resolve_bundle("orchard-prompt.safetensors", "prompt")).provenance.get("metrics", {})
-    before, after = stored.get("reward_before", 0.0), stored.get("reward_after", 0.0)
+    before, after = stored.get("reward_before", 0.0), stored.get("reward_after", 0.0)  # none in a bundle of the first stage alone
     gain = mean["orchard-prompt.safetensors"] - mean["short"]
     checks = [
         common.check("share of prompts whose names and unknown words come through verbatim", round(kept, 4), "1", kept == 1.0),

@@ -7,6 +7,10 @@ In every round the model expands `prompts` succinct prompts `expansions` times e
 steps, and the best expansion of each prompt is kept for the next `per_round` steps of ordinary training. The reward is an aesthetic proxy
 of the picture (:func:`~..metrics.aesthetics.confidence`) plus the similarity of picture and *succinct* prompt in the space of `scorer`.
 Pictures of one prompt start from the same noise: what differs is the text alone. What was kept is part of a checkpoint.
+
+A round's few dozen answers are soon learned by heart. Two rounds of 40 prompts, with 20 steps each at a learning rate of 4e-4, made most
+answers alike and lowered the reward on other prompts from 1.53 to 1.45 (24 of them). Hence few steps a round, a small learning rate, and
+`anchor`: the first stage's loss on its own pairs beside the new one, which is not in the paper.
 """
 
 from __future__ import annotations
@@ -32,9 +36,11 @@ from ..text.prompt_model import END, PAD, Pair, PromptModel, load_prompt_model, 
 from ..text.protect import lost
 from ..text.sampling import continuations
 from ..text.writers import MAX_CANDIDATES
-from .prompt import IGNORE, next_token_loss
-from .prompt_data import Request, orchard_request
+from .prompt import IGNORE, next_token_loss, padded
+from .prompt_data import Request, orchard_pairs, orchard_request
 from .recipe import Losses, Recipe, derived_seed
+
+ANCHORS = 4000
 
 
 class Kept(nn.Module):
@@ -65,10 +71,10 @@ class RaftRecipe(Recipe):
     its image bundle beside it, `judge` an attribute classifier other than the one that later judges."""
 
     name: ClassVar[str] = "raft"
-    default_steps: ClassVar[int] = 180
+    default_steps: ClassVar[int] = 48
 
     batch_size: int = 32
-    lr: float = 4e-4
+    lr: float = 1e-4
     schedule: str = "constant"
     warmup: int = 5
     base: str = ""
@@ -80,7 +86,8 @@ class RaftRecipe(Recipe):
     judge: str = ""
     prompts: int = 96  # a round
     expansions: int = 4
-    per_round: int = 30  # steps
+    per_round: int = 8  # steps
+    anchor: float = 0.5  # weight of the first stage's loss, 0 for none
     temperature: float = 1.0
     aesthetics: float = 1.0  # weight of the proxy against the similarity
     picture_steps: int = 8
@@ -99,6 +106,7 @@ class RaftRecipe(Recipe):
             self.parts = model, self.host.attach_knowledge(clip, graph, 1.0), vae
         self.clip_scorer = load_scorer(self.scorer, graph)
         self.attribute_judge = load_judge(self.judge).requires_grad_(False)
+        self.pairs = orchard_pairs(ANCHORS, self.seed)
         self.kept = Kept(self.prompts, self.model.length).to(device)
         self.device = device
 
@@ -113,6 +121,11 @@ class RaftRecipe(Recipe):
         if number != int(self.kept.round):
             self._collect(number)
         losses = next_token_loss(self.model, self.kept.draw(self.batch_size))
+        if self.anchor:
+            chosen = [self.pairs[i] for i in torch.randint(len(self.pairs), (self.batch_size,)).tolist()]
+            known = padded([row for pair in chosen if (row := self.model.pair(pair)) is not None], self.model.ids[PAD])
+            first = next_token_loss(self.model, {key: tensor.to(self.device) for key, tensor in known.items()})["loss"]
+            losses = {**losses, "loss": losses["loss"] + self.anchor * first, "anchor_loss": first.detach()}
         return {**losses, "reward": self.kept.rewards[0].clone(), "kept_reward": self.kept.rewards[1].clone()}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
