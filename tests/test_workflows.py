@@ -68,6 +68,7 @@ def orchard(tmp_path_factory):
     tower = helpers.write_image(folder / "pretrained-orchard-image.safetensors")
     helpers.write_text(folder / "pretrained-orchard-text.safetensors")
     helpers.write_control(folder / "orchard-control.safetensors", folder / "orchard-unet.safetensors")
+    helpers.write_control(folder / "orchard-control-64.safetensors", folder / "orchard-unet-64.safetensors")
     helpers.write_image_tokens(folder / "orchard-image-tokens.safetensors", tower)
     for name in ("zh", "en"):
         helpers.write_text(folder / f"orchard-{name}-text.safetensors", width=helpers.WIDTH // 2)
