@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.orchard.captions import describe
 from ..data.orchard.entities import Entity, entities, words
@@ -101,7 +102,7 @@ def read_pairs(root: str | Path) -> list[Pair]:
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw.decode("utf-8")) if len(raw) <= MAX_LINE else None
+                row: Any = json.loads(raw.decode("utf-8")) if len(raw) <= MAX_LINE else None
                 pair = Pair(row["short"], row["long"], row["language"], tuple(row.get("keep", ())))
                 if not all(isinstance(t, str) and t.strip() for t in (pair.short, pair.long, *pair.keep)) or pair.language not in LANGUAGES:
                     raise ValueError(f"texts must not be empty and the language must be one of {', '.join(LANGUAGES)}")

@@ -49,6 +49,10 @@ class Kept(nn.Module):
     def __init__(self, count: int, length: int) -> None:
         super().__init__()
         self.ids: Tensor
+        self.span: Tensor
+        self.count: Tensor
+        self.round: Tensor
+        self.rewards: Tensor
         self.register_buffer("ids", torch.zeros(count, length, dtype=torch.long))
         self.register_buffer("span", torch.zeros(count, 2, dtype=torch.long))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
