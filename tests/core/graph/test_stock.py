@@ -43,6 +43,7 @@ INPUTS = {
     "AddNoise": "model noise sigmas latent_image",
     "LatentUpscaleBy": "samples upscale_method scale_by",
     "SamplerCustomAdvanced": "noise guider sampler sigmas latent_image",
+    "ControlNetApplyAdvanced": "positive negative control_net image strength start_percent end_percent vae",
     "EmptyImage": "width height batch_size color",
     "ImageScale": "image upscale_method width height crop",
     "ImageBatch": "image1 image2",
