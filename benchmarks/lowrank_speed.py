@@ -54,7 +54,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 rows.append({"network": name, "size": side, **row})
                 layers[f"{name} {side} px, {share:g}, {rule}"] = listed
         del network
-    return common.result("lowrank_speed", "python -m rapiddraw bench lowrank-speed", rows, _checks(rows), notes=NOTES, layers=layers)
+    sizes = f" --sizes {' '.join(map(str, args.sizes))}" if args.sizes else ""
+    return common.result(
+        "lowrank_speed", f"python -m rapiddraw bench lowrank-speed{sizes}", rows, _checks(rows), notes=NOTES, layers=layers
+    )
 
 
 NOTES = (
@@ -188,7 +191,8 @@ def _sd15() -> Any:
 def _on_device(network: Any) -> Any:
     import torch
 
-    return network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return network.to(device)
 
 
 BUILD: dict[str, Callable[[], Any]] = {"orchard": _orchard, "sd15": _sd15}
