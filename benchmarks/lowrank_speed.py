@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 rows.append({"network": name, "size": side, **row})
                 layers[f"{name} {side} px, {share:g}, {rule}"] = listed
         del network
-    sizes = f" --sizes {' '.join(map(str, args.sizes))}" if args.sizes else ""
-    return common.result(
-        "lowrank_speed", f"python -m rapiddraw bench lowrank-speed{sizes}", rows, _checks(rows), notes=NOTES, layers=layers
-    )
+    command = "python -m rapiddraw bench lowrank-speed"
+    if args.sizes:
+        command += f" --sizes {' '.join(map(str, args.sizes))}"
+    return common.result("lowrank_speed", command, rows, _checks(rows), notes=NOTES, layers=layers)
 
 
 NOTES = (
