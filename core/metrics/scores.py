@@ -15,9 +15,9 @@ from ..control.maps import canny
 from ..control.segmenter import image_to_classes, load_segmenter, segment
 from ..errors import InputError
 from ..knowledge.graph import load_knowledge
-from ..knowledge.linking import wordpiece_linker
 from ..text.encoder import load_text_encoder
 from ..text.image_tower import load_image_tower
+from .clip_score import ClipScorer
 from .control import clip_score, edge_nmse, inception_score, mean_iou
 from .judge import frechet_distance, judge_pictures, load_judge
 
@@ -108,19 +108,18 @@ def evaluation(image: Tensor, judge: Path, texts: str, towers: Towers, reference
 @torch.no_grad()
 def text_scores(pictures: Tensor, texts: Sequence[str], towers: Towers) -> Tensor:
     """(B,) cosines of pictures (B, 3, H, W) in [0, 1] and their texts."""
-    from ..train.text import KnowledgeTable, embed_texts
-
     encoder, tower = load_text_encoder(load_bundle(towers.text, "text")), load_image_tower(load_bundle(towers.image, "image"))
     if encoder.config["projection_dim"] != tower.projection_dim:
         raise InputError(
             f"{towers.text.name} embeds into {encoder.config['projection_dim']} features and {towers.image.name} into "
             f"{tower.projection_dim}: choose two that were trained together"
         )
-    table = None
-    if towers.graph is not None:
-        graph = load_knowledge(towers.graph)
-        table = KnowledgeTable(graph, wordpiece_linker(graph, encoder.tokenizer))
-    return clip_score(tower(pictures * 2 - 1), embed_texts(encoder, table, texts))
+    scorer = ClipScorer(encoder, tower, None if towers.graph is None else load_knowledge(towers.graph))
+    if towers.graph is not None and scorer.table is None:
+        raise InputError(
+            f"{towers.graph.name} has no vectors that {towers.text.name} can read: choose the graph it was trained with, or none"
+        )
+    return clip_score(scorer.images(pictures * 2 - 1), scorer.texts(texts))
 
 
 def _pictures(image: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class ControlRecipe(UnetRecipe):
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         taken = super().batch(index, generator)
-        chosen = [self.used[i] for i in self.order.indices(index)]
+        chosen = self.chosen(index)
         rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
         kept = [kept_conditions(len(self.conditions), self.keep_all, self.drop_all, self.drop_each, rng) for _ in chosen]
         return {**taken, "hint": torch.stack([self._hint(i, keep, rng) for i, keep in zip(chosen, kept, strict=True)])}

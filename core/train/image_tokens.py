@@ -28,7 +28,7 @@ from ..paths import file_sha256
 from ..progress import Progress
 from ..text.image_tokens import ImageTokens, to_bundle
 from ..text.image_tower import load_image_tower
-from .recipe import EpochOrder, derived_seed
+from .recipe import derived_seed
 from .unet import UnetRecipe
 
 
@@ -62,8 +62,7 @@ class ImageTokensRecipe(UnetRecipe):
             raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
         self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, width).to(device)
         if self.pictures and self.pictures < len(self.used):
-            self.used = self.used[: self.pictures]
-            self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
+            self.use(self.used[: self.pictures])
         self.embeddings = torch.zeros(len(self.images), tower.projection_dim)
         with Progress(len(self.used), "embedding", "image") as bar, torch.no_grad():
             for first in range(0, len(self.used), 64):
@@ -112,7 +111,7 @@ class ImageTokensRecipe(UnetRecipe):
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         taken = super().batch(index, generator)
-        chosen = [self.used[i] for i in self.order.indices(index)]
+        chosen = self.chosen(index)
         kept = torch.rand(len(chosen), 1, 1, generator=generator) >= self.image_dropout
         alone = torch.rand((), generator=generator) < self.alone
         return {**taken, "embeddings": self.embeddings[chosen], "kept": kept, "alone": alone}

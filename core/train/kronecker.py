@@ -44,10 +44,10 @@ class KroneckerRecipe(UnetRecipe):
     def setup(self, device: torch.device) -> None:
         super().setup(device)
         if self.word:
-            self.used = [i for i in self.used if self._with_word(i)]
-            if not self.used:
+            shown = [i for i in self.used if self._with_word(i)]
+            if not shown:
                 raise InputError(f"no picture of {self.data} has a caption with the word {self.word!r}")
-            self.order = type(self.order)(len(self.used), self.batch_size, self.seed)
+            self.use(shown)
         attach(self.unet, [name for name, _, _ in targeted(self.unet, self.targets)], self.rank, self.share)
 
     def modules(self) -> dict[str, nn.Module]:

@@ -143,10 +143,18 @@ class UnetRecipe(Recipe):
 
     def _encode_squares(self, device: torch.device) -> None:
         low = set(low_pictures(len(self.images), self.low_share, self.seed))
-        self.used = [i for i in range(len(self.images)) if self.low_kept or i not in low]
         self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
         self.weights = self._foreground_weights() if self.foreground > 1 else None
-        self.order = EpochOrder(len(self.used), self.batch_size, self.seed)
+        self.use([i for i in range(len(self.images)) if self.low_kept or i not in low])
+
+    def use(self, pictures: list[int]) -> None:
+        """Train on these pictures of the folder alone."""
+        self.used = pictures
+        self.order = EpochOrder(len(pictures), self.batch_size, self.seed)
+
+    def chosen(self, index: int) -> list[int]:
+        """The pictures of batch `index`."""
+        return [self.used[i] for i in self.order.indices(index)]
 
     def modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet, "text": self.readers.encoders[0]} if self.text_lr else {"unet": self.unet}
@@ -165,7 +173,7 @@ class UnetRecipe(Recipe):
         if self.sized is not None:
             bucket, chosen, latents = self.sized.draw(self.batch_size, rng)
         else:
-            chosen = [self.used[i] for i in self.order.indices(index)]
+            chosen = self.chosen(index)
             latents = self.latents[chosen]
         captions = ["" if rng.random() < self.caption_dropout else self._caption(i, rng, generator) for i in chosen]
         read = self.readers.shared_out(captions, self.encoder_dropout, rng)
