@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from ..core.data.folder import ImageFolder
     from ..core.data.orchard.dataset import write_dataset
     from ..core.errors import InputError
 
@@ -95,12 +96,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         gain = scores[pairs[-1]]["AA"] - scores["baseline"]["AA"]
         cost = "equal training cost" if pairs[-1] == "equal" else "half the training cost"
         checks.append(common.check(f"AA that the pair gains at {cost}", round(gain, 3), "at least 0", gain >= 0))
-    command = f"python -m rapiddraw bench time_decoupled --steps {args.steps} --count {args.count} --rows {args.rows}"
+    given = f"--data {args.data.name}" if args.data else f"--pictures {args.pictures}"
+    command = f"python -m rapiddraw bench time_decoupled {given} --steps {args.steps} --count {args.count} --rows {args.rows}"
+    command += " --data-rows" if args.data_rows else ""
     notes = (
-        f"One training seed each, {args.steps} steps of batch {args.batch} for the baseline ({', '.join(map(str, widths))} channels) and "
-        f"for each of 'equal' ({', '.join(map(str, half))}), half of them for each of 'half'; the switch is at {SWITCH} and swept at "
-        f"inference, with one pair. {args.count} pictures a row, {STEPS} steps of dpmpp_2m, CFG {CFG:g}, seen names. FID-A is only "
-        "comparable at equal numbers of pictures."
+        f"{len(ImageFolder(data))} training pictures, one training seed each: {args.steps} steps of batch {args.batch} for the baseline "
+        f"({', '.join(map(str, widths))} channels) and for each of 'equal' ({', '.join(map(str, half))}), half of them for each of 'half'; "
+        f"the switch is at {SWITCH} and swept at inference, with one pair. {args.count} pictures a row, {STEPS} steps of dpmpp_2m, "
+        f"CFG {CFG:g}, seen names. FID-A is only comparable at equal numbers of pictures."
     )
     return common.result("time_decoupled", command, rows, checks, notes=notes)
 

@@ -30,7 +30,17 @@ def _load(kind: str, name: str, knowledge: Any = None) -> Any:
     return load_scorer(path, knowledge) if kind == "text" else load_judge(path)
 
 
-class OrchardDataset:
+class _OfFolder:
+    """Runs again when what lies in its folder has changed."""
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
+        from ..core.data.places import fingerprint
+
+        return fingerprint(folder)
+
+
+class OrchardDataset(_OfFolder):
     """A folder of demonstration pictures."""
 
     DISPLAY_NAME = "Draw Orchard Dataset"
@@ -67,12 +77,6 @@ class OrchardDataset:
             }
         }
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        from ..core.data.places import fingerprint
-
-        return fingerprint(folder)
-
     def execute(self, folder: str, count: int, size: int, spoiled: float, seed: int) -> dict[str, Any]:
         from ..core.data.places import new_folder, relative_name
         from ..core.data.spoil import write_crawl
@@ -81,7 +85,7 @@ class OrchardDataset:
         return {"ui": {"text": [f"{count} pictures in {name}/"]}, "result": (name,)}
 
 
-class FilterDataset:
+class FilterDataset(_OfFolder):
     """The pictures of a folder that are worth training on."""
 
     DISPLAY_NAME = "Filter Dataset"
@@ -137,12 +141,6 @@ class FilterDataset:
             "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions stand for."})},
         }
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        from ..core.data.places import fingerprint
-
-        return fingerprint(folder)
-
     def execute(
         self,
         folder: str,
@@ -167,7 +165,7 @@ class FilterDataset:
         return {"ui": {"text": [found.report]}, "result": (relative_name(new_folder(out)), found.report, sheet)}
 
 
-class RecaptionDataset:
+class RecaptionDataset(_OfFolder):
     """New captions for a folder."""
 
     DISPLAY_NAME = "Recaption Dataset"
@@ -216,12 +214,6 @@ class RecaptionDataset:
             },
             "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions stand for."})},
         }
-
-    @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
-        from ..core.data.places import fingerprint
-
-        return fingerprint(folder)
 
     def execute(
         self,

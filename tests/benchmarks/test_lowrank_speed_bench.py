@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from rapiddraw.benchmarks import lowrank_speed
 from rapiddraw.cli import main
-from rapiddraw.core import paths
-
-
-@pytest.fixture
-def orchard(tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copy(tiny_weights / "tiny-unet.safetensors", tmp_path / "orchard-unet.safetensors")
-    monkeypatch.setattr(paths, "weights_dirs", lambda: [tmp_path])
-    return tmp_path
 
 
 def test_every_variant_is_measured_against_the_dense_network(orchard: Path) -> None:

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 
 import pytest
-import torch
 from rapiddraw.benchmarks import style, time_decoupled
 from rapiddraw.benchmarks.time_decoupled import half_of
-from rapiddraw.core import paths
-from rapiddraw.core.bundle import BundleInfo, save_bundle
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.metrics.judge import Judge
-
-
-@pytest.fixture
-def orchard(tiny_weights, tmp_path, monkeypatch):
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    for kind in ("unet", "text", "vae", "kg"):
-        shutil.copy(tiny_weights / f"tiny-{kind}.safetensors", folder / f"orchard-{kind}.safetensors")
-    config = {"width": 4, "features": 8}
-    with torch.random.fork_rng(devices=[]):
-        judge = Judge(**config)
-    save_bundle(folder / "orchard-judge.safetensors", judge.state_dict(), BundleInfo("judge", config=config))
-    monkeypatch.setattr(paths, "weights_dirs", lambda: [folder])
-    return tmp_path
 
 
 def shaped(result, name):

@@ -250,6 +250,7 @@ def test_conditions_are_dropped_as_in_the_paper():
     [
         ({"format": "huge"}, "format="), ({"features": ()}, "features="), ({"drop_each": 2.0}, "drop_each="),
         ({"keep_all": 0.7, "drop_all": 0.7}, "add up"), ({"text_lr": 1e-4}, "belong to the unet recipe"), ({"base": ""}, "base is empty"),
+        ({"buckets": True}, "buckets=true is for the recipe unet"),
     ],
 )  # fmt: skip
 def test_a_control_recipe_that_cannot_be_is_refused(folder, vae_path, tiny_weights, changes, words):
