@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 NO_GRAPH = "none"
 _LOW = {"default": 0.1, "min": 0.0, "max": 4.0, "step": 0.01}
@@ -74,6 +74,10 @@ class ConditionMapExtractor:
             }
         }
 
+    @classmethod
+    def IS_CHANGED(cls, segmenter_name: str | None = None, **_: Any) -> str:
+        return content_of(segmenter=segmenter_name)
+
     def execute(self, image: Any, type: str, low: float, high: float, segmenter_name: str) -> tuple[Any]:
         from ..core.control.maps import condition_map
         from ..core.paths import resolve_bundle
@@ -116,6 +120,17 @@ class ControllabilityMetrics:
                 "segmentation": ("IMAGE", {"tooltip": "The segments that were wanted, in the colours of Condition Map."}),
             },
         }
+
+    @classmethod
+    def IS_CHANGED(
+        cls,
+        text_name: str | None = None,
+        image_name: str | None = None,
+        kg_name: str | None = None,
+        segmenter_name: str | None = None,
+        **_: Any,
+    ) -> str:
+        return content_of(text=text_name, image=image_name, kg=kg_name, segmenter=segmenter_name)
 
     def execute(
         self,
@@ -168,6 +183,17 @@ class EvaluatePictures:
             },
             "optional": {"reference": ("IMAGE", {"tooltip": "At least two pictures of what should have come out."})},
         }
+
+    @classmethod
+    def IS_CHANGED(
+        cls,
+        judge_name: str | None = None,
+        text_name: str | None = None,
+        image_name: str | None = None,
+        kg_name: str | None = None,
+        **_: Any,
+    ) -> str:
+        return content_of(judge=judge_name, text=text_name, image=image_name, kg=kg_name)
 
     def execute(
         self, images: Any, judge_name: str, texts: str, text_name: str, image_name: str, kg_name: str, reference: Any = None

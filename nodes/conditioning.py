@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 _MODEL_TIP = "The model that will draw: where it is linked, widths that do not fit are refused here, with their numbers."
 
@@ -25,10 +25,8 @@ class TextLoader:
         return {"required": {"text_name": (bundle_choices("text"), {"tooltip": "A bundle of kind text in a weights folder."})}}
 
     @classmethod
-    def IS_CHANGED(cls, text_name: str, **_: Any) -> str:
-        from ..core.paths import file_sha256, resolve_bundle
-
-        return file_sha256(resolve_bundle(text_name, "text"))
+    def IS_CHANGED(cls, text_name: str | None = None, **_: Any) -> str:
+        return content_of(text=text_name)
 
     def execute(self, text_name: str) -> tuple[Any]:
         from ..core.host import current

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 _CONDITIONS = ("edges", "segmentation", "sketch")
 
@@ -34,10 +34,8 @@ class ControlAdapterLoader:
         }
 
     @classmethod
-    def IS_CHANGED(cls, control_name: str, condition: str, **_: Any) -> str:
-        from ..core.paths import file_sha256, resolve_bundle
-
-        return f"{file_sha256(resolve_bundle(control_name, 'control'))}-{condition}"
+    def IS_CHANGED(cls, control_name: str | None = None, **_: Any) -> str:
+        return content_of(control=control_name)
 
     def execute(self, control_name: str, condition: str) -> tuple[Any]:
         from ..core.host import current

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .loaders import content_of
+
 _FOLDER_TIP = "The folder of pictures, by its name in the input or the output folder: captions.jsonl, or a name.txt beside each picture."
 _OUT_TIP = "The folder to write, in the output folder. Pictures are linked into it; nothing in the first folder changes."
 _SCORER_TIP = "What gives CLIP scores: a text bundle with its image tower beside it. It can only tell what it was trained on."
@@ -31,13 +33,13 @@ def _load(kind: str, name: str, knowledge: Any = None) -> Any:
 
 
 class _OfFolder:
-    """Runs again when what lies in its folder has changed."""
+    """Runs again when what lies in its folder, or a file that it reads, has changed."""
 
     @classmethod
-    def IS_CHANGED(cls, folder: str, **_: Any) -> str:
+    def IS_CHANGED(cls, folder: str | None = None, scorer: str | None = NONE, judge: str | None = NONE, **_: Any) -> str:
         from ..core.data.places import fingerprint
 
-        return fingerprint(folder)
+        return f"{fingerprint(folder)}-{content_of(scorer=scorer, judge=judge)}"
 
 
 class OrchardDataset(_OfFolder):

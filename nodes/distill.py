@@ -75,10 +75,10 @@ class DistillUNet:
         }
 
     @classmethod
-    def IS_CHANGED(cls, folder: str = "", **_: Any) -> str:
+    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
         from ..core.train.model_data import folder_digest
 
-        return folder_digest(folder)
+        return folder_digest(folder or "")
 
     def execute(
         self,

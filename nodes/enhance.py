@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .loaders import content_of
+
 
 class PromptEnhancer:
     """What a language model makes of a prompt, with every name kept."""
@@ -61,10 +63,10 @@ class PromptEnhancer:
         }
 
     @classmethod
-    def IS_CHANGED(cls, model: str, **_: Any) -> str:
+    def IS_CHANGED(cls, model: str | None = None, scorer: str | None = None, **_: Any) -> str:
         from ..core.text.enhance import writer_fingerprint
 
-        return writer_fingerprint(model)
+        return f"{writer_fingerprint(model) if model else ''}-{content_of(scorer=scorer)}"
 
     def execute(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .condition_maps import tower_choices
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 
 class ImageVariationEncode:
@@ -42,6 +42,10 @@ class ImageVariationEncode:
                 "clip_vision": ("CLIP_VISION", {"tooltip": vision}),
             },
         }
+
+    @classmethod
+    def IS_CHANGED(cls, tokens_name: str | None = None, tower_name: str | None = None, **_: Any) -> str:
+        return content_of(image_tokens=tokens_name, image=tower_name)
 
     def execute(
         self, image: Any, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None

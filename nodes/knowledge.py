@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .loaders import content_of
+
 _SCALE_TIP = (
     "How strongly what the graph knows of an entity is added to its tokens. 0 is no graph (bit-identical), 1 is as trained (the paper), "
     "above 1 exaggerates."
@@ -29,13 +31,6 @@ def _projection() -> tuple[Any, dict[str, Any]]:
     return (list_projections(), {"default": "none", "tooltip": _PROJECTION_TIP})
 
 
-def _fingerprint(projection: str) -> str:
-    from ..core.knowledge.files import NO_PROJECTION
-    from ..core.paths import file_sha256, resolve_bundle
-
-    return projection if projection == NO_PROJECTION else file_sha256(resolve_bundle(projection, "projection"))
-
-
 class KnowledgeGraphLoader:
     """A KNOWLEDGE_GRAPH from a trained bundle, or from a file of triples."""
 
@@ -58,11 +53,8 @@ class KnowledgeGraphLoader:
         return {"required": {"kg_name": (names, {"tooltip": "A bundle of kind kg, or a .tsv or .jsonl file of triples."})}}
 
     @classmethod
-    def IS_CHANGED(cls, kg_name: str, **_: Any) -> str:
-        from ..core.knowledge.files import resolve_graph
-        from ..core.paths import file_sha256
-
-        return file_sha256(resolve_graph(kg_name))
+    def IS_CHANGED(cls, kg_name: str | None = None, **_: Any) -> str:
+        return content_of(kg=kg_name)
 
     def execute(self, kg_name: str) -> tuple[Any, str]:
         from ..core.knowledge.files import describe_graph, load_graph
@@ -91,8 +83,8 @@ class ApplyKnowledge:
         return {"required": {"clip": _CLIP, "knowledge": _GRAPH, "kg_scale": _SCALE}, "optional": {"projection": _projection()}}
 
     @classmethod
-    def IS_CHANGED(cls, projection: str = "none", **_: Any) -> str:
-        return _fingerprint(projection)
+    def IS_CHANGED(cls, projection: str | None = None, **_: Any) -> str:
+        return content_of(projection=projection)
 
     def execute(self, clip: Any, knowledge: Any, kg_scale: float, projection: str = "none") -> tuple[Any]:
         from ..core.host import current
@@ -136,8 +128,8 @@ class KGTextEncode:
         }
 
     @classmethod
-    def IS_CHANGED(cls, projection: str = "none", **_: Any) -> str:
-        return _fingerprint(projection)
+    def IS_CHANGED(cls, projection: str | None = None, **_: Any) -> str:
+        return content_of(projection=projection)
 
     def execute(
         self, clip: Any, knowledge: Any, text: str, prompt_template: str, kg_scale: float, projection: str = "none"

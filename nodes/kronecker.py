@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 
 class KroneckerAdapterLoader:
@@ -34,10 +34,8 @@ class KroneckerAdapterLoader:
         }
 
     @classmethod
-    def IS_CHANGED(cls, adapter_name: str, **_: Any) -> str:
-        from ..core.paths import file_sha256, resolve_bundle
-
-        return file_sha256(resolve_bundle(adapter_name, "adapter"))
+    def IS_CHANGED(cls, adapter_name: str | None = None, **_: Any) -> str:
+        return content_of(adapter=adapter_name)
 
     def execute(self, model: Any, adapter_name: str, strength: float) -> tuple[Any]:
         from ..core.lowrank.adapter import adapt_model

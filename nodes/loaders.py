@@ -12,6 +12,32 @@ def bundle_choices(kind: str) -> list[str]:
     return list_bundles(kind) or [f"(no {kind} bundle found: train one or put it into weights/)"]
 
 
+def content_of(**names: str | None) -> str:
+    """For IS_CHANGED: what the files of these names hold, each given under its kind: a bundle's, `kg`, `upscaler`, or `scorer` for a text
+    bundle with its image tower. A name that stands for no file ("none", one that is gone) counts as itself; one that comes by a link is not
+    known before the graph runs."""
+    from ..core.errors import RapidDrawError
+    from ..core.knowledge.files import resolve_graph
+    from ..core.paths import file_sha256, image_bundle_path, resolve_bundle
+    from ..core.upscale.files import resolve_upscaler
+
+    def content(kind: str, name: str) -> str:
+        if kind == "scorer":
+            text = resolve_bundle(name, "text")
+            return f"{file_sha256(text)}-{file_sha256(image_bundle_path(text))}"
+        if kind == "kg":
+            return file_sha256(resolve_graph(name))
+        return file_sha256(resolve_upscaler(name) if kind == "upscaler" else resolve_bundle(name, kind))
+
+    found = []
+    for kind, name in names.items():
+        try:
+            found.append(content(kind, name or ""))
+        except RapidDrawError:
+            found.append(str(name))
+    return "-".join(found)
+
+
 class BundleLoader:
     """Loads a U-Net, the text encoder it was trained with and the VAE whose latent space it lives in."""
 
@@ -47,11 +73,8 @@ class BundleLoader:
         }
 
     @classmethod
-    def IS_CHANGED(cls, unet_name: str, text_name: str, vae_name: str, **_: Any) -> str:
-        from ..core.paths import file_sha256, resolve_bundle
-
-        names = (("unet", unet_name), ("text", text_name), ("vae", vae_name))
-        return "-".join(file_sha256(resolve_bundle(name, kind)) for kind, name in names)
+    def IS_CHANGED(cls, unet_name: str | None = None, text_name: str | None = None, vae_name: str | None = None, **_: Any) -> str:
+        return content_of(unet=unet_name, text=text_name, vae=vae_name)
 
     def execute(self, unet_name: str, text_name: str, vae_name: str) -> tuple[Any, Any, Any]:
         from ..core.host import current

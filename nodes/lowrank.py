@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .loaders import bundle_choices
+from .loaders import bundle_choices, content_of
 
 _TARGETS = ("attention", "feed_forward", "resnet", "projection")
 
@@ -29,10 +29,8 @@ class LowRankUNETLoader:
         return {"required": {"unet_name": (bundle_choices("unet"), {"tooltip": tip})}}
 
     @classmethod
-    def IS_CHANGED(cls, unet_name: str, **_: Any) -> str:
-        from ..core.paths import file_sha256, resolve_bundle
-
-        return file_sha256(resolve_bundle(unet_name, "unet"))
+    def IS_CHANGED(cls, unet_name: str | None = None, **_: Any) -> str:
+        return content_of(unet=unet_name)
 
     def execute(self, unet_name: str) -> tuple[Any]:
         from ..core.host import current

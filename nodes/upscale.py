@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .loaders import content_of
+
 
 class ESRGANLoader:
     """Loads an ESRGAN upscaler as a native UPSCALE_MODEL."""
@@ -33,11 +35,8 @@ class ESRGANLoader:
         }
 
     @classmethod
-    def IS_CHANGED(cls, model_name: str, **_: Any) -> str:
-        from ..core.paths import file_sha256
-        from ..core.upscale.files import resolve_upscaler
-
-        return file_sha256(resolve_upscaler(model_name))
+    def IS_CHANGED(cls, model_name: str | None = None, **_: Any) -> str:
+        return content_of(upscaler=model_name)
 
     def execute(self, model_name: str) -> tuple[Any]:
         from ..core.host import current

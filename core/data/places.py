@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from .. import paths
-from ..errors import DataError
+from ..errors import DataError, InputError
 from .folder import INDEX
 
 
@@ -30,14 +30,15 @@ def relative_name(folder: Path) -> str:
     return folder.resolve().relative_to(paths.output_dir().resolve()).as_posix()
 
 
-def fingerprint(name: str) -> str:
-    """What changes when a folder's index or its list of files does; "" where there is no such folder yet."""
+def fingerprint(name: str | None) -> str:
+    """What changes when a folder's index or its files do; "" where there is no such folder yet."""
     try:
-        folder = resolve_folder(name)
-    except DataError:
+        folder = resolve_folder(name or "")
+    except (DataError, InputError):
         return ""
     index = folder / INDEX
     if index.is_file():
         return paths.file_sha256(index)
-    found = sorted(f"{path.relative_to(folder)}/{path.stat().st_size}" for path in folder.rglob("*") if path.is_file())
+    stats = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+    found = sorted(f"{path.relative_to(folder)}/{stat.st_size}/{stat.st_mtime_ns}" for path, stat in stats)
     return hashlib.sha256("\n".join(found).encode()).hexdigest()

@@ -117,10 +117,8 @@ REQUIRED = (
     "comfy.model_management:module_size",
     "comfy.model_management:free_memory",
     "comfy.model_management:get_total_memory",
-    "comfy.model_management:load_models_gpu",
     "comfy.model_management:unload_all_models",
     "comfy.cli_args:args.disable_metadata",
-    "comfy.model_management:load_models_gpu",
     "nodes:common_ksampler",
     # files
     "folder_paths:models_dir",

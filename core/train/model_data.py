@@ -91,12 +91,12 @@ def _encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> to
 
 
 def folder_digest(folder: str) -> str:
-    """What changes when a training folder does: its files' names and sizes; "" for a folder that is not there or not named."""
+    """What changes when a training folder does: its files' names, sizes and times; "" for a folder that is not there or not named."""
     if not folder.strip():
         return ""
     try:
         root: Path = safe_join(input_dir(), folder.strip())
-        listed = sorted((str(path), path.stat().st_size) for path in root.rglob("*") if path.is_file())
+        listed = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file())
         return hashlib.sha256(repr(listed).encode()).hexdigest()
     except (InputError, OSError):
         return ""

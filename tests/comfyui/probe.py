@@ -57,6 +57,8 @@ def snapshot() -> dict[str, Any]:
             if isinstance(value, type) and value.__module__ == name:
                 own = {attribute: id(v) for attribute, v in vars(value).items() if not attribute.startswith(("__", "_abc_"))}
                 seen |= {f"{name}.{key}.{attribute}": where for attribute, where in own.items()}
+                lists = {attribute: v for attribute, v in vars(value).items() if attribute in own and isinstance(v, (list, dict, set))}
+                seen |= {f"{name}.{key}.{attribute} holds": repr(sorted(map(str, v))) for attribute, v in lists.items()}
     return seen
 
 

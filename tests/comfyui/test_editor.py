@@ -39,8 +39,8 @@ def browser(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
 
 @pytest.fixture
 def editor(browser: Any) -> Any:
-    """The same, loaded afresh, with an empty canvas."""
-    browser.open()
+    """The same, with an empty canvas."""
+    browser.start_over()
     return browser
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
-from rapiddraw.tests.comfyui.graphs import Graph, node, picture
+from rapiddraw.tests.comfyui.graphs import Graph, defaults, node, picture
 
 WARM, RUNS, MAX_GROWTH = 8, 50, 80 * 2**20
 
@@ -72,6 +74,37 @@ def test_a_name_that_leaves_its_folder_is_refused(server: Any) -> None:
     assert not run.prompt_id and "value_not_in_list" in str(run.node_errors)
 
 
+@pytest.mark.parametrize(
+    ("class_type", "widget"),
+    [
+        ("RapidDrawOrchardDataset", "folder"),
+        ("RapidDrawFilterDataset", "folder"),
+        ("RapidDrawFilterDataset", "out"),
+        ("RapidDrawRecaptionDataset", "folder"),
+        ("RapidDrawRecaptionDataset", "out"),
+        ("RapidDrawDistillUNet", "folder"),
+        ("RapidDrawDistillUNet", "filename"),
+        ("RapidDrawFitKnowledgeProjection", "filename"),
+        ("RapidDrawSaveLowRankUNet", "filename"),
+        ("RapidDrawSaveMarkedImage", "filename_prefix"),
+    ],
+)
+def test_a_text_never_becomes_a_path_outside(server: Any, class_type: str, widget: str) -> None:
+    schema = server.get(f"/object_info/{class_type}")[class_type]
+    graph = picture(K=node("RapidDrawKnowledgeGraphLoader", kg_name="tiny-kg.safetensors"), O=node("EmptyImage", width=64, height=64,
+                    batch_size=1, color=0))  # fmt: skip
+    sources = {"MODEL": ["L", 0], "CLIP": ["L", 1], "VAE": ["L", 2], "KNOWLEDGE_GRAPH": ["K", 0], "IMAGE": ["O", 0]}
+    linked = {name: sources[spec[0]] for name, spec in schema["input"]["required"].items() if str(spec[0]) in sources}
+    graph = {name: graph[name] for name in "LKO"}
+    graph["X"] = node(class_type, **defaults(schema), **linked)
+    outside = server.base / "outside"
+    for name in (f"../{outside.name}/made", f"{outside}/made", "~/made", "a/../../../outside/made"):
+        run = server.run({**graph, "X": {**graph["X"], "inputs": {**graph["X"]["inputs"], widget: name}}, "T": _end(schema)})
+        assert run.status == "error" and run.error.startswith(class_type), (run.node_errors, run.status)
+        assert "name" in run.error or "folder" in run.error
+    assert not outside.exists() and not (Path.home() / "made").exists()
+
+
 def test_unloading_everything_and_drawing_again(server: Any) -> None:
     before = server.pictures(server.run(picture(14)))
     server.forget()
@@ -86,6 +119,11 @@ def test_many_runs_do_not_grow(server: Any) -> None:
     for seed in range(200, 200 + RUNS):
         assert server.run(picture(seed, steps=1)).status == "success"
     assert server.memory() - before < MAX_GROWTH
+
+
+def _end(schema: dict[str, Any]) -> dict[str, Any]:
+    """A node that makes the one before it run."""
+    return node("PreviewAny", source=["X", 0]) if schema["output"] else node("PreviewImage", images=["O", 0])
 
 
 def _pixels(pictures: list[bytes]) -> list[bytes]:

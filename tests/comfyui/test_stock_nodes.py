@@ -30,17 +30,22 @@ def plain(server: Any) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def lora(server: Any, weights: Path) -> str:
-    """A LoRA of rank 4 for the U-Net's attention, in kohya's names, in ComfyUI's folder."""
+    """A LoRA of rank 4 for the attention of the U-Net, in kohya's names, and of the text encoder, in ComfyUI's, in ComfyUI's folder."""
     from safetensors.torch import save_file
 
-    generator = torch.Generator().manual_seed(0)
-    tensors = {}
+    changed = {}
     for name, weight in load_bundle(weights / "tiny-unet.safetensors").tensors.items():
         if name.endswith(("to_q.weight", "to_v.weight")):
-            key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-            tensors[f"{key}.lora_up.weight"] = torch.randn(weight.shape[0], 4, generator=generator)
-            tensors[f"{key}.lora_down.weight"] = torch.randn(4, weight.shape[1], generator=generator)
-            tensors[f"{key}.alpha"] = torch.tensor(4.0)
+            changed["lora_unet_" + name.removesuffix(".weight").replace(".", "_")] = weight.shape
+    for name, weight in load_bundle(weights / "tiny-text.safetensors").tensors.items():
+        if name.endswith(("q_proj.weight", "v_proj.weight")):
+            changed[f"text_encoders.rapiddraw.transformer.{name.removesuffix('.weight')}"] = weight.shape
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for key, shape in changed.items():
+        tensors[f"{key}.lora_up.weight"] = torch.randn(shape[0], 4, generator=generator)
+        tensors[f"{key}.lora_down.weight"] = torch.randn(4, shape[1], generator=generator)
+        tensors[f"{key}.alpha"] = torch.tensor(4.0)
     save_file(tensors, str(server.base / "models" / "loras" / "made.safetensors"))
     return "made.safetensors"
 
@@ -90,11 +95,39 @@ def test_a_lora_changes_the_picture_and_leaves_the_model_alone(server: Any, plai
     loader = node("LoraLoaderModelOnly", model=["L", 0], lora_name=lora, strength_model=1.0)
     graph = sampled_by(["A", 0]) | {"A": loader}
     assert (draw(server, graph) != plain).any()
-    assert "NOT LOADED" not in server.tail() and "lora key not loaded" not in server.tail()
+    assert "not loaded: lora_unet" not in server.tail()  # what it has for the text encoder is left alone
     off = sampled_by(["A", 0]) | {"A": node("LoraLoaderModelOnly", model=["L", 0], lora_name=lora, strength_model=0.0)}
     assert np.array_equal(draw(server, off), plain)
     server.forget()
     assert np.array_equal(draw(server, picture()), plain)
+
+
+def test_a_lora_of_the_text_encoder(server: Any, plain: np.ndarray, lora: str) -> None:
+    def drawn(of_model: float, of_clip: float) -> np.ndarray:
+        loader = node("LoraLoader", model=["L", 0], clip=["L", 1], lora_name=lora, strength_model=of_model, strength_clip=of_clip)
+        graph = sampled_by(["A", 0]) | {"A": loader}
+        graph["P"]["inputs"]["clip"] = ["A", 1]
+        since = len(server.logged())
+        found = draw(server, graph)
+        assert not any("not loaded" in line.lower() for line in server.logged(since))
+        return found
+
+    both, of_clip = drawn(1.0, 1.0), drawn(0.0, 1.0)
+    assert (of_clip != plain).any() and (both != of_clip).any()
+    assert np.array_equal(drawn(0.0, 0.0), plain)
+
+
+def test_merging_text_encoders(server: Any, plain: np.ndarray, lora: str) -> None:
+    def drawn(class_type: str, **inputs: Any) -> np.ndarray:
+        graph = picture(
+            A=node("LoraLoader", model=["L", 0], clip=["L", 1], lora_name=lora, strength_model=0.0, strength_clip=1.0),
+            M=node(class_type, clip1=["L", 1], clip2=["A", 1], **inputs),
+        )
+        graph["P"]["inputs"]["clip"] = ["M", 0]
+        return draw(server, graph)
+
+    assert (drawn("CLIPMergeSimple", ratio=0.5) != plain).any()
+    assert np.abs(drawn("CLIPMergeSimple", ratio=1.0) - plain).max() <= 1
 
 
 def test_merging_with_another_model(server: Any, plain: np.ndarray, lora: str) -> None:
@@ -104,13 +137,17 @@ def test_merging_with_another_model(server: Any, plain: np.ndarray, lora: str) -
     }
     merged = draw(server, sampled_by(["M", 0]) | parts)
     assert (merged != plain).any()
-    parts["M"] = node("ModelMergeSimple", model1=["L", 0], model2=["A", 0], ratio=1.0)
-    assert np.abs(draw(server, sampled_by(["M", 0]) | parts) - plain).max() <= 1
+    for kind, ratios in (("ModelMergeSimple", ("ratio",)), ("ModelMergeBlocks", ("input", "middle", "out"))):
+        parts["M"] = node(kind, model1=["L", 0], model2=["A", 0], **dict.fromkeys(ratios, 1.0))
+        assert np.abs(draw(server, sampled_by(["M", 0]) | parts) - plain).max() <= 1
+    parts["M"] = node("ModelMergeBlocks", model1=["L", 0], model2=["A", 0], input=1.0, middle=0.5, out=0.0)
+    assert (draw(server, sampled_by(["M", 0]) | parts) != plain).any()
 
 
 @pytest.mark.parametrize(
     ("class_type", "inputs"),
     [
+        ("FreeU", {"b1": 1.1, "b2": 1.2, "s1": 0.9, "s2": 0.2}),
         ("FreeU_V2", {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}),
         ("RescaleCFG", {"multiplier": 0.7}),
         ("PerturbedAttentionGuidance", {"scale": 3.0}),

@@ -121,7 +121,7 @@ def test_files_stay_where_they_belong(clip, graph, places) -> None:
 
 
 def test_a_new_fit_is_a_new_fingerprint(clip, graph, places) -> None:
-    assert ApplyKnowledge.IS_CHANGED() == KGTextEncode.IS_CHANGED(projection="none", text="x") == "none"
+    assert ApplyKnowledge.IS_CHANGED(projection="none") == KGTextEncode.IS_CHANGED(projection="none", text="x") == "none"
     fit(clip, graph)
     before = ApplyKnowledge.IS_CHANGED(projection="mine.safetensors")
     fit(clip, graph, seed=3)
