@@ -17,7 +17,6 @@ import torch
 
 from .. import progress
 from ..bundle import load_bundle, read_info
-from ..errors import InputError
 from ..tiling import tiles
 from .comfy_requirements import check_requirements
 from .fit import check_complete, check_fit
@@ -162,7 +161,7 @@ class ComfyHost:
 
     def sampler_names(self) -> list[str]:
         """See :meth:`Host.sampler_names`."""
-        from .comfy_time_decoupled import sampler_names
+        from .comfy_sampling import sampler_names
 
         return sampler_names()
 
@@ -281,9 +280,9 @@ class ComfyHost:
 
     def named_sampler(self, name: str) -> Any:
         """See :meth:`Host.named_sampler`."""
-        if name not in comfy.samplers.KSampler.SAMPLERS:
-            raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(comfy.samplers.KSampler.SAMPLERS)}")
-        return comfy.samplers.sampler_object(name)
+        from .comfy_sampling import named_sampler
+
+        return named_sampler(name)
 
     def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> torch.Tensor:
         """See :meth:`Host.calculate_sigmas`."""

@@ -12,6 +12,7 @@ import comfy.samplers
 import latent_preview
 import torch
 
+from ..diffusion.samplers import SAMPLERS
 from ..errors import InputError
 from ..progress import Progress
 
@@ -24,10 +25,25 @@ def make_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Any:
     return guider
 
 
+def sampler_names() -> list[str]:
+    """ComfyUI's samplers, then those of ours that it does not have."""
+    stock = list(comfy.samplers.KSampler.SAMPLERS)
+    return stock + [name for name in SAMPLERS if name not in stock]
+
+
+def named_sampler(name: str) -> Any:
+    """The SAMPLER of a name of :func:`sampler_names`."""
+    if name not in sampler_names():
+        raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(sampler_names())}")
+    if name in comfy.samplers.KSampler.SAMPLERS:
+        return comfy.samplers.sampler_object(name)
+    return comfy.samplers.KSAMPLER(SAMPLERS[name])
+
+
 def calculate_sigmas(model: Any, scheduler: str, steps: int, sampler_name: str) -> torch.Tensor:
     """What KSampler would walk: samplers that leave out the last level but one do so here too. Raises :class:`InputError` for bad names."""
     sampler = comfy.samplers.KSampler
-    for name, known in ((scheduler, sampler.SCHEDULERS), (sampler_name, sampler.SAMPLERS)):
+    for name, known in ((scheduler, sampler.SCHEDULERS), (sampler_name, sampler_names())):
         if name not in known:
             raise InputError(f"unknown name {name!r}: the known ones are {', '.join(known)}")
     if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= 10000:

@@ -11,10 +11,10 @@ import comfy.patcher_extension
 import comfy.samplers
 from torch import Tensor
 
-from ..diffusion.samplers import SAMPLERS
 from ..diffusion.time_decoupled import by_sigma, check_history, starting_afresh, switch_sigma, take_rows
 from ..errors import InputError
 from .comfy_guiders import GuestGuider, TimeDecoupledGuider
+from .comfy_sampling import named_sampler
 from .fit import check_same_latents, without_control
 
 _OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transformer options that belong to a call, not to a model
@@ -36,21 +36,6 @@ def make_guider(
     return guider
 
 
-def sampler_names() -> list[str]:
-    """ComfyUI's samplers, then those of ours that it does not have."""
-    stock = list(comfy.samplers.KSampler.SAMPLERS)
-    return stock + [name for name in SAMPLERS if name not in stock]
-
-
-def sampler_object(name: str, extra_options: Mapping[str, Any] | None = None) -> Any:
-    """A SAMPLER by a name of :func:`sampler_names`."""
-    if name not in sampler_names():
-        raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(sampler_names())}")
-    if name in comfy.samplers.KSampler.SAMPLERS:
-        return comfy.samplers.sampler_object(name)
-    return comfy.samplers.KSAMPLER(SAMPLERS[name])
-
-
 def sample(
     guider: TimeDecoupledGuider,
     latent: Mapping[str, Any],
@@ -66,7 +51,7 @@ def sample(
 
     if scheduler not in comfy.samplers.KSampler.SCHEDULERS:
         raise InputError(f"unknown scheduler {scheduler!r}: the known ones are {', '.join(comfy.samplers.KSampler.SCHEDULERS)}")
-    sampler = sampler_object(sampler_name)
+    sampler = named_sampler(sampler_name)
     if check_history(history) == "reset":
         function = starting_afresh(sampler.sampler_function, guider.switch)
         sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)

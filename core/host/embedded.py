@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..progress import Progress
 from ..text.encoder import load_text_encoder
 from .embedded_clip import Clip
-from .embedded_ksampler import ksample, sample_latent, sampler_object, scheduled_sigmas
+from .embedded_ksampler import ksample, named_sampler, sample_latent, sampler_names, scheduled_sigmas
 from .embedded_latent import EmptyNoise, RandomNoise, fit_empty_latent
 from .embedded_model import Model, load_model
 from .embedded_sampling import CFGGuider, Sampler
@@ -142,8 +142,6 @@ class EmbeddedHost:
 
     def sampler_names(self) -> list[str]:
         """See :meth:`Host.sampler_names`."""
-        from .embedded_time_decoupled import sampler_names
-
         return sampler_names()
 
     def scheduler_names(self) -> list[str]:
@@ -254,11 +252,11 @@ class EmbeddedHost:
 
     def named_sampler(self, name: str) -> Sampler:
         """See :meth:`Host.named_sampler`."""
-        return sampler_object(name)
+        return named_sampler(name)
 
     def calculate_sigmas(self, model: Model, scheduler: str, steps: int, sampler_name: str = "euler") -> torch.Tensor:
         """See :meth:`Host.calculate_sigmas`."""
-        sampler_object(sampler_name)
+        named_sampler(sampler_name)
         return scheduled_sigmas(model, scheduler, steps)
 
     def sample_custom(

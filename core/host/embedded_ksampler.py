@@ -29,6 +29,18 @@ def sampler_object(name: str) -> Sampler:
     return Sampler(SAMPLERS["euler"], fresh_inpaint_noise=True) if name == "ddim" else Sampler(SAMPLERS[name])
 
 
+def sampler_names() -> list[str]:
+    """The stock samplers, then those of ours that ComfyUI does not have."""
+    return [*STOCK_SAMPLERS, *(name for name in SAMPLERS if name not in STOCK_SAMPLERS)]
+
+
+def named_sampler(name: str) -> Sampler:
+    """The SAMPLER of a name of :func:`sampler_names`."""
+    if name not in sampler_names():
+        raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(sampler_names())}")
+    return sampler_object(name) if name in STOCK_SAMPLERS else Sampler(SAMPLERS[name])
+
+
 def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 1.0) -> Tensor:
     """Sigmas (steps + 1,) for `steps` steps. With `denoise` < 1: the last ones of a walk of steps / denoise; at 0 none."""
     if not math.isfinite(denoise) or not 0 <= denoise <= 1:

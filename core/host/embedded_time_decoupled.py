@@ -7,11 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..diffusion.samplers import SAMPLERS
 from ..diffusion.time_decoupled import by_sigma, check_history, is_structure, repeat_rows, starting_afresh, switch_sigma, take_rows
 from ..errors import InputError
-from .embedded_ksampler import STOCK_SAMPLERS, sample_latent, scheduled_sigmas
-from .embedded_ksampler import sampler_object as stock_sampler_object
+from .embedded_ksampler import named_sampler, sample_latent, scheduled_sigmas
 from .embedded_latent import RandomNoise
 from .embedded_model import Model, copy_options
 from .embedded_sampling import CFGGuider, Sampler, guided_denoised, prepare_conds
@@ -90,18 +88,6 @@ def make_guider(
     return guider
 
 
-def sampler_names() -> list[str]:
-    """The stock samplers, then those of ours that ComfyUI does not have."""
-    return [*STOCK_SAMPLERS, *(name for name in SAMPLERS if name not in STOCK_SAMPLERS)]
-
-
-def sampler_object(name: str) -> Sampler:
-    """A SAMPLER by a name of :func:`sampler_names`."""
-    if name not in sampler_names():
-        raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(sampler_names())}")
-    return stock_sampler_object(name) if name in STOCK_SAMPLERS else Sampler(SAMPLERS[name])
-
-
 def sample(
     guider: TimeDecoupledGuider,
     latent: Mapping[str, Any],
@@ -113,7 +99,7 @@ def sample(
     history: str,
 ) -> dict[str, Any]:
     """See :meth:`Host.time_decoupled_sample`."""
-    sampler = sampler_object(sampler_name)
+    sampler = named_sampler(sampler_name)
     if check_history(history) == "reset":
         function = starting_afresh(sampler.sampler_function, guider.switch)
         sampler = Sampler(function, sampler.extra_options, sampler.fresh_inpaint_noise)

@@ -121,6 +121,7 @@ def run() -> None:
     comfy.cli_args.args.disable_metadata = False
     found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
     found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, Path(FOLDER))
+    found["samplers"] = every_sampler(host, paths("tiny", "tiny", "tiny"))
     lifetime(host, paths("tiny", "tiny", "tiny"))
     interrupted(ours("core.progress"))
     found["changed_by_use"] = differences(before)
@@ -257,6 +258,21 @@ def controlled(host: Any, paths: list[Path]) -> dict[str, float]:
         "after": sampled(None),
     }
     return {name: relative(samples, plain) for name, samples in runs.items()}
+
+
+def every_sampler(host: Any, paths: list[Path]) -> dict[str, str]:
+    """What a short walk by each name that the host lists makes: "finite", or what is wrong."""
+    model, clip, _ = host.load_bundles(*paths)
+    prompts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+    said = {}
+    for name in host.sampler_names():
+        try:
+            sigmas = host.calculate_sigmas(model, "normal", 3, name)
+            drawn = host.sample_custom(model, *prompts, 2.0, host.named_sampler(name), sigmas, {"samples": torch.zeros(1, 4, 4, 4)}, 5)
+            said[name] = "finite" if bool(drawn["samples"].isfinite().all()) else "not finite"
+        except Exception as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    return said
 
 
 def lifetime(host: Any, paths: list[Path]) -> None:

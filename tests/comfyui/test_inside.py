@@ -67,6 +67,11 @@ def test_unloading_everything_frees_the_models(probe: dict[str, Any]) -> None:
     assert probe["after_unload"] == 0 and probe["still_alive"] == 0
 
 
+def test_every_sampler_on_the_list_can_be_run(probe: dict[str, Any]) -> None:
+    assert {"euler", "plms"} <= probe["samplers"].keys()
+    assert {name: said for name, said in probe["samplers"].items() if said != "finite"} == {}
+
+
 def test_previews_have_a_pixel_for_each_latent_cell(probe: dict[str, Any]) -> None:
     assert probe["preview_size"] == [8, 8]
 

@@ -9,9 +9,9 @@ from rapiddraw.core.control.apply import apply_adapter, attach_control
 from rapiddraw.core.control.files import save_control
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.host.embedded import EmbeddedHost
+from rapiddraw.core.host.embedded_ksampler import named_sampler
 from rapiddraw.core.host.embedded_latent import RandomNoise
 from rapiddraw.core.host.embedded_sampling import calc_cond_batch, prepare_conds
-from rapiddraw.core.host.embedded_time_decoupled import sampler_object
 from rapiddraw.core.networks import network_of
 from rapiddraw.tests.helpers import write_unet
 
@@ -44,7 +44,7 @@ def picture(batch=1, seed=3):
 
 
 def drawn(host, model, positive, negative, sampler="euler", latent=LATENT):
-    return host.sample_custom(model, positive, negative, 3.0, sampler_object(sampler), SIGMAS, latent, 5)["samples"]
+    return host.sample_custom(model, positive, negative, 3.0, named_sampler(sampler), SIGMAS, latent, 5)["samples"]
 
 
 def test_an_untrained_adapter_and_strength_0_leave_every_bit_as_it_is(host, model, tiny_weights, tmp_path):

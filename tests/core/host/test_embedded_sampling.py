@@ -110,6 +110,20 @@ def test_custom_sampling_is_ksampler_bit_for_bit(model: Model) -> None:
     assert torch.equal(out["samples"], sample(model, empty(), name="euler_ancestral"))
 
 
+@pytest.mark.parametrize("name", current().sampler_names())
+def test_every_sampler_on_the_list_can_be_run(name: str, model: Model) -> None:
+    host = current()
+    sigmas = host.calculate_sigmas(model, "normal", 3, name)
+    drawn = host.sample_custom(model, POSITIVE, NEGATIVE, 4.0, host.named_sampler(name), sigmas, empty(), 5)
+    assert drawn["samples"].isfinite().all()
+
+
+def test_a_sampler_that_is_not_on_the_list_is_refused_with_the_list(model: Model) -> None:
+    for ask in (current().named_sampler, lambda name: current().calculate_sigmas(model, "normal", 3, name)):
+        with pytest.raises(InputError, match=r"'unheard_of'.*euler.*plms"):
+            ask("unheard_of")
+
+
 def test_a_split_walk_is_the_whole_walk(model: Model) -> None:
     whole = sample(model, empty(), steps=4)
     guider = CFGGuider(model)

@@ -14,11 +14,10 @@ from rapiddraw.core.bundle import LatentSpace, Schedule, load_bundle
 from rapiddraw.core.diffusion.time_decoupled import is_structure, switch_sigma
 from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.host import current
-from rapiddraw.core.host.embedded_ksampler import STOCK_SAMPLERS, ksample, sample_latent, scheduled_sigmas
+from rapiddraw.core.host.embedded_ksampler import STOCK_SAMPLERS, ksample, named_sampler, sample_latent, sampler_names, scheduled_sigmas
 from rapiddraw.core.host.embedded_latent import EmptyNoise, RandomNoise
 from rapiddraw.core.host.embedded_model import Model, load_model
 from rapiddraw.core.host.embedded_sampling import CFGGuider, Sampler
-from rapiddraw.core.host.embedded_time_decoupled import sampler_names, sampler_object
 from rapiddraw.tests.helpers import write_unet
 
 OURS = [name for name in sampler_names() if name not in STOCK_SAMPLERS]
@@ -69,7 +68,7 @@ def plain(model: Model, latent: Any = None, name: str = "euler", steps: int = 5,
     guider.set_conds(POSITIVE, NEGATIVE)
     guider.set_cfg(cfg)
     sigmas = scheduled_sigmas(model, "normal", steps, denoise)
-    return sample_latent(RandomNoise(5), guider, sampler_object(name), sigmas, latent or empty())[0]["samples"]
+    return sample_latent(RandomNoise(5), guider, named_sampler(name), sigmas, latent or empty())[0]["samples"]
 
 
 class Watched:
@@ -119,7 +118,7 @@ def test_image_to_image_below_the_switch_is_the_texture_model_alone(pair: tuple[
 def test_the_texture_model_is_not_asked_where_the_switch_is_not_reached(pair: tuple[Model, Model]) -> None:
     structure, texture = Watched(pair[0]), Watched(pair[1])
     sigmas = scheduled_sigmas(pair[0], "normal", 8)[:3]
-    sample_latent(RandomNoise(5), guider_of(structure.model, texture.model), sampler_object("euler"), sigmas, empty())
+    sample_latent(RandomNoise(5), guider_of(structure.model, texture.model), named_sampler("euler"), sigmas, empty())
     assert len(structure.levels) == 4 and not texture.levels
 
 
@@ -138,7 +137,7 @@ def test_every_evaluation_goes_to_the_model_of_its_level(pair: tuple[Model, Mode
 def test_the_levels_at_the_switch_belong_to_the_structure_model(pair: tuple[Model, Model]) -> None:
     table = pair[0].get_model_object("model_sampling").sigmas
     structure, texture = Watched(pair[0]), Watched(pair[1])
-    sample_latent(RandomNoise(5), guider_of(structure.model, texture.model), sampler_object("euler"), table[[999, 500, 499, 0]], empty())
+    sample_latent(RandomNoise(5), guider_of(structure.model, texture.model), named_sampler("euler"), table[[999, 500, 499, 0]], empty())
     assert structure.levels[::2] == pytest.approx([float(table[999]), float(table[500])]) and texture.levels[0] == float(table[499])
 
 
@@ -169,8 +168,8 @@ def test_reset_is_two_stock_samplers_in_a_row(pair: tuple[Model, Model]) -> None
         guider.set_conds(POSITIVE, NEGATIVE)
         guider.set_cfg(4.0)
     high, low = split_at(scheduled_sigmas(mine, "normal", 6), switch_sigma(mine.get_model_object("model_sampling"), 500))
-    first, _ = sample_latent(RandomNoise(5), guiders[0], sampler_object("dpmpp_2m"), high, empty())
-    second, _ = sample_latent(EmptyNoise(), guiders[1], sampler_object("dpmpp_2m"), low, first)
+    first, _ = sample_latent(RandomNoise(5), guiders[0], named_sampler("dpmpp_2m"), high, empty())
+    second, _ = sample_latent(EmptyNoise(), guiders[1], named_sampler("dpmpp_2m"), low, first)
     once = draw(mine, texture, name="dpmpp_2m", steps=6, history="reset")
     torch.testing.assert_close(once, second["samples"], rtol=1e-4, atol=1e-4)
     assert not torch.equal(once, draw(mine, texture, name="dpmpp_2m", steps=6))
