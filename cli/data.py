@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     orchard.add_argument("--maps", default="all", help="all, none, or some of segmentation,edges,sketch,depth (default %(default)s)")
     orchard.add_argument(
         "--buckets", type=float, metavar="SCALE",
-        help="pictures of PanGu-Draw's eleven aspect ratios in turn, SCALE of its sizes (0.125: 64x256 to 256x64), without maps",
+        help="pictures of PanGu-Draw's eleven aspect ratios in turn, SCALE of its sizes (0.125: 64x256 to 256x64), with segmentation maps",
     )  # fmt: skip
     check = actions.add_parser(
         "check", help="check a folder of images and captions", description="Read a whole folder and name everything that is wrong.",
@@ -84,7 +84,8 @@ def _orchard(args: argparse.Namespace) -> int:
     if args.buckets is not None:
         from ..core.data.buckets import bucket_sizes
 
-        say(str(write_dataset(args.split, args.count, args.size, args.out, seed=args.seed, shapes=bucket_sizes(scale=args.buckets))))
+        shapes = bucket_sizes(scale=args.buckets)
+        say(str(write_dataset(args.split, args.count, args.size, args.out, seed=args.seed, maps=("segmentation",), shapes=shapes)))
         return 0
     chosen = {"all": MAP_KINDS, "none": ()}.get(args.maps) if args.maps in ("all", "none") else tuple(args.maps.split(","))
     say(str(write_dataset(args.split, args.count, args.size, args.out, seed=args.seed, maps=tuple(chosen or ()))))

@@ -131,6 +131,10 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         with _opened(path) as image:
             return np.asarray(image.convert("L"))
 
+    def fitted_map(self, index: int, kind: str, height: int, width: int) -> np.ndarray[Any, Any]:
+        """The map `kind` of image `index` scaled and cropped as :meth:`fitted` does the picture, (height, width) uint8."""
+        return np.asarray(ImageOps.fit(Image.fromarray(self.map(index, kind)), (width, height), Image.Resampling.NEAREST))
+
 
 def load_pixels(path: Path, size: int | None = None) -> np.ndarray[Any, Any]:
     """An image file as (H, W, 3) uint8: turned upright by its EXIF, on white where it is transparent, cropped square to `size`."""

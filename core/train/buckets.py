@@ -28,6 +28,11 @@ class Buckets:
         rows = [rng.randrange(len(self.members[index])) for _ in range(batch_size)]
         return index, [self.members[index][row] for row in rows], self.latents[index][rows]
 
+    def bucket_of(self) -> list[int]:
+        """The bucket of each picture, in the folder's order."""
+        found = {picture: bucket for bucket, pictures in enumerate(self.members) for picture in pictures}
+        return [found[picture] for picture in range(len(found))]
+
 
 def assign(images: ImageFolder, sizes: Sequence[Size]) -> list[list[int]]:
     """The pictures of each bucket: those whose aspect ratio is nearest to its own, by the logarithm."""

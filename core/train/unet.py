@@ -40,6 +40,7 @@ from ..shared_weights import difference
 from ..text.encoder import to_bundle as text_to_bundle
 from .align import fit_features, with_features
 from .buckets import Buckets, bucket_latents
+from .foreground import foreground_weights
 from .latents import folder_latents, low_pictures
 from .readers import Readers
 from .recipe import EpochOrder, Losses
@@ -50,8 +51,6 @@ logger = logging.getLogger("rapiddraw")
 ALIGN_CAPTIONS = 3000
 """Of a folder, that are read to fit new text encoders to the old one."""
 LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
-FOREGROUND_CLASSES = (2, 3)
-"""Of the Orchard's segmentation maps: a fruit's body and its topper."""
 
 
 class Noised(NamedTuple):
@@ -76,10 +75,15 @@ class UnetRecipe(UnetSettings):
 
         self.images = ImageFolder(self.data, size=None if self.buckets else self.size)
         self.sized: Buckets | None = None
-        self.weights: torch.Tensor | None = None
+        self.weights: list[torch.Tensor] | None = None
         if self.buckets:
-            self.sized = bucket_latents(self.images, self.vae, device, bucket_sizes("structure", self.bucket_scale))
+            sizes = bucket_sizes("structure", self.bucket_scale)
+            self.sized = bucket_latents(self.images, self.vae, device, sizes)
             self.latent_space = self.sized.latent_space
+            if self.foreground > 1:
+                shapes = [sizes[bucket] for bucket in self.sized.bucket_of()]
+                cells = [(height // self.latent_space.factor, width // self.latent_space.factor) for height, width in shapes]
+                self.weights = foreground_weights(self.images, self.foreground, cells, shapes)
         else:
             self._encode_squares(device)
         self.readers = Readers(self.texts(), self.graph, device, [int(number) for number in self.reads])
@@ -112,7 +116,9 @@ class UnetRecipe(UnetSettings):
     def _encode_squares(self, device: torch.device) -> None:
         low = set(low_pictures(len(self.images), self.low_share, self.seed))
         self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
-        self.weights = self._foreground_weights() if self.foreground > 1 else None
+        if self.foreground > 1:
+            side = (int(self.latents.shape[-2]), int(self.latents.shape[-1]))
+            self.weights = foreground_weights(self.images, self.foreground, [side] * len(self.images))
         self.use([i for i in range(len(self.images)) if self.low_kept or i not in low])
 
     def use(self, pictures: list[int]) -> None:
@@ -150,7 +156,7 @@ class UnetRecipe(UnetSettings):
         taken: dict[str, Any] = {"latents": latents, "ids": [ids for ids, _ in tokens], "rows": [rows * kept for _, rows in tokens]}
         if bucket is not None:
             taken["index"] = torch.full((len(chosen),), bucket)
-        return taken if self.weights is None else {**taken, "weights": self.weights[chosen]}
+        return taken if self.weights is None else {**taken, "weights": torch.stack([self.weights[i] for i in chosen])}
 
     def caption(self, index: int, generator: torch.Generator) -> str:
         """One caption of picture `index`, for a share `style_prefix` of them with the prefix of its style in the place of its words."""
@@ -225,17 +231,6 @@ class UnetRecipe(UnetSettings):
             return torch.randint(self.t_min, self.t_max, (count,))
         share = torch.sigmoid(LOGIT_MEAN + LOGIT_STD * torch.randn(count))
         return (self.t_min + share * (self.t_max - self.t_min)).long().clamp(max=self.t_max - 1)
-
-    def _foreground_weights(self) -> torch.Tensor:
-        """(N, 1, h, w): `foreground` inside an object, 1 outside, by the share of a latent's pixels; the mean over all is 1."""
-        side = (int(self.latents.shape[-2]), int(self.latents.shape[-1]))
-        covered = []
-        for index in range(len(self.images)):
-            classes = torch.from_numpy(self.images.map(index, "segmentation").copy())
-            inside = torch.isin(classes, torch.tensor(FOREGROUND_CLASSES, dtype=classes.dtype)).float()
-            covered.append(nn.functional.adaptive_avg_pool2d(inside[None], side))
-        weights = 1 + (self.foreground - 1) * torch.stack(covered)
-        return weights / weights.mean()
 
     def _is_trained(self, name: str) -> bool:
         """Whether a weight is learned: the index's always, where `trained` says attention only that and the norm before it."""

@@ -61,8 +61,8 @@ class UnetSettings(Recipe):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
         if self.buckets and self.name != "unet":
             raise InputError(f"buckets=true is for the recipe unet: {self.name} takes pictures of one size")
-        if self.buckets and (self.foreground > 1 or self.low_share):
-            raise InputError("buckets=true goes with whole pictures: leave out foreground and low_share")
+        if self.buckets and self.low_share:
+            raise InputError("buckets=true goes with whole pictures: leave out low_share")
         if self.trained not in ("all", "attention", "cross_attention") or (
             self.trained != "all" and (not self.base or self.new_latents or self.text_lr)
         ):

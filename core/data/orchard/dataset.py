@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...progress import Progress
 from .captions import caption, draw_caption
 from .entities import Entity, entities
-from .render import render, render_maps, render_wide
+from .render import render, render_maps, render_wide, segmentation_wide
 from .world import Scene, random_scene
 
 SPLIT_SEEDS = {"train": 11, "validation": 22, "test": 33, "judge": 44}
@@ -82,7 +82,7 @@ def write_dataset(
 ) -> Path:
     """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it.
 
-    `shapes` are (height, width) that the pictures have in turn, instead of being square; maps are drawn of squares only.
+    `shapes` are (height, width) that the pictures have in turn, instead of being square; of those the only map is `segmentation`.
 
     `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a cancelled run can simply be started again.
     Raises :class:`InputError` for an unknown split or map, a count or size out of range, or a folder that holds another dataset.
@@ -92,8 +92,8 @@ def write_dataset(
     for kind in maps:
         if kind not in MAP_KINDS:
             raise InputError(f"unknown map {kind!r}; the maps are {', '.join(MAP_KINDS)}")
-    if shapes and maps:
-        raise InputError("maps are drawn of square pictures only: leave out the maps or the shapes")
+    if shapes and set(maps) - {"segmentation"}:
+        raise InputError("of pictures that are not square the only map is segmentation: leave out the others or the shapes")
     root = Path(out)
     index_file = root / "captions.jsonl"
     if index_file.exists():
@@ -107,7 +107,8 @@ def write_dataset(
             picture = render_wide(sample.scene, *shapes[index % len(shapes)]) if shapes else render(sample.scene, size)
             Image.fromarray(picture).save(root / "images" / name, compress_level=1)
             if maps:
-                drawn = render_maps(sample.scene, size)
+                shape = shapes[index % len(shapes)] if shapes else None
+                drawn = {"segmentation": segmentation_wide(sample.scene, *shape)} if shape else render_maps(sample.scene, size)
                 for kind in maps:
                     Image.fromarray(drawn[kind]).save(root / "maps" / kind / name)
             lines.append(json.dumps(_line(f"images/{name}", sample), ensure_ascii=False))

@@ -102,10 +102,25 @@ def render_wide(scene: Scene, height: int, width: int) -> np.ndarray:
     _check(size)
     if max(height, width) > 8 * size:
         raise InputError(f"an Orchard picture of {width} x {height} px was asked for; one side may be 8 times the other at most")
-    left = {"left": 0, "middle": (width - size) // 2, "right": width - size}[scene.position]
+    left = _left(scene, size, width)
     picture = background(scene.sky, scene.ground, scene.style, size, (height - size, 0, left, width - size - left)).copy()
     _draw(picture[height - size :, left : left + size], scene, size)
     return _to_bytes(picture)
+
+
+def segmentation_wide(scene: Scene, height: int, width: int) -> np.ndarray:
+    """The exact segments, as in :func:`render_maps`, of what :func:`render_wide` draws: uint8 (height, width)."""
+    size = min(height, width)
+    left = _left(scene, size, width)
+    square = render_maps(scene, size)["segmentation"]
+    whole = np.zeros((height, width), np.uint8)
+    whole[height - size :] = ((np.arange(size) + 0.5) / size > HORIZON)[:, None]
+    whole[height - size :, left : left + size] = square
+    return whole
+
+
+def _left(scene: Scene, size: int, width: int) -> int:
+    return {"left": 0, "middle": (width - size) // 2, "right": width - size}[scene.position]
 
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from rapiddraw.core.data import buckets
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.data.orchard.dataset import write_dataset
 from rapiddraw.core.data.orchard.entities import entities
-from rapiddraw.core.data.orchard.render import render, render_wide
+from rapiddraw.core.data.orchard.render import render, render_maps, render_wide, segmentation_wide
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.train.buckets import assign
 
@@ -103,17 +103,23 @@ def test_a_wide_picture_has_the_square_one_in_it():
     wide, high, square = render_wide(scene, 64, 128), render_wide(scene, 128, 64), render(scene, 64)
     assert wide.shape == (64, 128, 3) and high.shape == (128, 64, 3)
     assert (wide[:, 64:] == square).mean() > 0.999 and (high[64:] == square).mean() > 0.999
+    segments = render_maps(scene, 64)["segmentation"]
+    flat, tall = segmentation_wide(scene, 64, 128), segmentation_wide(scene, 128, 64)
+    assert (flat[:, 64:] == segments).all() and (tall[64:] == segments).all() and (tall[:64] == 0).all()
+    assert (flat[:, :64] == flat[:, :1]).all() and set(flat[:, 0]) == {0, 1}
     with pytest.raises(InputError):
         render_wide(scene, 64, 1024)
 
 
 def test_pictures_go_to_the_bucket_of_their_shape(tmp_path):
     sizes = buckets.bucket_sizes(scale=0.125)
-    folder = write_dataset("train", 11, 64, tmp_path / "set", shapes=sizes)
+    folder = write_dataset("train", 11, 64, tmp_path / "set", maps=("segmentation",), shapes=sizes)
     images = ImageFolder(folder)
     assert [images.shape(i) for i in range(11)] == sizes
     assert assign(images, sizes) == [[i] for i in range(11)]
-    assert images.fitted(0, 64, 128).shape == (3, 64, 128)
+    assert images.fitted(0, 64, 128).shape == (3, 64, 128) and images.fitted_map(0, "segmentation", 64, 128).shape == (64, 128)
+    with pytest.raises(InputError, match="segmentation"):
+        write_dataset("train", 11, 64, tmp_path / "more", maps=("edges",), shapes=sizes)
     turned = Image.open(images.items[0].path)
     exif = turned.getexif()
     exif[0x0112] = 6  # stored lying, shown standing

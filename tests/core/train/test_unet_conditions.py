@@ -26,7 +26,7 @@ def parts(tmp_path_factory):
     write_text(folder / "zh.safetensors", seed=7, width=16)
     write_text(folder / "en.safetensors", seed=8, width=16)
     write_dataset("train", 8, 64, folder / "squares")
-    write_dataset("train", 11, 64, folder / "shapes", shapes=bucket_sizes(scale=0.125))
+    write_dataset("train", 11, 64, folder / "shapes", maps=("segmentation",), shapes=bucket_sizes(scale=0.125))
     return folder
 
 
@@ -88,7 +88,7 @@ def test_encoders_share_captions_out(parts):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"trained": "some"}, "trained="), ({"trained": "attention", "base": ""}, "trained="), ({"joined": 2.0}, "joined="),
-     ({"text_lr": 1e-4, "text": "a,b"}, "several text encoders"), ({"buckets": True, "foreground": 2.0}, "buckets=true")],
+     ({"text_lr": 1e-4, "text": "a,b"}, "several text encoders"), ({"buckets": True, "low_share": 0.5}, "buckets=true")],
 )  # fmt: skip
 def test_what_does_not_go_together_is_named(parts, changes, words):
     made = recipe(parts, "squares")
@@ -122,6 +122,19 @@ def test_a_new_index_changes_nothing_at_first_and_is_learned(parts):
     model = host.load_unet(out)
     assert host.takes_resolution_index(model) and not host.takes_resolution_index(host.load_unet(parts / "unet.safetensors"))
     assert model.model.pooled_width == 32
+
+
+def test_the_error_inside_objects_counts_more_in_every_bucket(parts):
+    made = recipe(parts, "shapes", buckets=True, foreground=4.0)
+    made.setup(torch.device("cpu"))
+    sizes = [weight.shape for weight in made.weights]
+    assert sizes == [(1, height // 8, width // 8) for height, width in bucket_sizes(scale=0.125)]
+    values = torch.cat([weight.flatten() for weight in made.weights])
+    assert values.mean() == pytest.approx(1.0, abs=1e-5) and values.max() / values.min() > 3
+    for number in range(3):
+        batch = made.batch(number, torch.Generator().manual_seed(number))
+        assert batch["weights"].shape == (4, 1, *batch["latents"].shape[2:])
+    assert torch.isfinite(made.loss(batch)["loss"])
 
 
 def test_a_text_encoder_of_one_language_comes_into_a_space_that_is_there(tmp_path):
