@@ -46,11 +46,11 @@ def clip_network(vocabulary: int, width: int = 32, layers: int = 3, seed: int = 
     return seeded(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**whole)).eval(), seed)
 
 
-def narrow_sd15(vocabulary: int) -> layout.Shapes:
+def narrow_sd15(vocabulary: int, vae: layout.Shapes | None = None) -> layout.Shapes:
     """SD 1.5's layout at a hundredth of its size: two levels, the second without attention, a VAE of factor 8."""
     parts = {
         "model.diffusion_model.": layout.unet((32, 64), (1, 0), middle=1, layers=1, context=64),
-        "first_stage_model.": layout.vae((32, 32, 32, 32), layers=1),
+        "first_stage_model.": vae or layout.vae((32, 32, 32, 32), layers=1),
         "cond_stage_model.transformer.": layout.clip(64, 2, vocabulary),
     }
     return joined(parts)
@@ -63,6 +63,18 @@ def narrow_sdxl(vocabulary: int, vae: layout.Shapes | None = None) -> layout.Sha
         "first_stage_model.": vae or layout.vae((32, 32, 32, 32), layers=1),
         "conditioner.embedders.0.transformer.": layout.clip(64, 3, vocabulary),
         "conditioner.embedders.1.model.": layout.open_clip(128, 3, vocabulary),
+    }
+    return joined(parts)
+
+
+def narrow_refiner(vocabulary: int, vae: layout.Shapes | None = None) -> layout.Shapes:
+    """The layout of SDXL's refiner: OpenCLIP's text encoder alone, no attention on the last level but behind it, five numbers."""
+    parts = {
+        "model.diffusion_model.": layout.unet(
+            (64, 128, 128), (0, 2, 0), middle=2, layers=2, context=128, adm=128 + 5 * 256, is_linear=True
+        ),
+        "first_stage_model.": vae or layout.vae((32, 32, 32, 32), layers=1),
+        "conditioner.embedders.0.model.": layout.open_clip(128, 3, vocabulary),
     }
     return joined(parts)
 

@@ -25,9 +25,8 @@ def read_folder(path: Path) -> Checkpoint:
     unet = _network(path, "unet", "UNet2DConditionModel", "diffusion_pytorch_model")
     vae = _network(path, "vae", "AutoencoderKL", "diffusion_pytorch_model")
     texts = {}
-    for number in ("", "_2"):
-        if number and not (path / f"text_encoder{number}").is_dir():
-            continue
+    there = [number for number in ("", "_2") if (path / f"text_encoder{number}").is_dir()]
+    for number in there or [""]:  # SDXL's refiner has the second one alone
         config = _json(path, f"text_encoder{number}")
         tokenizer = read_tokenizer(safe_join(path, f"tokenizer{number}"))
         activation, heads = config.get("hidden_act", "quick_gelu"), config.get("num_attention_heads")

@@ -30,7 +30,8 @@ class TextPart(Part):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`unet` for UNet2DConditionModel, `vae` for AutoencoderKL, `texts` by ComfyUI's keys: `l` (SD 1.5), `l` and `g` (SDXL), `h` (SD 2)."""
+    """`unet` for UNet2DConditionModel, `vae` for AutoencoderKL, `texts` by ComfyUI's keys: `l` (SD 1.5), `l` and `g` (SDXL), `g` (its
+    refiner), `h` (SD 2)."""
 
     name: str
     unet: Part

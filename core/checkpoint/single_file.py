@@ -1,4 +1,4 @@
-"""Single-file checkpoints of SD 1.5 and SDXL (the layout of CompVis and Stability AI, which ComfyUI saves as well).
+"""Single-file checkpoints of SD 1.5, SDXL and its refiner (the layout of CompVis and Stability AI, which ComfyUI saves as well).
 
 What a file is, its tensor names say, and every size comes from its tensors; diffusers' own functions then rename the tensors. Nothing is
 looked up on a hub.
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 SD1_CLIP, XL_CLIP_L, XL_CLIP_G = "cond_stage_model.transformer.", "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+REFINER_CLIP_G = "conditioner.embedders.0.model."
 SD1_SCALE, XL_SCALE = 0.18215, 0.13025  # of their latents; the files do not hold it
 SD1_HEADS, XL_HEAD_WIDTH = 8, 64  # heads in every layer; features of a head
 CLIP_ACTIVATION = {"l": "quick_gelu", "g": "gelu"}
+REFINER = "SDXL refiner"
 TIME_WIDTH = 256  # features of each number of SDXL's size conditioning
 _IN_COMFYUI = "run the graph in ComfyUI, which reads it"
 
@@ -31,7 +33,8 @@ _IN_COMFYUI = "run the graph in ComfyUI, which reads it"
 def read_single_file(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises :class:`BundleError` for a damaged file, one of another family, or one that lacks a part."""
     names = tensor_names(path)
-    is_xl = _family(names, path.name) == "SDXL"
+    family = _family(names, path.name)
+    is_xl = family != "SD 1.5"
     schedule = _schedule(names, path.name)
     tokenizer = find_tokenizer(path)
     tensors = load_foreign(path)
@@ -42,9 +45,12 @@ def read_single_file(path: Path) -> Checkpoint:
         vae = vae_config(_below(tensors, VAE))
         unet_part = Part(unet, convert.convert_ldm_unet_checkpoint(_only(tensors, UNET), unet))
         vae_part = Part(vae, convert.convert_ldm_vae_checkpoint(_only(tensors, VAE), vae))
-        clips = {"l": convert.convert_ldm_clip_checkpoint(_only(tensors, XL_CLIP_L if is_xl else SD1_CLIP))}
+        clips = {}
+        if family != REFINER:
+            clips["l"] = convert.convert_ldm_clip_checkpoint(_only(tensors, XL_CLIP_L if is_xl else SD1_CLIP))
         if is_xl:
-            clips["g"] = convert.convert_open_clip_checkpoint(None, _only(tensors, XL_CLIP_G), prefix=XL_CLIP_G)
+            prefix = REFINER_CLIP_G if family == REFINER else XL_CLIP_G
+            clips["g"] = convert.convert_open_clip_checkpoint(None, _only(tensors, prefix), prefix=prefix)
     except (KeyError, IndexError, ValueError, StopIteration, AttributeError) as error:
         raise BundleError(f"{path.name} is not laid out as SD 1.5 or SDXL (at {error}); {_IN_COMFYUI}") from error
     texts = {key: text_part(clip, tokenizer, path.name, CLIP_ACTIVATION[key]) for key, clip in clips.items()}
@@ -54,19 +60,21 @@ def read_single_file(path: Path) -> Checkpoint:
 
 
 def _family(names: Iterable[str], name: str) -> str:
-    """ "SD 1.5" or "SDXL". Raises :class:`BundleError` saying what else the file is."""
+    """ "SD 1.5", "SDXL" or :data:`REFINER`. Raises :class:`BundleError` saying what else the file is."""
 
     def has(*prefixes: str) -> bool:
         return any(one.startswith(prefixes) for one in names)
 
     if not has(UNET):
         raise BundleError(f"{name} holds no U-Net of Stable Diffusion ({UNET}...). A bundle of RapidDraw loads with Load Bundles")
-    if has("cond_stage_model.model.", "conditioner.embedders.0.model."):
-        raise BundleError(f"{name} is SD 2 or the SDXL refiner; as a single file only SD 1.5 and SDXL are read: {_IN_COMFYUI}")
+    if has("cond_stage_model.model."):
+        raise BundleError(f"{name} is SD 2; as a single file only SD 1.5, SDXL and its refiner are read: {_IN_COMFYUI}")
     if not has(VAE):
         raise BundleError(f"{name} holds no VAE; choose a checkpoint with its VAE in it")
     if has(XL_CLIP_G) and has(XL_CLIP_L):
         return "SDXL"
+    if has(REFINER_CLIP_G) and has(f"{UNET}label_emb."):
+        return REFINER
     if has(SD1_CLIP):
         return "SD 1.5"
     raise BundleError(f"{name} holds no text encoder of SD 1.5 or SDXL; choose a whole checkpoint, with its CLIP in it")

@@ -11,7 +11,7 @@ from ..errors import InputError
 class CheckpointLoaderSimple:
     DISPLAY_NAME = "Load Checkpoint"
     CATEGORY = "loaders"
-    DESCRIPTION = "Loads model, text encoder and VAE from a checkpoint of SD 1.5 or SDXL: a single file or a diffusers folder."
+    DESCRIPTION = "Loads model, text encoder and VAE from a checkpoint of SD 1.5, SDXL or its refiner: a single file or a diffusers folder."
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     OUTPUT_TOOLTIPS = ("The diffusion model.", "The text encoder.", "The VAE.")
     FUNCTION = "load_checkpoint"

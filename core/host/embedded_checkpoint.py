@@ -19,7 +19,9 @@ from .embedded_vae import Vae
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[Model, SdClip, Vae]:
-    """A single file of SD 1.5 or SDXL, or a diffusers folder, in fp32. Raises :class:`BundleError` where parts lack or do not fit."""
+    """A single file of SD 1.5, SDXL or its refiner, or a diffusers folder, in fp32.
+
+    Raises :class:`BundleError` where parts lack or do not fit."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     found = read_folder(path) if path.is_dir() else read_single_file(path)

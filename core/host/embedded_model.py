@@ -17,6 +17,8 @@ from ..networks import network_of
 from ..progress import raise_if_cancelled
 
 _SIZES = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")  # in SDXL's order, under ComfyUI's names
+_OF_REFINER = ("height", "width", "crop_h", "crop_w", "aesthetic_score")
+_SCORES = {"negative": 2.5}  # what SDXL's refiner is told of the picture's looks, by the prompt's part; 6 for all others
 
 
 class BaseModel:
@@ -39,7 +41,16 @@ class BaseModel:
             return int(config["projection_class_embeddings_input_dim"]) - INDEX_FEATURES
         if config.get("addition_embed_type") != "text_time":
             return 0
-        return int(config["projection_class_embeddings_input_dim"]) - len(_SIZES) * int(config["addition_time_embed_dim"])
+        return int(config["projection_class_embeddings_input_dim"]) - len(self.told) * int(config["addition_time_embed_dim"])
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a U-Net of SDXL's kind is told beside the pooled text. The refiner, alone of them, has one text encoder: its tokens are as
+        wide as its pooled state."""
+        config = self.diffusion_model.config
+        numbers = len(_OF_REFINER) * int(config["addition_time_embed_dim"])
+        is_refiner = int(config["projection_class_embeddings_input_dim"]) - numbers == self.context_width
+        return _OF_REFINER if is_refiner else _SIZES
 
     @property
     def takes_index(self) -> bool:
@@ -81,7 +92,8 @@ class BaseModel:
         return None if y is None or self.takes_index else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
 
     def encode_adm(self, details: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
-        """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6).
+        """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6); its refiner's
+        takes four sizes and an aesthetic score, 6 unless `details` say so or belong to the negative prompt.
 
         `details` are those of a conditioning; without sizes in them the original is as large as the picture that `x` (B, C, h, w) becomes,
         not cropped, and the target as large as the original. For a U-Net that is told the index of its resolution, see
@@ -97,9 +109,11 @@ class BaseModel:
                 "encode the text with the CLIP that was loaded with this model"
             )
         sizes = dict(zip(("height", "width"), (side * self.latent_format.factor for side in x.shape[2:]), strict=True))
-        sizes |= {name: details[name] for name in _SIZES if name in details}
-        sizes = {"crop_h": 0, "crop_w": 0, "target_height": sizes["height"], "target_width": sizes["width"], **sizes}
-        numbers = torch.tensor([[float(sizes[name]) for name in _SIZES]], device=x.device)
+        sizes |= {name: details[name] for name in self.told if name in details}
+        score = _SCORES.get(str(details.get("prompt_type")), 6.0)
+        target = {"target_height": sizes["height"], "target_width": sizes["width"]}
+        sizes = {"crop_h": 0, "crop_w": 0, "aesthetic_score": score, **target, **sizes}
+        numbers = torch.tensor([[float(sizes[name]) for name in self.told]], device=x.device)
         return torch.cat([pooled.to(x.device, torch.float32), numbers.expand(len(pooled), -1)], dim=1)
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ class CFGGuider:
         if start.any():  # an empty latent means "nothing there", not "the mean colour": it is not shifted
             start = model.process_latent_in(start)
         self.inner_model = model
-        self.conds = {key: prepare_conds(model, conds) for key, conds in self.original_conds.items()}
+        self.conds = {key: prepare_conds(model, conds, key) for key, conds in self.original_conds.items()}
         options = copy_options(self.model_options)
         options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
         try:
@@ -119,9 +119,12 @@ def _guide(
     return guided
 
 
-def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
-    """CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width), sigma bounds, and the `details` they were made of. Raises
-    :class:`InputError` where a width does not fit the U-Net, or an entry needs what only ComfyUI can do."""
+def prepare_conds(model: BaseModel, conditioning: Any, prompt_type: str = "") -> list[dict[str, Any]]:
+    """CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width), sigma bounds, and the `details` they were made of, with the
+    `prompt_type` ("positive" or "negative") that SDXL's refiner is told.
+
+    Raises :class:`InputError` where a width does not fit the U-Net, or an entry needs what only ComfyUI can do.
+    """
     prepared = []
     for tokens, details in conditioning:
         if foreign := [key for key in _FOREIGN if details.get(key) is not None]:
@@ -135,7 +138,8 @@ def prepare_conds(model: BaseModel, conditioning: Any) -> list[dict[str, Any]]:
             )
         if details.get(INDEX_KEY) is not None and not model.takes_index:
             log.info("the model takes no resolution index: the one in the conditioning has no effect")
-        entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0)), "details": details}
+        entry = {"cross_attn": tokens.to(model.device, torch.float32), "strength": float(details.get("strength", 1.0))}
+        entry["details"] = {**details, "prompt_type": prompt_type}
         entry["control"] = checked_control(model, details.get("control"))
         for key in ("start_percent", "end_percent"):
             if details.get(key) is not None:

@@ -53,7 +53,7 @@ class _Lead(CFGGuider):
         def other(x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
             guest, model = self.guest, self.guest.model_patcher.model
             if self._guest_conds is None:
-                self._guest_conds = {key: prepare_conds(model, conds) for key, conds in guest.original_conds.items()}
+                self._guest_conds = {key: prepare_conds(model, conds, key) for key, conds in guest.original_conds.items()}
             its = copy_options(guest.model_options)
             its.setdefault("transformer_options", {})["sample_sigmas"] = options.get("transformer_options", {}).get("sample_sigmas")
             return guided_denoised(model, _of_rows(self._guest_conds, rows), guest.cfg, x, sigma, its)

@@ -136,7 +136,7 @@ def changed(weights: Path, tmp_path: Path, keep, **more: torch.Tensor) -> Path:
         ("model.diffusion_model.out.2.weight", {}, "out.2.weight"),
         ("model.diffusion_model.middle_block.1.proj_out.bias", {}, "do not make a UNet2DConditionModel"),
         ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", {}, "lacks parts of its CLIP"),
-        ("nothing", {"cond_stage_model.model.ln_final.weight": torch.ones(2)}, "SD 2"),
+        ("nothing", {"cond_stage_model.model.ln_final.weight": torch.ones(2)}, "is SD 2;"),
         ("nothing", {"ztsnr": torch.ones(1)}, "another noise schedule"),
     ],
 )

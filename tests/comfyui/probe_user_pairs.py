@@ -1,0 +1,164 @@
+"""Runs inside a ComfyUI process: two checkpoints of a user's own together, in both hosts. Writes JSON.
+
+    probe_user_pairs.py COMFYUI FOLDER CHECKPOINTS RESULT
+
+FOLDER holds the pack; CHECKPOINTS holds narrow files of SD 1.5 (`sd15`, `other`), SDXL (`sdxl`) and its refiner (`refiner`). They are too
+narrow for the stock loader to recognise and are handed to ComfyUI's own classes directly. Prompts are encoded once, for both hosts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+COMFYUI, FOLDER, CHECKPOINTS, RESULT = sys.argv[1:5]
+os.environ["COMFYUI_PATH"] = COMFYUI  # where the embedded host finds CLIP's vocabulary
+sys.argv = [sys.argv[0], "--cpu"]
+sys.path.insert(0, COMFYUI)
+os.chdir(COMFYUI)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_detection  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import comfy.utils  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402
+
+FAMILIES = {
+    "sd15": comfy.supported_models.SD15, "other": comfy.supported_models.SD15, "sdxl": comfy.supported_models.SDXL,
+    "refiner": comfy.supported_models.SDXLRefiner,
+}  # fmt: skip
+EMPTY = {"samples": torch.zeros(2, 4, 8, 6)}
+SEED, STEPS, CFG = 5, 4, 3.0
+found: dict[str, Any] = {}
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
+
+
+def said_of(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
+def native(name: str) -> tuple[Any, Any]:
+    """ComfyUI's MODEL and VAE from a narrow file, as `load_state_dict_guess_config` makes them."""
+    tensors = comfy.utils.load_torch_file(str(Path(CHECKPOINTS) / f"{name}.safetensors"))
+    prefix = "model.diffusion_model."
+    config = FAMILIES[name](comfy.model_detection.detect_unet_config(tensors, prefix))
+    config.set_inference_dtype(torch.float32, None)
+    vae = comfy.sd.VAE(sd=config.process_vae_state_dict(comfy.utils.state_dict_prefix_replace(tensors, {"first_stage_model.": ""}, True)))
+    model = config.get_model(tensors, prefix)
+    model.load_model_weights(dict(tensors), prefix)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu), vae
+
+
+class World:
+    """The two hosts, what each loaded, and the prompts by checkpoint: (positive, negative)."""
+
+    def __init__(self) -> None:
+        asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
+        self.package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
+        self.comfy, self.embedded = self.ours("core.host").current(), self.ours("core.host.embedded").EmbeddedHost("cpu")
+        load = self.ours("core.host.embedded_checkpoint").load_checkpoint
+        self.parts: dict[Any, dict[str, tuple[Any, Any]]] = {self.comfy: {}, self.embedded: {}}
+        self.prompts: dict[str, tuple[Any, Any]] = {}
+        for name in FAMILIES:
+            model, clip, vae = load(Path(CHECKPOINTS) / f"{name}.safetensors", torch.device("cpu"))
+            self.parts[self.embedded][name], self.parts[self.comfy][name] = (model, vae), native(name)
+            texts = ("a (round:1.2) red fruit", "")
+            self.prompts[name] = tuple(clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts)  # type: ignore[assignment]
+
+    def ours(self, name: str) -> Any:
+        return importlib.import_module(f".{name}", self.package)
+
+    def plain(self, name: str, sampler: str) -> torch.Tensor:
+        given = (self.parts[self.comfy][name][0], SEED, STEPS, CFG, sampler, "normal", *self.prompts[name], EMPTY)
+        return nodes.common_ksampler(*given, 1.0)[0]["samples"]
+
+    def pair(self, host: Any, one: str, other: str, sampler: str, t_struct: int = 500, history: str = "keep") -> torch.Tensor:
+        models = (self.parts[host][name][0] for name in (one, other))
+        guider = host.time_decoupled_guider(*models, self.prompts[one], self.prompts[other], (CFG, CFG), t_struct)
+        return host.time_decoupled_sample(guider, EMPTY, SEED, STEPS, sampler, "normal", 1.0, history)["samples"]
+
+    def bridged(self, host: Any, one: str, other: str, sampler: str, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents of both, with `host` as the current one."""
+        package, latent, joint = self.ours("core.host"), self.ours("core.bridge.latent"), self.ours("core.bridge.joint")
+        usual, package.current = package.current, lambda: host
+        try:
+            sides = [latent.Side(*self.parts[host][name], *self.prompts[name], CFG) for name in (one, other)]
+            guider = joint.LatentBridgeGuider(*sides, latent.Fusion(strength, end=1.0))
+            sigmas = host.calculate_sigmas(sides[0].model, "normal", STEPS)
+            drawn = joint.sample_bridged(guider, _Noise(), host.named_sampler(sampler), sigmas, EMPTY, None)
+        finally:
+            package.current = usual
+        return drawn[0]["samples"], drawn[1]["samples"]
+
+
+class _Noise:
+    """ComfyUI's RandomNoise, as its node makes it."""
+
+    seed = SEED
+
+    def generate_noise(self, latent: dict[str, Any]) -> Any:
+        return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+
+
+def in_time(world: World) -> None:
+    for one, other in (("sd15", "other"), ("sdxl", "refiner")):
+        key = f"{one} {other}"
+        ways = ("euler", "dpmpp_2m")
+        hosts = world.comfy, world.embedded
+        found[f"hosts {key}"] = [relative(*(world.pair(host, one, other, way) for host in hosts)) for way in ways]
+        found[f"ends {key}"] = [
+            torch.equal(world.pair(world.comfy, one, other, sampler, t_struct), world.plain(name, sampler))
+            for sampler in ("euler", "dpmpp_2m", "heun", "uni_pc", "dpmpp_2m_sde")
+            for t_struct, name in ((0, one), (1000, other))
+        ]
+        found[f"differs {key}"] = relative(world.pair(world.comfy, one, other, "euler"), world.plain(one, "euler"))
+    samplers = comfy.samplers.KSampler.SAMPLERS
+    wrong = [name for name in samplers if not world.pair(world.comfy, "sdxl", "refiner", name).isfinite().all()]
+    found["samplers"], found["not finite"] = len(samplers), wrong
+    for host in (world.comfy, world.embedded):
+        models = {name: parts[0] for name, parts in world.parts[host].items()}
+        found[f"refused {host.name}"] = said_of(lambda host=host: world.pair(host, "sd15", "sdxl", "euler"))
+        found[f"one prompt {host.name}"] = said_of(lambda h=host, m=models: h.time_decoupled_model(m["sdxl"], m["refiner"], 500))
+
+
+def across(world: World) -> None:
+    for one, other in (("sd15", "sdxl"), ("sdxl", "sd15")):
+        both = [world.bridged(host, one, other, "dpmpp_2m", 0.5) for host in (world.comfy, world.embedded)]
+        found[f"bridge {one} {other}"] = [relative(*parts) for parts in zip(*both, strict=True)]
+        apart = world.bridged(world.comfy, one, other, "dpmpp_2m", 0.0)
+        plain = [world.plain(name, "dpmpp_2m") for name in (one, other)]
+        found[f"apart {one} {other}"] = [torch.equal(*parts) for parts in zip(apart, plain, strict=True)]
+        found[f"moved {one} {other}"] = relative(both[0][0], apart[0])
+
+
+with torch.inference_mode():
+    world = World()
+    for part in (in_time, across):
+        try:
+            part(world)
+        except Exception as error:
+            found[f"failed {part.__name__}"] = "".join(traceback.format_exception(error))
+Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
