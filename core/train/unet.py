@@ -110,6 +110,8 @@ class UnetRecipe(UnetSettings):
                 self.config |= index_config(self.readers.widths[-1])
             self.unet = UNet2DConditionModel(**self.config)
         self.unet.to(device)
+        if self.checkpointing:
+            self.unet.enable_gradient_checkpointing()
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
         self.noise_levels = NoiseSchedule(self.schedule_info)
 

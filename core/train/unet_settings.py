@@ -45,6 +45,7 @@ class UnetSettings(Recipe):
     bucket_scale: float = 0.125  # of the paper's sizes for the structure model: 64x256 to 256x64
     style_prefix: float = 0.0  # of the captions of pictures with a known style: said by a one-token prefix instead (PanGu-Draw, section 7)
     knowledge_dropout: float = 0.2
+    checkpointing: bool = False  # forget what the U-Net's blocks computed and compute it again on the way back: less memory, more time
 
     def texts(self) -> list[str]:
         """The text bundles, in the order in which their features stand."""

@@ -124,6 +124,22 @@ def test_a_new_index_changes_nothing_at_first_and_is_learned(parts):
     assert model.model.pooled_width == 32
 
 
+def test_checkpointing_is_the_same_training_with_less_kept(parts):
+    gradients, kept = [], []
+    for checkpointing in (False, True):
+        made = recipe(parts, "squares", checkpointing=checkpointing)
+        made.setup(torch.device("cpu"))
+        batch = made.batch(0, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        made.unet.train()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1], lambda t: t):
+            made.loss(batch)["loss"].backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in made.unet.parameters()]))
+        kept.append(sum(sizes))
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-7) and kept[1] < 0.7 * kept[0]
+
+
 def test_the_error_inside_objects_counts_more_in_every_bucket(parts):
     made = recipe(parts, "shapes", buckets=True, foreground=4.0)
     made.setup(torch.device("cpu"))
