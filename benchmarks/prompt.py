@@ -1,9 +1,9 @@
 """Does prompt enhancement help the picture and keep what was asked for? Short prompts against the grammar's and the trained model's.
 
 PanGu-Draw, section 7 and figure 8. Prompts about fruits that no training names, in both languages; the same noise for each prompt. The
-reward is the one RAFT climbs: the judge's confidence (the aesthetic proxy) plus the similarity of the picture and the *short* prompt. AA
-counts the attributes that the short prompt asks for, by words or by the name. What RAFT gained is what its own run measured on held-out
-prompts and stored in the bundle.
+reward is the one RAFT climbs: the aesthetic proxy (the judge's confidence, and how finely it finds a picture drawn) plus the similarity
+of the picture and the *short* prompt. AA counts the attributes that the short prompt asks for, by words or by the name. What RAFT gained
+is what its own run measured on held-out prompts and stored in the bundle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.bundle import read_info
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.aesthetics import confidence
+    from ..core.metrics.aesthetics import preference
     from ..core.metrics.clip_score import load_scorer
     from ..core.metrics.judge import judge_pictures, labels, load_judge
     from ..core.metrics.orchard import sample_pictures
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             for index, request in enumerate(requests)
             for attribute in request.said
         ]
-        proxy, similarity = confidence(judge, pictures), scorer.score(pictures, short)
+        proxy, similarity = preference(judge, pictures), scorer.score(pictures, short)
         mean[name] = float((proxy + similarity).mean())
         rows.append(
             {

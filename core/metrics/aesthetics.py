@@ -1,7 +1,8 @@
 """How good a picture looks, without a model of people's taste: proxies, and called that wherever they are shown.
 
 PanGu-Draw scores aesthetics with a network that was trained on people's votes; there is none here. :func:`confidence` is for pictures of
-the Orchard: a picture in which nothing is in doubt is a clean one. :func:`appearance` is for any picture.
+the Orchard: a picture in which nothing is in doubt is a clean one. :func:`preference` also likes shading and texture better than flat
+colours. :func:`appearance` is for any picture.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from ..data.orchard.world import ATTRIBUTES
 
 if TYPE_CHECKING:
     from .judge import Judge
@@ -30,6 +33,15 @@ def confidence(judge: Judge, pictures: Tensor, batch: int = 128) -> Tensor:
         logits = judge(part)
         rows.append(torch.stack([values.softmax(dim=1).amax(dim=1) for values in logits.values()]).mean(dim=0))
     return torch.cat(rows)
+
+
+@torch.no_grad()
+def preference(judge: Judge, pictures: Tensor, batch: int = 128) -> Tensor:
+    """(B,) in [0, 1]: half :func:`confidence`, half the probability that the judge takes pictures (B, 3, H, W) in [-1, 1] for fine ones and
+    not for cartoons, which PanGu-Draw (section 7) sets apart from what its voters preferred."""
+    fine = ATTRIBUTES["style"].index("fine")
+    shaded = torch.cat([judge(part)["style"].softmax(dim=1)[:, fine] for part in pictures.split(batch)])
+    return (confidence(judge, pictures, batch) + shaded) / 2
 
 
 def appearance(picture: Tensor) -> dict[str, float]:

@@ -8,6 +8,7 @@ import torch
 from rapiddraw.core.bundle import BundleInfo, save_bundle
 from rapiddraw.core.data.orchard.world import ATTRIBUTES, random_scene
 from rapiddraw.core.errors import BundleError, InputError
+from rapiddraw.core.metrics.aesthetics import confidence, preference
 from rapiddraw.core.metrics.judge import IGNORE, Judge, attribute_accuracy, frechet_distance, judge_pictures, labels, load_judge
 
 
@@ -66,3 +67,13 @@ def test_frechet_distance_of_gaussians():
 def test_tables_that_have_no_distance_are_refused(other):
     with pytest.raises(InputError, match="feature tables"):
         frechet_distance(np.zeros((5, 6)), other)
+
+
+def test_a_finely_drawn_picture_is_preferred_to_a_cartoon():
+    judge, pictures = Judge(width=8).eval(), torch.rand(5, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        judge.heads["style"].weight.zero_()
+        for value, style in ((0.5, None), (1.0, "fine"), (0.0, "cartoon")):
+            judge.heads["style"].bias.copy_(torch.tensor([30.0 * (name == style) for name in ATTRIBUTES["style"]]))
+            expected = (confidence(judge, pictures, 2) + value) / 2
+            assert torch.allclose(preference(judge, pictures, 2), expected, atol=1e-6)
