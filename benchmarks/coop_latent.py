@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows += part[0]
             checks += part[1]
     notes = f"{steps} steps of dpmpp_2m (karras), CFG {CFG:g}, fused to the end. At d = 1 model A is not asked."
-    return common.result("coop_latent", "python -m rapiddraw bench coop_latent", rows, checks, notes=notes)
+    return common.result("coop_latent", f"python -m rapiddraw bench coop_latent --count {count}", rows, checks, notes=notes)
 
 
 def _edges(draw: Draw, judge: Any, prompts: list[str], scenes: list[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "over saves no work there; in `one` the second stage works on four times as many. FID-A is only comparable at equal numbers of "
         "pictures."
     )
-    return common.result("coop_resolution", "python -m rapiddraw bench coop_resolution", rows, _checks(found, noise), notes=notes)
+    command = f"python -m rapiddraw bench coop_resolution --count {count}"
+    return common.result("coop_resolution", command, rows, _checks(found, noise), notes=notes)
 
 
 def _checks(found: dict[tuple[str, str], dict[str, float]], noise: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,6 +116,8 @@ def _checks(found: dict[tuple[str, str], dict[str, float]], noise: dict[str, Any
         apart, share = bridge["AA"] - whole["AA"], bridge["seconds"] / whole["seconds"]
         checks += [
             common.check(f"{setting}: AA of the bridge less that of all at the large size", round(apart, 3), ">= -0.05", apart >= -0.05),
+            common.check(f"{setting}: FID-A of the bridge over that of all at the large size",
+                         round(worse := bridge["FID-A"] / whole["FID-A"], 3), "at most 1.05", worse <= 1.05),
             common.check(f"{setting}: its share of the seconds", round(share, 3), "0.5 to 0.8", 0.5 <= share <= 0.8),
             common.check(f"{setting}: FID-A of ESRGAN over the bridge's", round(ratio := esrgan["FID-A"] / bridge["FID-A"], 3), "> 1",
                          ratio > 1),
