@@ -1,12 +1,8 @@
-"""Runs inside a ComfyUI process and writes what it finds as JSON: `probe.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+"""Runs inside a ComfyUI process and writes what it finds as JSON; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import importlib
-import json
-import os
 import sys
 import time
 import weakref
@@ -14,31 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
+from inside import FOLDER, MODELS, load_pack, relative, write
+
+# isort: split
+import comfy.cldm.cldm
+import comfy.cli_args
+import comfy.controlnet
+import comfy.lora
+import comfy.model_management as management
+import comfy.ops
+import comfy.samplers
+import comfy.sd
+import latent_preview
+import probe_knowledge
+import torch
+
+import nodes
+
 HEAVY = ("diffusers", "basicsr", "matplotlib", "accelerate")
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
-
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import comfy.cldm.cldm  # noqa: E402
-import comfy.cli_args  # noqa: E402
-import comfy.controlnet  # noqa: E402
-import comfy.lora  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.samplers  # noqa: E402
-import comfy.sd  # noqa: E402
-import latent_preview  # noqa: E402
-import probe_knowledge  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
-
 found: dict[str, Any] = {}
 
 
@@ -69,23 +58,13 @@ def differences(before: dict[str, Any]) -> list[str]:
     return sorted(changed)
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
-
-
 def run() -> None:
     before, modules = snapshot(), set(sys.modules)
     started = time.perf_counter()
-    found["loaded"] = bool(asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"))))
+    ours = load_pack()
     found["import_seconds"] = time.perf_counter() - started
     found["heavy"] = sorted({name.split(".")[0] for name in set(sys.modules) - modules} & set(HEAVY))
     found["changed_by_import"] = differences(before)
-
-    loader_class = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"]
-    package = loader_class.__module__.rpartition(".")[0].rpartition(".")[0]
-
-    def ours(name: str) -> Any:
-        return importlib.import_module(f".{name}", package)
 
     host = ours("core.host").current()
     embedded = ours("core.host.embedded").EmbeddedHost("cpu")
@@ -98,7 +77,7 @@ def run() -> None:
         found["missing_message"] = str(error)
 
     def paths(unet: str, text: str, vae: str) -> list[Path]:
-        return [Path(WEIGHTS) / f"{name}.safetensors" for name in (f"{unet}-unet", f"{text}-text", f"{vae}-vae")]
+        return [MODELS / f"{name}.safetensors" for name in (f"{unet}-unet", f"{text}-text", f"{vae}-vae")]
 
     found["parity"] = {}
     for unet, vae in (("tiny", "tiny"), ("eps", "attention"), ("x0", "tiny"), ("wide", "wide")):
@@ -120,7 +99,7 @@ def run() -> None:
         found["saves_graphs"].append(host.saves_graphs)
     comfy.cli_args.args.disable_metadata = False
     found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
-    found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, Path(FOLDER))
+    found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, FOLDER)
     found["samplers"] = every_sampler(host, paths("tiny", "tiny", "tiny"))
     lifetime(host, paths("tiny", "tiny", "tiny"))
     interrupted(ours("core.progress"))
@@ -217,7 +196,7 @@ def refused(ours: Any) -> dict[str, str]:
         "vae space": ("tiny-vae", vae.load_vae, {"latent_channels": 8}),
     }
     for name, (file, load, change) in cases.items():
-        read = bundle.load_bundle(Path(WEIGHTS) / f"{file}.safetensors")
+        read = bundle.load_bundle(MODELS / f"{file}.safetensors")
         changed = bundle.Bundle(replace(read.info, config={**read.info.config, **change}), read.tensors)
         try:
             load(changed)
@@ -320,4 +299,4 @@ def interrupted(progress: Any) -> None:
 
 with torch.inference_mode():
     run()
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -1,63 +1,24 @@
-"""Kronecker adapters and image prompts inside a ComfyUI process: `probe_adapters.py COMFYUI FOLDER WEIGHTS RESULT`, like probe.py."""
+"""Kronecker adapters and image prompts inside a ComfyUI process; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, RESULT, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.sd
+import torch
+from models import output
 
-comfy.options.enable_args_parsing()
-
-import comfy.model_management as management  # noqa: E402
-import comfy.sd  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 found: dict[str, Any] = {}
-X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-
-
-def output(model: Any, lowvram: bool = False) -> torch.Tensor:
-    """Denoised by a MODEL as ComfyUI would load it; `lowvram` leaves every weight where it is and patches on the way."""
-    management.unload_all_models()
-    if lowvram:
-        model.patch_model(lowvram_model_memory=1)
-    else:
-        management.load_models_gpu([model])
-    inner = model.model
-    tokens = torch.randn(2, 7, inner.model_config.unet_config["context_dim"], generator=torch.Generator().manual_seed(4))
-    try:
-        return inner.apply_model(X, inner.model_sampling.sigma(torch.tensor([300.0, 700.0])), c_crossattn=tokens).clone()
-    finally:
-        if lowvram:
-            model.unpatch_model()
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 def run() -> None:
-    found["loaded"] = bool(asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"))))
-    package = next(name for name in sys.modules if name.endswith("custom_nodes.rapiddraw") or name.endswith("rapiddraw"))
-    import importlib
-
-    def ours(path: str) -> Any:
-        return importlib.import_module(f"{package}.{path}")
-
-    host, weights = ours("core.host").current(), Path(WEIGHTS)
+    ours = load_pack()
+    host, weights = ours("core.host").current(), MODELS
     loader = nodes.NODE_CLASS_MAPPINGS["RapidDrawKroneckerAdapterLoader"]()
     model = host.load_unet(weights / "tiny-unet.safetensors")
     before = output(model)
@@ -82,7 +43,7 @@ def run() -> None:
         kronecker.add_deltas(network, {names[n].removeprefix("diffusion_model.").removesuffix(".weight"): d for n, d in deltas.items()})
 
     found["merge_is_exact"] = relative(output(host.rebuild(model, merge)), output(one))
-    saved = host.save_unet(one, Path(RESULT).parent / "saved.safetensors", {"recipe": "test"})
+    saved = host.save_unet(one, RESULT.parent / "saved.safetensors", {"recipe": "test"})
     found["saved"] = relative(output(host.load_unet(saved)), output(one))
 
     factorize = ours("core.lowrank.factorize")
@@ -125,7 +86,7 @@ def run() -> None:
         encode_variation(image, *files, 1.0, None, Vision())
     except Exception as error:
         found["clip_vision"] = f"{type(error).__name__}: {error}"
-    Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+    write(found)
 
 
 with torch.inference_mode():

@@ -1,32 +1,17 @@
-"""Attention patches inside a ComfyUI process: `probe_attention.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+"""Attention patches inside a ComfyUI process; started as inside.py says."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path[:0] = [COMFYUI, FOLDER]
-os.chdir(COMFYUI)
+from inside import MODELS, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.controlnet
+import comfy.model_management as management
+import torch
 
-comfy.options.enable_args_parsing()
-
-import comfy.controlnet  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import torch  # noqa: E402
-from rapiddraw.core.attention.backends import BACKENDS, Backend  # noqa: E402
-from rapiddraw.core.attention.patch import AttentionPatch  # noqa: E402
-from rapiddraw.core.host import current  # noqa: E402
-from rapiddraw.core.host.comfy_requirements import missing  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 SIZE = 16
 found: dict[str, Any] = {}
@@ -53,11 +38,7 @@ class Control(comfy.controlnet.ControlBase):
         """Nothing to forget."""
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
-
-
-def counts(patch: AttentionPatch) -> dict[str, int]:
+def counts(patch: Any) -> dict[str, int]:
     out: dict[str, int] = {}
     for row in patch.rows.values():
         out[f"{row.kind} {row.backend}"] = out.get(f"{row.kind} {row.backend}", 0) + row.calls
@@ -65,9 +46,10 @@ def counts(patch: AttentionPatch) -> dict[str, int]:
 
 
 def run() -> None:
-    host = current()
-    found["host"], found["missing"] = host.name, missing()
-    model, clip, vae = host.load_bundles(*(Path(WEIGHTS) / f"{name}.safetensors" for name in ("tiny-unet", "tiny-text", "attention-vae")))
+    ours = load_pack()
+    host, backends, patches = ours("core.host").current(), ours("core.attention.backends"), ours("core.attention.patch")
+    found["host"], found["missing"] = host.name, ours("core.host.comfy_requirements").missing()
+    model, clip, vae = host.load_bundles(*(MODELS / f"{name}.safetensors" for name in ("tiny-unet", "tiny-text", "attention-vae")))
     positive, negative = host.encode_text(clip, "a round red fruit"), host.encode_text(clip, "")
     controlled = [[tokens, {**details, "control": Control(), "control_apply_to_uncond": True}] for tokens, details in positive]
 
@@ -85,12 +67,12 @@ def run() -> None:
 
     plain = draw(model)
     for backend in ("auto", "tiled", "sdpa_flash"):
-        patch = AttentionPatch(backend)
+        patch = patches.AttentionPatch(backend)
         patched, _ = host.patch_attention(model, None, patch)
         found[f"{backend} differs"], found[f"{backend} calls"] = relative(draw(patched), plain), counts(patch)
         found[f"{backend} source unchanged"] = bool(torch.equal(draw(model), plain))
 
-    patch = AttentionPatch("tiled")
+    patch = patches.AttentionPatch("tiled")
     patched, _ = host.patch_attention(model, None, patch)
     found["lora changes"] = relative(draw(with_lora(model)), plain)
     found["control changes"] = relative(draw(model, controlled), plain)
@@ -100,13 +82,14 @@ def run() -> None:
     )
     found["stack calls"] = counts(patch)
 
-    two = [AttentionPatch("tiled", "self"), AttentionPatch("sdpa_math", "cross")]
+    two = [patches.AttentionPatch("tiled", "self"), patches.AttentionPatch("sdpa_math", "cross")]
     stacked = host.patch_attention(host.patch_attention(model, None, two[0])[0], None, two[1])[0]
     found["stacked differs"], found["stacked calls"] = relative(draw(stacked), plain), [counts(one) for one in two]
 
     bad: list[bool] = []
-    flaky = Backend("flaky", lambda q, k, v, m: BACKENDS["tiled"].run(q, k, v, m) * (torch.nan if bad else 1), lambda call: True)
-    patch = AttentionPatch("flaky", backends={"flaky": flaky})
+    tiled = backends.BACKENDS["tiled"].run
+    flaky = backends.Backend("flaky", lambda q, k, v, m: tiled(q, k, v, m) * (torch.nan if bad else 1), lambda call: True)
+    patch = patches.AttentionPatch("flaky", backends={"flaky": flaky})
     patched, _ = host.patch_attention(model, None, patch)
     draw(patched)
     bad.append(True)
@@ -116,17 +99,17 @@ def run() -> None:
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
     decoded, encoded = host.vae_decode(vae, latent), host.vae_encode(vae, pixels)
-    patch = AttentionPatch("tiled")
+    patch = patches.AttentionPatch("tiled")
     _, fast = host.patch_attention(model, vae, patch)
     found["decoded differs"] = max(relative(host.vae_decode(fast, latent), decoded) for _ in range(2))
     found["encoded differs"] = relative(host.vae_encode(fast, pixels), encoded)
     found["vae calls"] = counts(patch)
     found["vae unchanged"] = bool(torch.equal(host.vae_decode(vae, latent), decoded)) and counts(patch) == found["vae calls"]
-    plain_vae = host.load_bundles(*(Path(WEIGHTS) / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))[2]
+    plain_vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))[2]
     found["no attention to patch"] = host.patch_attention(model, plain_vae, patch)[1] is plain_vae
     management.unload_all_models()
 
 
 with torch.inference_mode():
     run()
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -1,47 +1,28 @@
-"""Runs inside a ComfyUI process: the bridges' identities. `probe_bridge.py COMFYUI FOLDER WEIGHTS RESULT`, as probe.py."""
+"""The bridges' identities inside a ComfyUI process; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, load_pack, write
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import comfy.controlnet  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import comfy.samplers  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+# isort: split
+import comfy.controlnet
+import comfy.model_management as management
+import comfy.samplers
+import torch
 
 found: dict[str, Any] = {"failed": {}}
 CFG_PLUS = "cfg++"
 
 
 def run() -> None:
-    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-    package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
-
-    def ours(name: str) -> Any:
-        return importlib.import_module(f".{name}", package)
+    ours = load_pack()
 
     host, joint, latent = ours("core.host").current(), ours("core.bridge.joint"), ours("core.bridge.latent")
     sides = []
     for name, text in (("tiny", "a round red fruit"), ("wide", "a tall blue fruit")):
-        files = [Path(WEIGHTS) / f"{part}.safetensors" for part in (f"{name}-unet", "tiny-text", f"{name}-vae")]
+        files = [MODELS / f"{part}.safetensors" for part in (f"{name}-unet", "tiny-text", f"{name}-vae")]
         model, clip, vae = host.load_bundles(*files)
         sides.append(latent.Side(model, vae, host.encode_text(clip, text), host.encode_text(clip, ""), 3.0))
     a, b = sides
@@ -175,4 +156,4 @@ def stopped(host: Any, both: Any, latent: Any, before: Any, a: Any, b: Any) -> N
 
 with torch.inference_mode():
     run()
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -1,43 +1,28 @@
-"""Runs inside a ComfyUI process: checkpoints as ComfyUI loads them and as the embedded host does, compared. Writes JSON.
+"""Checkpoints as ComfyUI loads them and as the embedded host does, compared; started as inside.py says.
 
-    probe_checkpoint.py COMFYUI FOLDER CHECKPOINTS RESULT
-
-FOLDER holds the pack; CHECKPOINTS holds `sd15.safetensors`, which the stock loader reads, and `sdxl.safetensors`, whose U-Net and text
+MODELS holds `sd15.safetensors`, which the stock loader reads, and `sdxl.safetensors`, whose U-Net and text
 encoders are too narrow for the stock loader to recognise and are handed to ComfyUI's own classes directly.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, CHECKPOINTS, RESULT = sys.argv[1:5]
-os.environ["COMFYUI_PATH"] = COMFYUI  # where the embedded host finds CLIP's vocabulary
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.model_detection
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.sd
+import comfy.sdxl_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import comfy.utils
+import folder_paths
+import torch
 
-comfy.options.enable_args_parsing()
-
-import comfy.model_detection  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.sdxl_clip  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import comfy.supported_models_base  # noqa: E402
-import comfy.utils  # noqa: E402
-import folder_paths  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 TEXTS = (
     "a round red fruit",
@@ -48,31 +33,24 @@ TEXTS = (
 )
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
-
-
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(-10 * torch.log10((a.float() - b.float()).pow(2).mean().clamp(min=1e-12)))
 
 
 def run() -> dict[str, Any]:
-    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-    loader = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"]
-    package = loader.__module__.rpartition(".")[0].rpartition(".")[0]
-    load = importlib.import_module(".core.host.embedded_checkpoint", package).load_checkpoint
-    embedded = importlib.import_module(".core.host.embedded", package).EmbeddedHost("cpu")
-    folder_paths.add_model_folder_path("checkpoints", CHECKPOINTS)
+    ours = load_pack()
+    load = ours("core.host.embedded_checkpoint").load_checkpoint
+    embedded = ours("core.host.embedded").EmbeddedHost("cpu")
+    folder_paths.add_model_folder_path("checkpoints", str(MODELS))
     found = {}
     for name, native in (("sd15", nodes.CheckpointLoaderSimple().load_checkpoint), ("sdxl", native_sdxl)):
-        found[name] = compare(native(f"{name}.safetensors"), load(Path(CHECKPOINTS) / f"{name}.safetensors", torch.device("cpu")), embedded)
+        found[name] = compare(native(f"{name}.safetensors"), load(MODELS / f"{name}.safetensors", torch.device("cpu")), embedded)
     return found
 
 
 def native_sdxl(name: str) -> tuple[Any, Any, Any]:
     """ComfyUI's SDXL from a narrow file: what `load_state_dict_guess_config` does, with the narrow text encoders' sizes told."""
-    tensors = comfy.utils.load_torch_file(str(Path(CHECKPOINTS) / name))
+    tensors = comfy.utils.load_torch_file(str(MODELS / name))
     prefix = "model.diffusion_model."
     config = comfy.supported_models.SDXL(comfy.model_detection.detect_unet_config(tensors, prefix))
     config.set_inference_dtype(torch.float32, None)
@@ -134,4 +112,4 @@ def compare_texts(clip: Any, other: Any) -> dict[str, Any]:
 
 with torch.inference_mode():
     management.unload_all_models()
-    Path(RESULT).write_text(json.dumps(run()), encoding="utf-8")
+    write(run())

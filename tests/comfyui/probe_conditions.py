@@ -1,37 +1,18 @@
-"""Two text encoders, a resolution's index and attention's entropy inside a ComfyUI process: `probe_conditions.py COMFYUI FOLDER WEIGHTS
-RESULT`, like probe.py. The embedded host in the same process is what everything is compared to."""
+"""Two text encoders, a resolution's index and attention's entropy inside a ComfyUI process, compared to the embedded host in the same
+process; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
 import logging
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, RESULT, load_pack, relative, write
 
-import comfy.options  # noqa: E402
-
-comfy.options.enable_args_parsing()
-
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+# isort: split
+import torch
 
 found: dict[str, Any] = {}
 LATENT = {"samples": torch.zeros(1, 4, 8, 16), "downscale_ratio_spacial": 8}
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
 
 
 class Lines(logging.Handler):
@@ -46,13 +27,7 @@ class Lines(logging.Handler):
 
 
 def run() -> None:
-    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"), module_parent="custom_nodes"))
-    package = next(
-        name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")) == f"{FOLDER}/rapiddraw/__init__.py"
-    )
-
-    def ours(name: str) -> Any:
-        return importlib.import_module(f".{name}", package)
+    ours = load_pack()
 
     host, embedded = ours("core.host").current(), ours("core.host.embedded").EmbeddedHost("cpu")
     buckets, bilingual = ours("core.data.buckets"), ours("core.text.bilingual")
@@ -60,7 +35,7 @@ def run() -> None:
     log = logging.getLogger("rapiddraw")
     log.setLevel(logging.INFO)
     log.addHandler(lines)
-    weights = Path(WEIGHTS)
+    weights = MODELS
 
     def draw(one: Any, model: Any, positive: Any, negative: Any, latent: dict[str, Any] = LATENT) -> torch.Tensor:
         return one.sample(model, positive, negative, latent, 3, 3, 3.0, "euler", "simple")["samples"]
@@ -94,7 +69,7 @@ def run() -> None:
         ignored = draw(one, plain, *[buckets.with_index(cond, 3) for cond in conds])
         found[f"ignored_{one.name}"] = [bool(torch.equal(ignored, draw(one, plain, *conds))), "no resolution index" in "".join(lines.lines)]
         if one is host:
-            saved = host.save_unet(model, Path(RESULT).parent / "saved.safetensors", {})
+            saved = host.save_unet(model, RESULT.parent / "saved.safetensors", {})
             found["saved"] = relative(draw(host, host.load_unet(saved), *conds), drawn["unset"][0])
             found["saved_in_embedded"] = relative(draw(embedded, embedded.load_unet(saved), *conds), drawn["unset"][0])
             found["evaluates"] = host.evaluate(model, LATENT["samples"])() is None
@@ -109,7 +84,7 @@ def run() -> None:
     found["default_is_2"] = relative(drawn["unset"][0], drawn["2"][0])
     found["indices_differ"] = min(relative(drawn["10"][0], drawn["2"][0]), relative(drawn["5"][0], drawn["2"][0]))
     found["entropy_changes"] = relative(drawn["entropy"][0], drawn["plain"][0])
-    Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+    write(found)
 
 
 with torch.inference_mode():

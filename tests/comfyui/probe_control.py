@@ -1,29 +1,16 @@
-"""Control adapters inside a ComfyUI process: `probe_control.py COMFYUI FOLDER WEIGHTS RESULT`, like probe.py."""
+"""Control adapters inside a ComfyUI process; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, RESULT, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.model_management as management
+import torch
 
-comfy.options.enable_args_parsing()
-
-import comfy.model_management as management  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 found: dict[str, Any] = {}
 LATENT = {"samples": torch.zeros(2, 4, 8, 8)}
@@ -40,10 +27,6 @@ def drawn(model: Any, positive: Any, negative: Any) -> torch.Tensor:
     return nodes.KSampler().sample(model, 5, 3, 3.0, "euler", "normal", positive, negative, LATENT)[0]["samples"].clone()
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-9))
-
-
 def refused(run: Any) -> str:
     try:
         run()
@@ -53,17 +36,13 @@ def refused(run: Any) -> str:
 
 
 def run() -> None:
-    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-    package = next(name for name in sys.modules if name.endswith("custom_nodes.rapiddraw") or name.endswith("rapiddraw"))
-
-    def ours(path: str) -> Any:
-        return importlib.import_module(f"{package}.{path}")
+    ours = load_pack()
 
     from diffusers import UNet2DConditionModel
 
     host, bundle = ours("core.host").current(), ours("core.bundle")
     adapter_of, files, factorize = ours("core.control.adapter"), ours("core.control.files"), ours("core.lowrank.factorize")
-    weights, scratch = Path(WEIGHTS), Path(RESULT).parent
+    weights, scratch = MODELS, RESULT.parent
     model = host.load_unet(weights / "tiny-unet.safetensors")
     loader, apply = (nodes.NODE_CLASS_MAPPINGS[f"RapidDrawControlAdapter{name}"]() for name in ("Loader", "Apply"))
     stock = nodes.ControlNetApplyAdvanced()
@@ -157,7 +136,7 @@ def run() -> None:
     strange = {**good.tensors, "encoder.strange.weight": torch.zeros(3)}
     small = {"block_out_channels": [31]}
     found["refused"] = [bad(missing), bad(unet=huge), bad(strange), bad(features=[4]), bad(unet=small), bad(features=[4, 9])]
-    Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+    write(found)
 
 
 with torch.inference_mode():

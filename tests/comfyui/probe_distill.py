@@ -1,40 +1,30 @@
-"""Distillation inside a ComfyUI process: `probe_distill.py COMFYUI FOLDER WEIGHTS RESULT`, like probe.py. FOLDER holds the pack."""
+"""Distillation inside a ComfyUI process; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu", "--base-directory", FOLDER]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import FOLDER, MODELS, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.lora
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.supported_models
+import safetensors.torch
+import torch
+from models import sd15_unet
 
-comfy.options.enable_args_parsing()
-
-import comfy.cldm.cldm  # noqa: E402
-import comfy.controlnet  # noqa: E402
-import comfy.lora  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import safetensors.torch  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 found: dict[str, Any] = {}
-OUT = Path(FOLDER) / "output" / "rapiddraw"
+OUT = FOLDER / "output" / "rapiddraw"
 SETTINGS = {
     "folder": "fruit", "filename": "student", "steps": 4, "batch_size": 2, "lr": 1e-3, "size": 64, "mode": "param_ratio", "value": 0.7,
     "weighting": "none", "feature_weight": 0.1, "task_weight": 0.01, "seed": 0, "save_every": 500, "resume": True,
@@ -49,25 +39,17 @@ def sampled(model: Any, clip: Any, seed: int = 1) -> torch.Tensor:
     ]
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
-
-
 def log_of(name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (OUT / f"{name}-run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def run() -> None:
-    found["loaded"] = bool(asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw"))))
+    ours = load_pack()
     node = nodes.NODE_CLASS_MAPPINGS["RapidDrawDistillUNet"]
-    package = node.__module__.rpartition(".")[0].rpartition(".")[0]
-
-    def ours(name: str) -> Any:
-        return importlib.import_module(f".{name}", package)
 
     host, layers, progress = ours("core.host").current(), ours("core.lowrank.layers"), ours("core.progress")
-    ours("core.data.orchard.dataset").write_dataset("train", 4, 64, Path(FOLDER) / "input" / "fruit")
-    model, clip, vae = host.load_bundles(*(Path(WEIGHTS) / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
+    ours("core.data.orchard.dataset").write_dataset("train", 4, 64, FOLDER / "input" / "fruit")
+    model, clip, vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
 
     def distilled(teacher: Any, **changes: Any) -> Any:
         student, report, plot = node().execute(teacher, clip, vae, **{**SETTINGS, **changes})["result"]
@@ -125,20 +107,20 @@ def run() -> None:
 
     stock(whole, model, clip, lora)
 
-    foreign = distilled(foreign_unet(), filename="foreign", steps=6)
+    foreign = distilled(sd15_unet(), filename="foreign", steps=6)
     found["foreign_log"] = log_of("foreign")
     found["foreign_dtype"] = str(next(host.network_of("model", foreign).parameters()).dtype)
     found["foreign_reloaded"] = relative(sampled(host.load_unet(OUT / "foreign.safetensors"), clip), sampled(foreign, clip))
-    half = distilled(foreign_unet(torch.float16), filename="half", steps=2)
+    half = distilled(sd15_unet(stored=torch.float16, computes=torch.float32), filename="half", steps=2)
     found["half_dtypes"] = sorted({str(weight.dtype) for weight in host.network_of("model", half).parameters()})
     found["half_samples"] = bool(sampled(half, clip).isfinite().all())
-    Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+    write(found)
 
 
 def stock(student: Any, teacher: Any, clip: Any, lora: dict[str, Any]) -> None:
     """ComfyUI's own nodes on a student: Load LoRA from a file, ModelMergeSimple, Apply ControlNet; KSampler draws everything here."""
     plain = sampled(student, clip)
-    folder = Path(FOLDER) / "models" / "loras"
+    folder = FOLDER / "models" / "loras"
     folder.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(lora, folder / "probe.safetensors")
     loaded = nodes.LoraLoader().load_lora(student, clip, "probe.safetensors", 1.0, 0.0)[0]
@@ -171,24 +153,6 @@ def loras(model: Any) -> dict[str, Any]:
             made |= {f"{name}.lora_down.weight": torch.randn(2, weight.shape[1], generator=generator)}
             made |= {f"{name}.lora_up.weight": torch.randn(weight.shape[0], 2, generator=generator), f"{name}.alpha": torch.tensor(2.0)}
     return made
-
-
-def foreign_unet(dtype: torch.dtype = torch.float32) -> Any:
-    """A U-Net of Stable Diffusion 1.5's family, but narrow: a MODEL that is not ours, computing in float32 whatever it is stored in."""
-    config = comfy.supported_models.SD15(
-        {
-            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
-            "transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0], "transformer_depth_middle": 1, "context_dim": 32,
-            "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None,
-            "use_temporal_attention": False, "num_heads": 2, "num_head_channels": -1,
-        }
-    )  # fmt: skip
-    config.set_inference_dtype(dtype, None if dtype is torch.float32 else torch.float32)
-    inner = config.get_model({}, "")
-    torch.manual_seed(0)
-    for parameter in inner.diffusion_model.parameters():
-        parameter.data.normal_(std=0.05)
-    return comfy.model_patcher.ModelPatcher(inner, torch.device("cpu"), torch.device("cpu"))
 
 
 with torch.inference_mode():

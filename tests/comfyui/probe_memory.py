@@ -1,41 +1,26 @@
-"""Two models in time on a device that cannot hold both: `probe_memory.py COMFYUI FOLDER WEIGHTS RESULT SIZE`, like probe.py.
+"""Two models in time on a device that cannot hold both; started as inside.py says, with a size.
 
 The device is the CPU under another name (`cpu:0`), with as much memory as we say: ComfyUI then loads, evicts and offloads in parts as it
-does on a card. SIZE is `narrow`, or `sd15` for two U-Nets of SD 1.5's real size (3.5 GB of random weights in all).
+does on a card. The size is `narrow`, or `sd15` for two U-Nets of SD 1.5's real size (3.5 GB of random weights in all).
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT, SIZE = sys.argv[1:6]
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import WORDS, load_pack, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.model_management as management
+import torch
+from models import NARROW, sd15_unet
 
-comfy.options.enable_args_parsing()
+import nodes
 
-import comfy.model_management as management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
-
+(SIZE,) = WORDS
 CARD, RAM = torch.device("cpu", 0), torch.device("cpu")
 SHAPES: dict[str, dict[str, Any]] = {
-    "narrow": {
-        "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2], "transformer_depth": [1, 0],
-        "transformer_depth_output": [1, 1, 0, 0], "context_dim": 32, "num_heads": 2,
-    },
+    "narrow": NARROW,
     "sd15": {
         "model_channels": 320, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
         "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768, "num_heads": 8,
@@ -48,20 +33,7 @@ found: dict[str, Any] = {}
 
 
 def network(seed: int) -> Any:
-    """A MODEL of SD 1.5's family, as its loader would make it, with random weights."""
-    config = comfy.supported_models.SD15(
-        {
-            **SHAPES[SIZE], "image_size": 32, "in_channels": 4, "out_channels": 4, "transformer_depth_middle": 1, "num_head_channels": -1,
-            "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None,
-            "use_temporal_attention": False,
-        }
-    )  # fmt: skip
-    config.set_inference_dtype(DTYPE, None)
-    inner = config.get_model({}, "")
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in inner.diffusion_model.parameters():
-        parameter.data.normal_(std=0.02, generator=generator)
-    return comfy.model_patcher.ModelPatcher(inner, CARD, RAM)
+    return sd15_unet(SHAPES[SIZE], DTYPE, seed=seed, std=0.02, devices=(CARD, RAM))
 
 
 def conditioning(seed: int) -> list[list[Any]]:
@@ -106,9 +78,8 @@ class Card:
 
 
 def run() -> None:
-    asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-    package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
-    host = importlib.import_module(".core.host", package).current()
+    ours = load_pack()
+    host = ours("core.host").current()
     card = Card()
     structure, texture = network(0), network(1)
     weights = structure.model_size()
@@ -145,4 +116,4 @@ def run() -> None:
 
 with torch.inference_mode():
     run()
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -1,35 +1,22 @@
-"""Two models in time inside a ComfyUI process, written as JSON: `probe_pair.py COMFYUI FOLDER WEIGHTS RESULT`. FOLDER holds the pack."""
+"""Two models in time inside a ComfyUI process, written as JSON; started as inside.py says."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
-import importlib
-import json
-import os
-import sys
 import traceback
 import weakref
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, WEIGHTS, RESULT = sys.argv[1:5]
-os.environ["RAPIDDRAW_WEIGHTS"] = WEIGHTS
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.controlnet
+import comfy.hooks
+import comfy.model_management as management
+import comfy.samplers
+import torch
 
-comfy.options.enable_args_parsing()
-
-import comfy.controlnet  # noqa: E402
-import comfy.hooks  # noqa: E402
-import comfy.model_management as management  # noqa: E402
-import comfy.samplers  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 found: dict[str, Any] = {}
 STEPS, CFG, SEED = 6, 3.0, 5
@@ -50,18 +37,13 @@ class Bench:
     """The host under test, its models, and shorthands."""
 
     def __init__(self) -> None:
-        asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-        loader = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"]
-        self.package = loader.__module__.rpartition(".")[0].rpartition(".")[0]
+        self.ours = load_pack()
         self.host = self.ours("core.host").current()
         self.embedded = self.ours("core.host.embedded").EmbeddedHost("cpu")
 
-    def ours(self, name: str) -> Any:
-        return importlib.import_module(f".{name}", self.package)
-
     def load(self, unet: str, host: Any = None, vae: str = "tiny") -> Any:
         names = (f"{unet}-unet", "tiny-text", f"{vae}-vae")
-        return (host or self.host).load_bundles(*[Path(WEIGHTS) / f"{name}.safetensors" for name in names])[0]
+        return (host or self.host).load_bundles(*[MODELS / f"{name}.safetensors" for name in names])[0]
 
     def guider(self, structure: Any, texture: Any, t_struct: int = 500, texture_conds: Any = (None, None), cfgs: Any = (CFG, CFG),
                conds: Any = (POSITIVE, NEGATIVE), host: Any = None) -> Any:  # fmt: skip
@@ -80,10 +62,6 @@ class Bench:
 
 def plain(model: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, positive: Any = POSITIVE) -> torch.Tensor:
     return nodes.common_ksampler(model, SEED, STEPS, CFG, name, "normal", positive, NEGATIVE, latent, denoise)[0]["samples"]
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
 
 
 def patched(model: Any) -> Any:
@@ -386,4 +364,4 @@ with torch.inference_mode():
             part(bench)
         except Exception as error:
             found[f"failed {part.__name__}"] = "".join(traceback.format_exception(error))
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -1,41 +1,26 @@
-"""Runs inside a ComfyUI process: two checkpoints of a user's own together, in both hosts. Writes JSON.
+"""Two checkpoints of a user's own together inside a ComfyUI process, in both hosts; started as inside.py says.
 
-    probe_user_pairs.py COMFYUI FOLDER CHECKPOINTS RESULT
-
-FOLDER holds the pack; CHECKPOINTS holds narrow files of SD 1.5 (`sd15`, `other`), SDXL (`sdxl`) and its refiner (`refiner`). They are too
+MODELS holds narrow files of SD 1.5 (`sd15`, `other`), SDXL (`sdxl`) and its refiner (`refiner`). They are too
 narrow for the stock loader to recognise and are handed to ComfyUI's own classes directly. Prompts are encoded once, for both hosts.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib
-import json
-import os
-import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
-COMFYUI, FOLDER, CHECKPOINTS, RESULT = sys.argv[1:5]
-os.environ["COMFYUI_PATH"] = COMFYUI  # where the embedded host finds CLIP's vocabulary
-sys.argv = [sys.argv[0], "--cpu"]
-sys.path.insert(0, COMFYUI)
-os.chdir(COMFYUI)
+from inside import MODELS, load_pack, relative, write
 
-import comfy.options  # noqa: E402
+# isort: split
+import comfy.model_detection
+import comfy.model_patcher
+import comfy.sample
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
 
-comfy.options.enable_args_parsing()
-
-import comfy.model_detection  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import comfy.utils  # noqa: E402
-import torch  # noqa: E402
-
-import nodes  # noqa: E402
+import nodes
 
 FAMILIES = {
     "sd15": comfy.supported_models.SD15, "other": comfy.supported_models.SD15, "sdxl": comfy.supported_models.SDXL,
@@ -44,11 +29,6 @@ FAMILIES = {
 EMPTY = {"samples": torch.zeros(2, 4, 8, 6)}
 SEED, STEPS, CFG = 5, 4, 3.0
 found: dict[str, Any] = {}
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    assert a.shape == b.shape, f"{tuple(a.shape)} against {tuple(b.shape)}"
-    return float((a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-6))
 
 
 def said_of(call: Any) -> str:
@@ -61,7 +41,7 @@ def said_of(call: Any) -> str:
 
 def native(name: str) -> tuple[Any, Any]:
     """ComfyUI's MODEL and VAE from a narrow file, as `load_state_dict_guess_config` makes them."""
-    tensors = comfy.utils.load_torch_file(str(Path(CHECKPOINTS) / f"{name}.safetensors"))
+    tensors = comfy.utils.load_torch_file(str(MODELS / f"{name}.safetensors"))
     prefix = "model.diffusion_model."
     config = FAMILIES[name](comfy.model_detection.detect_unet_config(tensors, prefix))
     config.set_inference_dtype(torch.float32, None)
@@ -76,20 +56,16 @@ class World:
     """The two hosts, what each loaded, and the prompts by checkpoint: (positive, negative)."""
 
     def __init__(self) -> None:
-        asyncio.run(nodes.load_custom_node(str(Path(FOLDER) / "rapiddraw")))
-        self.package = nodes.NODE_CLASS_MAPPINGS["RapidDrawBundleLoader"].__module__.rpartition(".")[0].rpartition(".")[0]
+        self.ours = load_pack()
         self.comfy, self.embedded = self.ours("core.host").current(), self.ours("core.host.embedded").EmbeddedHost("cpu")
         load = self.ours("core.host.embedded_checkpoint").load_checkpoint
         self.parts: dict[Any, dict[str, tuple[Any, Any]]] = {self.comfy: {}, self.embedded: {}}
         self.prompts: dict[str, tuple[Any, Any]] = {}
         for name in FAMILIES:
-            model, clip, vae = load(Path(CHECKPOINTS) / f"{name}.safetensors", torch.device("cpu"))
+            model, clip, vae = load(MODELS / f"{name}.safetensors", torch.device("cpu"))
             self.parts[self.embedded][name], self.parts[self.comfy][name] = (model, vae), native(name)
             texts = ("a (round:1.2) red fruit", "")
             self.prompts[name] = tuple(clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts)  # type: ignore[assignment]
-
-    def ours(self, name: str) -> Any:
-        return importlib.import_module(f".{name}", self.package)
 
     def plain(self, name: str, sampler: str) -> torch.Tensor:
         given = (self.parts[self.comfy][name][0], SEED, STEPS, CFG, sampler, "normal", *self.prompts[name], EMPTY)
@@ -161,4 +137,4 @@ with torch.inference_mode():
             part(world)
         except Exception as error:
             found[f"failed {part.__name__}"] = "".join(traceback.format_exception(error))
-Path(RESULT).write_text(json.dumps(found), encoding="utf-8")
+write(found)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rapiddraw.core.paths import pack_root
-
-from .conftest import COMFYUI, HERE, PYTHON
 
 SAME = 2e-4  # of the largest value, after two steps of a random network that sharpens rounding
 
 
 @pytest.fixture(scope="module")
-def inside(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("attention")
-    (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
-    result = folder / "result.json"
-    done = subprocess.run(  # noqa: S603 - our own words
-        [PYTHON, str(HERE / "probe_attention.py"), str(COMFYUI), str(folder), str(weights), str(result)],
-        capture_output=True, text=True, timeout=1800, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert result.is_file(), f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return json.loads(result.read_text(encoding="utf-8"))
+def inside(run_inside: Callable[..., dict[str, Any]], weights: Path) -> dict[str, Any]:
+    return run_inside("probe_attention.py", weights)
 
 
 def test_everything_the_patch_relies_on_is_there(inside: dict[str, Any]) -> None:

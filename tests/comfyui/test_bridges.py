@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rapiddraw.core.paths import pack_root
-from rapiddraw.tests.comfyui import conftest
 from rapiddraw.tests.comfyui.graphs import TINY, node, picture
 
 
 @pytest.fixture(scope="module")
-def bridges(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/comfyui/probe_bridge.py found."""
-    folder = tmp_path_factory.mktemp("probe-bridge")
-    (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
-    result = folder / "result.json"
-    arguments = [str(conftest.HERE / "probe_bridge.py"), str(conftest.COMFYUI), str(folder), str(weights), str(result)]
-    done = subprocess.run(  # noqa: S603 - our own words
-        [conftest.PYTHON, *arguments], capture_output=True, text=True, timeout=3600, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-    )
-    assert result.is_file(), f"{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
-    return json.loads(result.read_text(encoding="utf-8"))
+def bridges(run_inside: Callable[..., dict[str, Any]], weights: Path) -> dict[str, Any]:
+    return run_inside("probe_bridge.py", weights)
 
 
 def test_strength_0_is_model_a_alone_bit_for_bit_and_calls_no_vae(bridges: dict[str, Any]) -> None:
