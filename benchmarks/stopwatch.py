@@ -10,7 +10,7 @@ With `least` a run is as many calls in a row as take so many seconds, and its ti
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,11 @@ class Timing:
         return f"{self.median * 1000:.1f} ({self.low * 1000:.1f}-{self.high * 1000:.1f})"
 
 
+def timing(runs: Sequence[float]) -> Timing:
+    """The :class:`Timing` of these runs, in seconds and in the order they were made."""
+    return Timing(statistics.median(runs), min(runs), max(runs), tuple(runs))
+
+
 def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup: int = 1, least: float = 0.0) -> dict[str, Timing]:
     """Measure every rival `repeats` times, one run of each after the other. Raises :class:`InputError` for no rival or no repeat."""
     if not rivals or repeats < 1 or warmup < 0:
@@ -45,7 +50,7 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup
         names = list(rivals)
         for name in names if turn % 2 == 0 else reversed(names):
             runs[name].append(timed(lambda name=name: [rivals[name]() for _ in range(calls[name])][-1])[1] / calls[name])
-    return {name: Timing(statistics.median(taken), min(taken), max(taken), tuple(taken)) for name, taken in runs.items()}
+    return {name: timing(taken) for name, taken in runs.items()}
 
 
 def _calls_in(function: Callable[[], Any], seconds: float) -> int:

@@ -1,8 +1,8 @@
 """The parts of a network that are worth compiling or computing in bf16, in both hosts' networks.
 
-A region is a residual block of convolutions, a feed-forward, a dense block, or a change of size with its convolution: everything that costs
-time but attention, which keeps its own choice of kernel and its patches. Blocks of one structure form a group and share one compiled
-function, so that a U-Net of forty blocks costs a dozen short compilations instead of one long one.
+A region is a residual block of convolutions, a feed-forward, a dense block, a projection into attention or out of it, or a change of size
+with its convolution: everything that costs time but attention itself, which keeps its own choice of kernel and its patches. Blocks of one
+structure form a group and share one compiled function, so that a U-Net of forty blocks costs a dozen short compilations, not a long one.
 """
 
 from __future__ import annotations
@@ -31,8 +31,15 @@ KINDS = {
     "ResidualDenseBlock_5C": ("dense block", "forward"),  # ESRGAN, spandrel
 }
 """Class name -> kind, and the method that does the work and takes what the module's call takes."""
-NOT_COMPILED = ("resampling",)
-"""Kinds that are one convolution: a compiler has nothing to join there."""
+PROJECTIONS = {
+    "CrossAttention": ("to_q", "to_k", "to_v", "to_out"),  # ComfyUI
+    "Attention": ("to_q", "to_k", "to_v", "to_out"),  # diffusers
+    "SpatialTransformer": ("proj_in", "proj_out"),  # ComfyUI
+    "Transformer2DModel": ("proj_in", "proj_out"),  # diffusers
+}
+"""Class name -> its members that are one product each, into attention and out of it."""
+NOT_COMPILED = ("resampling", "projection")
+"""Kinds that are one product: a compiler has nothing to join there."""
 
 
 @dataclass
@@ -62,9 +69,8 @@ class Sample:
 def find_groups(network: nn.Module) -> list[Group]:
     """The regions of a network by structure, in the order they are met. A block that somebody else has patched is left alone."""
     groups: dict[Any, Group] = {}
-    for module in network.modules():
-        kind, method = KINDS.get(type(module).__name__, ("", ""))
-        if not kind or method in vars(module) or getattr(module, "updown", False):
+    for module, kind, method in _regions(network):
+        if method in vars(module) or getattr(module, "updown", False):
             continue
         shapes = tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
         if not shapes:
@@ -74,6 +80,18 @@ def find_groups(network: nn.Module) -> list[Group]:
             groups[key] = Group(kind, method, getattr(type(module), method), [])
         groups[key].modules.append(weakref.ref(module))
     return list(groups.values())
+
+
+def _regions(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    for module in network.modules():
+        name = type(module).__name__
+        if name in KINDS:
+            yield module, *KINDS[name]
+        for member in PROJECTIONS.get(name, ()):
+            layer = getattr(module, member, None)
+            layer = layer[0] if isinstance(layer, nn.Sequential | nn.ModuleList) and len(layer) else layer  # to_out ends in a dropout
+            if type(layer).__name__ in ("Linear", "Conv2d"):
+                yield layer, "projection", "forward"
 
 
 def observe(groups: list[Group], call: Callable[[], Any]) -> tuple[Any, list[Sample]]:

@@ -27,7 +27,9 @@ def test_every_kernel_is_measured_and_right():
     assert outcome["name"] == "attention" and "no ComfyUI" in outcome["settings"]["default"]
     for row in outcome["rows"]:
         assert {"default ms", "sdpa_flash ms", "sdpa_math ms", "tiled ms", "auto ms"} <= row.keys()
+        assert row["auto / best"] > 0 and row["best / itself"] > 0
         assert row["largest error"] < 1e-5 and row["auto took"] in ("default", "sdpa_flash", "sdpa_math", "tiled")
+    assert "the best kernel against itself" in outcome["notes"]
     assert outcome["checks"][0]["holds"] and not any("4096" in check["claim"] for check in outcome["checks"])
 
 
