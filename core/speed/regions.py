@@ -90,7 +90,7 @@ def _regions(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
         for member in PROJECTIONS.get(name, ()):
             layer = getattr(module, member, None)
             layer = layer[0] if isinstance(layer, nn.Sequential | nn.ModuleList) and len(layer) else layer  # to_out ends in a dropout
-            if type(layer).__name__ in ("Linear", "Conv2d"):
+            if isinstance(layer, nn.Module) and type(layer).__name__ in ("Linear", "Conv2d"):
                 yield layer, "projection", "forward"
 
 
