@@ -108,7 +108,7 @@ class BaseModel:
                 f"the model takes a pooled text state of {self.pooled_width} features, the conditioning carries {given}; "
                 "encode the text with the CLIP that was loaded with this model"
             )
-        sizes = dict(zip(("height", "width"), (side * self.latent_format.factor for side in x.shape[2:]), strict=True))
+        sizes: dict[str, float] = dict(zip(("height", "width"), (side * self.latent_format.factor for side in x.shape[2:]), strict=True))
         sizes |= {name: details[name] for name in self.told if name in details}
         score = _SCORES.get(str(details.get("prompt_type")), 6.0)
         target = {"target_height": sizes["height"], "target_width": sizes["width"]}
