@@ -24,6 +24,7 @@ from . import common
 from .stopwatch import Timing, interleave, ratio
 
 LEAST_GAIN, MOST_LOSS, LEAST_GRAPH_GAIN = 2.5, 1.03, 2.0
+DUEL_SECONDS = 5.0  # what comparing auto with the best kernel may take
 LEAST_SECONDS = 0.1  # calls are repeated for so long in each measured run
 # name: batch, heads, queries, keys, head size, masked. The first block is SD 1.5 at 512 px, the second SDXL at 1024 px.
 SHAPES: dict[str, tuple[int, int, int, int, int, bool]] = {
@@ -134,7 +135,9 @@ def one_shape(name: str, shape: Any, default: Callable[..., Any], selector: Any,
     best = min(singles, key=lambda kernel: times[kernel].median)
     out: dict[str, Any] = {"shape": name, "gain": ratio(times["default"], times["auto"]), "auto took": chosen, "best": best}
     # The smallest of several medians is flattered by chance: the two are measured anew, and the winner against itself beside them.
-    duel = interleave({"auto": rivals["auto"], "best": rivals[best], "best again": rivals[best]}, 2 * repeats + 1, least=LEAST_SECONDS)
+    # Many short turns: where one kernel is both, a disturbed second must not look like a difference.
+    turns = max(4 * repeats + 1, min(15 * repeats, round(DUEL_SECONDS / max(times[best].median, 1e-9) / 3)))
+    duel = interleave({"auto": rivals["auto"], "best": rivals[best], "best again": rivals[best]}, turns, least=LEAST_SECONDS / 5)
     out["auto / best"], out["best / itself"] = (ratio(duel[one], duel["best"]) for one in ("auto", "best again"))
     out |= {f"{kernel} ms": times[kernel].milliseconds() for kernel in rivals}
     return out | {"largest error": max(errors.values()), "error of default": errors["default"]}

@@ -7,12 +7,12 @@ network has run for as long as compiling may take, and whatever is not faster, n
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,14 @@ import torch
 from torch import nn
 
 from ..upscale.memory import out_of_memory
-from .compiler import MAX_GRAPHS, Compiled, missing_compiler
-from .eager import BF16_SAME, Order, choose, in_bf16
+from .apply import applied, call_afresh, first_line, runner
+from .compiler import Compiled, missing_compiler
+from .eager import BF16_SAME, Order, choose
 from .measure import GAIN, best_seconds, difference
 from .plan import Options, Plan
-from .regions import NOT_COMPILED, Sample, channels_last, find_groups, observe, replaced
+from .regions import NOT_COMPILED, Sample, find_groups, observe
+from .report import report, summary
+from .whole import SAME, arrange, can_stay_closed, compiling_time, whole_plan
 
 COMPILED_SAME = 1e-4
 """The most that compiling may change a block's result, relative to its size."""
@@ -38,6 +41,7 @@ class Accelerator:
     def __init__(self, name: str, network: nn.Module, options: Options) -> None:
         self.name, self.options = name, options
         self.plans = [Plan(group) for group in find_groups(network)]
+        self.whole = whole_plan(network) if self.plans else None
         self.companions: dict[str, Accelerator] = {}
         self.notes: list[str] = []
         self.busy = self.spent = 0.0
@@ -55,7 +59,7 @@ class Accelerator:
             started, samples = time.perf_counter(), None
             with self._applied(network):
                 if self._due():
-                    out, samples = observe([plan.group for plan in self.plans], call)
+                    out, samples = observe([plan.group for plan in self._all()], call)
                 else:
                     out = call()
             self.busy += time.perf_counter() - started
@@ -67,23 +71,14 @@ class Accelerator:
 
     def report(self) -> str:
         """What was measured and decided, a line for each group of blocks."""
-        if not self.plans:
-            return f"{self.name}: nothing in this network is known to gain from it; it runs as it is"
-        if not self._measured:
-            return f"{self.name}: has not run yet; take the report after sampling"
-        measured = sorted((plan for plan in self.plans if plan.eager), key=lambda plan: -plan.share)
-        lines = [f"{self.name}: {self.summary()}", *(f"  {plan.line()}" for plan in measured), *(f"  {note}" for note in self.notes)]
-        return "\n".join(lines)
+        return report(self.name, self.plans, self.whole, self._measured, self.summary(), self.notes)
 
     def summary(self) -> str:
-        """One line: how its blocks run, how much faster than eager, and what finding out cost."""
-        before = sum(plan.eager * len(plan.group.modules) for plan in self.plans)
-        after = sum(plan.now * len(plan.group.modules) for plan in self.plans)
-        ways = sorted({plan.how() for plan in self.plans if plan.changed}) + ["channels-last"] * self.last_first
-        kept = " and ".join(ways) if ways else "eager kept, nothing measured was faster"
-        waiting = ", compiling not begun yet" if self._compiling else ""
-        gain = before / after if after else 1.0
-        return f"{kept}; blocks {gain:.2f}x as fast; {self.spent:.1f} s of measuring and compiling{waiting}"
+        """One line: how it runs, how much faster than eager, and what finding out cost."""
+        return summary(self.plans, self.whole, self.last_first, self.spent, self._compiling)
+
+    def _all(self) -> list[Plan]:
+        return self.plans if self.whole is None else [*self.plans, self.whole]
 
     def _due(self) -> bool:
         if not self._measured:
@@ -93,24 +88,58 @@ class Accelerator:
     def _learn(self, samples: list[Sample]) -> None:
         """Decide from what one evaluation showed. Whatever goes wrong here leaves the network as it was."""
         started = time.perf_counter()
-        order = sorted(zip(self.plans, samples, strict=True), key=lambda pair: -pair[1].seconds)
+        deadline = started + self.options.budget
+        order = sorted(zip(self.plans, samples, strict=False), key=lambda pair: -pair[1].seconds)
         try:
             with torch.no_grad():
                 if not self._measured:
-                    self.last_first = choose(order, self.options.precision == "auto", started + self.options.budget)
+                    self.last_first = choose(order, self.options.precision == "auto", deadline)
                     self._measured = True
-                if self._due():
-                    self._compile(order, started + self.options.budget)
+                    self._arrange(samples[-1], deadline)
+                if self._due() and self._compile(order, deadline):
+                    self._compile_whole(samples[-1], deadline)
         except Exception as error:
-            why = "memory ran out" if out_of_memory(error) else _first_line(error)
+            why = "memory ran out" if out_of_memory(error) else first_line(error)
             self._warn(f"measuring stopped ({why}); the rest runs as it was")
             self._compiling = False
         self._measured = True
         self.spent += time.perf_counter() - started
         log.info("speed: %s: %s", self.name, self.summary())
 
-    def _compile(self, order: Order, deadline: float) -> None:
-        """Compile group after group, the costliest first, until `deadline`; a kind whose costliest block does not gain is left."""
+    def _arrange(self, sample: Sample, deadline: float) -> None:
+        """Let the whole network say whether what was decided block by block holds, and whether bf16 throughout is better."""
+        if self.whole is None or not sample.seen:
+            return
+        network = self.whole.group.alive()[0]
+        changed = self.last_first or any(plan.changed for plan in self.plans)
+        blocks = partial(self._applied, network) if changed else None
+        if not arrange(self.whole, sample, blocks, self.options.precision == "auto", deadline):
+            self._note("the blocks as decided did not make the network faster; they stay as they were")
+            self.last_first = False
+            for plan in self.plans:
+                plan.bf16, plan.now = False, plan.eager
+
+    def _compile_whole(self, sample: Sample, deadline: float) -> None:
+        """Compile the network in one piece, where that may be done in time."""
+        whole = self.whole
+        if whole is None or not sample.seen or not can_stay_closed():
+            return
+        seconds = compiling_time(whole)
+        if time.perf_counter() + seconds > deadline:
+            return self._note(f"not compiled in one piece: that may take {seconds:.0f} s, and the budget is {self.options.budget:g} s")
+        log.info("compiling the whole %s, which may take %.0f s", self.name, seconds)
+        try:
+            if self._try_compiled(whole, sample) and whole.compiled is not None:
+                whole.compiled.closed = True
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            self._warn(f"the network could not be compiled in one piece ({first_line(error)})")
+        return None
+
+    def _compile(self, order: Order, deadline: float) -> bool:
+        """Compile group after group, the costliest first, until `deadline`; a kind whose costliest block does not gain is left, and where
+        the network runs in one piece one of each kind is enough to know. Whether the compiler is there and can do it, and time is left."""
         self._compiling = False
         hopeless: set[str] = set()
         for plan, sample in order:
@@ -119,29 +148,34 @@ class Accelerator:
                 continue
             missing = missing_compiler(tensor.device)
             if missing:
-                return self._warn(f"not compiled: {missing}; eager runs")
+                self._warn(f"not compiled: {missing}; eager runs")
+                return False
             if time.perf_counter() > deadline:
-                return self._note(f"the budget of {self.options.budget:g} s was spent before every group was tried")
+                self._note(f"the budget of {self.options.budget:g} s was spent before every group was tried")
+                return False
             try:
-                if not self._try_compiled(plan, sample):
+                if not self._try_compiled(plan, sample) or (self.whole is not None and self.whole.changed):
                     hopeless.add(plan.group.kind)
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                return self._warn(f"a {plan.group.kind} could not be compiled ({_first_line(error)}); eager runs")
-        return None
+                self._warn(f"a {plan.group.kind} could not be compiled ({first_line(error)}); eager runs")
+                return False
+        return True
 
     def _try_compiled(self, plan: Plan, sample: Sample) -> bool:
         """Compile one group; keep it where it is faster and the same. What the compiler raises is the caller's."""
         module = plan.group.alive()[0]
         compiled, out = self._compiled(plan, sample, module)
-        now = partial(self._runner(plan, module), *sample.args, **sample.kwargs)
-        then = partial(self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True), *sample.args, **sample.kwargs)
-        error = difference(out, plan.group.function(module, *sample.args, **sample.kwargs))
-        if error > (BF16_SAME if plan.bf16 else COMPILED_SAME):
+        runners = {"now": self._runner(plan, module), "compiled": self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True)}
+        ways = {name: partial(call_afresh, run, sample) for name, run in runners.items()}
+        if plan is self.whole and not plan.bf16:
+            ways["now"] = partial(self._by_blocks, module, sample)
+        error = difference(out, call_afresh(partial(plan.group.function, module), sample))
+        if error > (COMPILED_SAME if not plan.bf16 else SAME if plan is self.whole else BF16_SAME):
             self._warn(f"a compiled {plan.group.kind} differed from eager by {error:.1e}; not used")
             return False
-        times = best_seconds({"now": now, "compiled": then})
+        times = best_seconds(ways)
         plan.now, plan.eager = times["now"], plan.eager or times["now"]
         if times["compiled"] >= GAIN * times["now"]:
             self._note(f"a compiled {plan.group.kind} took {times['compiled'] / times['now']:.2f} of the time; not used")
@@ -156,47 +190,24 @@ class Accelerator:
         for one_input in (True, False) if tensors == 1 else (False,):
             compiled = Compiled(plan.group.function, one_input=one_input)
             try:
-                return compiled, self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True)(*sample.args, **sample.kwargs)
+                return compiled, call_afresh(self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True), sample)
             except Exception as error:
                 if not one_input or out_of_memory(error):
                     raise
-                log.debug("speed: %s: a %s is compiled for single pictures (%s)", self.name, plan.group.kind, _first_line(error))
+                log.debug("speed: %s: a %s is compiled for single pictures (%s)", self.name, plan.group.kind, first_line(error))
         raise AssertionError("one of the two returned or raised")
 
-    @contextlib.contextmanager
-    def _applied(self, network: nn.Module) -> Iterator[None]:
+    def _applied(self, network: nn.Module) -> AbstractContextManager[None]:
         """The network as decided, while the block runs."""
-        with contextlib.ExitStack() as stack:
-            for plan in self.plans:
-                if plan.changed:
-                    stack.enter_context(replaced(plan.group, partial(self._runner, plan)))
-            if self.last_first:
-                halves = [half for half in (getattr(network, name, None) for name in ("encoder", "decoder")) if half is not None]
-                for root in halves or [network]:
-                    stack.callback(root.register_forward_pre_hook(_turn, with_kwargs=True).remove)
-            yield
+        return applied(network, self.plans, self.whole, self.last_first, self._runner)
 
     def _runner(self, plan: Plan, module: nn.Module, strict: bool = False) -> Callable[..., Any]:
-        """A block's method as planned. Where that fails, eager from then on, with one warning; `strict` raises instead."""
+        return runner(plan, module, None if strict else self._warn)
 
-        def run(*args: Any, **kwargs: Any) -> Any:
-            function, compiled = plan.group.function, plan.compiled
-            if not plan.changed:
-                return function(module, *args, **kwargs)
-            try:
-                out = (partial(in_bf16, compiled or function) if plan.bf16 else compiled or function)(module, *args, **kwargs)
-            except Exception as error:
-                if strict or out_of_memory(error):
-                    raise
-                plan.compiled, plan.bf16 = None, False
-                self._warn(f"a {plan.group.kind} failed as planned ({_first_line(error)}); eager runs from here")
-                return function(module, *args, **kwargs)
-            if compiled is not None and compiled.count > MAX_GRAPHS:
-                plan.compiled = None
-                self._warn(f"a {plan.group.kind} had to be compiled {compiled.count} times; eager runs from here")
-            return out
-
-        return run
+    def _by_blocks(self, network: nn.Module, sample: Sample) -> Any:
+        """One evaluation on a sample of the network's own arguments."""
+        with self._applied(network):
+            return call_afresh(network, sample)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -217,12 +228,3 @@ def accelerator_for(name: str, network: nn.Module, options: Options) -> Accelera
     if (name, options) not in own:
         own[name, options] = Accelerator(name, network, options)
     return own[name, options]
-
-
-def _turn(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return tuple(channels_last(value) for value in args), kwargs
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__

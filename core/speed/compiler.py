@@ -36,13 +36,14 @@ def missing_compiler(device: torch.device) -> str | None:
 class Compiled:
     """`function(module, *args)` compiled, for all modules of one structure and any size. `count` is how many graphs were compiled.
 
-    `one_input` says that the function has a single tensor argument; its batch may then be one without a graph of its own.
+    `one_input` says that the function has a single tensor argument; its batch may then be one without a graph of its own. Once `closed`
+    it compiles nothing more: what no graph was made for is computed as it was written.
     """
 
     def __init__(self, function: Callable[..., Any], one_input: bool = False, backend: Callable[..., Any] | None = None) -> None:
         from torch._dynamo import decorators
 
-        self.count, self._backend = 0, backend
+        self.count, self._backend, self.closed = 0, backend, False
         self._mark = getattr(decorators, "mark_unbacked", None) if one_input else None
         # Caches and limits of torch.compile belong to a code object: each group gets its own, or forty blocks would share one limit.
         code = _call.__code__.replace(co_name=f"region_{id(self):x}")
@@ -51,7 +52,7 @@ class Compiled:
 
     def __call__(self, module: Any, *args: Any, **kwargs: Any) -> Any:
         args = tuple(self._free(value) for value in args)
-        with _no_duck_shapes():
+        with _no_duck_shapes(), torch.compiler.set_stance("eager_on_recompile") if self.closed else contextlib.nullcontext():
             return self._run(module, *args, **{name: self._free(value) for name, value in kwargs.items()})
 
     def _free(self, value: Any) -> Any:

@@ -31,7 +31,10 @@ def best_seconds(ways: Mapping[str, Callable[[], Any]], repeats: int = _REPEATS)
 
 
 def difference(a: Any, b: Any) -> float:
-    """Size of `a - b` relative to `b`'s (Euclidean norms over all elements); infinite where `a` is not finite or of another shape."""
+    """Size of `a - b` relative to `b`'s (Euclidean norms over all elements); infinite where `a` is not finite or of another shape.
+    Of tuples, the largest of their members."""
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        return max((difference(one, other) for one, other in zip(a, b, strict=True)), default=0.0)
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.shape != b.shape or not bool(torch.isfinite(a).all()):
         return float("inf")
     return float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))

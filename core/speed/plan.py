@@ -53,4 +53,4 @@ class Plan:
     def line(self) -> str:
         """One line of a report."""
         count = f"{self.group.kind:<14}x{len(self.group.modules):<3}"
-        return f"{count}{self.share:>6.1%} of the blocks' time{self.eager * 1000:>10.2f} ms eager{self.now * 1000:>10.2f} ms {self.how()}"
+        return f"{count}{self.share:>6.1%} of the time{self.eager * 1000:>10.2f} ms eager{self.now * 1000:>10.2f} ms {self.how()}"

@@ -116,7 +116,7 @@ def _clock(sample: Sample) -> tuple[Callable[..., None], Callable[..., None]]:
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal started
         if not sample.seen:
-            sample.args, sample.kwargs, sample.seen = args, dict(kwargs), True
+            sample.args, sample.kwargs, sample.seen = fresh(args), fresh(kwargs), True
         wait(args)
         started = time.perf_counter()
 
@@ -145,6 +145,13 @@ def channels_last(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.ndim == 4 and value.is_floating_point():
         return value.contiguous(memory_format=torch.channels_last)
     return value
+
+
+def fresh(value: Any) -> Any:
+    """The same tensors in containers of their own: ComfyUI's networks take ControlNet's residuals out of the lists they are given."""
+    if type(value) is dict:
+        return {name: fresh(one) for name, one in value.items()}
+    return type(value)(fresh(one) for one in value) if type(value) in (list, tuple) else value
 
 
 def wait(values: Any) -> None:

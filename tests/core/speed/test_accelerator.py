@@ -10,6 +10,7 @@ import torch
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.speed import accelerator as module
 from rapiddraw.core.speed import eager as eager_module
+from rapiddraw.core.speed import whole as whole_module
 from rapiddraw.core.speed.accelerator import Accelerator, accelerator_for
 from rapiddraw.core.speed.plan import Options
 from rapiddraw.core.speed.regions import find_groups
@@ -71,6 +72,13 @@ def fastest(name):
         return {key: 0.5 if name in key.split() else 1.0 for key in ways}
 
     return seconds
+
+
+@pytest.fixture(autouse=True)
+def blocks_win(monkeypatch):
+    """The network in one piece is no faster than by its blocks, unless a test says so."""
+    monkeypatch.setattr(whole_module, "best_seconds", fastest("blocks"))
+    monkeypatch.setattr(module, "can_stay_closed", lambda: False)
 
 
 @pytest.fixture

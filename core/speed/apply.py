@@ -1,0 +1,73 @@
+"""A network computing as planned: its blocks, or all of it, replaced for the time of one evaluation; eager where a plan fails."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from ..upscale.memory import out_of_memory
+from .compiler import MAX_GRAPHS
+from .eager import in_bf16
+from .plan import Plan
+from .regions import Sample, channels_last, fresh, replaced
+
+
+@contextlib.contextmanager
+def applied(
+    network: nn.Module, plans: list[Plan], whole: Plan | None, last_first: bool, make: Callable[[Plan, nn.Module], Callable[..., Any]]
+) -> Iterator[None]:
+    """While the block runs, the network computes in one piece where `whole` says so, otherwise by the plans of its blocks. `make(plan,
+    module)` is the function that runs in a module's place."""
+    with contextlib.ExitStack() as stack:
+        in_one_piece = whole is not None and whole.changed
+        for plan in [whole] if whole is not None and in_one_piece else plans:
+            if plan.changed:
+                stack.enter_context(replaced(plan.group, partial(make, plan)))
+        if last_first and not in_one_piece:
+            halves = [half for half in (getattr(network, name, None) for name in ("encoder", "decoder")) if half is not None]
+            for root in halves or [network]:
+                stack.callback(root.register_forward_pre_hook(_turn, with_kwargs=True).remove)
+        yield
+
+
+def runner(plan: Plan, module: nn.Module, failed: Callable[[str], None] | None) -> Callable[..., Any]:
+    """A module's method as planned. Where that fails, eager from then on, and `failed(why)` is called; without one it raises instead."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        function, compiled = plan.group.function, plan.compiled
+        if not plan.changed:
+            return function(module, *args, **kwargs)
+        try:
+            out = (partial(in_bf16, compiled or function) if plan.bf16 else compiled or function)(module, *args, **kwargs)
+        except Exception as error:
+            if failed is None or out_of_memory(error):
+                raise
+            plan.compiled, plan.bf16 = None, False
+            failed(f"a {plan.group.kind} failed as planned ({first_line(error)}); eager runs from here")
+            return function(module, *args, **kwargs)
+        if compiled is not None and not compiled.closed and compiled.count > MAX_GRAPHS:
+            plan.compiled = None
+            if failed is not None:
+                failed(f"a {plan.group.kind} had to be compiled {compiled.count} times; eager runs from here")
+        return out
+
+    return run
+
+
+def call_afresh(run: Callable[..., Any], sample: Sample) -> Any:
+    """What `run` makes of the sample's arguments, which stay as they are."""
+    return run(*fresh(sample.args), **fresh(sample.kwargs))
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line of a log."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+
+
+def _turn(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(channels_last(value) for value in args), kwargs

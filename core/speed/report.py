@@ -1,0 +1,30 @@
+"""What was measured and decided for a network, in words."""
+
+from __future__ import annotations
+
+from .plan import Plan
+
+
+def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, line: str, notes: list[str]) -> str:
+    """A line for the network, and one for each group of its blocks that was measured, the costliest first."""
+    if not plans:
+        return f"{name}: nothing in this network is known to gain from it; it runs as it is"
+    if not measured:
+        return f"{name}: has not run yet; take the report after sampling"
+    known = sorted((plan for plan in plans if plan.eager), key=lambda plan: -plan.share)
+    if whole is not None and whole.eager:
+        known.insert(0, whole)
+    return "\n".join([f"{name}: {line}", *(f"  {plan.line()}" for plan in known), *(f"  {note}" for note in notes)])
+
+
+def summary(plans: list[Plan], whole: Plan | None, last_first: bool, spent: float, waiting: bool) -> str:
+    """One line: how the network runs, how much faster than eager, and the seconds `spent` on finding out."""
+    if whole is not None and whole.changed:
+        how, what, before, after = f"in one piece {whole.how()}", "the network", whole.eager, whole.now
+    else:
+        ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * last_first
+        how = " and ".join(ways) if ways else "eager kept, nothing measured was faster"
+        what, before = "blocks", sum(plan.eager * len(plan.group.modules) for plan in plans)
+        after = sum(plan.now * len(plan.group.modules) for plan in plans)
+    later = ", compiling not begun yet" if waiting else ""
+    return f"{how}; {what} {before / after if after else 1.0:.2f}x as fast; {spent:.1f} s of measuring and compiling{later}"

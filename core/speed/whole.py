@@ -1,0 +1,81 @@
+"""A network as one region: all of it in bf16, or compiled in one piece, where that beats what was decided block by block.
+
+Block by block, every result goes back to full precision and nothing is joined across blocks. In one piece bf16 runs through, and the
+compiler joins norms, activations and sums of neighbouring layers. It costs the most compiling and holds for fewer calls: a call that the
+compiled piece was not made for (a batch of one instead of two, another ControlNet) runs as before, and nothing is compiled anew.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .eager import in_bf16
+from .measure import GAIN, best_seconds, difference
+from .plan import Plan
+from .regions import Group, Sample, fresh
+
+KIND = "whole network"
+SAME = 2e-2
+"""The most that bf16 may change a network's result, relative to its size: twice what a single block is allowed."""
+A_LAYER = 0.4
+"""Seconds of compiling for each layer, on two cores (measured: 70 to 105 s for the Orchard's U-Net of 230)."""
+_LONG = 1.0  # seconds of an evaluation that one run tells enough of
+
+
+def whole_plan(network: nn.Module) -> Plan | None:
+    """A plan for the network in one piece. None where it is used by halves (a VAE), or where somebody has patched its `forward`."""
+    halves = any(getattr(network, name, None) is not None for name in ("encoder", "decoder"))
+    if halves or "forward" in vars(network):
+        return None
+    return Plan(Group(KIND, "forward", type(network).forward, [weakref.ref(network)]), share=1.0)
+
+
+def arrange(
+    whole: Plan, sample: Sample, blocks: Callable[[], AbstractContextManager[Any]] | None, allow_bf16: bool, deadline: float
+) -> bool:
+    """Run the network as it was, as decided for its blocks (inside `blocks()`; None where nothing was) and in bf16, and decide on the
+    whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower than eager,
+    or wrong. Nothing is run where that would take longer than until `deadline` (of `time.perf_counter`)."""
+    network = whole.group.alive()[0]
+    ways: dict[str, Callable[[], Any]] = {"eager": lambda: whole.group.function(network, *fresh(sample.args), **fresh(sample.kwargs))}
+    if blocks is not None:
+        ways["blocks"] = lambda: _inside(blocks, ways["eager"])
+    if allow_bf16 and _is_float32(sample):
+        ways["bf16"] = lambda: in_bf16(whole.group.function, network, *fresh(sample.args), **fresh(sample.kwargs))
+    runs = 1 if sample.seconds > _LONG else 2
+    if len(ways) == 1 or time.perf_counter() + (runs + 2) * len(ways) * sample.seconds > deadline:
+        return True
+    reference = ways["eager"]()
+    wrong = {name for name, way in ways.items() if name != "eager" and difference(way(), reference) > SAME}
+    times = {name: seconds for name, seconds in best_seconds(ways, runs).items() if name not in wrong}
+    eager, together, half = times["eager"], times.get("blocks", float("inf")), times.get("bf16", float("inf"))
+    whole.eager, whole.bf16 = eager, half < GAIN * min(eager, together)
+    whole.now = half if whole.bf16 else min(eager, together)
+    return blocks is None or together < eager
+
+
+def compiling_time(whole: Plan) -> float:
+    """Seconds that compiling the network may take where nothing of it is in torch's cache on disk."""
+    return A_LAYER * sum(not list(module.children()) for module in whole.group.alive()[0].modules())
+
+
+def can_stay_closed() -> bool:
+    """Whether torch can be told to compile nothing anew: from 2.6."""
+    return hasattr(torch.compiler, "set_stance")
+
+
+def _inside(blocks: Callable[[], AbstractContextManager[Any]], run: Callable[[], Any]) -> Any:
+    with blocks():
+        return run()
+
+
+def _is_float32(sample: Sample) -> bool:
+    first = next((value for value in sample.args if isinstance(value, torch.Tensor)), None)
+    return first is not None and first.dtype == torch.float32
