@@ -4,8 +4,9 @@
 
 Everything runs inside one ComfyUI process (`COMFYUI_PYTHON` is its interpreter), taking turns. `spandrel` is the network called once on the
 whole picture, as spandrel's own users do. Megapixels are of the result. Without COMFYUI_PATH ComfyUI's node is left out. The seam is the
-largest step between neighbouring pixels of a smooth gradient that the picture in one piece does not have. Large pictures, which take most
-of a minute each, run twice and without a warm-up run (the small ones warm up): about 5 minutes in all on two cores.
+largest step between neighbouring pixels of a smooth gradient that the picture in one piece does not have. Each method's result is also held
+against the network run in one piece; of large pictures, for which memory lacks, against a corner of 700 pixels, tile borders and all. They
+take most of a minute each, and run twice and without a warm-up run (the small ones warm up): about 3 minutes in all on two cores.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 WEIGHTS = "orchard-esrgan-x4.safetensors"
 SCALE = 4
 CASES = {"256 to 1024": 256, "1024 to 4096 in tiles": 1024}
-LARGE = 256
+LARGE, PIECE, MARGIN = 256, 700, 64  # pixels of the input; what a piece lacks of its surroundings reaches less than the margin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,11 +56,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if theirs:
             gain = round(ours["gain_over_comfyui"], 2)
             checks.append(common.check(f"times as fast as ComfyUI's node, {size} px", gain, "at least 1.3", gain >= 1.3))
-        off = ours["largest_difference_255"]
-        checks.append(common.check(f"largest difference to the other, {size} px, of 255", off, "at most 1", off <= 1))
+            off = ours["largest_difference_255"]
+            checks.append(common.check(f"largest difference to ComfyUI's node, {size} px, of 255", off, "at most 1", off <= 1))
+        off = ours["off_one_piece_255"]
+        checks.append(common.check(f"largest difference to the network in one piece, {size} px, of 255", off, "at most 1", off <= 1))
     checks.append(common.check("largest seam on a gradient, of 255", found["seam_255"], "at most 1", found["seam_255"] <= 1))
     about = {"weights": Path(settings["weights"]).name, "repeats": settings["repeats"], "comfyui": found["comfyui"]}
-    return common.result("upscale", "COMFYUI_PATH=... python -m rapiddraw bench upscale", found["rows"], checks, settings=about)
+    notes = (
+        "ComfyUI's tiles are blended up to their very edge, where a network has seen padding instead of the picture, so its own node is "
+        "further from the network in one piece than ours wherever it needs more than one tile; `off_one_piece_255` says how far each is."
+    )
+    return common.result(
+        "upscale", "COMFYUI_PATH=... python -m rapiddraw bench upscale", found["rows"], checks, settings=about, notes=notes
+    )
 
 
 def in_comfyui(path: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +112,9 @@ def measure(settings: dict[str, Any], comfy_node: Any) -> dict[str, Any]:
         runs = {name: partial(_keep, kept, name, rival) for name, rival in rivals.items()}
         with torch.inference_mode():
             times = interleave(runs, settings["repeats"] if size <= LARGE else min(2, settings["repeats"]), warmup=int(size <= LARGE))
-        ours, other = kept["RapidDraw"], kept.get("ComfyUI", kept.get("spandrel", kept["RapidDraw"]))
+        piece, inside = min(size, PIECE), SCALE * (size if size <= PIECE else PIECE - MARGIN)
+        with torch.inference_mode():
+            whole = model(image[:, :piece, :piece].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, :inside, :inside]
         for name, taken in times.items():
             row = {
                 "input": size,
@@ -111,10 +122,11 @@ def measure(settings: dict[str, Any], comfy_node: Any) -> dict[str, Any]:
                 "seconds": round(taken.median, 3),
                 "spread": taken.milliseconds(),
                 "megapixels_a_second": round((size * SCALE) ** 2 / taken.median / 1e6, 3),
+                "off_one_piece_255": round(float((kept[name][:, :inside, :inside].clamp(0, 1) - whole).abs().max()) * 255, 3),
             }
-            if name == "RapidDraw":
-                row["largest_difference_255"] = round(float((ours - other).abs().max()) * 255, 3)
-                row["gain_over_comfyui"] = round(ratio(times["ComfyUI"], taken), 3) if "ComfyUI" in times else None
+            if name == "RapidDraw" and "ComfyUI" in times:
+                row["largest_difference_255"] = round(float((kept[name] - kept["ComfyUI"]).abs().max()) * 255, 3)
+                row["gain_over_comfyui"] = round(ratio(times["ComfyUI"], taken), 3)
             rows.append(row)
     return {"rows": rows, "seam_255": round(seam(model) * 255, 3), "comfyui": "none"}
 

@@ -19,12 +19,17 @@ def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, lin
 
 def summary(plans: list[Plan], whole: Plan | None, last_first: bool, spent: float, waiting: bool) -> str:
     """One line: how the network runs, how much faster than eager, and the seconds `spent` on finding out."""
-    if whole is not None and whole.changed:
-        how, what, before, after = f"in one piece {whole.how()}", "the network", whole.eager, whole.now
-    else:
-        ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * last_first
-        how = " and ".join(ways) if ways else "eager kept, nothing measured was faster"
-        what, before = "blocks", sum(plan.eager * len(plan.group.modules) for plan in plans)
-        after = sum(plan.now * len(plan.group.modules) for plan in plans)
     later = ", compiling not begun yet" if waiting else ""
-    return f"{how}; {what} {before / after if after else 1.0:.2f}x as fast; {spent:.1f} s of measuring and compiling{later}"
+    cost = f"{spent:.1f} s of measuring and compiling{later}"
+    if whole is not None and whole.changed:
+        return f"in one piece {whole.how()}; the network {_gain(whole.eager, whole.now)}; {cost}"
+    ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * last_first
+    if not ways:
+        return f"eager kept, nothing measured was faster; {cost}"
+    before = sum(plan.eager * len(plan.group.modules) for plan in plans)
+    after = sum(plan.now * len(plan.group.modules) for plan in plans)
+    return f"{' and '.join(ways)}; blocks {_gain(before, after)}; {cost}"
+
+
+def _gain(before: float, after: float) -> str:
+    return f"{before / after if after else 1.0:.2f}x as fast"

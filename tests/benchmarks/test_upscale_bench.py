@@ -16,7 +16,7 @@ def test_sizes_methods_and_checks(monkeypatch):
     monkeypatch.setattr(upscale, "seam", lambda model: 0.0)
     outcome = upscale.run(argparse.Namespace(comfyui=None, repeats=1, sizes=[64, 72], weights=upscale.WEIGHTS))
     assert [(row["input"], row["method"]) for row in outcome["rows"]] == [(64, "RapidDraw"), (64, "spandrel"), (72, "RapidDraw")]
-    assert outcome["rows"][0]["largest_difference_255"] <= 1 and outcome["rows"][2]["largest_difference_255"] == 0
+    assert all(row["off_one_piece_255"] <= 1 for row in outcome["rows"]) and outcome["rows"][1]["off_one_piece_255"] == 0
     assert len(outcome["checks"]) == 3 and not any("ComfyUI" in check["claim"] for check in outcome["checks"])
     with pytest.raises(InputError, match=r"main\.py"):
         upscale.in_comfyui("/nowhere", {})
