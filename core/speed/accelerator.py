@@ -23,14 +23,12 @@ from ..upscale.memory import out_of_memory
 from .apply import applied, call_afresh, first_line, runner
 from .compiler import Compiled, missing_compiler
 from .eager import BF16_SAME, Order, choose
-from .measure import GAIN, best_seconds, difference
+from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Options, Plan
 from .regions import NOT_COMPILED, Sample, find_groups, observe
 from .report import report, summary
-from .whole import SAME, arrange, can_stay_closed, compiling_time, whole_plan
+from .whole import SAME, THROUGHOUT, arrange, can_stay_closed, compiling_time, whole_plan
 
-COMPILED_SAME = 1e-4
-"""The most that compiling may change a block's result, relative to its size."""
 log = logging.getLogger("rapiddraw")
 
 
@@ -171,8 +169,9 @@ class Accelerator:
         ways = {name: partial(call_afresh, run, sample) for name, run in runners.items()}
         if plan is self.whole and not plan.bf16:
             ways["now"] = partial(self._by_blocks, module, sample)
-        error = difference(out, call_afresh(partial(plan.group.function, module), sample))
-        if error > (COMPILED_SAME if not plan.bf16 else SAME if plan is self.whole else BF16_SAME):
+        reference = call_afresh(partial(plan.group.function, module), sample)
+        error, whole = difference(out, reference), plan is self.whole
+        if error > ((SAME if whole else BF16_SAME) if plan.bf16 else rounding(reference) * (THROUGHOUT if whole else 1)):
             self._warn(f"a compiled {plan.group.kind} differed from eager by {error:.1e}; not used")
             return False
         times = best_seconds(ways)

@@ -12,6 +12,8 @@ from ..clock import timed
 
 GAIN = 0.97
 """A way counts as faster where it takes less than this share of the other's time: below that it is the clock's noise."""
+ROUNDING = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""How far rounding alone may set two computations of a block apart, by the dtype of the result (:func:`difference`); 1e-4 for any other."""
 _REPEATS = 3
 
 
@@ -38,3 +40,9 @@ def difference(a: Any, b: Any) -> float:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.shape != b.shape or not bool(torch.isfinite(a).all()):
         return float("inf")
     return float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-12))
+
+
+def rounding(value: Any) -> float:
+    """The :data:`ROUNDING` of a tensor, or of the first of a tuple."""
+    first = value[0] if isinstance(value, tuple) and value else value
+    return ROUNDING.get(getattr(first, "dtype", None), 1e-4)

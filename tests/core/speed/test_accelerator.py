@@ -237,6 +237,15 @@ def test_wrong_results_of_a_compiler_are_not_used(network, compiled_wins, monkey
     assert not any(plan.compiled for plan in speedy.plans) and "differed from eager" in speedy.report()
 
 
+@pytest.mark.parametrize(("dtype", "used"), [(torch.float32, False), (torch.float16, True), (torch.bfloat16, True)])
+def test_rounding_of_the_models_own_dtype_is_no_difference(network, compiled_wins, monkeypatch, dtype, used):
+    """Compilers round less often: in half precision their results differ by more than float32's do, and are no worse."""
+    fake_compiler(monkeypatch, lambda graph: lambda *args: tuple(value * (1 + 2**-10) for value in graph.forward(*args)))
+    speedy = Accelerator("U-Net", network.to(dtype), Options(compile="at once"))
+    run(speedy, network, X.to(dtype))
+    assert all(bool(plan.compiled) == used for plan in speedy.plans)
+
+
 def test_without_a_compiler_one_warning_and_eager(network, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     speedy = Accelerator("U-Net", network, Options(compile="at once"))
