@@ -11,6 +11,8 @@ from comfy.patcher_extension import WrappersMP
 from ..speed.around import Runner
 
 KEY = "rapiddraw.compile"
+_TORCH_KEY = "torch.compile"  # of ComfyUI's own set_torch_compile_wrapper, which its TorchCompileModel and other packs' nodes call
+_LEFT = "another node of the graph (such as TorchCompileModel) compiles this model; it is left to that node"
 _METHODS = {"clip": ("encode_token_weights",), "vae": ("encode", "decode")}
 
 
@@ -50,11 +52,17 @@ def _model(model: Any, run: Runner) -> Any:
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, KEY)
 
     def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        return run(lambda: executor(*args, **kwargs))
+        return run(lambda: executor(*args, **kwargs), _LEFT if _is_compiled_by_torch(args, kwargs) else None)
 
     wrapper.run = run  # type: ignore[attr-defined]
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, wrapper)
     return clone
+
+
+def _is_compiled_by_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether this call of `BaseModel.apply_model` goes to a network that ComfyUI has compiled: its wrapper is among the call's options."""
+    options = next((value for value in (*args, *kwargs.values()) if isinstance(value, dict) and "wrappers" in value), {})
+    return bool(options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).get(_TORCH_KEY))
 
 
 def _around(inner: Any, run: Runner) -> Any:

@@ -47,8 +47,12 @@ class Accelerator:
         self._network = weakref.ref(network)
         self._measured, self._compiling, self._lock = False, options.compile != "never", threading.Lock()
 
-    def run(self, call: Callable[[], Any]) -> Any:
-        """One evaluation: what `call()` returns. Measures and compiles when it is time to; never raises what `call` would not."""
+    def run(self, call: Callable[[], Any], left: str | None = None) -> Any:
+        """One evaluation: what `call()` returns. Measures and compiles when it is time to; never raises what `call` would not. `left` says
+        why this evaluation is somebody else's to speed up."""
+        if left is not None:
+            self._warn(left)
+            return call()
         network = self._network()
         # Nothing to do, a training, or an evaluation inside another.
         if network is None or not self.plans or torch.is_grad_enabled() or not self._lock.acquire(blocking=False):

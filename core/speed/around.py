@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-Runner = Callable[[Callable[[], Any]], Any]
-"""`run(call)` returns what `call()` returns, and decides how it is computed."""
+Runner = Callable[..., Any]
+"""`run(call)` returns what `call()` returns, and decides how it is computed. `run(call, why)` leaves it as it is, and remembers why."""
 
 
 class Around:

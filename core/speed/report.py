@@ -10,7 +10,7 @@ def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, lin
     if not plans:
         return f"{name}: nothing in this network is known to gain from it; it runs as it is"
     if not measured:
-        return f"{name}: has not run yet; take the report after sampling"
+        return f"{name}: {notes[0] if notes else 'has not run yet; take the report after sampling'}"
     known = sorted((plan for plan in plans if plan.eager), key=lambda plan: -plan.share)
     if whole is not None and whole.eager:
         known.insert(0, whole)

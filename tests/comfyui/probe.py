@@ -101,6 +101,7 @@ def run() -> None:
     found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
     found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, FOLDER)
     found["samplers"] = every_sampler(host, paths("tiny", "tiny", "tiny"))
+    found["twice_compiled"] = twice_compiled(host, ours, paths("tiny", "tiny", "tiny"))
     lifetime(host, paths("tiny", "tiny", "tiny"))
     interrupted(ours("core.progress"))
     found["changed_by_use"] = differences(before)
@@ -251,6 +252,28 @@ def every_sampler(host: Any, paths: list[Path]) -> dict[str, str]:
             said[name] = "finite" if bool(drawn["samples"].isfinite().all()) else "not finite"
         except Exception as error:
             said[name] = f"{type(error).__name__}: {error}"
+    return said
+
+
+def twice_compiled(host: Any, ours: Any, paths: list[Path]) -> dict[str, Any]:
+    """A model that went through our Compile and through what ComfyUI's TorchCompileModel does, in either order: the picture, the report."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    parts, options = ours("core.speed.parts"), ours("core.speed.plan").Options("auto", "at once", 60.0)
+    model, clip, _ = host.load_bundles(*paths)
+    prompts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+
+    def drawn(one: Any) -> torch.Tensor:
+        return host.sample(one, *prompts, {"samples": torch.zeros(1, 4, 4, 4)}, 5, 3, 2.0, "euler", "normal")["samples"]
+
+    plain = drawn(model)
+    said: dict[str, Any] = {}
+    for order in ("ours first", "torch's first"):
+        both = parts.speed_up({"model": model}, options)["model"] if order == "ours first" else model.clone()
+        set_torch_compile_wrapper(both, backend="eager")
+        if order != "ours first":
+            both = parts.speed_up({"model": both}, options)["model"]
+        said[order] = {"apart": relative(drawn(both), plain), "report": parts.report_of(both)}
     return said
 
 

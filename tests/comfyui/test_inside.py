@@ -72,6 +72,12 @@ def test_every_sampler_on_the_list_can_be_run(probe: dict[str, Any]) -> None:
     assert {name: said for name, said in probe["samplers"].items() if said != "finite"} == {}
 
 
+@pytest.mark.parametrize("order", ["ours first", "torch's first"])
+def test_a_model_that_torch_compiles_too_is_left_to_it(probe: dict[str, Any], order: str) -> None:
+    said = probe["twice_compiled"][order]
+    assert said["apart"] < 1e-4 and "compiles this model; it is left to that node" in said["report"]
+
+
 def test_previews_have_a_pixel_for_each_latent_cell(probe: dict[str, Any]) -> None:
     assert probe["preview_size"] == [8, 8]
 

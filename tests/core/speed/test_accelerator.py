@@ -322,6 +322,14 @@ def test_an_error_of_the_network_is_its_own(network):
     assert run(speedy, network).shape == (2, 6, 6, 8), "and the next evaluation runs"
 
 
+def test_what_another_node_speeds_up_is_left_to_it_with_one_warning(network, caplog):
+    speedy = Accelerator("U-Net", network, Options())
+    for _ in range(2):
+        assert torch.equal(speedy.run(lambda: plain(network), "another node compiles this"), plain(network))
+    assert speedy.report() == "U-Net: another node compiles this"
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["speed: U-Net: another node compiles this"]
+
+
 def test_a_training_is_left_alone(network):
     speedy = Accelerator("U-Net", network, Options())
     speedy.run(lambda: network(X))
