@@ -45,4 +45,4 @@ def difference(a: Any, b: Any) -> float:
 def rounding(value: Any) -> float:
     """The :data:`ROUNDING` of a tensor, or of the first of a tuple."""
     first = value[0] if isinstance(value, tuple) and value else value
-    return ROUNDING.get(getattr(first, "dtype", None), 1e-4)
+    return ROUNDING.get(first.dtype, 1e-4) if isinstance(first, torch.Tensor) else 1e-4
