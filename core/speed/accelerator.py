@@ -45,11 +45,15 @@ class Accelerator:
         self.busy = self.spent = 0.0
         self.last_first = False
         self._network = weakref.ref(network)
+        self._left: str | None = None
         self._measured, self._compiling, self._lock = False, options.compile != "never", threading.Lock()
 
     def run(self, call: Callable[[], Any], left: str | None = None) -> Any:
         """One evaluation: what `call()` returns. Measures and compiles when it is time to; never raises what `call` would not. `left` says
         why this evaluation is somebody else's to speed up."""
+        if left != self._left:  # the graph was changed
+            self.notes = [note for note in self.notes if note != self._left]
+            self._left = left
         if left is not None:
             self._warn(left)
             return call()

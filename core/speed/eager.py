@@ -50,14 +50,20 @@ def choose(order: Order, allow_bf16: bool, deadline: float) -> bool:
 
 
 def in_bf16(function: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block with its products in bf16; its input and its result (a tensor, or a tuple of them) in the dtype it was given. `function` is
+    """The block with its products in bf16; its input and its result, tensors, in the dtype it was given. `function` is
     its own method, or that compiled; a dense block's own is computed as :mod:`.dense` does."""
     if function is type(module).forward and len(args) == 1 and (convolutions := layers(module)) is not None:
         return dense_in_bf16(convolutions, args[0])
     first = next(value for value in args if isinstance(value, torch.Tensor))
     with amp.autocast(first.device.type, torch.bfloat16):
         out = function(module, *args, **kwargs)
-    return tuple(one.to(first.dtype) for one in out) if isinstance(out, tuple) else out.to(first.dtype)
+    return _as(first.dtype, out)
+
+
+def _as(dtype: torch.dtype, out: Any) -> Any:
+    if isinstance(out, tuple):
+        return tuple(_as(dtype, one) for one in out)
+    return out.to(dtype) if isinstance(out, torch.Tensor) and out.is_floating_point() else out
 
 
 def _ways(group: Group, module: nn.Module, sample: Sample, allow_bf16: bool) -> dict[str, Callable[[], Any]]:

@@ -328,6 +328,8 @@ def test_what_another_node_speeds_up_is_left_to_it_with_one_warning(network, cap
         assert torch.equal(speedy.run(lambda: plain(network), "another node compiles this"), plain(network))
     assert speedy.report() == "U-Net: another node compiles this"
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == ["speed: U-Net: another node compiles this"]
+    run(speedy, network)
+    assert "another node" not in speedy.report(), "once that node is gone"
 
 
 def test_a_training_is_left_alone(network):
