@@ -27,7 +27,7 @@ from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Options, Plan
 from .regions import NOT_COMPILED, Sample, find_groups, observe
 from .report import report, summary
-from .whole import SAME, THROUGHOUT, arrange, can_stay_closed, compiling_time, whole_plan
+from .whole import SAME, THROUGHOUT, arrange, can_stay_closed, compiling_time, try_bf16, whole_plan
 
 log = logging.getLogger("rapiddraw")
 
@@ -65,7 +65,7 @@ class Accelerator:
             started, samples = time.perf_counter(), None
             with self._applied(network):
                 if self._due():
-                    out, samples = observe([plan.group for plan in self._all()], call)
+                    out, samples = observe([plan.group for plan in self._all()], call, self.whole.group if self.whole else None)
                 else:
                     out = call()
             self.busy += time.perf_counter() - started
@@ -99,11 +99,12 @@ class Accelerator:
         try:
             with torch.no_grad():
                 if not self._measured:
-                    self.last_first = choose(order, self.options.precision == "auto", deadline)
+                    self._choose(order, samples[-1], deadline)
                     self._measured = True
-                    self._arrange(samples[-1], deadline)
-                if self._due() and self._compile(order, deadline):
-                    self._compile_whole(samples[-1], deadline)
+                if self._due():
+                    self._compiling = False
+                    if self._can_compile(samples) and (self._in_one_piece() or self._compile(order, deadline)):
+                        self._compile_whole(samples[-1], deadline)
         except Exception as error:
             why = "memory ran out" if out_of_memory(error) else first_line(error)
             self._warn(f"measuring stopped ({why}); the rest runs as it was")
@@ -112,18 +113,35 @@ class Accelerator:
         self.spent += time.perf_counter() - started
         log.info("speed: %s: %s", self.name, self.summary())
 
-    def _arrange(self, sample: Sample, deadline: float) -> None:
-        """Let the whole network say whether what was decided block by block holds, and whether bf16 throughout is better."""
-        if self.whole is None or not sample.seen:
+    def _choose(self, order: Order, sample: Sample, deadline: float) -> None:
+        """Measure what needs no compiler. bf16 throughout may settle it; otherwise the blocks are measured one structure after the other,
+        and then the network (`sample` is its own) says whether what was decided for them holds."""
+        allow_bf16, known = self.options.precision == "auto", self.whole is not None and sample.seen
+        if self.whole is not None and known and allow_bf16:
+            try_bf16(self.whole, sample, deadline)
+        if self._in_one_piece():
+            return
+        self.last_first = choose(order, allow_bf16, deadline)
+        if self.whole is None or not known:
             return
         network = self.whole.group.alive()[0]
         changed = self.last_first or any(plan.changed for plan in self.plans)
         blocks = partial(self._applied, network) if changed else None
-        if not arrange(self.whole, sample, blocks, self.options.precision == "auto", deadline):
+        if not arrange(self.whole, sample, blocks, allow_bf16, deadline):
             self._note("the blocks as decided did not make the network faster; they stay as they were")
             self.last_first = False
             for plan in self.plans:
                 plan.bf16, plan.now = False, plan.eager
+
+    def _in_one_piece(self) -> bool:
+        return self.whole is not None and self.whole.changed
+
+    def _can_compile(self, samples: list[Sample]) -> bool:
+        tensor = next((value for sample in samples for value in sample.args if isinstance(value, torch.Tensor)), None)
+        missing = missing_compiler(tensor.device) if tensor is not None else None
+        if missing:
+            self._warn(f"not compiled: {missing}; eager runs")
+        return tensor is not None and not missing
 
     def _compile_whole(self, sample: Sample, deadline: float) -> None:
         """Compile the network in one piece, where that may be done in time."""
@@ -144,23 +162,17 @@ class Accelerator:
         return None
 
     def _compile(self, order: Order, deadline: float) -> bool:
-        """Compile group after group, the costliest first, until `deadline`; a kind whose costliest block does not gain is left, and where
-        the network runs in one piece one of each kind is enough to know. Whether the compiler is there and can do it, and time is left."""
-        self._compiling = False
+        """Compile group after group, the costliest first, until `deadline`; a kind whose costliest block does not gain is left. Whether the
+        compiler can do it and time is left."""
         hopeless: set[str] = set()
         for plan, sample in order:
-            tensor = next((value for value in sample.args if isinstance(value, torch.Tensor)), None)
-            if tensor is None or not plan.group.alive() or plan.group.kind in (*hopeless, *NOT_COMPILED):
+            if not sample.seen or not plan.group.alive() or plan.group.kind in (*hopeless, *NOT_COMPILED):
                 continue
-            missing = missing_compiler(tensor.device)
-            if missing:
-                self._warn(f"not compiled: {missing}; eager runs")
-                return False
             if time.perf_counter() > deadline:
                 self._note(f"the budget of {self.options.budget:g} s was spent before every group was tried")
                 return False
             try:
-                if not self._try_compiled(plan, sample) or (self.whole is not None and self.whole.changed):
+                if not self._try_compiled(plan, sample):
                     hopeless.add(plan.group.kind)
             except Exception as error:
                 if out_of_memory(error):

@@ -58,12 +58,15 @@ class Group:
 
 @dataclass
 class Sample:
-    """What one evaluation showed of a group: the arguments of its first block's call, and the seconds in all its blocks."""
+    """What one evaluation showed of a group: the arguments of its first block's call, and the calls and seconds of all its blocks. `out`
+    is the result of the last call, where it was asked for."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    calls: int = 0
     seen: bool = False
+    out: Any = None
 
 
 def find_groups(network: nn.Module) -> list[Group]:
@@ -94,13 +97,14 @@ def _regions(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
                 yield layer, "projection", "forward"
 
 
-def observe(groups: list[Group], call: Callable[[], Any]) -> tuple[Any, list[Sample]]:
-    """Run `call` once and return what it returned with a :class:`Sample` of each group. The network is as before afterwards."""
+def observe(groups: list[Group], call: Callable[[], Any], keep: Group | None = None) -> tuple[Any, list[Sample]]:
+    """Run `call` once and return what it returned with a :class:`Sample` of each group, that of `keep` with its result. The network is as
+    before afterwards."""
     samples = [Sample() for _ in groups]
     handles: list[Any] = []
     for group, sample in zip(groups, samples, strict=True):
         for module in group.alive():
-            before, after = _clock(sample)
+            before, after = _clock(sample, group is keep)
             handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
             handles.append(module.register_forward_hook(after))
     try:
@@ -110,7 +114,7 @@ def observe(groups: list[Group], call: Callable[[], Any]) -> tuple[Any, list[Sam
             handle.remove()
 
 
-def _clock(sample: Sample) -> tuple[Callable[..., None], Callable[..., None]]:
+def _clock(sample: Sample, keep: bool) -> tuple[Callable[..., None], Callable[..., None]]:
     started = 0.0
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -123,6 +127,9 @@ def _clock(sample: Sample) -> tuple[Callable[..., None], Callable[..., None]]:
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         wait(args)
         sample.seconds += time.perf_counter() - started
+        sample.calls += 1
+        if keep:
+            sample.out = output
 
     return before, after
 

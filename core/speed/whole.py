@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..clock import timed
 from .eager import in_bf16
 from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Plan
@@ -28,6 +29,8 @@ THROUGHOUT = 3.0
 """Rounding adds up from block to block: so many times that of one is allowed of the whole (measured: 1.1e-3 in float16, 8e-3 in bf16)."""
 A_LAYER = 0.4
 """Seconds of compiling for each layer, on two cores (measured: 70 to 105 s for the Orchard's U-Net of 230)."""
+SETTLED = 0.8
+"""Where bf16 throughout takes less than this part of the time, nothing that blocks could gain is looked for."""
 _LONG = 1.0  # seconds of an evaluation that one run tells enough of
 
 
@@ -39,18 +42,36 @@ def whole_plan(network: nn.Module) -> Plan | None:
     return Plan(Group(KIND, "forward", type(network).forward, [weakref.ref(network)]), share=1.0)
 
 
+def try_bf16(whole: Plan, sample: Sample, deadline: float) -> None:
+    """Put bf16 throughout into the plan where it is clearly faster (:data:`SETTLED`) and holds. A network that takes long is run once, and
+    compared with the evaluation that was just seen. Nothing is run where that would take longer than until `deadline`."""
+    ways = _ways(whole, sample)
+    if not _is_float32(sample):
+        return
+    left = deadline - time.perf_counter()
+    if sample.seconds > _LONG and sample.calls == 1 and left > sample.seconds:
+        out, seconds = timed(ways["bf16"])
+        times, reference = {"eager": sample.seconds, "bf16": seconds}, sample.out
+    elif left > 6 * sample.seconds:
+        out, reference = ways["bf16"](), ways["eager"]()
+        times = best_seconds(ways, 2)
+    else:
+        return
+    if times["bf16"] < SETTLED * times["eager"] and difference(out, reference) <= SAME:
+        whole.bf16, whole.eager, whole.now = True, times["eager"], times["bf16"]
+
+
 def arrange(
     whole: Plan, sample: Sample, blocks: Callable[[], AbstractContextManager[Any]] | None, allow_bf16: bool, deadline: float
 ) -> bool:
-    """Run the network as it was, as decided for its blocks (inside `blocks()`; None where nothing was) and in bf16, and decide on the
-    whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower than eager,
-    or wrong. Nothing is run where that would take longer than until `deadline` (of `time.perf_counter`)."""
-    network = whole.group.alive()[0]
-    ways: dict[str, Callable[[], Any]] = {"eager": lambda: whole.group.function(network, *fresh(sample.args), **fresh(sample.kwargs))}
+    """Run the network as it was, as decided for its blocks (inside `blocks()`; None where nothing was) and in bf16 (where allowed), and
+    decide on the whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower
+    than eager, or wrong. Nothing is run where that would take longer than until `deadline` (of `time.perf_counter`)."""
+    ways = _ways(whole, sample)
+    if not allow_bf16 or not _is_float32(sample):
+        del ways["bf16"]
     if blocks is not None:
         ways["blocks"] = lambda: _inside(blocks, ways["eager"])
-    if allow_bf16 and _is_float32(sample):
-        ways["bf16"] = lambda: in_bf16(whole.group.function, network, *fresh(sample.args), **fresh(sample.kwargs))
     runs = 1 if sample.seconds > _LONG else 2
     if len(ways) == 1 or time.perf_counter() + (runs + 2) * len(ways) * sample.seconds > deadline:
         return True
@@ -72,6 +93,14 @@ def compiling_time(whole: Plan) -> float:
 def can_stay_closed() -> bool:
     """Whether torch can be told to compile nothing anew: from 2.6."""
     return hasattr(torch.compiler, "set_stance")
+
+
+def _ways(whole: Plan, sample: Sample) -> dict[str, Callable[[], Any]]:
+    network, function = whole.group.alive()[0], whole.group.function
+    return {
+        "eager": lambda: function(network, *fresh(sample.args), **fresh(sample.kwargs)),
+        "bf16": lambda: in_bf16(function, network, *fresh(sample.args), **fresh(sample.kwargs)),
+    }
 
 
 def _inside(blocks: Callable[[], AbstractContextManager[Any]], run: Callable[[], Any]) -> Any:

@@ -10,6 +10,7 @@ from rapiddraw.core.speed import eager as eager_module
 from rapiddraw.core.speed import whole as module
 from rapiddraw.core.speed.accelerator import Accelerator
 from rapiddraw.core.speed.plan import Options
+from rapiddraw.core.speed.regions import Sample
 from torch import nn
 from torch.nn import Conv2d
 
@@ -109,6 +110,37 @@ def test_bf16_throughout_where_it_beats_the_blocks(network, clocks):
     assert not torch.equal(out, exact) and (out - exact).norm() < 0.02 * exact.norm()
     assert "in one piece bf16; the network 2.00x" in speedy.summary() and "whole network" in speedy.report()
     assert "forward" not in vars(network) and "forward" not in vars(network.blocks[0])
+
+
+def test_bf16_that_settles_it_spares_measuring_the_blocks(network, clocks, monkeypatch):
+    clocks("bf16", "bf16", "now")
+    speedy = Accelerator("U-Net", network, Options("auto", "never"))
+    run(speedy, network)
+    assert speedy.whole.bf16 and not any(plan.eager for plan in speedy.plans)
+    monkeypatch.setattr(module, "SETTLED", 0.4)
+    speedy = Accelerator("U-Net", network, Options("auto", "never"))
+    run(speedy, network)
+    assert speedy.whole.bf16 and all(plan.eager for plan in speedy.plans)
+
+
+@pytest.mark.parametrize(("seconds", "limit", "used"), [(0.5, 1.0, True), (0.9, 1.0, False), (0.5, 1e-9, False)])
+def test_a_slow_network_is_run_once_in_bf16_and_held_against_what_was_seen(network, clocks, monkeypatch, seconds, limit, used):
+    clocks("none", "eager", "now")
+    calls = []
+
+    def timed(run, *_):
+        calls.append(run())
+        return calls[-1], seconds
+
+    monkeypatch.setattr(module, "timed", timed)
+    monkeypatch.setattr(module, "SAME", 0.02 * limit)
+    seen = Sample(args=(X,), seconds=1.0, calls=1, seen=True, out=network(X))
+    monkeypatch.setattr(module, "_LONG", 0.9)
+    plan = module.whole_plan(network)
+    module.try_bf16(plan, seen, float("inf"))
+    assert len(calls) == 1 and plan.bf16 is used
+    module.try_bf16(plan, seen, 0.0)
+    assert len(calls) == 1, "no time left"
 
 
 def test_keep_means_no_bf16(network, clocks):
