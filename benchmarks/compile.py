@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench compile`."""
     parser.add_argument("--steps", type=int, default=50, help="sampling steps (default 50, as in the paper)")
     parser.add_argument("--size", type=int, default=256, help="pixels a side before upscaling (default 256, as in the paper)")
-    parser.add_argument("--repeats", type=int, default=5, help="measured pictures a row (default 5)")
+    parser.add_argument("--repeats", type=int, default=11, help="measured pictures a row (default 11)")
     parser.add_argument("--budget", type=float, default=180.0, help="seconds of compiling allowed for each network (default 180)")
     parser.add_argument("--judged", type=int, default=8, help="pictures a row that the judge reads (default 8)")
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pictures[row], _ = draw(host, parts, size, steps, row in ROWS[2:])
         warm[row] = time.perf_counter() - started
     taken: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
-    for turn in range(max(1, getattr(args, "repeats", None) or 5)):
+    for turn in range(max(1, getattr(args, "repeats", None) or 11)):
         for row in ROWS if turn % 2 == 0 else reversed(ROWS):
             taken[row].append(draw(host, rows[row], size, steps, row in ROWS[2:])[1])
     judged = judge_rows(rows, getattr(args, "judged", None) or 8)
