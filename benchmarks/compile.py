@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     host = EmbeddedHost()
     names = ("orchard-unet.safetensors", "orchard-text.safetensors", "orchard-vae.safetensors")
-    size, steps = getattr(args, "size", None) or 256, getattr(args, "steps", None) or 50
-    budget = getattr(args, "budget", None)
+    size, steps = args.size, args.steps
     rows: dict[str, dict[str, Any]] = {}
     for row in ROWS:  # parts of its own for each row: what one learns must not help another
         model, clip, vae = host.load_bundles(*(resolve_bundle(name) for name in names))
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             parts["model"], parts["vae"] = host.patch_attention(model, vae, AttentionPatch())
         if row in ROWS[2:]:
             precision = "auto" if row == ROWS[3] else "keep"
-            parts = speed_up(parts, Options(precision, "at once", 180.0 if budget is None else budget))
+            parts = speed_up(parts, Options(precision, "at once", args.budget))
         rows[row] = parts
     pictures, warm = {}, {}
     for row, parts in rows.items():
@@ -73,10 +72,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         pictures[row], _ = draw(host, parts, size, steps, row in ROWS[2:])
         warm[row] = time.perf_counter() - started
     taken: dict[str, list[dict[str, float]]] = {row: [] for row in ROWS}
-    for turn in range(max(1, getattr(args, "repeats", None) or 11)):
+    for turn in range(max(1, args.repeats)):
         for row in ROWS if turn % 2 == 0 else reversed(ROWS):
             taken[row].append(draw(host, rows[row], size, steps, row in ROWS[2:])[1])
-    judged = judge_rows(rows, getattr(args, "judged", None) or 8)
+    judged = judge_rows(rows, args.judged)
     first = pictures[ROWS[0]]
     table = []
     totals = {row: timing([sum(one.values()) for one in taken[row]]) for row in ROWS}
