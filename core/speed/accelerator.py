@@ -25,7 +25,7 @@ from .compiler import Compiled, missing_compiler
 from .eager import BF16_SAME, Order, choose
 from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Options, Plan
-from .regions import NOT_COMPILED, Sample, find_groups, observe
+from .regions import NOT_COMPILED, Sample, find_groups, first_tensor, observe
 from .report import report, summary
 from .whole import SAME, THROUGHOUT, arrange, can_stay_closed, compiling_time, try_bf16, whole_plan
 
@@ -116,18 +116,17 @@ class Accelerator:
     def _choose(self, order: Order, sample: Sample, deadline: float) -> None:
         """Measure what needs no compiler. bf16 throughout may settle it; otherwise the blocks are measured one structure after the other,
         and then the network (`sample` is its own) says whether what was decided for them holds."""
-        allow_bf16, known = self.options.precision == "auto", self.whole is not None and sample.seen
-        if self.whole is not None and known and allow_bf16:
-            try_bf16(self.whole, sample, deadline)
-        if self._in_one_piece():
-            return
+        allow_bf16, whole = self.options.precision == "auto", self.whole if sample.seen else None
+        if whole is not None and allow_bf16:
+            try_bf16(whole, sample, deadline)
+            if whole.changed:
+                return
         self.last_first = choose(order, allow_bf16, deadline)
-        if self.whole is None or not known:
+        if whole is None:
             return
-        network = self.whole.group.alive()[0]
         changed = self.last_first or any(plan.changed for plan in self.plans)
-        blocks = partial(self._applied, network) if changed else None
-        if not arrange(self.whole, sample, blocks, allow_bf16, deadline):
+        by_blocks = partial(self._by_blocks, whole.group.alive()[0], sample) if changed else None
+        if not arrange(whole, sample, by_blocks, allow_bf16, deadline):
             self._note("the blocks as decided did not make the network faster; they stay as they were")
             self.last_first = False
             for plan in self.plans:
@@ -137,7 +136,7 @@ class Accelerator:
         return self.whole is not None and self.whole.changed
 
     def _can_compile(self, samples: list[Sample]) -> bool:
-        tensor = next((value for sample in samples for value in sample.args if isinstance(value, torch.Tensor)), None)
+        tensor = first_tensor(value for sample in samples for value in sample.args)
         missing = missing_compiler(tensor.device) if tensor is not None else None
         if missing:
             self._warn(f"not compiled: {missing}; eager runs")

@@ -13,7 +13,7 @@ from ..upscale.memory import out_of_memory
 from .compiler import MAX_GRAPHS
 from .eager import in_bf16
 from .plan import Plan
-from .regions import Sample, channels_last, fresh, replaced
+from .regions import Sample, channels_last, fresh, halves, replaced
 
 
 @contextlib.contextmanager
@@ -28,8 +28,7 @@ def applied(
             if plan.changed:
                 stack.enter_context(replaced(plan.group, partial(make, plan)))
         if last_first and not in_one_piece:
-            halves = [half for half in (getattr(network, name, None) for name in ("encoder", "decoder")) if half is not None]
-            for root in halves or [network]:
+            for root in halves(network) or [network]:
                 stack.callback(root.register_forward_pre_hook(_turn, with_kwargs=True).remove)
         yield
 

@@ -13,7 +13,7 @@ from torch import amp, nn
 from .dense import dense_in_bf16, layers
 from .measure import GAIN, best_seconds, difference
 from .plan import Plan
-from .regions import Group, Sample, channels_last
+from .regions import Group, Sample, channels_last, first_tensor
 
 BF16_SAME = 1e-2
 """The most that bf16 may change a block's result, relative to its size."""
@@ -69,7 +69,7 @@ def _as(dtype: torch.dtype, out: Any) -> Any:
 def _ways(group: Group, module: nn.Module, sample: Sample, allow_bf16: bool) -> dict[str, Callable[[], Any]]:
     args, kwargs = sample.args, sample.kwargs
     turned = tuple(channels_last(value) for value in args)
-    first = next((value for value in args if isinstance(value, torch.Tensor)), None)
+    first = first_tensor(args)
     ways: dict[str, Callable[[], Any]] = {"eager": partial(group.function, module, *args, **kwargs)}
     differs = any(a is not b for a, b in zip(args, turned, strict=True))
     if differs:

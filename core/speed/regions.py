@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,16 @@ def replaced(group: Group, make: Callable[[nn.Module], Callable[..., Any]]) -> I
     finally:
         for module in changed:
             vars(module).pop(group.method, None)
+
+
+def halves(network: nn.Module) -> list[nn.Module]:
+    """Encoder and decoder of a network that is called by its halves, as a VAE is; of any other, nothing."""
+    return [half for half in (getattr(network, name, None) for name in ("encoder", "decoder")) if half is not None]
+
+
+def first_tensor(values: Iterable[Any]) -> torch.Tensor | None:
+    """The first tensor among a call's arguments, or None."""
+    return next((value for value in values if isinstance(value, torch.Tensor)), None)
 
 
 def channels_last(value: Any) -> Any:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..clock import timed
+from .apply import call_afresh
 from .eager import in_bf16
 from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Plan
-from .regions import Group, Sample, fresh
+from .regions import Group, Sample, first_tensor, halves
 
 KIND = "whole network"
 SAME = 2e-2
@@ -36,8 +37,7 @@ _LONG = 1.0  # seconds of an evaluation that one run tells enough of
 
 def whole_plan(network: nn.Module) -> Plan | None:
     """A plan for the network in one piece. None where it is used by halves (a VAE), or where somebody has patched its `forward`."""
-    halves = any(getattr(network, name, None) is not None for name in ("encoder", "decoder"))
-    if halves or "forward" in vars(network):
+    if halves(network) or "forward" in vars(network):
         return None
     return Plan(Group(KIND, "forward", type(network).forward, [weakref.ref(network)]), share=1.0)
 
@@ -61,17 +61,15 @@ def try_bf16(whole: Plan, sample: Sample, deadline: float) -> None:
         whole.bf16, whole.eager, whole.now = True, times["eager"], times["bf16"]
 
 
-def arrange(
-    whole: Plan, sample: Sample, blocks: Callable[[], AbstractContextManager[Any]] | None, allow_bf16: bool, deadline: float
-) -> bool:
-    """Run the network as it was, as decided for its blocks (inside `blocks()`; None where nothing was) and in bf16 (where allowed), and
-    decide on the whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower
+def arrange(whole: Plan, sample: Sample, by_blocks: Callable[[], Any] | None, allow_bf16: bool, deadline: float) -> bool:
+    """Run the network as it was, as decided for its blocks (`by_blocks()`; None where nothing was) and in bf16 (where allowed), and decide
+    on the whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower
     than eager, or wrong. Nothing is run where that would take longer than until `deadline` (of `time.perf_counter`)."""
     ways = _ways(whole, sample)
     if not allow_bf16 or not _is_float32(sample):
         del ways["bf16"]
-    if blocks is not None:
-        ways["blocks"] = lambda: _inside(blocks, ways["eager"])
+    if by_blocks is not None:
+        ways["blocks"] = by_blocks
     runs = 1 if sample.seconds > _LONG else 2
     if len(ways) == 1 or time.perf_counter() + (runs + 2) * len(ways) * sample.seconds > deadline:
         return True
@@ -82,7 +80,7 @@ def arrange(
     eager, together, half = times["eager"], times.get("blocks", float("inf")), times.get("bf16", float("inf"))
     whole.eager, whole.bf16 = eager, half < GAIN * min(eager, together)
     whole.now = half if whole.bf16 else min(eager, together)
-    return blocks is None or together < eager
+    return by_blocks is None or together < eager
 
 
 def compiling_time(whole: Plan) -> float:
@@ -97,17 +95,10 @@ def can_stay_closed() -> bool:
 
 def _ways(whole: Plan, sample: Sample) -> dict[str, Callable[[], Any]]:
     network, function = whole.group.alive()[0], whole.group.function
-    return {
-        "eager": lambda: function(network, *fresh(sample.args), **fresh(sample.kwargs)),
-        "bf16": lambda: in_bf16(function, network, *fresh(sample.args), **fresh(sample.kwargs)),
-    }
-
-
-def _inside(blocks: Callable[[], AbstractContextManager[Any]], run: Callable[[], Any]) -> Any:
-    with blocks():
-        return run()
+    runs = {"eager": partial(function, network), "bf16": partial(in_bf16, function, network)}
+    return {name: partial(call_afresh, run, sample) for name, run in runs.items()}
 
 
 def _is_float32(sample: Sample) -> bool:
-    first = next((value for value in sample.args if isinstance(value, torch.Tensor)), None)
+    first = first_tensor(sample.args)
     return first is not None and first.dtype == torch.float32

@@ -14,6 +14,7 @@ from rapiddraw.core.speed import whole as whole_module
 from rapiddraw.core.speed.accelerator import Accelerator, accelerator_for
 from rapiddraw.core.speed.plan import Options
 from rapiddraw.core.speed.regions import find_groups
+from rapiddraw.tests.speed_helpers import ResnetBlock, X, fake_compiler, fastest
 from torch import nn
 from torch.nn import Conv2d, Linear
 
@@ -27,15 +28,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x):
         return self.two(torch.relu(self.one(x)))
-
-
-class ResnetBlock(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv = Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x, temb=None):
-        return x + self.conv(torch.relu(x))
 
 
 class Network(nn.Module):
@@ -60,20 +52,6 @@ def network():
         return Network().requires_grad_(False)
 
 
-X = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def fastest(name):
-    """A clock by which everything called `name` is fastest."""
-
-    def seconds(ways, repeats=1):
-        for way in ways.values():
-            way()
-        return {key: 0.5 if name in key.split() else 1.0 for key in ways}
-
-    return seconds
-
-
 @pytest.fixture(autouse=True)
 def blocks_win(monkeypatch):
     """The network in one piece is no faster than by its blocks, unless a test says so."""
@@ -86,19 +64,6 @@ def compiled_wins(monkeypatch):
     monkeypatch.setattr(module, "best_seconds", fastest("compiled"))
     monkeypatch.setattr(eager_module, "best_seconds", fastest("none"))
     monkeypatch.setattr(module, "missing_compiler", lambda device: None)
-
-
-def fake_compiler(monkeypatch, run=None):
-    """torch.compile without a compiler: the graph as traced. Returns the list of graphs."""
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(graph)
-        return (run or (lambda graph: graph.forward))(graph)
-
-    real = module.Compiled
-    monkeypatch.setattr(module, "Compiled", lambda function, one_input: real(function, one_input, backend))
-    return graphs
 
 
 def run(accelerator, network, x=X):

@@ -11,19 +11,8 @@ from rapiddraw.core.speed import whole as module
 from rapiddraw.core.speed.accelerator import Accelerator
 from rapiddraw.core.speed.plan import Options
 from rapiddraw.core.speed.regions import Sample
+from rapiddraw.tests.speed_helpers import ResnetBlock, X, fake_compiler, fastest
 from torch import nn
-from torch.nn import Conv2d
-
-
-class ResnetBlock(nn.Module):
-    """Stands for the libraries' blocks of that name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = Conv2d(8, 8, 3, padding=1)
-
-    def forward(self, x):
-        return x + self.conv(torch.relu(x))
 
 
 class Network(nn.Module):
@@ -31,7 +20,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([ResnetBlock(), ResnetBlock()])
+        self.blocks = nn.ModuleList([ResnetBlock(8), ResnetBlock(8)])
 
     def forward(self, x, control=None):
         for block in self.blocks:
@@ -48,20 +37,6 @@ def network():
         return Network().requires_grad_(False)
 
 
-X = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(1))
-
-
-def fastest(name):
-    """A clock by which everything called `name` is fastest."""
-
-    def seconds(ways, repeats=1):
-        for way in ways.values():
-            way()
-        return {key: 0.5 if key == name else 1.0 for key in ways}
-
-    return seconds
-
-
 @pytest.fixture
 def clocks(monkeypatch):
     def set_to(blocks, whole, compiled):
@@ -75,16 +50,7 @@ def clocks(monkeypatch):
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """torch.compile without a compiler: the graphs as traced."""
-    found = []
-
-    def backend(graph, inputs):
-        found.append(graph)
-        return graph.forward
-
-    real = accelerator_module.Compiled
-    monkeypatch.setattr(accelerator_module, "Compiled", lambda function, one_input: real(function, one_input, backend))
-    return found
+    return fake_compiler(monkeypatch)
 
 
 def run(speedy, network, x=X, control=None):
@@ -166,6 +132,24 @@ def test_blocks_that_together_are_slower_stay_as_they_were(network, clocks):
     assert "did not make the network faster" in speedy.report()
 
 
+def test_blocks_are_weighed_in_the_memory_format_they_will_run_in(network, clocks, monkeypatch):
+    clocks("last", "blocks", "now")
+    seen = []
+
+    def seconds(ways, repeats=1):
+        handle = network.blocks[0].register_forward_pre_hook(
+            lambda m, a: seen.append(a[0].is_contiguous(memory_format=torch.channels_last))
+        )
+        ways["blocks"]()
+        handle.remove()
+        return {name: 0.5 if name == "blocks" else 1.0 for name in ways}
+
+    monkeypatch.setattr(module, "best_seconds", seconds)
+    speedy = Accelerator("U-Net", network, Options("keep", "never"))
+    run(speedy, network)
+    assert seen == [True] and speedy.last_first
+
+
 def test_lists_that_the_network_empties_are_its_callers_alone(network, clocks):
     clocks("bf16", "bf16", "now")
     speedy = Accelerator("U-Net", network, Options("auto", "never"))
@@ -237,5 +221,5 @@ def test_a_network_of_two_halves_or_with_a_foreign_forward_is_left_to_its_blocks
     network.forward = lambda x, control=None: (x,)
     assert module.whole_plan(network) is None
     halves = nn.Module()
-    halves.encoder, halves.decoder = ResnetBlock(), ResnetBlock()
+    halves.encoder, halves.decoder = ResnetBlock(8), ResnetBlock(8)
     assert module.whole_plan(halves) is None
