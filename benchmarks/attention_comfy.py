@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..core.clock import timed
+from ..core.device import timed
 from .attention import measure
 from .stopwatch import interleave
 

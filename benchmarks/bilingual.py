@@ -32,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from ..core.data.orchard.captions import attribute_caption, mixed_caption
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes
-    from ..core.paths import resolve_bundle
+    from ..core.orchard.captions import attribute_caption, mixed_caption
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
 
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _unet(name: str, told: tuple[int, ...], args: argparse.Namespace) -> Path:
     """The U-Net trained for these encoders, from the folder or now."""
-    from ..core.data.orchard.dataset import write_dataset
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.orchard.dataset import write_dataset
     from ..core.train import make_recipe
     from ..core.train.loop import train
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..core.files import replacing
 from ..core.paths import pack_root
 
-SHARED = ("__init__", "attention_comfy", "common", "report", "stopwatch")
+SHARED = ("__init__", "attention_comfy", "comfy_server", "common", "report", "stopwatch")
 """The modules beside this one that measure nothing themselves."""
 
 

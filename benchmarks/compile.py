@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ..core.attention.patch import AttentionPatch
-    from ..core.host.embedded import EmbeddedHost
-    from ..core.paths import resolve_bundle
-    from ..core.speed.parts import speed_up
+    from ..core.bundles.find import resolve_bundle
+    from ..core.host.embedded.host import EmbeddedHost
+    from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options
     from ..core.upscale.files import resolve_upscaler
 
@@ -190,7 +190,7 @@ def naive(model: Any) -> Any:
 
 def report(parts: dict[str, Any]) -> str:
     """What the Compile node would report of these parts."""
-    from ..core.speed.parts import report_of
+    from ..core.operations.compile import report_of
 
     return report_of(parts["model"])
 

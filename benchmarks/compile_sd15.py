@@ -44,12 +44,12 @@ def measure(network: Any, size: int, repeats: int, budget: float, threads: int) 
     import torch
 
     from ..core.attention.patch import AttentionPatch
-    from ..core.bundle import LatentSpace
+    from ..core.bundles.format import LatentSpace
     from ..core.diffusion.schedule import NoiseSchedule
-    from ..core.host.embedded import EmbeddedHost
-    from ..core.host.embedded_attention import open_attention
-    from ..core.host.embedded_model import BaseModel, Model
-    from ..core.speed.parts import speed_up
+    from ..core.host.embedded.attention import open_attention
+    from ..core.host.embedded.host import EmbeddedHost
+    from ..core.host.embedded.model import BaseModel, Model
+    from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options
 
     host, device = EmbeddedHost(), next(network.parameters()).device

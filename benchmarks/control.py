@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _trained(kind: str, data: str, steps: int) -> Path:
+    from ..core.bundles.find import resolve_bundle
     from ..core.errors import InputError
-    from ..core.paths import resolve_bundle
     from ..core.train import make_recipe
     from ..core.train.loop import train
 
@@ -84,7 +84,7 @@ def _adapter(unet: Any, kind: str, by_shape: bool = False) -> Any:
     from ..core.lowrank.layers import replace_with_factors
     from ..core.lowrank.plan import TARGETS, targeted
     from ..core.lowrank.svd import rank_for_ratio
-    from ..core.train.control import freeze_with_updates
+    from ..core.train.recipes.control import freeze_with_updates
 
     adapter, _ = copy_of_unet(unet, 8)
     if kind == "kronecker":
@@ -105,10 +105,10 @@ def _costs(table: str) -> list[dict[str, Any]]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from ..core.bundle import load_bundle
-    from ..core.clock import timed
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.load import load_bundle
+    from ..core.device import timed
     from ..core.networks import network_of
-    from ..core.paths import resolve_bundle
 
     unet = network_of(UNet2DConditionModel, load_bundle(resolve_bundle("orchard-unet.safetensors", "unet"), "unet"))
     torch.manual_seed(0)
@@ -199,16 +199,16 @@ def _kept_bytes(forward: Callable[[], None], parameters: list[Any]) -> int:
 def _quality(files: dict[str, Path], count: int) -> list[dict[str, Any]]:
     import torch
 
+    from ..core.bundles.find import resolve_bundle
     from ..core.control.apply import apply_adapter
     from ..core.control.hints import map_hint
     from ..core.control.maps import canny
-    from ..core.data.orchard.render import render_maps
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import frechet_distance, judge_pictures, load_judge
     from ..core.metrics.orchard import evaluation_scenes, prompts_for, render_batch, sample_pictures
     from ..core.metrics.scores import Towers, controllability
-    from ..core.paths import resolve_bundle
+    from ..core.orchard.render import render_maps
+    from ..core.scoring.judge import frechet_distance, judge_pictures, load_judge
 
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))

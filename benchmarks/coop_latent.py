@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     import torch
 
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures, load_judge
+    from ..core.bundles.find import resolve_bundle
     from ..core.metrics.orchard import FRUIT, evaluation_scenes, prompts_for
-    from ..core.paths import resolve_bundle
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
 
     count, steps = getattr(args, "count", None) or 8, getattr(args, "steps", None) or STEPS
     draw = Draw(steps)
@@ -79,8 +79,8 @@ def _edges(draw: Draw, judge: Any, prompts: list[str], scenes: list[Any]) -> tup
     """Rows and checks of table `edges`."""
     from ..core.control.maps import canny
     from ..core.metrics.control import edge_nmse
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures
     from ..core.metrics.orchard import FRUIT, render_batch
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures
 
     renders = (render_batch(scenes, 128) + 1) / 2
     wanted, pairs = canny(renders), []
@@ -109,8 +109,8 @@ def _halves(draw: Draw, judge: Any, count: int) -> tuple[list[dict[str, Any]], l
     """Rows and checks of table `halves`: pictures of 128 x 64 px, a fruit in each half."""
     import torch
 
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures
     from ..core.metrics.orchard import FRUIT, evaluation_scenes, prompts_for, render_batch
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures
 
     scenes, prompts, edges = [], [], []
     for half in (0, 1):
@@ -151,9 +151,9 @@ class Draw:
     """Walks of the two models, each by itself or together, and their VAEs' calls."""
 
     def __init__(self, steps: int) -> None:
+        from ..core.bundles.find import list_bundles, resolve_bundle
         from ..core.host import current
         from ..core.knowledge.graph import load_knowledge
-        from ..core.paths import list_bundles, resolve_bundle
 
         self.host = current()
         self.models, self.vaes = [], []
@@ -220,7 +220,7 @@ class Draw:
 
         from ..core.bridge.joint import LatentBridgeGuider, sample_bridged
         from ..core.bridge.latent import Fusion
-        from ..core.host.embedded_latent import RandomNoise
+        from ..core.host.embedded.latent import RandomNoise
 
         drawn, seconds = [], 0.0
         for vae in self.vaes:

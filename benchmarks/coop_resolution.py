@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch
-    from ..core.paths import resolve_bundle
+    from ..core.scoring.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
 
     count, steps = getattr(args, "count", None) or 16, getattr(args, "steps", None) or STEPS
     host = current()
@@ -190,7 +190,7 @@ class _Draw:
     def noise(self, prompts: list[str]) -> dict[str, Any]:
         """Statistics of the noise that the second stage starts from, over one batch, where one model draws at both sizes."""
         from ..core.bridge.resolution import bridge_resolution, predict_clean
-        from ..core.host.embedded_latent import prepare_noise
+        from ..core.host.embedded.latent import prepare_noise
         from ..core.metrics.noise import noise_statistics
 
         positive, negative, seed = next(iter(self.batches(prompts)))

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..core.metrics.psnr import psnr
     from ..core.progress import track
-    from ..core.train.esrgan import enlarge_with
+    from ..core.train.recipes.esrgan import enlarge_with
     from ..core.upscale import degrade
     from ..core.upscale.files import resolve_upscaler
     from ..core.upscale.rrdb import load_upscaler
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def pictures(count: int) -> Iterator[Any]:
     """The high-resolution halves of the first `count` pairs, (256, 256, 3) uint8."""
-    from ..core.data.orchard.dataset import samples
-    from ..core.data.orchard.render import render
+    from ..core.orchard.dataset import samples
+    from ..core.orchard.render import render
 
     for sample in samples("test", count):
         top, left = (min(max(round(c * SIDE) - CROP // 2, 0), SIDE - CROP) // SCALE * SCALE for c in (sample.scene.cy, sample.scene.cx))

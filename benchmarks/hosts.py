@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw every graph in both hosts and return the result (see :func:`common.result`). Raises :class:`InputError` without a ComfyUI."""
     from ..core.errors import InputError
     from ..core.paths import pack_root
-    from ..tests.comfyui.client import Server
+    from .comfy_server import Server
 
     path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")
     if not path or not (Path(path).expanduser() / "main.py").is_file():
@@ -131,9 +131,9 @@ def _rounded_otherwise(graph: dict[str, Any], folder: Path) -> list[bytes]:
 
 def headless_pictures(graph: dict[str, Any], folder: Path) -> list[bytes]:
     """The PNG files that the embedded host saves for a graph into `folder`, in the order of its nodes."""
-    from ..cli.common import registry
     from ..core import paths
     from ..core.graph.execute import Runner
+    from ..nodes.registry import registry
 
     for name in ("input", "output", "temp"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from ..core.data.orchard.dataset import write_dataset
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.orchard.dataset import write_dataset
 
     data = args.data or args.out / f"data-{args.pictures}-{args.size}"
     if not (data / "captions.jsonl").is_file():
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parts() -> dict[str, str]:
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
 
     parts = {kind: str(resolve_bundle(f"orchard-{kind}.safetensors", kind)) for kind in ("vae", "text")}
     return {**parts, "graph": str(resolve_bundle("orchard-kg.safetensors", "kg"))}
@@ -112,7 +112,7 @@ def _fit(args: argparse.Namespace, name: str, recipe: str, settings: dict[str, A
 
 
 def _train_dense(args: argparse.Namespace, data: Path, teacher: Path) -> Path:
-    from ..core.bundle import read_info
+    from ..core.bundles.format import read_info
 
     info = read_info(teacher)
     config, prediction = info.config, "v" if info.schedule is None else info.schedule.prediction
@@ -145,11 +145,11 @@ def _judge(args: argparse.Namespace, teacher: Path) -> Callable[[Path], dict[str
     """A function that measures one U-Net."""
     import torch
 
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, FRUIT, evaluation_scenes, prompts_for, render_batch, sample_pictures
-    from ..core.paths import resolve_bundle
+    from ..core.scoring.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
 
     host = current()
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))

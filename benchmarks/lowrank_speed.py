@@ -168,9 +168,9 @@ def _status(key: str) -> int:
 def _orchard() -> Any:
     from diffusers import UNet2DConditionModel
 
-    from ..core.bundle import load_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.load import load_bundle
     from ..core.networks import network_of
-    from ..core.paths import resolve_bundle
 
     return _on_device(network_of(UNet2DConditionModel, load_bundle(resolve_bundle("orchard-unet.safetensors", "unet"))))
 

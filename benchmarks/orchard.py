@@ -26,12 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, FRUIT, evaluation_scenes, prompts_for, sample_pictures
-    from ..core.paths import resolve_bundle
-    from ..core.train.text import control_graph
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
+    from ..core.train.recipes.text import control_graph
 
     count, sweep_count = getattr(args, "count", 128), getattr(args, "sweep_count", 8)
     host = current()
@@ -91,7 +91,7 @@ def _sampler(name: str, steps: int) -> Any:
     def sample(model: Any, positive: list[Any], negative: list[Any], latent: dict[str, Any], seed: int) -> Any:
         from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
         from ..core.host import current
-        from ..core.host.embedded_ksampler import RandomNoise, sample_latent, scheduled_sigmas
+        from ..core.host.embedded.ksampler import RandomNoise, sample_latent, scheduled_sigmas
 
         uniform = name in ("plms", "s_pndm", "f_pndm", "ddim")
         sigmas = scheduled_sigmas(model, "normal" if uniform else "karras", steps)
@@ -103,13 +103,13 @@ def _sampler(name: str, steps: int) -> Any:
 
 def _real_features(judge: Any, split: str, count: int, seed: int) -> Any:
     """The judge's features of renders of the split's own scenes."""
-    from ..core.metrics.judge import judge_pictures
     from ..core.metrics.orchard import evaluation_scenes, render_batch
+    from ..core.scoring.judge import judge_pictures
 
     return judge_pictures(judge, render_batch([scene for _, scene in evaluation_scenes(split, count, seed)], 128))[1]
 
 
 def _fid(a: Any, b: Any) -> float:
-    from ..core.metrics.judge import frechet_distance
+    from ..core.scoring.judge import frechet_distance
 
     return round(frechet_distance(a, b), 2)

@@ -25,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from ..core.bundle import read_info
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.format import read_info
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.aesthetics import preference
-    from ..core.metrics.clip_score import load_scorer
-    from ..core.metrics.judge import judge_pictures, labels, load_judge
     from ..core.metrics.orchard import sample_pictures
-    from ..core.paths import resolve_bundle
-    from ..core.text.enhance import GRAMMAR, enhance, load_writer
+    from ..core.operations.enhance import GRAMMAR, enhance, load_writer
+    from ..core.scoring.aesthetics import preference
+    from ..core.scoring.clip_score import load_scorer
+    from ..core.scoring.judge import judge_pictures, labels, load_judge
     from ..core.text.protect import lost
-    from ..core.train.prompt_data import orchard_request
+    from ..core.train.inputs.prompt_data import orchard_request
 
     host = current()
     parts = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))

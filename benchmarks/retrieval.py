@@ -49,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not in the cache, score everything, and return the result (see :func:`common.result`)."""
-    from ..core.bundle import load_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.load import load_bundle
     from ..core.knowledge.graph import load_knowledge
-    from ..core.paths import resolve_bundle
     from ..core.text.encoder import load_text_encoder
     from ..core.text.image_tower import load_image_tower
 
@@ -100,9 +100,9 @@ def _galleries() -> list[dict[str, Any]]:
     import numpy as np
     import torch
 
-    from ..core.data.orchard.captions import attribute_caption, name_caption
-    from ..core.data.orchard.entities import entities
-    from ..core.data.orchard.render import render
+    from ..core.orchard.captions import attribute_caption, name_caption
+    from ..core.orchard.entities import entities
+    from ..core.orchard.render import render
 
     found = []
     for split in SPLITS:
@@ -127,7 +127,7 @@ def _galleries() -> list[dict[str, Any]]:
 def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: int, cache: Path) -> dict[str, tuple[Path, Path]]:
     from ..core.paths import image_bundle_path
     from ..core.train.loop import train
-    from ..core.train.text import TextRecipe
+    from ..core.train.recipes.text import TextRecipe
 
     shared: list[Any] = []
 
@@ -159,7 +159,8 @@ def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: i
 
 def _table(encoder: Any, graph: Any, arm: str, seed: int) -> Any:
     from ..core.knowledge.linking import wordpiece_linker
-    from ..core.train.text import KnowledgeTable, control_graph
+    from ..core.text.embed import KnowledgeTable
+    from ..core.train.recipes.text import control_graph
 
     return None if arm == "none" else KnowledgeTable(control_graph(graph, arm, seed), wordpiece_linker(graph, encoder.tokenizer))
 
@@ -168,7 +169,7 @@ def _score(arm: str, encoder: Any, tower: Any, table: Any, galleries: list[dict[
     import torch
 
     from ..core.metrics.retrieval import mean_of, retrieval
-    from ..core.train.text import embed_texts
+    from ..core.text.embed import embed_texts
 
     scores: dict[str, dict[str, list[dict[str, float]]]] = {split: {"en": [], "zh": []} for split in SPLITS}
     sizes: dict[str, int] = {}

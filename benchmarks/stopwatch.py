@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.clock import timed
+from ..core.device import timed
 from ..core.errors import InputError
 
 

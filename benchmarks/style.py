@@ -21,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from ..core.data.orchard.captions import name_caption
-    from ..core.data.orchard.world import ATTRIBUTES
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import attribute_accuracy, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes
-    from ..core.paths import resolve_bundle
+    from ..core.orchard.captions import name_caption
+    from ..core.orchard.world import ATTRIBUTES
+    from ..core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
 
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))

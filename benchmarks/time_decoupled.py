@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.data.folder import ImageFolder
-    from ..core.data.orchard.dataset import write_dataset
     from ..core.errors import InputError
+    from ..core.orchard.dataset import write_dataset
 
     widths = tuple(int(width) for width in args.widths.split(","))
     wanted = args.rows.split(",")
@@ -128,8 +128,8 @@ def _parameters(widths: tuple[int, ...], context: int) -> int:
 
 def _size(widths: tuple[int, ...], side: int) -> tuple[int, float]:
     """(parameters, multiply-adds of one evaluation) of a U-Net of `widths` for the shipped VAE and text encoder, which need not exist."""
-    from ..core.bundle import read_info
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.format import read_info
 
     latent, text = (read_info(resolve_bundle(f"orchard-{kind}.safetensors", kind), kind) for kind in ("vae", "text"))
     assert latent.latent is not None  # noqa: S101 - the bundle of a VAE has one
@@ -141,7 +141,7 @@ def _untrained(widths: tuple[int, ...], context: int, channels: int) -> Any:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from ..core.train.unet_shapes import unet_config
+    from ..core.train.recipes.unet_shapes import unet_config
 
     with torch.device("meta"):
         return UNet2DConditionModel(**unet_config(channels, 16, widths, _attention(widths), context, 4))
@@ -153,8 +153,8 @@ def _attention(widths: tuple[int, ...]) -> tuple[int, ...]:
 
 def _train(out: Path, args: argparse.Namespace, data: Path, widths: tuple[int, ...], steps: int, settings: dict[str, Any]) -> Trained:
     """Train a U-Net, unless its file is there already, and count its work."""
-    from ..core.bundle import load_bundle
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.bundles.load import load_bundle
     from ..core.train import make_recipe
     from ..core.train.loop import train
 
@@ -208,11 +208,11 @@ def _cost(structure: Trained, texture: Trained) -> dict[str, Any]:
 
 def _judge(args: argparse.Namespace) -> Callable[[Path, Path, int], dict[str, float]]:
     """A function that draws with a pair, the switch at a timestep, and says AA and FID-A."""
+    from ..core.bundles.find import resolve_bundle
     from ..core.host import current
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch, sample_pictures
-    from ..core.paths import resolve_bundle
+    from ..core.scoring.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
 
     host = current()
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))

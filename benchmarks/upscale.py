@@ -139,8 +139,8 @@ def photo(side: int) -> Any:
     """An IMAGE (1, side, side, 3) with edges, colours and detail: a render of the Orchard, or several of 512 px in a square."""
     import torch
 
-    from ..core.data.orchard.dataset import samples
-    from ..core.data.orchard.render import render
+    from ..core.orchard.dataset import samples
+    from ..core.orchard.render import render
 
     across = -(-side // 512)
     parts = [torch.from_numpy(render(sample.scene, side // across).copy()) for sample in samples("test", across**2)]

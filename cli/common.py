@@ -6,16 +6,6 @@ import json
 import sys
 from typing import Any
 
-from ..core.graph.inputs import Registry
-
-
-def registry() -> Registry:
-    """Every node that a headless run knows: the pack's own and the embedded host's stock nodes."""
-    from ..core.graph.stock import STOCK_NODES
-    from ..nodes import NODE_CLASS_MAPPINGS
-
-    return {**STOCK_NODES, **NODE_CLASS_MAPPINGS}
-
 
 def say(text: str = "") -> None:
     """One line of the command's result, on stdout."""

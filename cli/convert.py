@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import registry, say
+from ..nodes.registry import registry
+from .common import say
 
 EXAMPLE = """examples:
   python -m rapiddraw convert workflows/text_to_image.json --to api --out workflows/api/text_to_image.json

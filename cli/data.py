@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _orchard(args: argparse.Namespace) -> int:
-    from ..core.data.orchard.dataset import MAP_KINDS, write_dataset
+    from ..core.orchard.dataset import MAP_KINDS, write_dataset
 
     if args.buckets is not None:
         from ..core.data.buckets import bucket_sizes
@@ -105,8 +105,8 @@ def _check(args: argparse.Namespace) -> int:
 def _tools(args: argparse.Namespace) -> tuple[Any, Any]:
     """The scorer and the judge that were named, `None` where they were not."""
     from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.clip_score import load_scorer
-    from ..core.metrics.judge import load_judge
+    from ..core.scoring.clip_score import load_scorer
+    from ..core.scoring.judge import load_judge
 
     graph = load_knowledge(args.graph) if args.graph else None
     return load_scorer(args.scorer, graph) if args.scorer else None, load_judge(args.judge) if args.judge else None

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .common import note, registry, say, say_json
+from ..nodes.registry import registry
+from .common import note, say, say_json
 
 EXAMPLE = """examples:
   python -m rapiddraw inspect weights/orchard-unet.safetensors
@@ -60,7 +61,7 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if path.suffix.lower() in (".json", ".png"):
         return _describe_graph(path)
-    from ..core.bundle import load_bundle
+    from ..core.bundles.load import load_bundle
 
     bundle = load_bundle(path)  # checks the header first, then every value
     tensors = {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in bundle.tensors.items()}
@@ -114,7 +115,7 @@ def _short(value: Any) -> str:
 
 
 def _manifest(write: bool) -> int:
-    from ..core.manifest import check_manifest, read_manifest, write_manifest
+    from ..core.bundles.manifest import check_manifest, read_manifest, write_manifest
     from ..core.paths import pack_root
 
     folder = pack_root() / "weights"

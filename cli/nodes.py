@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .common import note, registry, say, say_json
+from ..nodes.registry import registry
+from .common import note, say, say_json
 
 EXAMPLE = """examples:
   python -m rapiddraw nodes

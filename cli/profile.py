@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .common import registry, say
+from ..nodes.registry import registry
+from .common import say
 
 EXAMPLE = """examples:
   python -m rapiddraw profile workflows/api/text_to_image.json

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import note, registry, say, say_json
+from ..nodes.registry import registry
+from .common import note, say, say_json
 
 if TYPE_CHECKING:
     from ..core.graph.execute import RunResult

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from .common import registry, say, say_json
+from ..nodes.registry import registry
+from .common import say, say_json
 
 EXAMPLE = """example:
   python -m rapiddraw validate workflows/*.json workflows/api/*.json

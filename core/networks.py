@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle
+from .bundles.format import Bundle
 from .errors import BundleError
 
 if TYPE_CHECKING:

@@ -6,14 +6,12 @@ Every name that reaches this module may come from a widget or the API and is tre
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
 
-from .bundle import read_info
-from .errors import BundleError, InputError
+from .errors import InputError
 
 _extra_weights: list[Path] = []
 _extra_models: list[Path] = []
@@ -57,38 +55,6 @@ def add_language_model_dir(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if folder not in _extra_models:
         _extra_models.append(folder)
-
-
-def list_bundles(kind: str | None = None) -> list[str]:
-    """Sorted names of the bundles of `kind` (any kind for `None`), relative to their weights folder, with `/` between parts.
-
-    Selected by what each file's header says, never by its name; a file that is no readable bundle is left out.
-    """
-    names = set()
-    for folder in weights_dirs():
-        for path in folder.rglob("*.safetensors"):
-            found = _kind_of(path)
-            if found is not None and (kind is None or found == kind):
-                names.add(path.relative_to(folder).as_posix())
-    return sorted(names)
-
-
-def resolve_bundle(name: str, kind: str | None = None) -> Path:
-    """The file of the bundle `name` (as :func:`list_bundles` gives it), its header checked to be of `kind`.
-
-    Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` for an unknown name (listing the nearest
-    known ones) or a damaged file or one of another kind.
-    """
-    folders = weights_dirs()
-    for folder in folders:
-        path = safe_join(folder, name)
-        if path.is_file():
-            read_info(path, kind)
-            return path
-    known = list_bundles(kind)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
-    hint = f"near it there is {', '.join(near)}" if near else f"there are none in {', '.join(map(str, folders)) or 'no weights folder'}"
-    raise BundleError(f"no {kind or 'RapidDraw'} bundle named {name!r}: {hint}. Set RAPIDDRAW_WEIGHTS to search another folder")
 
 
 def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
@@ -181,19 +147,3 @@ def _sha256(path: Path, mtime_ns: int, size: int) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _kind_of(path: Path) -> str | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return _header_kind(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=1024)
-def _header_kind(path: Path, mtime_ns: int, size: int) -> str | None:
-    try:
-        return read_info(path).kind
-    except (BundleError, OSError):
-        return None

@@ -57,7 +57,7 @@ class Compile:
     def execute(
         self, model: Any, compile: str, precision: str, budget: float, clip: Any = None, vae: Any = None, upscale_model: Any = None
     ) -> tuple[Any, Any, Any, Any]:
-        from ..core.speed.parts import speed_up
+        from ..core.operations.compile import speed_up
         from ..core.speed.plan import Options
 
         given = {"model": model, "clip": clip, "vae": vae, "upscale_model": upscale_model}
@@ -94,7 +94,7 @@ class CompileReport:
         return float("nan")  # more is known after every picture
 
     def execute(self, model: Any, image: Any) -> tuple[str, Any]:
-        from ..core.speed.parts import report_of
+        from ..core.operations.compile import report_of
 
         return report_of(model), image
 

@@ -36,8 +36,8 @@ def score_towers(texts: str, text_name: str, image_name: str, kg_name: str) -> A
     """The files behind those widgets; looked for only where there is a text to score."""
     from pathlib import Path
 
+    from ..core.bundles.find import resolve_bundle
     from ..core.metrics.scores import Towers
-    from ..core.paths import resolve_bundle
 
     if not texts.strip():
         return Towers(Path(), Path())
@@ -79,8 +79,8 @@ class ConditionMapExtractor:
         return content_of(segmenter=segmenter_name)
 
     def execute(self, image: Any, type: str, low: float, high: float, segmenter_name: str) -> tuple[Any]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.control.maps import condition_map
-        from ..core.paths import resolve_bundle
 
         segmenter = resolve_bundle(segmenter_name, "segmenter") if type in ("segmentation", "outline") else None
         return (condition_map(image, type, low, high, segmenter),)
@@ -145,8 +145,8 @@ class ControllabilityMetrics:
         edges: Any = None,
         segmentation: Any = None,
     ) -> tuple[str, float, float, float]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.metrics.scores import controllability
-        from ..core.paths import resolve_bundle
 
         segmenter = None if segmentation is None else resolve_bundle(segmenter_name, "segmenter")
         towers = score_towers(texts, text_name, image_name, kg_name)
@@ -198,8 +198,8 @@ class EvaluatePictures:
     def execute(
         self, images: Any, judge_name: str, texts: str, text_name: str, image_name: str, kg_name: str, reference: Any = None
     ) -> tuple[str, float, float, float]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.metrics.scores import evaluation
-        from ..core.paths import resolve_bundle
 
         towers = score_towers(texts, text_name, image_name, kg_name)
         found = evaluation(images, resolve_bundle(judge_name, "judge"), texts, towers, reference)

@@ -29,8 +29,8 @@ class TextLoader:
         return content_of(text=text_name)
 
     def execute(self, text_name: str) -> tuple[Any]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.host import current
-        from ..core.paths import resolve_bundle
 
         return (current().load_text(resolve_bundle(text_name, "text")),)
 

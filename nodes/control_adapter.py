@@ -38,8 +38,8 @@ class ControlAdapterLoader:
         return content_of(control=control_name)
 
     def execute(self, control_name: str, condition: str) -> tuple[Any]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.host import current
-        from ..core.paths import resolve_bundle
 
         return (current().load_control(resolve_bundle(control_name, "control"), condition),)
 

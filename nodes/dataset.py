@@ -14,8 +14,8 @@ NONE = "none"
 
 
 def _choices(kind: str) -> list[str]:
-    from ..core.paths import list_bundles
-    from ..core.text.ranking import list_scorers
+    from ..core.bundles.find import list_bundles
+    from ..core.operations.rank import list_scorers
 
     return [NONE, *(list_scorers() if kind == "text" else list_bundles(kind))]
 
@@ -24,9 +24,9 @@ def _load(kind: str, name: str, knowledge: Any = None) -> Any:
     """The scorer (`text`) or the classifier (`judge`) of that name; `None` for none."""
     if name == NONE:
         return None
-    from ..core.metrics.clip_score import load_scorer
-    from ..core.metrics.judge import load_judge
-    from ..core.paths import resolve_bundle
+    from ..core.bundles.find import resolve_bundle
+    from ..core.scoring.clip_score import load_scorer
+    from ..core.scoring.judge import load_judge
 
     path = resolve_bundle(name, kind)
     return load_scorer(path, knowledge) if kind == "text" else load_judge(path)

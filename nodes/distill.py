@@ -76,7 +76,7 @@ class DistillUNet:
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.train.model_data import folder_digest
+        from ..core.operations.distill_data import folder_digest
 
         return folder_digest(folder or "")
 
@@ -100,7 +100,7 @@ class DistillUNet:
         save_every: int,
         resume: bool,
     ) -> dict[str, Any]:
-        from ..core.train.distill_model import ModelDistillation, distill_model
+        from ..core.operations.distill import ModelDistillation, distill_model
 
         recipe = ModelDistillation(
             seed=seed, batch_size=batch_size, lr=lr, size=size, mode=mode, value=value, weighting=weighting, features=feature_weight,

@@ -24,7 +24,7 @@ class PromptEnhancer:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..core.text.enhance import BEST_OF, LANGUAGES, list_writers
+        from ..core.operations.enhance import BEST_OF, LANGUAGES, list_writers
 
         model_tip = (
             "What writes: a bundle of kind prompt, a folder with a causal language model that transformers can load, or a grammar that "
@@ -64,7 +64,7 @@ class PromptEnhancer:
 
     @classmethod
     def IS_CHANGED(cls, model: str | None = None, scorer: str | None = None, **_: Any) -> str:
-        from ..core.text.enhance import writer_fingerprint
+        from ..core.operations.enhance import writer_fingerprint
 
         return f"{writer_fingerprint(model) if model else ''}-{content_of(scorer=scorer)}"
 
@@ -84,8 +84,8 @@ class PromptEnhancer:
         vae: Any = None,
         latent: Any = None,
     ) -> dict[str, Any]:
-        from ..core.text.enhance import enhance, load_writer
-        from ..core.text.ranking import make_rank
+        from ..core.operations.enhance import enhance, load_writer
+        from ..core.operations.rank import make_rank
 
         rank = make_rank(text, scorer, knowledge, (diffusion_model, clip, vae, latent), seed) if best_of == "clip" else None
         writer = load_writer(model)
@@ -94,7 +94,7 @@ class PromptEnhancer:
 
 
 def _scorers() -> list[str]:
-    from ..core.text.ranking import list_scorers
+    from ..core.operations.rank import list_scorers
 
     return list_scorers() or ["(no text bundle with an image tower found)"]
 

@@ -79,7 +79,7 @@ class SaveMarkedImage:
         }
 
     def execute(self, images: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
-        from ..core.graph.stock_image_files import save_path
+        from ..core.graph.stock.image_files import save_path
         from ..core.host import current
         from ..core.image.png import write_marked_png
         from ..core.paths import output_dir

@@ -50,7 +50,7 @@ class ImageVariationEncode:
     def execute(
         self, image: Any, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None
     ) -> tuple[Any]:
-        from ..core.paths import resolve_bundle
+        from ..core.bundles.find import resolve_bundle
         from ..core.text.image_tokens import encode_variation
 
         tokens, tower = resolve_bundle(tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")

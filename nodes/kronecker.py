@@ -38,8 +38,8 @@ class KroneckerAdapterLoader:
         return content_of(adapter=adapter_name)
 
     def execute(self, model: Any, adapter_name: str, strength: float) -> tuple[Any]:
-        from ..core.lowrank.adapter import adapt_model
-        from ..core.paths import resolve_bundle
+        from ..core.bundles.find import resolve_bundle
+        from ..core.operations.adapt import adapt_model
 
         return (adapt_model(model, resolve_bundle(adapter_name, "adapter"), strength),)
 

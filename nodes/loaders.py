@@ -7,7 +7,7 @@ from typing import Any
 
 def bundle_choices(kind: str) -> list[str]:
     """Names of the bundles of a kind for a COMBO; where there are none, one entry that says what to do (an empty COMBO cannot run)."""
-    from ..core.paths import list_bundles
+    from ..core.bundles.find import list_bundles
 
     return list_bundles(kind) or [f"(no {kind} bundle found: train one or put it into weights/)"]
 
@@ -16,9 +16,10 @@ def content_of(**names: str | None) -> str:
     """For IS_CHANGED: what the files of these names hold, each given under its kind: a bundle's, `kg`, `upscaler`, or `scorer` for a text
     bundle with its image tower. A name that stands for no file ("none", one that is gone) counts as itself; one that comes by a link is not
     known before the graph runs."""
+    from ..core.bundles.find import resolve_bundle
     from ..core.errors import RapidDrawError
     from ..core.knowledge.files import resolve_graph
-    from ..core.paths import file_sha256, image_bundle_path, resolve_bundle
+    from ..core.paths import file_sha256, image_bundle_path
     from ..core.upscale.files import resolve_upscaler
 
     def content(kind: str, name: str) -> str:
@@ -77,8 +78,8 @@ class BundleLoader:
         return content_of(unet=unet_name, text=text_name, vae=vae_name)
 
     def execute(self, unet_name: str, text_name: str, vae_name: str) -> tuple[Any, Any, Any]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.host import current
-        from ..core.paths import resolve_bundle
 
         return current().load_bundles(resolve_bundle(unet_name, "unet"), resolve_bundle(text_name, "text"), resolve_bundle(vae_name, "vae"))
 

@@ -33,8 +33,8 @@ class LowRankUNETLoader:
         return content_of(unet=unet_name)
 
     def execute(self, unet_name: str) -> tuple[Any]:
+        from ..core.bundles.find import resolve_bundle
         from ..core.host import current
-        from ..core.paths import resolve_bundle
 
         return (current().load_unet(resolve_bundle(unet_name, "unet")),)
 
@@ -101,8 +101,8 @@ class FactorizeUNet:
         projection: bool,
         latent: Any = None,
     ) -> tuple[Any, str, Any]:
-        from ..core.lowrank.model import factorize_model
         from ..core.lowrank.report import draw_report
+        from ..core.operations.factorize import factorize_model
 
         chosen = [name for name, on in zip(_TARGETS, (attention, feed_forward, resnet, projection), strict=True) if on]
         low, report = factorize_model(model, mode, value, chosen, split, latency, latent)
@@ -137,7 +137,7 @@ class SaveLowRankUNet:
         }
 
     def execute(self, model: Any, filename: str, as_dense: bool) -> dict[str, Any]:
-        from ..core.lowrank.model import save_model
+        from ..core.operations.factorize import save_model
 
         path = save_model(model, filename, as_dense)
         return {"ui": {"text": [f"saved {path.name}"]}, "result": (path.name,)}

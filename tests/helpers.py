@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rapiddraw.core.bundle import BundleInfo, LatentSpace, Schedule, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, LatentSpace, Schedule, save_bundle
 from rapiddraw.core.knowledge.graph import KnowledgeGraph, build_graph, save_knowledge
 from rapiddraw.core.text.encoder import TextEncoder, default_config, to_bundle
 from rapiddraw.core.text.tokenizer import build_vocabulary
@@ -129,7 +129,7 @@ def write_esrgan(path: Path, seed: int = 4) -> Path:
 def write_control(path: Path, unet: Path, seed: int = 6, conditions: Sequence[str] = ("edges", "segmentation", "sketch")) -> Path:
     """A control adapter of the U-Net bundle `unet` as if it had been trained: what starts as zero is random (kind `control`)."""
     from diffusers import UNet2DConditionModel
-    from rapiddraw.core.bundle import load_bundle
+    from rapiddraw.core.bundles.load import load_bundle
     from rapiddraw.core.control.adapter import copy_of_unet
     from rapiddraw.core.control.files import save_control
     from rapiddraw.core.networks import network_of
@@ -174,7 +174,7 @@ def write_segmenter(path: Path, seed: int = 8) -> Path:
 
 def write_judge(path: Path, seed: int = 9) -> Path:
     """A narrow judge (kind `judge`)."""
-    from rapiddraw.core.metrics.judge import Judge
+    from rapiddraw.core.scoring.judge import Judge
 
     made = seeded(lambda: Judge(width=4, features=8), seed)
     return save_bundle(path, made.state_dict(), BundleInfo("judge", {"width": 4, "features": 8}))

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 from rapiddraw import NODE_CLASS_MAPPINGS
-from rapiddraw.cli.common import registry
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import LatentSpace
+from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.core.graph.convert import NOTES
 from rapiddraw.core.graph.edit import apply_changes, parse_assignment
 from rapiddraw.core.graph.execute import execute
@@ -20,6 +19,7 @@ from rapiddraw.core.graph.layout import widget_entries
 from rapiddraw.core.graph.validate import validate
 from rapiddraw.core.image.png import is_marked
 from rapiddraw.core.knowledge.graph import save_knowledge
+from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import helpers
 
 FOLDER = paths.pack_root() / "workflows"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..clock import timed
+from ..device import timed
 from .call import Call
 from .memory import Memory, Times, machine_name
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import LatentSpace, Schedule, load_foreign
+from ..bundles.format import LatentSpace, Schedule, load_foreign
 from ..errors import BundleError
 from ..paths import safe_join
 from .parts import Checkpoint, Part, text_part

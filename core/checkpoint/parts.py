@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import LatentSpace, Schedule
+from ..bundles.format import LatentSpace, Schedule
 from ..errors import BundleError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundle import LatentSpace, Schedule, load_foreign, tensor_names
+from ..bundles.format import LatentSpace, Schedule, load_foreign, tensor_names
 from ..errors import BundleError
 from .parts import Checkpoint, Part, text_part
 from .vocabulary import find_tokenizer

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle, BundleInfo, load_bundle, read_info, save_bundle
+from ..bundles.format import Bundle, BundleInfo, read_info, save_bundle
+from ..bundles.load import load_bundle
 from ..errors import BundleError
 from ..networks import build_network
 from .adapter import ControlAdapter, check_config

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundle import Bundle, BundleInfo, load_bundle
+from ..bundles.format import Bundle, BundleInfo
+from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError
 
 PALETTE = ((0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 1, 1), (1, 0, 1), (1, 1, 1))
@@ -79,7 +80,7 @@ def image_to_classes(image: Tensor) -> Tensor:
 
 
 def to_bundle(segmenter: Segmenter, provenance: dict[str, Any]) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundle.save_bundle` writes (kind `segmenter`), in half precision."""
+    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes (kind `segmenter`), in half precision."""
     config = {"classes": list(segmenter.classes), "size": segmenter.size, "widths": list(segmenter.widths)}
     tensors = {name: tensor.half() for name, tensor in segmenter.state_dict().items() if not name.endswith("num_batches_tracked")}
     return tensors, BundleInfo("segmenter", config, provenance=provenance)

@@ -20,7 +20,7 @@ import torch
 
 from ..errors import DataError, InputError
 from ..files import replacing
-from ..metrics.aesthetics import appearance, confidence
+from ..scoring.aesthetics import appearance, confidence
 from ..paths import safe_join
 from ..progress import track
 from .folder import INDEX, ImageFolder, Item, load_pixels
@@ -28,8 +28,8 @@ from .watermark import MAX_PICTURES as MARKED
 from .watermark import Watermark, find_watermark, thumbnail
 
 if TYPE_CHECKING:
-    from ..metrics.clip_score import ClipScorer
-    from ..metrics.judge import Judge
+    from ..scoring.clip_score import ClipScorer
+    from ..scoring.judge import Judge
 
 MEASURED = "filter.jsonl"
 MAX_PICTURES = 200_000

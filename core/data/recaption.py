@@ -21,13 +21,13 @@ from ..errors import DataError, InputError
 from ..progress import track
 from .filters import write_subset
 from .folder import ImageFolder, Item, load_pixels
-from .orchard.captions import LANGUAGES, describe
-from .orchard.entities import Entity, entities, words
-from .orchard.world import ATTRIBUTES, Scene, random_scene
+from ..orchard.captions import LANGUAGES, describe
+from ..orchard.entities import Entity, entities, words
+from ..orchard.world import ATTRIBUTES, Scene, random_scene
 
 if TYPE_CHECKING:
-    from ..metrics.clip_score import ClipScorer
-    from ..metrics.judge import Judge
+    from ..scoring.clip_score import ClipScorer
+    from ..scoring.judge import Judge
 
 SOURCES = ("scene", "judge")
 OLD = ("drop", "keep", "matching")

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import replacing
 from ..paths import safe_join
 from .folder import INDEX
-from .orchard.dataset import write_dataset
+from ..orchard.dataset import write_dataset
 
 FLAWS = ("blur", "mark", "caption")
 TRUTH = "spoiled.json"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle import Schedule
+from ..bundles.format import Schedule
 from ..errors import InputError
 
 PREDICTIONS = ("eps", "v", "x0")

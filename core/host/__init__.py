@@ -19,11 +19,11 @@ def current() -> Host:
     """
     name = "comfy" if "comfy.model_management" in sys.modules else "embedded"
     if name not in _hosts:
-        _hosts[name] = importlib.import_module(f".{name}", __package__).make_host()
+        _hosts[name] = importlib.import_module(f".{name}.host", __package__).make_host()
     return _hosts[name]
 
 
 def adopt_folders() -> None:
     """Where ComfyUI imports the pack: search its models folder for bundles, use its input, output and temp folders. Else nothing."""
     if "folder_paths" in sys.modules:
-        importlib.import_module(".comfy_folders", __package__).register()
+        importlib.import_module(".comfy.folders", __package__).register()

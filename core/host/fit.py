@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..bundle import BundleInfo
+from ..bundles.format import BundleInfo
 from ..errors import BundleError, InputError
 
 

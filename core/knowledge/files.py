@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..bundles.find import list_bundles, resolve_bundle
 from ..errors import KnowledgeError
-from ..paths import input_dir, list_bundles, made_bundle_path, made_weights_dir, resolve_bundle, safe_join, weights_dirs
+from ..paths import input_dir, made_bundle_path, made_weights_dir, safe_join, weights_dirs
 from .graph import KnowledgeGraph, load_knowledge, load_triples
 from .projection import Projection, load_projection, save_projection
 

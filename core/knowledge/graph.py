@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle import Bundle, BundleInfo, load_bundle, save_bundle
+from ..bundles.format import Bundle, BundleInfo, save_bundle
+from ..bundles.load import load_bundle
 from ..errors import KnowledgeError
 
 MAX_BYTES = 64 * 2**20

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..text.tokenizer import is_cjk
+from ..language import is_cjk
 from .graph import KnowledgeGraph
 
 if TYPE_CHECKING:

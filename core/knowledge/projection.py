@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bundle import Bundle, BundleInfo, load_bundle, save_bundle
+from ..bundles.format import Bundle, BundleInfo, save_bundle
+from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError, KnowledgeError
 from .graph import KnowledgeGraph
 

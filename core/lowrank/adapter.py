@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from ..bundle import Bundle, BundleInfo, load_bundle, save_bundle
+from ..bundles.format import Bundle, BundleInfo, save_bundle
+from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError
 from .kronecker import MAX_RANK, TERMS, Update, materialize
 
 FORMAT = "kronecker"
 NETWORKS = ("unet", "control")
-MAX_STRENGTH = 100.0
 _PARTS = ("kron_a", "kron_u", "kron_v")
 
 
@@ -99,19 +99,3 @@ def deltas_for(updates: Mapping[str, Update], shapes: Mapping[str, torch.Size], 
             )
         result[layer] = materialize(a, u, v).reshape(shape)
     return result
-
-
-def adapt_model(model: Any, path: Path, strength: float) -> Any:
-    """A MODEL with the adapter in `path` added `strength` times; strength 0 gives the model back as it is.
-
-    Raises :class:`InputError` for a strength beyond +-:data:`MAX_STRENGTH`, :class:`BundleError` for a file that does not fit.
-    """
-    from ..host import current
-
-    if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:
-        raise InputError(f"strength={strength}: expected a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
-    updates = load_adapter(path)
-    if strength == 0:
-        return model
-    host = current()
-    return host.add_weights(model, deltas_for(updates, host.weight_shapes(model), path.name), strength)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..clock import timed
+from ..device import timed
 from .layers import replace_with_factors
 from .plan import KeepDense
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..clock import wait
+from ..device import wait
 
 TYPES = ("self-attention", "cross-attention", "resnet", "feed-forward", "resampling")
 _CLASSES = {

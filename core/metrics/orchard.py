@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ..data.orchard.captions import name_caption
-from ..data.orchard.entities import Entity, entities
-from ..data.orchard.render import render
-from ..data.orchard.world import Scene
 from ..errors import InputError
+from ..orchard.captions import name_caption
+from ..orchard.entities import Entity, entities
+from ..orchard.render import render
+from ..orchard.world import Scene
 
 AA_ATTRIBUTES = ("shape", "skin", "pattern", "topper", "ground", "sky")
 """The attributes whose mean is called AA. The first four belong to the fruit, the last two are in every prompt."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..clock import wait
+from ..device import wait
 from ..errors import InputError
 from ..progress import Progress
 from .blocks import TYPES, Cost, metered, parameters_of

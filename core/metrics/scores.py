@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..bundle import load_bundle
+from ..bundles.load import load_bundle
 from ..control.maps import canny
 from ..control.segmenter import image_to_classes, load_segmenter, segment
 from ..errors import InputError
 from ..knowledge.graph import load_knowledge
+from ..scoring.clip_score import ClipScorer
+from ..scoring.judge import frechet_distance, judge_pictures, load_judge
 from ..text.encoder import load_text_encoder
 from ..text.image_tower import load_image_tower
-from .clip_score import ClipScorer
 from .control import clip_score, edge_nmse, inception_score, mean_iou
-from .judge import frechet_distance, judge_pictures, load_judge
 
 NOT_MEASURED = -1.0
 """What a score is where nothing was given to measure it against."""

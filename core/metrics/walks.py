@@ -50,13 +50,13 @@ class Walks:
 
     def sigmas(self, scheduler: str, steps: int) -> Tensor:
         """The noise levels (steps + 1,) of a schedule."""
-        from ..host.embedded_ksampler import scheduled_sigmas
+        from ..host.embedded.ksampler import scheduled_sigmas
 
         return scheduled_sigmas(self.model, scheduler, steps)
 
     def draw(self, function: Callable[..., Tensor], sigmas: Tensor, options: Mapping[str, Any] | None = None) -> Walk:
         """Run a k-diffusion function along `sigmas`."""
-        from ..host.embedded_ksampler import RandomNoise, sample_latent
+        from ..host.embedded.ksampler import RandomNoise, sample_latent
 
         counted: list[int] = []
 
@@ -97,7 +97,7 @@ class OrchardWalks:
 
     def quality(self, latents: Tensor) -> dict[str, float]:
         """AA and FID-A (against renders of the same scenes) of unscaled latents. FID-A needs two pictures."""
-        from .judge import attribute_accuracy, frechet_distance, judge_pictures
+        from ..scoring.judge import attribute_accuracy, frechet_distance, judge_pictures
         from .orchard import AA_ATTRIBUTES
 
         pictures = self.walks.host.vae_decode(self.vae, latents).permute(0, 3, 1, 2) * 2 - 1
@@ -108,10 +108,10 @@ class OrchardWalks:
 
 def open_orchard(count: int, split: str = "seen", seed: int = 5) -> OrchardWalks:
     """The shipped model with its knowledge graph, ready to draw `count` scenes. Raises :class:`InputError` for a count outside 1..4096."""
-    from ..host.embedded import EmbeddedHost
+    from ..bundles.find import resolve_bundle
+    from ..host.embedded.host import EmbeddedHost
     from ..knowledge.graph import load_knowledge
-    from ..paths import resolve_bundle
-    from .judge import judge_pictures, load_judge
+    from ..scoring.judge import judge_pictures, load_judge
     from .orchard import evaluation_scenes, prompts_for, render_batch
 
     if isinstance(count, bool) or not 1 <= count <= 4096:

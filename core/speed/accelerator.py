@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..upscale.memory import out_of_memory
+from ..device import out_of_memory
 from .apply import applied, call_afresh, first_line, runner
 from .compiler import Compiled, missing_compiler
 from .eager import BF16_SAME, Order, choose

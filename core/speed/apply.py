@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..upscale.memory import out_of_memory
+from ..device import out_of_memory
 from .compiler import MAX_GRAPHS
 from .eager import in_bf16
 from .plan import Plan

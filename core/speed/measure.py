@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..clock import timed
+from ..device import timed
 
 GAIN = 0.97
 """A way counts as faster where it takes less than this share of the other's time: below that it is the clock's noise."""

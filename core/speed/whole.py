@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..clock import timed
+from ..device import timed
 from .apply import call_afresh
 from .eager import in_bf16
 from .measure import GAIN, best_seconds, difference, rounding

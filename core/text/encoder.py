@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundle import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo
 from ..errors import BundleError, InputError
 from .tokenizer import CONTEXT_LENGTH, END, PAD, SPECIALS, START, check_vocabulary, make_tokenizer
 
@@ -151,7 +151,7 @@ def _check_config(config: dict[str, Any], vocab_size: int) -> None:
 
 
 def to_bundle(encoder: TextEncoder, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundle.save_bundle` writes for this encoder (kind `text`)."""
+    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this encoder (kind `text`)."""
     info = BundleInfo("text", config=dict(encoder.config), provenance=provenance or {}, extra={"vocabulary": list(encoder.vocabulary)})
     return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}, info
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bundle import Bundle, BundleInfo, load_bundle
+from ..bundles.format import Bundle, BundleInfo
+from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError
 from ..paths import file_sha256
 from .image_tower import load_image_tower
@@ -43,8 +44,9 @@ class ImageTokens(nn.Module):
 
 
 def to_bundle(tokens: ImageTokens, tower: dict[str, Any], provenance: dict[str, Any]) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundle.save_bundle` writes (kind `image_tokens`). `tower` says what makes the embeddings: its `kind`,
-    and the `sha256` of its file."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes (kind `image_tokens`).
+
+    `tower` says what makes the embeddings: its `kind` and the `sha256` of its file."""
     info = BundleInfo("image_tokens", {**tokens.config, "tower": tower}, provenance=provenance)
     return {name: tensor.half() for name, tensor in tokens.state_dict().items()}, info
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundle import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo
 from ..errors import BundleError, InputError
 
 DEFAULT_WIDTHS = (32, 64, 128, 192)
@@ -45,7 +45,7 @@ class ImageTower(nn.Module):
 
 
 def to_bundle(tower: ImageTower, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundle.save_bundle` writes for this tower (kind `image`)."""
+    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this tower (kind `image`)."""
     config = {"size": tower.size, "widths": list(tower.widths), "projection_dim": tower.projection_dim}
     return dict(tower.state_dict()), BundleInfo("image", config=config, provenance=provenance or {})
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..bundle import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo
 from ..errors import BundleError, InputError
+from ..language import is_cjk
 from .protect import Span
-from .tokenizer import is_cjk
 
 SLOTS = 8
 LANGUAGES = ("en", "zh")
@@ -200,7 +200,9 @@ def _check_config(config: dict[str, Any], size: int) -> None:
 
 
 def to_bundle(model: PromptModel, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundle.save_bundle` writes for this model (kind `prompt`), in fp16. The head shares the embedding."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this model (kind `prompt`), in fp16.
+
+    The head shares the embedding."""
     info = BundleInfo("prompt", config=dict(model.config), provenance=provenance or {}, extra={"vocabulary": list(model.vocabulary)})
     tensors = {name: tensor.half() for name, tensor in model.network.state_dict().items() if name != "lm_head.weight"}
     return tensors, info

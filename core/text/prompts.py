@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.orchard.entities import words
 from ..errors import InputError
+from ..orchard.entities import words
 
 if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
@@ -164,7 +164,7 @@ def _templates(style: str, language: str) -> list[str]:
 
 
 def _phrase(chosen: Mapping[str, str], language: str) -> str:
-    """What is drawn, with everything said of it: the order of the captions (`core/data/orchard/captions.py`)."""
+    """What is drawn, with everything said of it: the order of the captions (`core/orchard/captions.py`)."""
     said = {slot: _say(slot, value, language) for slot, value in chosen.items() if slot not in ("pattern", "pattern_colour")}
     fruit = words()[language]["fruit"]
     subject = said.get("subject", fruit)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .tokenizer import is_cjk
+from ..language import is_cjk
 
 if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph

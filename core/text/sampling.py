@@ -9,7 +9,8 @@ import torch
 
 from ..errors import InputError
 from ..progress import Progress, raise_if_cancelled
-from .writers import MAX_CANDIDATES
+
+MAX_CANDIDATES = 16
 
 
 @torch.no_grad()

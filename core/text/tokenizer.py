@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..language import is_cjk
 
 if TYPE_CHECKING:
     import torch
@@ -25,12 +26,6 @@ PAD, UNK, START, END, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[M
 CONTEXT_LENGTH = 32
 MAX_VOCABULARY = 65536
 _WORD = re.compile(r"[a-z0-9]+")
-
-
-def is_cjk(character: str) -> bool:
-    """Whether BertTokenizer gives this character a token of its own as a Chinese character."""
-    point = ord(character)
-    return 0x4E00 <= point <= 0x9FFF or 0x3400 <= point <= 0x4DBF or 0xF900 <= point <= 0xFAFF or 0x20000 <= point <= 0x2CEAF
 
 
 def normalise(text: str) -> str:

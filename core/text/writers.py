@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .prompt_model import PromptModel
 
 MARK = "{prompt}"
-MAX_CANDIDATES = 16
 Candidate = tuple[str, float]
 """A detailed prompt, and how likely its writer finds it: the mean log-probability of a token (0 where it has no opinion)."""
 

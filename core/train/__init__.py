@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 RECIPES = {
-    "judge": ".judge:JudgeRecipe",
-    "vae": ".vae:VaeRecipe",
-    "kg": ".kg:KgRecipe",
-    "text": ".text:TextRecipe",
-    "unet": ".unet:UnetRecipe",
-    "distill": ".distill:DistillRecipe",
-    "control": ".control:ControlRecipe",
-    "esrgan": ".esrgan:EsrganRecipe",
-    "kronecker": ".kronecker:KroneckerRecipe",
-    "image_tokens": ".image_tokens:ImageTokensRecipe",
-    "segmenter": ".segmenter:SegmenterRecipe",
-    "prompt": ".prompt:PromptRecipe",
-    "raft": ".raft:RaftRecipe",
+    "judge": ".recipes.judge:JudgeRecipe",
+    "vae": ".recipes.vae:VaeRecipe",
+    "kg": ".recipes.kg:KgRecipe",
+    "text": ".recipes.text:TextRecipe",
+    "unet": ".recipes.unet:UnetRecipe",
+    "distill": ".recipes.distill:DistillRecipe",
+    "control": ".recipes.control:ControlRecipe",
+    "esrgan": ".recipes.esrgan:EsrganRecipe",
+    "kronecker": ".recipes.kronecker:KroneckerRecipe",
+    "image_tokens": ".recipes.image_tokens:ImageTokensRecipe",
+    "segmenter": ".recipes.segmenter:SegmenterRecipe",
+    "prompt": ".recipes.prompt:PromptRecipe",
+    "raft": ".recipes.raft:RaftRecipe",
 }
 
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from .. import paths
-from ..bundle import tensor_names
+from ..bundles.find import list_bundles
+from ..bundles.format import tensor_names
 from ..errors import BundleError
 from .layouts import layout_of
 
@@ -18,7 +19,7 @@ def list_upscalers() -> list[str]:
     """Sorted names, relative to their weights folder: bundles of kind `esrgan`, plain `.safetensors` with an ESRGAN's tensor names, and
     every `.pth` and `.pt` (what is in one of those is only known once it is read).
     """
-    names = set(paths.list_bundles("esrgan"))
+    names = set(list_bundles("esrgan"))
     for folder in paths.weights_dirs():
         for path in folder.rglob("*"):
             if path.suffix.lower() in PICKLED and path.is_file() or path.suffix == ".safetensors" and _is_esrgan(path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from ..bundle import load_foreign, read_info
+from ..bundles.format import load_foreign, read_info
 from ..errors import BundleError, InputError, MissingPackageError
 from . import basicsr_shim
 from .files import PICKLED

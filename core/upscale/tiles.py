@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..device import out_of_memory
 from ..errors import InputError
 from ..progress import Progress, raise_if_cancelled
-from .memory import MAX_BATCH, first_batch, first_tile, out_of_memory
+from .memory import MAX_BATCH, first_batch, first_tile
 from .resize import resize, target_size
 from .runner import PRECISIONS, TileRunner
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import BundleInfo, save_bundle
-from rapiddraw.core.metrics.judge import Judge
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.scoring.judge import Judge
 
 
 @pytest.fixture

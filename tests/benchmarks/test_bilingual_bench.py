@@ -30,9 +30,9 @@ def test_every_encoder_meets_every_language(tmp_path, monkeypatch):
 
 
 def test_mixed_prompts_say_the_looks_in_one_language_and_the_place_in_the_other():
-    from rapiddraw.core.data.orchard.captions import mixed_caption
     from rapiddraw.core.errors import InputError
     from rapiddraw.core.metrics.orchard import evaluation_scenes
+    from rapiddraw.core.orchard.captions import mixed_caption
 
     scene = evaluation_scenes("seen", 1)[0][1]
     english, chinese = mixed_caption(scene, "en"), mixed_caption(scene, "zh")

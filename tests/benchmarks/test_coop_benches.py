@@ -9,7 +9,7 @@ import shutil
 import pytest
 from rapiddraw.benchmarks import coop_latent, coop_resolution, history
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import LatentSpace
+from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.tests import helpers
 
 

@@ -9,10 +9,11 @@ import torch
 from rapiddraw.benchmarks import report
 from rapiddraw.benchmarks.common import check, names, result, results_dir, save_result
 from rapiddraw.cli import main
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
+from rapiddraw.core.bundles.manifest import check_manifest, read_manifest, write_manifest
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.errors import BundleError, InputError
-from rapiddraw.core.manifest import check_manifest, read_manifest, write_manifest
 from rapiddraw.core.train import RECIPES, make_recipe, recipe_class
 from rapiddraw.core.train.recipe import Recipe
 

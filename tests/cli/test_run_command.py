@@ -9,10 +9,11 @@ import textwrap
 import pytest
 import torch
 from PIL import Image
-from rapiddraw.cli import common, main
+from rapiddraw.cli import main
 from rapiddraw.core.graph.formats import read_graph
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.core.progress import Progress, request_cancel
+from rapiddraw.nodes.registry import registry
 
 
 class Grey:
@@ -153,5 +154,5 @@ def test_ctrl_c_stops_at_the_next_step(tmp_path):
 
 
 def test_the_registry_has_stock_and_own_nodes():
-    nodes = common.registry()
+    nodes = registry()
     assert "KSampler" in nodes and any(name.startswith("RapidDraw") for name in nodes)

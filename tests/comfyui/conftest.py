@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny bundles, and variants that take every road of the host: other predictions, other latent spaces, attention in the VAE."""
-    from rapiddraw.core.bundle import LatentSpace, Schedule
+    from rapiddraw.core.bundles.format import LatentSpace, Schedule
     from rapiddraw.tests.helpers import LATENT, write_bundles, write_text, write_unet, write_vae
 
     folder = write_bundles(tmp_path_factory.mktemp("comfyui-weights"))
@@ -58,7 +58,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One running ComfyUI for all tests."""
-    from rapiddraw.tests.comfyui.client import Server
+    from rapiddraw.benchmarks.comfy_server import Server
 
     assert COMFYUI is not None and (COMFYUI / "main.py").is_file(), f"COMFYUI_PATH={COMFYUI} holds no ComfyUI (main.py)"
     server = Server(COMFYUI, PYTHON, tmp_path_factory.mktemp("comfyui"), pack_root(), weights)

@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rapiddraw.benchmarks.comfy_server import Graph
 from rapiddraw.core.paths import pack_root
-
-from .client import Graph
 
 API = pack_root() / "workflows" / "api"
 SAVED = sorted(path.stem for path in API.glob("*.json"))

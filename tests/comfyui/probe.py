@@ -67,9 +67,9 @@ def run() -> None:
     found["changed_by_import"] = differences(before)
 
     host = ours("core.host").current()
-    embedded = ours("core.host.embedded").EmbeddedHost("cpu")
+    embedded = ours("core.host.embedded.host").EmbeddedHost("cpu")
     found["host"] = host.name
-    requirements = ours("core.host.comfy_requirements")
+    requirements = ours("core.host.comfy.requirements")
     found["missing"] = requirements.missing()
     try:
         requirements.check_requirements(["comfy.sd:NotThere"])
@@ -183,7 +183,7 @@ def compare_texts(host: Any, embedded: Any, graph: Any, paths: list[Path]) -> di
 
 def refused(ours: Any) -> dict[str, str]:
     """What the host says of bundles that ComfyUI's networks cannot carry, or that lie."""
-    bundle, model, vae = ours("core.bundle"), ours("core.host.comfy_model"), ours("core.host.comfy_vae")
+    bundle, model, vae = ours("core.bundles.format"), ours("core.host.comfy.model"), ours("core.host.comfy.vae")
     said = {}
     cases = {
         "groups": ("tiny-unet", model.load_model, {"norm_num_groups": 16}),
@@ -197,7 +197,7 @@ def refused(ours: Any) -> dict[str, str]:
         "vae space": ("tiny-vae", vae.load_vae, {"latent_channels": 8}),
     }
     for name, (file, load, change) in cases.items():
-        read = bundle.load_bundle(MODELS / f"{file}.safetensors")
+        read = ours("core.bundles.load").load_bundle(MODELS / f"{file}.safetensors")
         changed = bundle.Bundle(replace(read.info, config={**read.info.config, **change}), read.tensors)
         try:
             load(changed)
@@ -259,7 +259,7 @@ def twice_compiled(host: Any, ours: Any, paths: list[Path]) -> dict[str, Any]:
     """A model that went through our Compile and through what ComfyUI's TorchCompileModel does, in either order: the picture, the report."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    parts, options = ours("core.speed.parts"), ours("core.speed.plan").Options("auto", "at once", 60.0)
+    parts, options = ours("core.operations.compile"), ours("core.speed.plan").Options("auto", "at once", 60.0)
     model, clip, _ = host.load_bundles(*paths)
     prompts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
 

@@ -37,7 +37,7 @@ def run() -> None:
     adapter, kronecker = ours("core.lowrank.adapter"), ours("core.lowrank.kronecker")
     updates = adapter.load_adapter(weights / "tiny-adapter.safetensors")
     deltas = {name: kronecker.materialize(*update) for name, update in updates.items()}
-    names = {name: key for name, key in ours("core.host.comfy_weights")._keys(model).items() if name in deltas}
+    names = {name: key for name, key in ours("core.host.comfy.weights")._keys(model).items() if name in deltas}
 
     def merge(network: Any) -> None:
         kronecker.add_deltas(network, {names[n].removeprefix("diffusion_model.").removesuffix(".weight"): d for n, d in deltas.items()})

@@ -48,7 +48,7 @@ def counts(patch: Any) -> dict[str, int]:
 def run() -> None:
     ours = load_pack()
     host, backends, patches = ours("core.host").current(), ours("core.attention.backends"), ours("core.attention.patch")
-    found["host"], found["missing"] = host.name, ours("core.host.comfy_requirements").missing()
+    found["host"], found["missing"] = host.name, ours("core.host.comfy.requirements").missing()
     model, clip, vae = host.load_bundles(*(MODELS / f"{name}.safetensors" for name in ("tiny-unet", "tiny-text", "attention-vae")))
     positive, negative = host.encode_text(clip, "a round red fruit"), host.encode_text(clip, "")
     controlled = [[tokens, {**details, "control": Control(), "control_apply_to_uncond": True}] for tokens, details in positive]

@@ -39,8 +39,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def run() -> dict[str, Any]:
     ours = load_pack()
-    load = ours("core.host.embedded_checkpoint").load_checkpoint
-    embedded = ours("core.host.embedded").EmbeddedHost("cpu")
+    load = ours("core.host.embedded.checkpoint").load_checkpoint
+    embedded = ours("core.host.embedded.host").EmbeddedHost("cpu")
     folder_paths.add_model_folder_path("checkpoints", str(MODELS))
     found = {}
     for name, native in (("sd15", nodes.CheckpointLoaderSimple().load_checkpoint), ("sdxl", native_sdxl)):

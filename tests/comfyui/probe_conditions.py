@@ -29,7 +29,7 @@ class Lines(logging.Handler):
 def run() -> None:
     ours = load_pack()
 
-    host, embedded = ours("core.host").current(), ours("core.host.embedded").EmbeddedHost("cpu")
+    host, embedded = ours("core.host").current(), ours("core.host.embedded.host").EmbeddedHost("cpu")
     buckets, bilingual = ours("core.data.buckets"), ours("core.text.bilingual")
     lines = Lines()
     log = logging.getLogger("rapiddraw")

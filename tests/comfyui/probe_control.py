@@ -40,7 +40,7 @@ def run() -> None:
 
     from diffusers import UNet2DConditionModel
 
-    host, bundle = ours("core.host").current(), ours("core.bundle")
+    host, bundle = ours("core.host").current(), ours("core.bundles.format")
     adapter_of, files, factorize = ours("core.control.adapter"), ours("core.control.files"), ours("core.lowrank.factorize")
     weights, scratch = MODELS, RESULT.parent
     model = host.load_unet(weights / "tiny-unet.safetensors")
@@ -49,7 +49,7 @@ def run() -> None:
     (net,) = loader.execute("tiny-control.safetensors", "edges")
     found["is_control_base"] = isinstance(net, __import__("comfy.controlnet").controlnet.ControlBase)
 
-    base = bundle.load_bundle(weights / "tiny-unet.safetensors")
+    base = ours("core.bundles.load").load_bundle(weights / "tiny-unet.safetensors")
     unet = ours("core.networks").network_of(UNet2DConditionModel, base)
     fresh, config = adapter_of.copy_of_unet(unet, 8)
     untrained = host.load_control(files.save_control(scratch / "fresh.safetensors", fresh, config, base.info, {}), "edges")
@@ -124,7 +124,7 @@ def run() -> None:
     found["unknown_condition"] = refused(lambda: host.load_control(weights / "tiny-control.safetensors", "depth"))
     from dataclasses import replace
 
-    good = bundle.load_bundle(weights / "tiny-control.safetensors")
+    good = ours("core.bundles.load").load_bundle(weights / "tiny-control.safetensors")
 
     def bad(tensors: Any = None, **changes: Any) -> str:
         info = replace(good.info, config={**good.info.config, **changes})

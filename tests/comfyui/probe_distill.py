@@ -48,7 +48,7 @@ def run() -> None:
     node = nodes.NODE_CLASS_MAPPINGS["RapidDrawDistillUNet"]
 
     host, layers, progress = ours("core.host").current(), ours("core.lowrank.layers"), ours("core.progress")
-    ours("core.data.orchard.dataset").write_dataset("train", 4, 64, FOLDER / "input" / "fruit")
+    ours("core.orchard.dataset").write_dataset("train", 4, 64, FOLDER / "input" / "fruit")
     model, clip, vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
 
     def distilled(teacher: Any, **changes: Any) -> Any:

@@ -39,7 +39,7 @@ class Bench:
     def __init__(self) -> None:
         self.ours = load_pack()
         self.host = self.ours("core.host").current()
-        self.embedded = self.ours("core.host.embedded").EmbeddedHost("cpu")
+        self.embedded = self.ours("core.host.embedded.host").EmbeddedHost("cpu")
 
     def load(self, unet: str, host: Any = None, vae: str = "tiny") -> Any:
         names = (f"{unet}-unet", "tiny-text", f"{vae}-vae")

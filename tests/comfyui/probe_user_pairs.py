@@ -57,8 +57,8 @@ class World:
 
     def __init__(self) -> None:
         self.ours = load_pack()
-        self.comfy, self.embedded = self.ours("core.host").current(), self.ours("core.host.embedded").EmbeddedHost("cpu")
-        load = self.ours("core.host.embedded_checkpoint").load_checkpoint
+        self.comfy, self.embedded = self.ours("core.host").current(), self.ours("core.host.embedded.host").EmbeddedHost("cpu")
+        load = self.ours("core.host.embedded.checkpoint").load_checkpoint
         self.parts: dict[Any, dict[str, tuple[Any, Any]]] = {self.comfy: {}, self.embedded: {}}
         self.prompts: dict[str, tuple[Any, Any]] = {}
         for name in FAMILIES:

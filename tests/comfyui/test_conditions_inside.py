@@ -14,8 +14,8 @@ SAME = 2e-3  # two implementations of one network, three steps, random weights
 
 @pytest.fixture(scope="module")
 def conditions(tmp_path_factory: pytest.TempPathFactory, run_inside: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
-    from rapiddraw.core.bundle import load_bundle, save_bundle
-    from rapiddraw.core.shared_weights import difference
+    from rapiddraw.core.bundles.format import save_bundle
+    from rapiddraw.core.bundles.load import difference, load_bundle
     from rapiddraw.tests.helpers import write_text, write_unet
 
     folder = tmp_path_factory.mktemp("conditions")

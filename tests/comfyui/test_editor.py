@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.tests import sd_helpers
-from rapiddraw.tests.comfyui.client import Run
 from rapiddraw.tests.comfyui.graphs import SAVED, saved
 
 PACK, SHOWN = "rapiddraw", "text_to_image"

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core import paths
 from rapiddraw.core.graph.formats import read_graph
-from rapiddraw.tests.comfyui.client import Run
 from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
 
 LEAST_PSNR = 40.0
@@ -39,8 +39,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 def embedded_pictures(graph: dict[str, Any], weights: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the embedded host saves for a graph, in the order of nodes."""
-    from rapiddraw.cli.common import registry
     from rapiddraw.core.graph.execute import Runner
+    from rapiddraw.nodes.registry import registry
 
     monkeypatch.setattr(paths, "weights_dirs", lambda: [paths.pack_root() / "weights", weights])
     for name in ("input", "output", "temp"):

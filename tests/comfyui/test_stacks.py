@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rapiddraw.benchmarks.comfy_server import Graph, Run
 from rapiddraw.tests import sd_helpers
-from rapiddraw.tests.comfyui.client import Graph, Run
 from rapiddraw.tests.comfyui.graphs import node
 
 STEPS, BATCH, SIZE = 6, 2, 64

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rapiddraw.core.bundle import load_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.tests.comfyui.graphs import PROMPT, TINY, defaults, node, picture, sampled_by
 
 

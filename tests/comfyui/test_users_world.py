@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 from rapiddraw import NODE_CLASS_MAPPINGS
+from rapiddraw.benchmarks.comfy_server import Graph
 from rapiddraw.core.graph.inputs import input_specs
 from rapiddraw.core.knowledge.graph import build_graph, save_knowledge
 from rapiddraw.tests import sd_helpers
-from rapiddraw.tests.comfyui.client import Graph
 from rapiddraw.tests.comfyui.graphs import defaults, node
 from rapiddraw.tests.comfyui.test_saved_graphs import embedded_pictures, pixels, psnr
 

@@ -8,7 +8,8 @@ import os
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import BundleInfo, save_bundle
+from rapiddraw.core.bundles import find
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.errors import BundleError, InputError
 
 
@@ -29,29 +30,29 @@ def test_the_pack_root_holds_the_package():
 
 
 def test_bundles_are_listed_by_header_kind(weights):
-    assert "anything.safetensors" in paths.list_bundles("kg")
-    assert "anything.safetensors" not in paths.list_bundles("judge")
-    assert "sub/deep.safetensors" in paths.list_bundles("judge")
-    assert {"anything.safetensors", "sub/deep.safetensors"} <= set(paths.list_bundles())
-    assert "broken.safetensors" not in paths.list_bundles()
+    assert "anything.safetensors" in find.list_bundles("kg")
+    assert "anything.safetensors" not in find.list_bundles("judge")
+    assert "sub/deep.safetensors" in find.list_bundles("judge")
+    assert {"anything.safetensors", "sub/deep.safetensors"} <= set(find.list_bundles())
+    assert "broken.safetensors" not in find.list_bundles()
 
 
 def test_a_listed_name_resolves_to_its_file(weights):
-    assert paths.resolve_bundle("sub/deep.safetensors", "judge") == (weights / "sub" / "deep.safetensors").resolve()
+    assert find.resolve_bundle("sub/deep.safetensors", "judge") == (weights / "sub" / "deep.safetensors").resolve()
 
 
 def test_the_listing_follows_a_file_that_is_replaced(weights):
-    assert "anything.safetensors" in paths.list_bundles("kg")
+    assert "anything.safetensors" in find.list_bundles("kg")
     save_bundle(weights / "anything.safetensors", {"w": torch.zeros(3, 3)}, BundleInfo("esrgan"))
-    assert "anything.safetensors" not in paths.list_bundles("kg")
-    assert "anything.safetensors" in paths.list_bundles("esrgan")
+    assert "anything.safetensors" not in find.list_bundles("kg")
+    assert "anything.safetensors" in find.list_bundles("esrgan")
 
 
 def test_an_unknown_bundle_names_its_neighbours(weights):
     with pytest.raises(BundleError, match="anything.safetensors"):
-        paths.resolve_bundle("anythin.safetensors", "kg")
+        find.resolve_bundle("anythin.safetensors", "kg")
     with pytest.raises(BundleError, match="kind 'kg'"):
-        paths.resolve_bundle("anything.safetensors", "judge")
+        find.resolve_bundle("anything.safetensors", "judge")
 
 
 def test_added_folders_are_searched_once(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def graph(**settings):
 
 
 def test_a_graph_with_patch_and_report_runs_headless(tiny_pack):
-    from rapiddraw.cli.common import registry
+    from rapiddraw.nodes.registry import registry
 
     (text,) = execute(graph(backend="tiled"), registry()).outputs["T"]["text"]
     assert "attention patch: tiled, both" in text and "self 64x64" in text and "cross 64x" in text

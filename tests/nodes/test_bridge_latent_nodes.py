@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.core.host import current
 from rapiddraw.nodes.bridge_latent import NODE_CLASS_MAPPINGS, LatentSpaceBridgeGuider, LatentSpaceBridgeSampler
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.core.host import current
 from rapiddraw.nodes.bridge_resolution import METHODS, NODE_CLASS_MAPPINGS, NoiseCorrelation, ResolutionBridge, ResolutionBridgeSampler
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host.embedded import EmbeddedHost
+from rapiddraw.core.host.embedded.host import EmbeddedHost
 from rapiddraw.nodes.attention import AttentionEntropyScale
 from rapiddraw.nodes.conditioning import BilingualTextEncode, ConditioningConcatFeature, TextLoader
 from rapiddraw.nodes.resolution import ConditioningSetResolutionIndex, ResolutionBucket

@@ -85,7 +85,7 @@ def test_the_adapter_is_linear_in_its_strength_and_leaves_the_given_model_alone(
 
 
 def test_an_adapter_fits_a_low_rank_model_too():
-    from rapiddraw.core.lowrank.model import factorize_model
+    from rapiddraw.core.operations.factorize import factorize_model
 
     model = current().load_unet(paths.weights_dirs()[0] / "tiny-unet.safetensors")
     low = factorize_model(model, "param_ratio", 0.7)[0]

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import load_bundle
-from rapiddraw.core.data.orchard.dataset import write_dataset
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.layers import has_factors
+from rapiddraw.core.operations import distill_data as model_data
+from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
-from rapiddraw.core.train import model_data
 from rapiddraw.nodes.distill import DistillUNet
 
 SETTINGS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from rapiddraw.core.errors import BundleError
-from rapiddraw.core.text.enhance import GRAMMAR
+from rapiddraw.core.operations.enhance import GRAMMAR
 from rapiddraw.nodes.enhance import PromptEnhancer
 from rapiddraw.tests import helpers
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from rapiddraw.core.errors import BundleError, InputError, KnowledgeError
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.nodes.knowledge import ApplyKnowledge, KGTextEncode, KnowledgeGraphLoader
 from rapiddraw.nodes.loaders import BundleLoader
 

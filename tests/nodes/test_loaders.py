@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rapiddraw.core.errors import BundleError
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.nodes.loaders import BundleLoader
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import read_info
+from rapiddraw.core.bundles.format import read_info
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.latency import WORTH_STARTING, layer_inputs, slower_by_count, slower_when_counted, slower_when_measured
 from rapiddraw.core.lowrank.layers import has_factors
-from rapiddraw.core.lowrank.model import factorize_model, save_model
+from rapiddraw.core.operations.factorize import factorize_model, save_model
 from rapiddraw.nodes.lowrank import FactorizeUNet, LowRankUNETLoader, SaveLowRankUNet
 
 LATENT = {"samples": torch.zeros(1, 4, 8, 8)}

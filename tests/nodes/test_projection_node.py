@@ -8,8 +8,8 @@ import pytest
 import torch
 from rapiddraw.core import paths
 from rapiddraw.core.errors import BundleError, InputError, KnowledgeError
-from rapiddraw.core.graph.stock import STOCK_NODES
-from rapiddraw.core.host.embedded_sd_clip import SdClip, SdEncoder
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
+from rapiddraw.core.host.embedded.sd_clip import SdClip, SdEncoder
 from rapiddraw.nodes.knowledge import ApplyKnowledge, KGTextEncode
 from rapiddraw.nodes.loaders import BundleLoader
 from rapiddraw.nodes.projection import FitKnowledgeProjection

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from rapiddraw.core.graph.execute import execute
-from rapiddraw.core.graph.stock import STOCK_NODES
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.nodes.loaders import BundleLoader
 from rapiddraw.nodes.profile import ProfilePipeline
 from rapiddraw.nodes.prompts import KeywordPromptGenerator

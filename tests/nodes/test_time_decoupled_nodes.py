@@ -46,8 +46,8 @@ def test_model_and_style_are_the_hosts(recorded):
 
 
 def test_sigmas_are_cut_on_the_models_schedule(tiny_weights):
-    from rapiddraw.core.bundle import load_bundle
-    from rapiddraw.core.host.embedded_model import load_model
+    from rapiddraw.core.bundles.load import load_bundle
+    from rapiddraw.core.host.embedded.model import load_model
 
     model = load_model(load_bundle(tiny_weights / "tiny-unet.safetensors"), torch.device("cpu"))
     high, low = SplitSigmasAtTimestep().execute(model, torch.tensor([14.0, 3.0, 1.0, 0.0]), 500)

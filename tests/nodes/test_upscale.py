@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import BundleInfo, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.upscale.layouts import RRDBConfig, to_basicsr, to_sequential
 from rapiddraw.core.upscale.rrdb import build

@@ -111,7 +111,7 @@ def test_nothing_that_comfy_test_forbids():
 
 
 def test_imports_run_one_way():
-    """nodes -> core -> libraries; ComfyUI is known to core/host/comfy*.py alone."""
+    """nodes -> core -> libraries; ComfyUI is known to core/host/comfy/*.py alone."""
     comfy = {"comfy", "folder_paths", "nodes", "comfy_extras", "execution", "server", "comfy_execution", "comfy_api"}
     for path in files(".py"):
         parts = path.relative_to(ROOT).parts
@@ -121,9 +121,9 @@ def test_imports_run_one_way():
             if isinstance(node, ast.ImportFrom) and node.level:
                 target = list(parts[: len(parts) - node.level]) + (node.module or "").split(".")
                 assert target[0] == "core", f"{path}:{node.lineno}: core reaches outside itself"
-            elif isinstance(node, ast.ImportFrom | ast.Import) and not path.match("core/host/comfy*.py"):
+            elif isinstance(node, ast.ImportFrom | ast.Import) and not path.match("core/host/comfy/*.py"):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
-                assert not {name.split(".")[0] for name in names} & comfy, f"{path}:{node.lineno}: ComfyUI outside core/host/comfy*.py"
+                assert not {name.split(".")[0] for name in names} & comfy, f"{path}:{node.lineno}: ComfyUI outside core/host/comfy/*.py"
                 assert not any(name.split(".")[0] == "rapiddraw" for name in names), f"{path}:{node.lineno}: use a relative import"
 
 
@@ -135,7 +135,7 @@ def test_importing_the_pack_is_light():
 
 
 def test_the_shipped_weights_are_the_manifests():
-    from rapiddraw.core.manifest import MAX_TOTAL_BYTES, check_manifest, read_manifest
+    from rapiddraw.core.bundles.manifest import MAX_TOTAL_BYTES, check_manifest, read_manifest
 
     assert check_manifest(ROOT / "weights") == []
     assert sum(entry["bytes"] for entry in read_manifest(ROOT / "weights").values()) < MAX_TOTAL_BYTES

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from rapiddraw.core import progress
 from rapiddraw.core.bridge.joint import LatentBridgeGuider, pack, sample_bridged, unpack
 from rapiddraw.core.bridge.latent import Fusion, Side, fuse, latent_for_b
-from rapiddraw.core.bundle import LatentSpace
+from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.core.diffusion.samplers import SAMPLERS
 from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.host import current
-from rapiddraw.core.host.embedded_latent import EmptyNoise, RandomNoise
-from rapiddraw.core.host.embedded_sampling import Sampler
+from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise
+from rapiddraw.core.host.embedded.sampling import Sampler
 from torch import Tensor
 
 STEPS = 4

@@ -9,8 +9,8 @@ import pytest
 import torch
 from rapiddraw import NODE_CLASS_MAPPINGS
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.graph.stock import STOCK_NODES
-from rapiddraw.core.host.embedded_checkpoint import load_checkpoint
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
+from rapiddraw.core.host.embedded.checkpoint import load_checkpoint
 from rapiddraw.tests import sd_helpers
 
 CPU = torch.device("cpu")

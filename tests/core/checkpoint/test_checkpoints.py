@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.bundle import load_foreign
+from rapiddraw.core.bundles.format import load_foreign
 from rapiddraw.core.checkpoint import vocabulary
 from rapiddraw.core.checkpoint.files import list_checkpoints, resolve_checkpoint
 from rapiddraw.core.errors import BundleError, InputError
-from rapiddraw.core.graph.stock import STOCK_NODES
-from rapiddraw.core.host.embedded_checkpoint import load_checkpoint
+from rapiddraw.core.graph.stock.registry import STOCK_NODES
+from rapiddraw.core.host.embedded.checkpoint import load_checkpoint
 from rapiddraw.tests import sd_helpers
 from safetensors.torch import save_file
 

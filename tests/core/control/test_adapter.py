@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from rapiddraw.core.bundle import load_bundle, save_bundle
+from rapiddraw.core.bundles.format import save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.adapter import ControlAdapter, copy_of_unet
 from rapiddraw.core.control.files import build_control, load_control, save_control
 from rapiddraw.core.control.hints import fit_hint, hint_batch, map_hint, merge_hints, place_hint

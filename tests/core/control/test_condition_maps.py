@@ -4,14 +4,14 @@ import random
 
 import pytest
 import torch
-from rapiddraw.core.bundle import BundleInfo, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.control.maps import canny, condition_map, outline, sketch
 from rapiddraw.core.control.segmenter import PALETTE, Segmenter, classes_to_image, image_to_classes, load_segmenter, segment, to_bundle
-from rapiddraw.core.data.orchard.render import render_maps
-from rapiddraw.core.data.orchard.world import random_scene
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.metrics.control import edge_nmse
 from rapiddraw.core.metrics.orchard import render_batch
+from rapiddraw.core.orchard.render import render_maps
+from rapiddraw.core.orchard.world import random_scene
 from rapiddraw.tests.helpers import seeded
 from torch.nn import functional
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from rapiddraw.core.data import buckets
 from rapiddraw.core.data.folder import ImageFolder
-from rapiddraw.core.data.orchard.dataset import write_dataset
-from rapiddraw.core.data.orchard.entities import entities
-from rapiddraw.core.data.orchard.render import render, render_maps, render_wide, segmentation_wide
+from rapiddraw.core.orchard.dataset import write_dataset
+from rapiddraw.core.orchard.entities import entities
+from rapiddraw.core.orchard.render import render, render_maps, render_wide, segmentation_wide
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.train.buckets import assign
+from rapiddraw.core.train.inputs.buckets import assign
 
 
 def test_one_index_means_one_shape_in_both_stages():

@@ -14,8 +14,8 @@ from rapiddraw.core.data.sheet import contact_sheet
 from rapiddraw.core.data.spoil import TRUTH, write_crawl
 from rapiddraw.core.data.watermark import SIDE, find_watermark, thumbnail
 from rapiddraw.core.errors import DataError, InputError
-from rapiddraw.core.metrics.aesthetics import appearance
-from rapiddraw.core.metrics.clip_score import load_scorer
+from rapiddraw.core.scoring.aesthetics import appearance
+from rapiddraw.core.scoring.clip_score import load_scorer
 
 
 @pytest.fixture(scope="module")

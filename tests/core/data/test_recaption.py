@@ -6,13 +6,13 @@ import json
 
 import pytest
 from rapiddraw.core.data.folder import ImageFolder
-from rapiddraw.core.data.orchard.entities import words
-from rapiddraw.core.data.orchard.world import Scene
+from rapiddraw.core.orchard.entities import words
+from rapiddraw.core.orchard.world import Scene
 from rapiddraw.core.data.recaption import KIND, recaption_folder, see_judge, see_scene
 from rapiddraw.core.data.spoil import TRUTH, write_crawl
 from rapiddraw.core.errors import DataError, InputError
-from rapiddraw.core.metrics.clip_score import load_scorer
-from rapiddraw.core.metrics.judge import load_judge
+from rapiddraw.core.scoring.clip_score import load_scorer
+from rapiddraw.core.scoring.judge import load_judge
 from rapiddraw.tests import helpers
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapiddraw.core.bundle import Schedule
+from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.diffusion.schedule import (
     BETA_SCHEDULES,
     PREDICTIONS,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import types
-from functools import cache
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapiddraw.benchmarks.history import Walks
-from rapiddraw.core.bundle import Schedule
+from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.diffusion.guidance import cfg_denoised, style_denoised
 from rapiddraw.core.diffusion.samplers import SAMPLER_NAMES, SAMPLERS
 from rapiddraw.core.diffusion.schedule import SCHEDULER_NAMES, NoiseSchedule, calculate_sigmas
@@ -143,20 +141,6 @@ def test_without_a_switch_on_the_way_a_fresh_start_changes_nothing(schedule, mix
     for name in SAMPLER_NAMES:
         whole = SAMPLERS[name](Pair(schedule, mixture_denoiser, switch), x, sigmas, {"seed": 3})
         assert torch.equal(starting_afresh(SAMPLERS[name], switch)(Pair(schedule, mixture_denoiser, switch), x, sigmas, {"seed": 3}), whole)
-
-
-@pytest.mark.parametrize(
-    ("name", "steps", "kept", "reset"),
-    [("plms", 8, 0.31, 0.22), ("plms", 20, 0.09, 0.05), ("plms", 40, 0.025, 0.023), ("dpmpp_2m", 8, 0.19, 0.17)],
-)
-def test_what_history_costs(name, steps, kept, reset):
-    """The figures of the tooltip, which `python -m rapiddraw bench history` gives."""
-    assert walks().distances(name, steps) == pytest.approx((kept, reset), abs=0.007)
-
-
-@cache
-def walks():
-    return Walks()
 
 
 def test_history_is_one_of_two():

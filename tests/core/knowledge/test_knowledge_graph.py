@@ -7,7 +7,8 @@ import unicodedata
 
 import pytest
 import torch
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import KnowledgeError
 from rapiddraw.core.knowledge import graph as module
 from rapiddraw.core.knowledge.graph import build_graph, load_knowledge, load_triples, save_knowledge

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from rapiddraw.core.bundle import Bundle, BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import Bundle, BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, InputError, KnowledgeError
 from rapiddraw.core.knowledge.projection import MAX_RIDGE, Projection, load_projection, measure, ridge, save_projection
 from rapiddraw.tests.helpers import named_graph, tiny_graph

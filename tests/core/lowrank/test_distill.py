@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from rapiddraw.core.bundle import Schedule
+from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.diffusion.schedule import PREDICTIONS, NoiseSchedule
 from rapiddraw.core.diffusion.weighting import loss_weight, output_slope
 from rapiddraw.core.errors import InputError

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.lowrank.adapter import deltas_for, load_adapter, save_adapter
 from rapiddraw.core.lowrank.factorize import factorize

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rapiddraw.core.bundle import load_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host.embedded import EmbeddedHost
+from rapiddraw.core.host.embedded.host import EmbeddedHost
 from rapiddraw.core.text.bilingual import check_width, encode_bilingual, joined_conditioning, joined_tokens, pad_tokens
 from rapiddraw.core.text.encoder import load_text_encoder
 from rapiddraw.core.text.tokenizer import build_vocabulary, make_tokenizer

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.paths import file_sha256
 from rapiddraw.core.text.image_tokens import ImageTokens, encode_variation, load_image_tokens, to_bundle

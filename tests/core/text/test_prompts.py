@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from rapiddraw.core.data.orchard.entities import entities, triples, words
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.knowledge.graph import build_graph
+from rapiddraw.core.orchard.entities import entities, triples, words
 from rapiddraw.core.text.prompts import MAX_CHARACTERS, fitting_entities, generate_prompts, parse_keywords
 
 

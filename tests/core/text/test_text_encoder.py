@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.text.encoder import TextEncoder, default_config, load_text_encoder, to_bundle
 from rapiddraw.core.text.image_tower import ImageTower, load_image_tower

@@ -12,7 +12,8 @@ from typing import ClassVar
 import pytest
 import torch
 from rapiddraw.core import progress
-from rapiddraw.core.bundle import BundleInfo, load_bundle, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
+from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import Cancelled, InputError, TrainingError
 from rapiddraw.core.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from rapiddraw.core.train.loop import train

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from rapiddraw.core.bundle import BundleInfo, save_bundle
+from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.errors import BundleError, InputError, MissingPackageError
 from rapiddraw.core.upscale import basicsr_shim
 from rapiddraw.core.upscale.layouts import RRDBConfig, derive, layout_of, to_basicsr, to_sequential, unwrap

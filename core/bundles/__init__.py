@@ -1,0 +1,1 @@
+"""Bundles: the file format of trained parts, and the one door to them."""

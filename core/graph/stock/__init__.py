@@ -1,0 +1,1 @@
+"""Stock nodes of ComfyUI that the embedded host brings, under their own ids."""

@@ -1,0 +1,201 @@
+"""Stock nodes that read and write pictures: LoadImage, SaveImage, PreviewImage."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import os
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ...errors import InputError
+from ...paths import file_sha256, input_dir, output_dir, safe_join, temp_dir
+
+_FOLDERS = {"input": input_dir, "output": output_dir, "temp": temp_dir}
+
+
+def annotated_path(name: str) -> Path:
+    """The file of a picture's name in the input folder, or, as `name [output]` or `name [temp]`, in those."""
+    folder = input_dir()
+    for kind, place in _FOLDERS.items():
+        if name.endswith(f"[{kind}]"):
+            name, folder = name.removesuffix(f"[{kind}]").rstrip(), place()
+    return safe_join(folder, name)
+
+
+def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path, str, int]:
+    """(folder, file stem, first free counter) for a file prefix, which may name a sub-folder and hold %width%, %year% and the like.
+
+    Raises :class:`InputError` for a prefix that leads outside `folder`.
+    """
+    now = time.localtime()
+    values = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
+    for name, number in (
+        ("month", now.tm_mon),
+        ("day", now.tm_mday),
+        ("hour", now.tm_hour),
+        ("minute", now.tm_min),
+        ("second", now.tm_sec),
+    ):
+        values[name] = f"{number:02d}"
+    for name, value in values.items():
+        prefix = prefix.replace(f"%{name}%", value)
+    target = safe_join(folder, prefix)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    taken = [0]
+    for entry in os.listdir(target.parent):
+        if os.path.normcase(entry).startswith(os.path.normcase(target.name + "_")):
+            digits = entry[len(target.name) + 1 :].split("_")[0]
+            taken.append(int(digits) if digits.isascii() and digits.isdigit() else 0)
+    return target.parent, target.name, max(taken) + 1
+
+
+def write_png(path: Path, image: Any, metadata: dict[str, Any], compress_level: int = 4) -> None:
+    """Write an (H, W, C) image in [0, 1] as PNG with `metadata` as JSON text chunks; a reader sees all of the file or none."""
+    import numpy as np
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    pixels = np.clip(image.cpu().numpy() * 255.0, 0, 255).astype(np.uint8)
+    text = PngInfo()
+    for key, value in metadata.items():
+        text.add_text(key, json.dumps(value))
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
+                file, format="PNG", pnginfo=text, compress_level=compress_level
+            )
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class SaveImage:
+    DISPLAY_NAME = "Save Image"
+    CATEGORY = "image"
+    DESCRIPTION = "Saves pictures as PNG into the output folder, with the graph that made them."
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ()
+    OUTPUT_NODE = True
+    FUNCTION = "save_images"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tooltip = "Start of the file name; may name a sub-folder and hold %year%, %width% and the like."
+        return {
+            "required": {
+                "images": ("IMAGE", {"tooltip": "The pictures to save."}),
+                "filename_prefix": ("STRING", {"default": "ComfyUI", "tooltip": tooltip}),
+            },
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    def save_images(
+        self, images: Any, filename_prefix: str = "ComfyUI", prompt: Any = None, extra_pnginfo: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return _save(images, filename_prefix, prompt, extra_pnginfo, "output", 4)
+
+
+class PreviewImage:
+    DISPLAY_NAME = "Preview Image"
+    CATEGORY = "image"
+    DESCRIPTION = "Writes pictures into the temporary folder, to be looked at."
+    RETURN_TYPES: ClassVar[tuple[str, ...]] = ()
+    OUTPUT_NODE = True
+    FUNCTION = "save_images"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"images": ("IMAGE", {"tooltip": "The pictures to look at."})},
+            "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
+        }
+
+    def save_images(self, images: Any, prompt: Any = None, extra_pnginfo: dict[str, Any] | None = None) -> dict[str, Any]:
+        return _save(images, f"ComfyUI_temp_{secrets.token_hex(3)}", prompt, extra_pnginfo, "temp", 1)
+
+
+def _save(images: Any, prefix: str, prompt: Any, extra: dict[str, Any] | None, kind: str, compress_level: int) -> dict[str, Any]:
+    base = _FOLDERS[kind]().resolve()
+    folder, stem, counter = save_path(prefix, base, images.shape[2], images.shape[1])
+    metadata = ({} if prompt is None else {"prompt": prompt}) | (extra or {})
+    subfolder = "" if folder == base else folder.relative_to(base).as_posix()
+    saved = []
+    for number, image in enumerate(images):
+        name = f"{stem.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
+        write_png(folder / name, image, metadata, compress_level)
+        saved.append({"filename": name, "subfolder": subfolder, "type": kind})
+    return {"ui": {"images": saved}}
+
+
+class LoadImage:
+    DISPLAY_NAME = "Load Image"
+    CATEGORY = "image"
+    DESCRIPTION = "Reads a picture from the input folder."
+    RETURN_TYPES = ("IMAGE", "MASK")
+    FUNCTION = "load_image"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        folder = input_dir()
+        names = os.listdir(folder) if folder.is_dir() else []
+        images = [n for n in names if (mimetypes.guess_type(n)[0] or "").startswith("image/") and (folder / n).is_file()]
+        return {"required": {"image": (sorted(images), {"image_upload": True, "tooltip": "A file in the input folder."})}}
+
+    def load_image(self, image: str) -> tuple[Any, Any]:
+        return read_image(annotated_path(image))
+
+    @classmethod
+    def IS_CHANGED(cls, image: str) -> str:
+        return file_sha256(annotated_path(image))
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, image: str) -> bool | str:
+        try:
+            found = annotated_path(image).is_file()
+        except InputError as error:
+            return str(error)
+        return found or f"Invalid image file: {image}"
+
+
+def read_image(path: Path) -> tuple[Any, Any]:
+    """An IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent; without alpha it is (frames, 64, 64) zeros.
+
+    EXIF rotation is applied; frames of another size than the first are left out. Raises :class:`InputError` for an unreadable file.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+
+    images: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
+    try:
+        with Image.open(path) as opened:
+            for frame in ImageSequence.Iterator(opened):
+                turned = ImageOps.exif_transpose(frame)
+                if turned.mode == "I":  # 16-bit grey
+                    turned = turned.point(lambda value: value * (1 / 255))
+                colour = torch.from_numpy(np.array(turned.convert("RGB"), dtype=np.float32) / 255)
+                if images and colour.shape != images[0].shape:
+                    continue
+                has_alpha = "A" in turned.getbands() or (turned.mode == "P" and "transparency" in turned.info)
+                alpha = (
+                    np.array(turned.convert("RGBA").getchannel("A"), dtype=np.float32) / 255 if has_alpha else np.ones((64, 64), np.float32)
+                )
+                images.append(colour)
+                masks.append(1 - torch.from_numpy(alpha))
+                if opened.format == "MPO":  # a phone's second frame is not the picture
+                    break
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path.name} in {path.parent.name}/ is no picture that can be read ({error})") from error
+    return torch.stack(images), torch.stack(masks)
+
+
+NODES = [SaveImage, PreviewImage, LoadImage]

@@ -1,0 +1,1 @@
+"""The host inside ComfyUI, one file a topic."""

@@ -1,0 +1,191 @@
+"""Guiders of several models in ComfyUI. One leads the run; the others are guests, loaded when they are first asked.
+
+ComfyUI prepares one model, its conditionings and its hooks around a run of the sampler (`CFGGuider.sample`). A guest goes through the
+same steps in the middle of the run that another guider leads, and leaves them behind at its end, also where the run fails.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.hooks
+import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...diffusion.time_decoupled import by_sigma, is_structure, repeat_rows
+
+_PER_MODEL_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the leading guider was given for this run; `latent_image` is not scaled yet."""
+
+    noise: Tensor
+    latent_image: Tensor
+    device: torch.device
+    denoise_mask: Tensor | None
+    seed: int | None
+    sigmas: Tensor
+    latent_shapes: Any
+
+
+class GuestGuider(comfy.samplers.CFGGuider):
+    """A guider that can also be asked from within another one's run: :meth:`guest_denoised`, and :meth:`leave` when that run ends."""
+
+    conds: dict[str, Any]
+    model_options: dict[str, Any]
+    _before: tuple[Any, Any] | None = None  # what leave() puts back; None outside a run
+    _run_options: Any = None
+
+    def guest_denoised(self, run: Run, x: Tensor, sigma: Tensor, rows: Tensor | None, options: Callable[..., Any]) -> Tensor:
+        """`denoised` of `x` at `sigma` by this guider's model; `rows` as in :func:`by_sigma`. `options(own)` are the model options."""
+        if self._before is None:
+            self._enter(run)
+        return self.denoised_of_rows(x, sigma, rows, options(self._run_options), run.seed)
+
+    def denoised_of_rows(self, x: Tensor, sigma: Tensor, rows: Tensor | None, options: Any, seed: int | None) -> Tensor:
+        """What a plain guider answers, for some rows of a batch only."""
+        whole = self.conds
+        if rows is not None:
+            self.conds = {key: [entry_rows(entry, rows) for entry in entries] for key, entries in whole.items()}
+        try:
+            return comfy.samplers.CFGGuider.outer_predict_noise(self, x, sigma, options, seed)
+        finally:
+            self.conds = whole
+
+    def load(self, run: Run) -> None:
+        """Bring this guider's model to its device, by ComfyUI's own rules, and make it the one that hooks speak of."""
+        helpers = comfy.sampler_helpers
+        loaded = helpers.prepare_sampling(self.model_patcher, run.noise.shape, self.conds, self.model_options)
+        self.inner_model, self.conds, self.loaded_models = loaded
+        dtype = self.model_patcher.model_dtype()
+        comfy.samplers.cast_to_load_options(self.model_options, device=self.model_patcher.load_device, dtype=dtype)
+        self.model_patcher.pre_run()
+
+    def leave(self) -> None:
+        """Undo what being asked as a guest has done. Nothing where it was not asked."""
+        if self._before is None:
+            return
+        try:
+            self.model_patcher.cleanup()
+            comfy.sampler_helpers.cleanup_models(self.conds, getattr(self, "loaded_models", []))
+            comfy.samplers.cast_to_load_options(self.model_options, device=self.model_patcher.offload_device)
+        finally:
+            self.model_options, self.model_patcher.hook_mode = self._before
+            self.model_patcher.restore_hook_patches()
+            self._before = self._run_options = self.inner_model = None
+            self.conds, self.loaded_models = {}, []
+
+    def _enter(self, run: Run) -> None:
+        """What `CFGGuider.sample`, `outer_sample` and `inner_sample` do before they call the sampler."""
+        samplers = comfy.samplers
+        self._before = self.model_options, self.model_patcher.hook_mode
+        self.conds = {key: [entry.copy() for entry in entries] for key, entries in self.original_conds.items()}
+        samplers.preprocess_conds_hooks(self.conds)
+        self.model_options = comfy.model_patcher.create_model_options_clone(self.model_options)
+        if samplers.get_total_hook_groups_in_conds(self.conds) <= 1:
+            self.model_patcher.hook_mode = comfy.hooks.EnumHookMode.MinVram
+        comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
+        samplers.filter_registered_hooks_on_conds(self.conds, self.model_options)
+        self.load(run)
+        latent = run.latent_image
+        if latent is not None and torch.count_nonzero(latent) > 0:
+            latent = self.inner_model.process_latent_in(latent)
+        known = (latent, run.denoise_mask, run.seed)
+        self.conds = samplers.process_conds(self.inner_model, run.noise, self.conds, run.device, *known, latent_shapes=run.latent_shapes)
+        self._run_options = comfy.model_patcher.create_model_options_clone(self.model_options)
+        self._run_options.setdefault("transformer_options", {})["sample_sigmas"] = run.sigmas
+
+
+class TimeDecoupledGuider(GuestGuider):
+    """GUIDER: the structure model at noise levels of `switch` and above, `texture`'s model below (PanGu-Draw, section 3.1).
+
+    To other nodes it is the structure model's guider. A run that starts below the switch is led by the texture model, and the structure
+    model is not loaded for it.
+    """
+
+    def __init__(self, structure: Any, texture: GuestGuider, switch: float) -> None:
+        super().__init__(structure)
+        self.texture, self.switch = texture, switch
+
+    def sample(self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What `CFGGuider.sample` does."""
+        above = sigmas.numel() == 0 or bool(is_structure(sigmas.max(), self.switch))
+        lead = _Lead(self, self.texture, self.switch, True) if above else _Lead(self.texture, self, self.switch, False)
+        return lead.sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+class _Lead(GuestGuider):
+    """One run: the guider that leads it, and the one that it asks for the other side of the switch."""
+
+    def __init__(self, lead: GuestGuider, guest: GuestGuider, switch: float, leads_structure: bool) -> None:
+        super().__init__(lead.model_patcher)
+        self.model_options, self.original_conds, self.cfg = lead.model_options, lead.original_conds, lead.cfg
+        self.guest, self.switch, self.leads_structure = guest, switch, leads_structure
+        self._run: Run | None = None
+        self._own_turn = True
+
+    def inner_sample(self, noise: Tensor, latent_image: Tensor, device: Any, sampler: Any, sigmas: Tensor, denoise_mask: Any,
+                     callback: Any, disable_pbar: bool, seed: int | None, latent_shapes: Any = None) -> Tensor:  # fmt: skip
+        self._run, self._own_turn = Run(noise, latent_image, device, denoise_mask, seed, sigmas, latent_shapes), True
+        try:
+            given = (noise, latent_image, device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
+            return super().inner_sample(*given, latent_shapes=latent_shapes)
+        finally:
+            self.guest.leave()
+
+    def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
+        own = functools.partial(self._ask_self, model_options or {}, seed)
+        other = functools.partial(self._ask_guest, model_options or {})
+        return by_sigma(x, timestep, self.switch, *((own, other) if self.leads_structure else (other, own)))
+
+    def _ask_self(self, options: Any, seed: int | None, x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+        if not self._own_turn:  # the guest may have pushed this model out, or be another set of patches on the same weights
+            self.load(self._run)  # type: ignore[arg-type]
+            self._own_turn = True
+        return self.denoised_of_rows(x, sigma, rows, options, seed)
+
+    def _ask_guest(self, options: Mapping[str, Any], x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+        assert self._run is not None  # noqa: S101 - a sampler runs inside inner_sample
+        if self._own_turn and self.guest._before is not None:
+            self.guest.load(self._run)
+        self._own_turn = False
+        merge = functools.partial(_options_of_sampler, options, self.model_options)
+        return self.guest.guest_denoised(self._run, x, sigma, rows, merge)
+
+
+def _options_of_sampler(given: Mapping[str, Any], leads: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """A guest's `own` options with what a sampler added for this call to the options that the lead gave it: the cfg++ samplers do."""
+    options = dict(own)
+    for key in _PER_MODEL_LISTS:
+        added = given.get(key, [])[len(leads.get(key, [])) :]
+        if added:
+            options[key] = [*options.get(key, []), *added]
+    if given.get("disable_cfg1_optimization") and not leads.get("disable_cfg1_optimization"):
+        options["disable_cfg1_optimization"] = True
+    return options
+
+
+def entry_rows(entry: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
+    """A processed conditioning entry for the samples `rows` of a batch. A ControlNet's hint must be one for the whole batch."""
+    out = dict(entry)
+    if isinstance(out.get("mask"), Tensor):
+        out["mask"] = repeat_rows(out["mask"], rows)
+    out["model_conds"] = {key: _cond_rows(value, rows) for key, value in entry.get("model_conds", {}).items()}
+    return out
+
+
+def _cond_rows(value: Any, rows: Tensor) -> Any:
+    held = value.cond
+    if isinstance(held, Tensor) and held.ndim:
+        return value._copy_with(repeat_rows(held, rows))
+    if isinstance(held, list) and all(isinstance(part, Tensor) and part.ndim for part in held):
+        return value._copy_with([repeat_rows(part, rows) for part in held])
+    return value

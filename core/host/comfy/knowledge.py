@@ -1,0 +1,100 @@
+"""Knowledge graphs attached to a CLIP of ComfyUI: ours, SD 1.5's, SDXL's, every encoder by its own tokenizer, width and projection W.
+
+The clone gets a tokenizer whose rows hold embeddings at the tokens of a name, which is how textual inversion works there. So weights,
+rows beyond the first, clip skip and LoRAs are ComfyUI's own as ever, before or after the graph. One thing is not seen: a LoRA
+that changes the token embeddings themselves (common trainers make none) does not reach the tokens of a name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.clip_model
+import comfy.sd1_clip
+import torch
+
+from ...errors import KnowledgeError
+from ...knowledge.attach import KnowledgeReader, TokenSpace
+from ...knowledge.graph import KnowledgeGraph
+from ...knowledge.linking import EntityLink
+from ...knowledge.projection import Projection
+
+log = logging.getLogger("rapiddraw")
+
+
+class KnowledgeTokenizer:
+    """A tokenizer whose rows hold, at the tokens of a name, what the attached graphs know. In all else the tokenizer it wraps."""
+
+    def __init__(self, base: Any, reader: KnowledgeReader) -> None:
+        self.base, self.reader = base, reader
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "base":  # not there yet: a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
+        """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
+        return self.reader.inform(self.base.tokenize_with_weights(text, return_word_ids, **options))
+
+    def links(self, text: str) -> list[EntityLink]:
+        """What :meth:`tokenize_with_weights` links in `text`."""
+        return self.reader.links(self.base.tokenize_with_weights(text))
+
+
+def reader_of(clip: Any) -> KnowledgeReader:
+    """What a CLIP knows of graphs. Raises :class:`KnowledgeError` for one without a CLIP text encoder (T5, a language model)."""
+    tokenizer, model = getattr(clip, "tokenizer", None), getattr(clip, "cond_stage_model", None)
+    if isinstance(tokenizer, KnowledgeTokenizer):
+        return tokenizer.reader
+    spaces, others = [], []
+    for name, encoder in model.named_children() if isinstance(model, torch.nn.Module) else ():
+        if not isinstance(encoder, comfy.sd1_clip.SDClipModel):
+            continue
+        words = getattr(tokenizer, name, None)
+        if isinstance(encoder.transformer, comfy.clip_model.CLIPTextModel) and isinstance(words, comfy.sd1_clip.SDTokenizer):
+            key = name.removeprefix("clip_")  # a child `clip_l` has its rows under `l`
+            spaces.append(_space(key, encoder.transformer, words.tokenizer, getattr(tokenizer, "kg_projection", None)))
+        else:
+            others.append(name)
+    if not spaces:
+        raise KnowledgeError(
+            f"this CLIP ({type(model).__name__}) has no CLIP text encoder, and knowledge enters there: use the CLIP of SD 1.5, SD 2, SDXL "
+            "or of Load Bundles"
+        )
+    if others:
+        log.info("knowledge enters the CLIP encoders (%s) only, not %s", ", ".join(space.key for space in spaces), ", ".join(others))
+    return KnowledgeReader(tuple(spaces))
+
+
+def attach_knowledge(clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
+    """A clone of CLIP that knows the graph (see :meth:`KnowledgeReader.attached`)."""
+    return _clone(clip, reader_of(clip).attached(knowledge, scale, projection))
+
+
+def carry_projection(clip: Any, projection: Projection) -> Any:
+    """A clone of CLIP that uses `projection` for the graphs attached to it."""
+    return _clone(clip, reader_of(clip).carrying(projection))
+
+
+def knowledge_links(clip: Any, text: str) -> list[EntityLink]:
+    """The entities that encoding `text` with this CLIP finds."""
+    return clip.tokenizer.links(text) if isinstance(clip.tokenizer, KnowledgeTokenizer) else []
+
+
+def _clone(clip: Any, reader: KnowledgeReader) -> Any:
+    informed = clip.clone()
+    informed.tokenizer = KnowledgeTokenizer(getattr(clip.tokenizer, "base", clip.tokenizer), reader)
+    return informed
+
+
+def _space(key: str, transformer: Any, tokenizer: Any, projection: torch.Tensor | None) -> TokenSpace:
+    table = transformer.get_input_embeddings()
+
+    def embed(ids: Sequence[int]) -> torch.Tensor:
+        with torch.no_grad():  # through the module, which knows how its weight is stored (half, quantised)
+            return table(torch.tensor([list(ids)], device=table.weight.device), out_dtype=torch.float32)[0]
+
+    return TokenSpace(key, table.embedding_dim, tokenizer, embed, projection)

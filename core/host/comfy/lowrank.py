@@ -1,0 +1,170 @@
+"""Low-rank MODELs in ComfyUI: copies of a MODEL's network to operate on, and a ModelPatcher that carries patches over to factors.
+
+A factored layer has no `X.weight`, only `X.a.weight` and `X.b.weight`. Patches are made for dense weights, so:
+
+* the model's state dict names the dense weights too (without memory behind them), or LoRAs would not find them;
+* a LoRA, W + s U D, is concatenated to the factors: [A | s U] [B ; D]. The compute stays low-rank;
+* whatever else changes a weight by D (a diff, a merge, LoHa, LoKr) is exact as [A | I] [B ; D], at the cost of a dense layer.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import comfy.weight_adapter
+import torch
+
+from ...errors import InputError
+from ...lowrank.layers import FACTORED, has_factors
+
+_CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "injections", "model_options", "object_patches")
+
+
+def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
+    """A MODEL around a copy of `model`'s network, its patches merged in, on which `surgery(network)` ran. `model` is as before."""
+    comfy.model_management.unload_all_models()  # so that the shared network holds its own weights, on the offload device
+    shared = (model.model.model_config, getattr(model.model, "current_patcher", None))  # who it is, and who runs it: not copied
+    inner = copy.deepcopy(model.model, {id(one): one for one in shared if one is not None})
+    scratch = comfy.model_patcher.ModelPatcher(inner, load_device=model.offload_device, offload_device=model.offload_device)
+    scratch.patches = {key: list(patches) for key, patches in model.patches.items()}
+    for key in scratch.patches:
+        scratch.patch_weight_to_device(key, device_to=model.offload_device)
+    surgery(inner.diffusion_model)
+    made = wrap(inner, model.load_device, model.offload_device)
+    source = model.clone()
+    for name in _CARRIED:
+        setattr(made, name, getattr(source, name))
+    return made
+
+
+def wrap(inner: Any, load_device: Any, offload_device: Any) -> Any:
+    """A patcher for the BaseModel `inner`: :class:`LowRankPatcher` where its network holds factored layers."""
+    if not has_factors(inner.diffusion_model):
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer versions choose one
+        return kind(inner, load_device=load_device, offload_device=offload_device)
+    size = sum(tensor.nbytes for tensor in inner.state_dict().values())
+    if not isinstance(inner, _DenseNames):
+        inner.__class__ = type(f"LowRank{type(inner).__name__}", (_DenseNames, type(inner)), {})
+    return LowRankPatcher(inner, load_device=load_device, offload_device=offload_device, size=size)
+
+
+class _DenseNames:
+    """Of a BaseModel: a state dict that names the dense weights and biases of factored layers as well, as meta tensors."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        tensors = super().state_dict(*args, **kwargs)  # type: ignore[misc]
+        for name, layer in factored_layers(self):
+            a, b = layer.a.weight, layer.b.weight
+            tensors[f"{name}.weight"] = torch.empty((a.shape[0], *b.shape[1:]), dtype=a.dtype, device="meta")
+            if layer.a.bias is not None:
+                tensors[f"{name}.bias"] = torch.empty_like(layer.a.bias, device="meta")
+        return tensors
+
+
+class _Concatenate(comfy.weight_adapter.WeightAdapterBase):
+    """A patch that appends `tensor` to a factor along `dim`, times the patch's strength where `scaled`."""
+
+    name = "rapiddraw_concatenate"
+
+    def __init__(self, tensor: torch.Tensor, dim: int, scaled: bool) -> None:
+        self.tensor, self.dim, self.scaled = tensor, dim, scaled
+        self.weights = [tensor]
+        self.loaded_keys: set[str] = set()
+
+    def calculate_weight(self, weight: Any, key: Any, strength: float, *_: Any, **__: Any) -> torch.Tensor:
+        """`weight` (out, k, ...) or (k, in, ...), longer along `dim`."""
+        added = self.tensor.to(weight) * (strength if self.scaled else 1.0)
+        shape = [*weight.shape]
+        shape[self.dim] = added.shape[self.dim]
+        return torch.cat([weight, added.reshape(shape)], dim=self.dim)
+
+
+class LowRankPatcher(comfy.model_patcher.ModelPatcher):
+    """A ModelPatcher over a network with factored layers; clones keep the class."""
+
+    def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> Any:
+        """As ComfyUI's own: patches under dense names, in any of its formats. Returns the keys that were taken."""
+        layers, taken, rest = dict(factored_layers(self.model)), [], {}
+        for key, patch in patches.items():
+            name, offset, function = (key, None, None) if isinstance(key, str) else (*key, None)[:3]
+            path, _, last = name.rpartition(".")
+            if path not in layers:
+                rest[key] = patch
+                continue
+            taken.append(key)
+            if last == "bias":
+                moved = f"{path}.a.bias"
+                rest[moved if isinstance(key, str) else (moved, *key[1:])] = patch
+            else:
+                plain = offset is None and function is None
+                self._patch_factors(path, layers[path], patch, strength_patch, strength_model, plain, (offset, function))
+        done = super().add_patches(rest, strength_patch, strength_model) if rest else []
+        return [*taken, *done]
+
+    def _patch_factors(self, path: str, layer: Any, patch: Any, strength: float, strength_model: float, plain: bool, how: Any) -> None:
+        lora = patch if plain and isinstance(patch, comfy.weight_adapter.LoRAAdapter) else None
+        if lora is not None and all(extra is None for extra in lora.weights[3:]):  # no middle factor, no DoRA, no reshaping
+            up, down, alpha = lora.weights[:3]
+            scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
+            onto_a, onto_b, scaled = up.flatten(1).float() * scale, down, True
+        else:
+            weight = self._dense(path, layer)
+            changed = comfy.lora.calculate_weight([(strength, patch, strength_model, *how)], weight.clone(), f"{path}.weight")
+            delta = (changed - strength_model * weight).flatten(1)
+            eye = torch.eye(min(delta.shape), dtype=delta.dtype)
+            onto_a, onto_b = (eye, delta) if delta.shape[0] <= delta.shape[1] else (delta, eye)
+            scaled = False
+        super().add_patches({f"{path}.a.weight": _Concatenate(onto_a, 1, scaled)}, strength, strength_model)
+        super().add_patches({f"{path}.b.weight": _Concatenate(onto_b, 0, False)}, 1.0, 1.0)
+
+    def get_key_patches(self, filter_prefix: str | None = None) -> Any:
+        """As ComfyUI's own, for merges: a factored weight as the dense weight it stands for, its patches applied."""
+        found = super().get_key_patches(filter_prefix)
+        for name, layer in factored_layers(self.model):
+            if f"{name}.weight" not in found:
+                continue
+            found[f"{name}.weight"] = [(self._dense(name, layer, patched=True), _unchanged)]
+            bias = found.pop(f"{name}.a.bias", None)
+            if bias is not None:
+                found[f"{name}.bias"] = bias
+            for factor in ("a", "b"):
+                found.pop(f"{name}.{factor}.weight", None)
+        return found
+
+    def add_hook_patches(self, hook: Any, patches: Any, *args: Any, **kwargs: Any) -> Any:
+        """Hook LoRAs change weights in place, which factors cannot follow: refused where they would touch one."""
+        layers = dict(factored_layers(self.model))
+        names = [key if isinstance(key, str) else key[0] for key in patches]
+        if any(name.rpartition(".")[0] in layers for name in names):
+            raise InputError(
+                "a hook LoRA cannot be applied to a low-rank model: it changes weights in place and the factors have another shape. "
+                "Load the LoRA with Load LoRA instead, or merge the model back to dense first"
+            )
+        return super().add_hook_patches(hook, patches, *args, **kwargs)
+
+    def _dense(self, path: str, layer: Any, patched: bool = False) -> torch.Tensor:
+        """The weight of a factored layer in float32 on the offload device, with or without the patches on its factors."""
+        factors = []
+        for which in ("a", "b"):
+            key = f"{path}.{which}.weight"
+            kept = self.backup.get(key)
+            weight = (kept.weight if kept is not None else getattr(layer, which).weight).to(self.offload_device, torch.float32, copy=True)
+            if patched and key in self.patches:
+                weight = comfy.lora.calculate_weight(self.patches[key], weight, key)
+            factors.append(weight)
+        a, b = factors
+        return (a.flatten(1) @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
+
+
+def factored_layers(model: Any) -> list[tuple[str, Any]]:
+    """(name from the BaseModel's root, layer) of every factored layer of `model.diffusion_model`."""
+    return [(f"diffusion_model.{n}", module) for n, module in model.diffusion_model.named_modules() if isinstance(module, FACTORED)]
+
+
+def _unchanged(weight: Any, **_: Any) -> Any:
+    return weight

@@ -1,0 +1,152 @@
+"""Time-decoupled sampling in ComfyUI: the guider, a whole run of it, and the composite MODEL. See :mod:`..diffusion.time_decoupled`."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
+from torch import Tensor
+
+from ...diffusion.time_decoupled import by_sigma, check_history, starting_afresh, switch_sigma, take_rows
+from ...errors import InputError
+from ..fit import check_same_latents, without_control
+from .guiders import GuestGuider, TimeDecoupledGuider
+from .sampling import named_sampler
+
+_OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transformer options that belong to a call, not to a model
+
+
+def make_guider(
+    structure: Any, texture: Any, conds: tuple[Any, Any], texture_conds: tuple[Any, Any], cfgs: tuple[float, float], t_struct: int
+) -> TimeDecoupledGuider:
+    """See :meth:`Host.time_decoupled_guider`."""
+    check_same_latents(structure, texture)
+    guest = GuestGuider(texture)
+    guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
+    same = _network(structure) == _network(texture)
+    shared = conds if same else tuple(without_control(one) for one in conds)
+    own = [given if one is None else one for one, given in zip(texture_conds, shared, strict=True)]
+    for one, (positive, negative), cfg in ((guider, conds, cfgs[0]), (guest, own, cfgs[1])):
+        one.set_conds(positive, negative)
+        one.set_cfg(cfg)
+    return guider
+
+
+def sample(
+    guider: TimeDecoupledGuider,
+    latent: Mapping[str, Any],
+    seed: int,
+    steps: int,
+    sampler_name: str,
+    scheduler: str,
+    denoise: float,
+    history: str,
+) -> dict[str, Any]:
+    """See :meth:`Host.time_decoupled_sample`: the stock KSampler's walk and noise, through ComfyUI's own SamplerCustomAdvanced."""
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+
+    if scheduler not in comfy.samplers.KSampler.SCHEDULERS:
+        raise InputError(f"unknown scheduler {scheduler!r}: the known ones are {', '.join(comfy.samplers.KSampler.SCHEDULERS)}")
+    sampler = named_sampler(sampler_name)
+    if check_history(history) == "reset":
+        function = starting_afresh(sampler.sampler_function, guider.switch)
+        sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
+    if denoise <= 0:
+        return dict(latent)
+    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the walk follows
+    walk = comfy.samplers.KSampler(model, steps=steps, device=model.load_device, sampler=sampler_name, scheduler=scheduler, denoise=denoise)
+    out = SamplerCustomAdvanced().sample(Noise_RandomNoise(seed), guider, sampler, walk.sigmas, dict(latent))
+    return getattr(out, "result", out)[0]
+
+
+def make_model(structure: Any, texture: Any, t_struct: int) -> Any:
+    """See :meth:`Host.time_decoupled_model`.
+
+    The texture model is loaded when a run first goes below the switch, as in the guider, and not up front: two models that are patches
+    of one set of weights cannot be loaded at once, and what is not reached need not be loaded.
+    """
+    check_same_latents(structure, texture)
+    _check_same_conditioning(structure, texture)
+    switch = switch_sigma(structure.get_model_object("model_sampling"), t_struct)
+    model = structure.clone()
+    patched = structure.model_options.get("model_function_wrapper")
+    turns = _Turns()
+    same_network = _network(structure) == _network(texture)
+
+    def wrapper(apply_model: Any, call: dict[str, Any]) -> Tensor:
+        x, sigma, batch = call["input"], call["timestep"], call["input"].shape[0]
+
+        def of_structure(x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+            running = getattr(getattr(apply_model, "__self__", None), "current_patcher", None)  # this MODEL, or a later clone of it
+            turns.take("structure", running, x, call["c"])
+            return _run(apply_model, patched, _part(call, x, sigma, rows, batch))
+
+        def of_texture(x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+            turns.take("texture", texture, x, call["c"])
+            part = _part(call, x, sigma, rows, batch)
+            c = {**part["c"], "transformer_options": _own_options(texture, part["c"].get("transformer_options", {}))}
+            if not same_network:
+                c.pop("control", None)  # as in without_control
+            return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), {**part, "c": c})
+
+        return by_sigma(x, sigma, switch, of_structure, of_texture)
+
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+class _Turns:
+    """Which of a composite's two models is loaded in the run that goes on; a new run begins with the structure model."""
+
+    def __init__(self) -> None:
+        self._last = "structure"
+        self._walk: Any = lambda: None
+
+    def take(self, role: str, model: Any, x: Tensor, c: Mapping[str, Any]) -> None:
+        """Load `model`, which plays `role`, where it is not its turn already."""
+        walk = c.get("transformer_options", {}).get("sample_sigmas")
+        if walk is None or self._walk() is not walk:
+            self._walk, self._last = (lambda: None) if walk is None else weakref.ref(walk), "structure"
+        if role != self._last and model is not None:
+            comfy.model_management.load_models_gpu([model], memory_required=model.model.memory_required(list(x.shape)))
+            self._last = role
+
+
+def _run(apply_model: Any, patched: Any, call: dict[str, Any]) -> Tensor:
+    if patched is not None:
+        return patched(apply_model, call)
+    return apply_model(call["input"], call["timestep"], **call["c"])
+
+
+def _part(call: dict[str, Any], x: Tensor, sigma: Tensor, rows: Tensor | None, batch: int) -> dict[str, Any]:
+    if rows is None:
+        return call
+    return {**call, "input": x, "timestep": sigma, "c": take_rows(call["c"], rows, batch)}
+
+
+def _own_options(texture: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The texture model's own transformer options (its patches, attention, wrappers), and of the given ones what belongs to the call."""
+    own = comfy.patcher_extension.copy_nested_dicts(texture.model_options.get("transformer_options", {}))
+    for kind, held in (("wrappers", texture.wrappers), ("callbacks", texture.callbacks)):
+        comfy.patcher_extension.merge_nested_dicts(own.setdefault(kind, {}), held, copy_dict1=False)
+    return {**own, **{key: given[key] for key in _OF_THE_CALL if key in given}}
+
+
+def _network(model: Any) -> Any:
+    return getattr(model.model.model_config, "unet_config", None)
+
+
+def _check_same_conditioning(structure: Any, texture: Any) -> None:
+    """A composite's texture model is given the conditionings that were prepared for the structure model."""
+    one, other = (_network(model) or {} for model in (structure, texture))
+    for key, what in (("context_dim", "attends to tokens of width"), ("adm_in_channels", "takes a vector of size"),
+                      ("in_channels", "takes channels")):  # fmt: skip
+        if one.get(key) != other.get(key):
+            raise InputError(
+                f"the structure model {what} {one.get(key)}, the texture model {other.get(key)}: one conditioning cannot serve both. "
+                "Use RapidDrawTimeDecoupledGuider or RapidDrawTimeDecoupledSampler, which take a conditioning for each"
+            )

@@ -1,0 +1,109 @@
+"""VAE in ComfyUI: a VAE bundle as ComfyUI's own `comfy.sd.VAE`, of any number of levels, with or without attention in the middle."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import comfy.ldm.models.autoencoder
+import comfy.model_management
+import comfy.sd
+import torch
+
+from ...bundles.format import Bundle, BundleInfo
+from ...errors import BundleError
+from ..fit import check_complete, name_of
+from .model import Tensors, check_shapes
+
+_SD_WIDTH = 128  # first width of Stable Diffusion's VAE, for which ComfyUI's estimate of memory was made
+_RENAMED = (
+    (r"\.down_blocks\.(\d+)\.resnets\.(\d+)\.", r".down.\1.block.\2."),
+    (r"\.down_blocks\.(\d+)\.downsamplers\.0\.", r".down.\1.downsample."),
+    (r"\.up_blocks\.(\d+)\.resnets\.(\d+)\.", r".up.\1.block.\2."),
+    (r"\.up_blocks\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
+    (r"\.mid_block\.resnets\.0\.", ".mid.block_1."),
+    (r"\.mid_block\.resnets\.1\.", ".mid.block_2."),
+    (r"\.mid_block\.attentions\.0\.group_norm\.", ".mid.attn_1.norm."),
+    (r"\.mid_block\.attentions\.0\.to_out\.0\.", ".mid.attn_1.proj_out."),
+    (r"\.mid_block\.attentions\.0\.to_([qkv])\.", r".mid.attn_1.\1."),
+    (r"\.conv_shortcut\.", ".nin_shortcut."),
+    (r"\.conv_norm_out\.", ".norm_out."),
+)
+
+
+class NoAttention(torch.nn.Module):
+    """Stands where ComfyUI's VAE always has attention and ours has none."""
+
+    def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
+        return x
+
+
+def vae_arguments(info: BundleInfo) -> dict[str, Any]:
+    """`AutoencoderKL`'s arguments (ComfyUI's) for a bundle's diffusers config. Raises :class:`BundleError` for what it cannot carry."""
+    config = info.config
+    widths, layers = config.get("block_out_channels", [64]), config.get("layers_per_block", 1)
+    only = {"act_fn": "silu", "norm_num_groups": 32, "in_channels": 3, "out_channels": 3}
+    wrong = [f"{key}={config[key]!r}" for key, value in only.items() if config.get(key, value) != value]
+    wrong += [f"block_out_channels={list(widths)}"] * any(w % 32 or w % widths[0] for w in widths)
+    for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+        wrong += [f"{key}={list(config.get(key, []))}"] * bool(set(config.get(key, [])) - {kind})
+    if wrong:
+        raise BundleError(f"{name_of(info)}: ComfyUI's VAE cannot carry {', '.join(wrong)}")
+    channels = config.get("latent_channels", 4)
+    inside = {
+        "double_z": True, "z_channels": channels, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths], "num_res_blocks": layers, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    return {"ddconfig": inside, "embed_dim": channels}
+
+
+def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
+    """diffusers' weights under ComfyUI's names. What a bundle may leave out is filled in so that it changes nothing."""
+    weights: Tensors = {}
+    for name, tensor in tensors.items():
+        for pattern, into in _RENAMED:
+            name = re.sub(pattern, into, name)
+        # diffusers counts the decoder's levels from the smallest picture, ComfyUI from the largest
+        name = re.sub(r"\.up\.(\d+)\.", lambda match: f".up.{levels - 1 - int(match[1])}.", name)
+        weights[name] = tensor[..., None, None] if ".attn_1." in name and tensor.ndim == 2 else tensor
+    for side, width in (("encoder", "encoder.conv_out.weight"), ("decoder", "decoder.conv_in.weight")):
+        if f"{side}.mid.attn_1.q.weight" not in weights and width in weights:
+            size = weights[width].shape[1 if side == "encoder" else 0]
+            for part in ("norm", "q", "k", "v", "proj_out"):
+                weights[f"{side}.mid.attn_1.{part}.weight"] = torch.zeros(size) if part == "norm" else torch.zeros(size, size, 1, 1)
+                weights[f"{side}.mid.attn_1.{part}.bias"] = torch.zeros(size)
+    for name, size in (("quant_conv", 2 * channels), ("post_quant_conv", channels)):
+        weights.setdefault(f"{name}.weight", torch.eye(size)[..., None, None])
+        weights.setdefault(f"{name}.bias", torch.zeros(size))
+    return weights
+
+
+def load_vae(bundle: Bundle) -> Any:
+    """A VAE from a bundle of kind `vae`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
+    info = bundle.info
+    check_complete(info)
+    assert info.latent is not None  # noqa: S101 - check_complete has seen to it
+    try:
+        arguments = vae_arguments(info)
+        levels, channels = len(arguments["ddconfig"]["ch_mult"]), int(arguments["embed_dim"])
+        weights = vae_weights(bundle.tensors, levels, channels)
+        with torch.device("meta"):
+            network = comfy.ldm.models.autoencoder.AutoencoderKL(**arguments)
+    except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise BundleError(f"{name_of(info)}: its config cannot be understood ({error})") from error
+    check_shapes(info, weights, network)
+    factor = 2 ** (levels - 1)
+    if (channels, factor) != (info.latent.channels, info.latent.factor):
+        raise BundleError(
+            f"{name_of(info)} claims latents of {info.latent.channels} channels at 1/{info.latent.factor} size, "
+            f"but its network makes {channels} channels at 1/{factor}"
+        )
+    vae = comfy.sd.VAE(sd=weights, config={"params": arguments})
+    if not any(".attentions." in name for name in bundle.tensors):
+        vae.first_stage_model.encoder.mid.attn_1 = NoAttention()
+        vae.first_stage_model.decoder.mid.attn_1 = NoAttention()
+    vae.latent_channels, vae.downscale_ratio, vae.upscale_ratio = channels, factor, factor
+    relative, size = arguments["ddconfig"]["ch"] / _SD_WIDTH, comfy.model_management.dtype_size
+    vae.memory_used_encode = lambda shape, dtype: 1767 * relative * shape[2] * shape[3] * size(dtype)
+    vae.memory_used_decode = lambda shape, dtype: 2178 * relative * shape[2] * shape[3] * factor**2 * size(dtype)
+    return vae

@@ -1,0 +1,1 @@
+"""The host without ComfyUI, one file a topic."""

@@ -1,0 +1,80 @@
+"""The embedded host's CLIP: the project's text encoder behind the socket that CLIPTextEncode expects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ...knowledge.attach import KnowledgeReader, TokenSpace
+from ...knowledge.linking import EntityLink
+from ...text.encoder import TextEncoder
+from .prompt import parse_weights, token_rows
+from .rows import Rows, embed_rows, encode_weighted
+
+ENCODER = "rapiddraw"  # the key of this encoder's rows in what `tokenize` returns
+
+
+class Clip:
+    """A tokenizer, a text encoder and the knowledge attached to them. `clone()` before attaching: outputs of nodes are shared.
+
+    `layer` counts from the last (-1) and says which layer's states are the tokens; see :meth:`clip_layer`.
+    """
+
+    def __init__(self, encoder: TextEncoder, device: torch.device, reader: KnowledgeReader | None = None, layer: int = -1) -> None:
+        self.encoder, self.device, self.layer = encoder, device, layer
+        self.reader = reader or KnowledgeReader((_space(encoder, device),))
+
+    def clone(self) -> Clip:
+        """The same encoder and graphs in an object of its own."""
+        return self.with_reader(self.reader)
+
+    def with_reader(self, reader: KnowledgeReader) -> Clip:
+        """A clone that knows the graphs of `reader`."""
+        return Clip(self.encoder, self.device, reader, self.layer)
+
+    def clip_layer(self, layer: int) -> None:
+        """Take the states of `layer` (-1 the last, -2 the one before, "clip skip"); one that is not there means the last."""
+        self.layer = layer
+
+    def tokenize(self, text: str) -> dict[str, Rows]:
+        """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
+        return self.reader.inform({ENCODER: self._plain_rows(text)})
+
+    def links(self, text: str) -> list[EntityLink]:
+        """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
+        return self.reader.links({ENCODER: self._plain_rows(text)})
+
+    def _plain_rows(self, text: str) -> Rows:
+        config = self.encoder.config
+        start, end, pad = config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]
+        return token_rows(parse_weights(text), self._token_ids, start, end, pad, self.encoder.length)
+
+    def _token_ids(self, segment: str) -> list[int]:
+        return self.encoder.tokenizer(segment, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @torch.no_grad()
+    def encode_from_tokens(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(1, rows * length, width) hidden states and the first row's pooled state (1, width); see :func:`encode_weighted`."""
+        config = self.encoder.config
+        padding = [config["pad_token_id"]] * (self.encoder.length - 2)
+        return encode_weighted(tokens[ENCODER], [config["bos_token_id"], config["eos_token_id"], *padding], self._encode)
+
+    def encode_from_tokens_scheduled(self, tokens: dict[str, Rows]) -> list[list[Any]]:
+        """CONDITIONING, under ComfyUI's name for the call."""
+        cond, pooled = self.encode_from_tokens(tokens)
+        return [[cond, {"pooled_output": pooled}]]
+
+    def _encode(self, rows: list[list[Any]]) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings, ids = embed_rows(rows, self.encoder.embed, self.device)
+        layer = self.layer if -self.layer <= self.encoder.config["num_hidden_layers"] else -1
+        return self.encoder.encode_embeddings(embeddings, (ids == self.encoder.end_id).int().argmax(dim=1), layer)
+
+
+def _space(encoder: TextEncoder, device: torch.device) -> TokenSpace:
+    @torch.no_grad()
+    def embed(ids: Sequence[int]) -> torch.Tensor:
+        return encoder.embed(torch.tensor(list(ids), device=device))
+
+    return TokenSpace(ENCODER, encoder.width, encoder.tokenizer, embed, encoder.kg_projection.weight.detach())

@@ -1,0 +1,42 @@
+"""The embedded host's MODELs for training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..denoiser import Condition, Denoiser, first_of, make_trainable
+from .model import Model
+
+
+def denoiser(model: Model, train: bool = False) -> Denoiser:
+    """See :meth:`Host.denoiser`. Everything is on the device already."""
+    inner, network, levels = model.model, model.model.diffusion_model, model.model.model_sampling
+    release = make_trainable(network, inner.device) if train else _nothing
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
+        y = given.get("y")
+        added = None if y is None else {"text_embeds": y[:, : inner.pooled_width], "time_ids": y[:, inner.pooled_width :]}
+        output = network(
+            levels.calculate_input(sigma, x), levels.timestep(sigma), encoder_hidden_states=given["tokens"], added_cond_kwargs=added,
+            return_dict=False,
+        )[0]  # fmt: skip
+        return levels.calculate_denoised(sigma, output.float(), x)
+
+    def condition(conditioning: Any, side: tuple[int, int]) -> dict[str, torch.Tensor]:
+        tokens, details = first_of(conditioning)
+        found = {"tokens": tokens.float()}
+        if inner.pooled_width:
+            found["y"] = inner.encode_adm(details, torch.zeros(1, 1, *side))
+        return found
+
+    schedule = levels.schedule
+    steps = (schedule.t_min, schedule.t_max)
+    return Denoiser(
+        network, levels.prediction, levels.sigmas, steps, inner.device, denoise, condition, inner.process_latent_in, release
+    )  # fmt: skip
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,1 @@
+"""What takes a MODEL, CLIP or VAE and asks the host for its parts."""

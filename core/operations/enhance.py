@@ -1,0 +1,153 @@
+"""Prompt enhancement: a succinct prompt to a detailed one that keeps every name (PanGu-Draw, section 7).
+
+A writer proposes several detailed prompts; those that lost a name of the knowledge graph, a quoted term or prompt syntax are thrown away.
+Where none is left the writer tries again with other random numbers, and at last the prompt stays as it was, which the report says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..language import is_cjk
+from ..text.protect import lost, protected_spans
+from ..text.sampling import MAX_CANDIDATES
+from ..text.writers import BundleWriter, Candidate, GrammarWriter, Writer
+
+if TYPE_CHECKING:
+    from ..knowledge.graph import KnowledgeGraph
+    from .rank import Rank
+
+GRAMMAR = "(template grammar, no model)"
+LANGUAGES = ("auto", "en", "zh")
+BEST_OF = ("likelihood", "clip", "first")
+TRIES = 3
+MAX_TEXT = 2000
+
+
+@dataclass(frozen=True)
+class Enhanced:
+    """`text` is what to draw, `candidates` every proposal that kept its names, best first, with its score; `lost` what others lost."""
+
+    text: str
+    original: str
+    candidates: tuple[Candidate, ...]
+    kept: tuple[str, ...]
+    lost: tuple[str, ...]
+    refused: int
+    tries: int
+
+    @property
+    def report(self) -> str:
+        """A few readable lines."""
+        lines = []
+        if not self.original.strip():
+            return "the prompt is empty and stays so: that is the null prompt"
+        if not self.candidates:
+            why = f"all lost {', '.join(map(repr, self.lost))}" if self.lost else "none said more than the prompt"
+            lines.append(f"unchanged: {self.refused} proposals in {self.tries} tries, and {why}")
+        elif self.refused:
+            names = f", for losing {', '.join(map(repr, self.lost))}" if self.lost else ""
+            lines.append(f"{self.refused} proposals were thrown away in {self.tries} tries{names}")
+        lines += [f"{score:8.3f}  {text}" for text, score in self.candidates]
+        lines.append("kept verbatim: " + (", ".join(self.kept) or "nothing is named or quoted"))
+        return "\n".join(lines)
+
+
+def enhance(
+    text: str,
+    writer: Writer,
+    count: int = 4,
+    temperature: float = 0.7,
+    seed: int = 0,
+    language: str = "auto",
+    knowledge: KnowledgeGraph | None = None,
+    rank: Rank | None = None,
+    first: bool = False,
+) -> Enhanced:
+    """The best of `count` (1..16) detailed prompts for `text`, the same for the same `seed`.
+
+    `rank` scores candidates, higher is better; without it the writer's own likelihood does, and with `first` they stay as they were drawn.
+    Raises :class:`InputError` for a text of more than 2000 characters, an unknown language, or a count or temperature out of range.
+    """
+    import torch
+
+    if len(text) > MAX_TEXT:
+        raise InputError(f"the prompt has {len(text)} characters; at most {MAX_TEXT} are enhanced")
+    if language not in LANGUAGES:
+        raise InputError(f"language {language!r} is not known: choose one of {', '.join(LANGUAGES)}")
+    if not 1 <= count <= MAX_CANDIDATES or not 0 <= temperature <= 10:
+        raise InputError(f"num_candidates={count}, temperature={temperature}: expected 1 to {MAX_CANDIDATES} and 0 to 10")
+    if not text.strip():
+        return Enhanced(text, text, (), (), (), 0, 0)
+    spoken = language if language != "auto" else "zh" if any(map(is_cjk, text)) else "en"
+    spans = protected_spans(text, knowledge)
+    kept = tuple(dict.fromkeys(text[span.start : span.end] for span in spans))
+    found: dict[str, float] = {}
+    missing: dict[str, None] = {}
+    refused = tries = 0
+    while not found and tries < TRIES:
+        generator = torch.Generator().manual_seed(_seed(seed, tries))
+        tries += 1
+        for answer, score in writer.write(text, spans, spoken, count, temperature, generator):
+            gone = lost(answer, kept)
+            missing.update(dict.fromkeys(gone))
+            if gone or not answer.strip() or answer.strip() == text.strip():
+                refused += 1
+            else:
+                found.setdefault(answer, score)
+    texts = list(found)
+    scores = [float(score) for score in rank(texts)] if rank is not None and texts else [found[text] for text in texts]
+    ordered = list(zip(texts, scores, strict=True))
+    if not first:
+        ordered.sort(key=lambda row: -row[1])
+    return Enhanced(ordered[0][0] if ordered else text, text, tuple(ordered), kept, tuple(missing), refused, tries)
+
+
+def list_writers() -> list[str]:
+    """Prompt bundles, then a user's language models, then the grammar, which is always there."""
+    from ..bundles.find import list_bundles
+    from ..text.causal import list_models
+
+    return [*list_bundles("prompt"), *list_models(), GRAMMAR]
+
+
+def writer_fingerprint(name: str) -> str:
+    """What changes when the files behind a writer do. Raises as :func:`load_writer`."""
+    from ..bundles.find import resolve_bundle
+    from ..paths import file_sha256
+    from ..text.causal import model_fingerprint
+
+    if name == GRAMMAR:
+        return name
+    return file_sha256(resolve_bundle(name, "prompt")) if Path(name).suffix == ".safetensors" else model_fingerprint(name)
+
+
+def load_writer(name: str) -> Writer:
+    """The writer of that name. Raises :class:`BundleError` or :class:`InputError` for one that is unknown, damaged or out of its folder.
+
+    A user's model goes to the host's device for the run; there is room made for it there.
+    """
+    from ..bundles.find import resolve_bundle
+    from ..bundles.load import load_bundle
+    from ..text.causal import load_causal, resolve_model
+    from ..text.prompt_model import load_prompt_model
+
+    if name == GRAMMAR:
+        return GrammarWriter()
+    if Path(name).suffix == ".safetensors":
+        return BundleWriter(load_prompt_model(load_bundle(resolve_bundle(name, "prompt"), "prompt")))
+    from ..host import current
+
+    writer = load_causal(resolve_model(name))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in writer.network.parameters())
+    device = current().make_room(size)
+    writer.network.to(device)
+    return writer
+
+
+def _seed(seed: int, attempt: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"enhance/{seed}/{attempt}".encode()).digest()[:8], "little") >> 1

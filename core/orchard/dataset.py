@@ -1,0 +1,128 @@
+"""Write a split of the Orchard as an image folder, the layout that every trainer reads.
+
+    OUT/captions.jsonl            one JSON object a line: {"file_name", "captions": [{"text", "language", "kind"}], "entity", "scene"}
+    OUT/images/000000.png         the picture
+    OUT/maps/edges/000000.png     exact maps, one folder a kind, where asked for
+
+Splits differ in their random seeds, and `train` never names an unseen fruit; a rare fruit is named in exactly three captions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..progress import Progress
+from .captions import caption, draw_caption
+from .entities import Entity, entities
+from .render import render, render_maps, render_wide, segmentation_wide
+from .world import Scene, random_scene
+
+SPLIT_SEEDS = {"train": 11, "validation": 22, "test": 33, "judge": 44}
+"""The splits and the seeds of their scenes. `judge` is for the attribute classifier alone, so that it never saw a training picture."""
+MAP_KINDS = ("segmentation", "edges", "sketch", "depth")
+RARE_CAPTIONS = 3
+_NAMED_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to draw, and its captions as `captions.jsonl` holds them."""
+
+    scene: Scene
+    entity: Entity | None
+    captions: tuple[dict[str, str], ...]
+
+
+def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
+    """The first `count` samples of a split, always the same for the same `seed`.
+
+    Four pictures in five show a fruit with a name, the others a fruit of random looks; a picture has three captions of mixed language
+    and kind. Rare fruits come first, once for each of their three captions, so that every `train` of 240 or more has them all.
+    """
+    if split not in SPLIT_SEEDS:
+        raise InputError(f"unknown split {split!r}; the splits are {', '.join(SPLIT_SEEDS)}")
+    if not 1 <= count <= 1_000_000:
+        raise InputError(f"count must be between 1 and 1,000,000 pictures, {count} was given")
+    rng = random.Random(f"orchard/{SPLIT_SEEDS[split]}/{seed}")
+    seen = [e for e in entities() if e.split == "seen"]
+    rare = [e for e in entities() if e.split == "rare"] * RARE_CAPTIONS if split == "train" else []
+    deck: list[Entity] = []  # dealt to the end before it is shuffled again: every seen fruit is shown equally often
+    for index in range(count):
+        if index < len(rare):
+            entity = rare[index]
+            scene = entity.scene(rng)
+            language = ("en", "zh")[index % 2]
+            named = {"text": caption(scene, entity, language, "name", rng), "language": language, "kind": "name"}
+            yield Sample(scene, entity, (named,))
+            continue
+        found = None
+        if rng.random() < _NAMED_SHARE:
+            deck = deck or rng.sample(seen, len(seen))
+            found = deck.pop()
+        scene = found.scene(rng) if found else random_scene(rng)
+        rows = tuple(dict(zip(("text", "language", "kind"), draw_caption(scene, found, rng), strict=True)) for _ in range(3))
+        yield Sample(scene, found, rows)
+
+
+def write_dataset(
+    split: str,
+    count: int,
+    size: int,
+    out: str | os.PathLike[str],
+    seed: int = 0,
+    maps: tuple[str, ...] = (),
+    shapes: Sequence[tuple[int, int]] = (),
+) -> Path:
+    """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it.
+
+    `shapes` are (height, width) that the pictures have in turn, instead of being square; of those the only map is `segmentation`.
+
+    `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a cancelled run can simply be started again.
+    Raises :class:`InputError` for an unknown split or map, a count or size out of range, or a folder that holds another dataset.
+    """
+    from PIL import Image
+
+    for kind in maps:
+        if kind not in MAP_KINDS:
+            raise InputError(f"unknown map {kind!r}; the maps are {', '.join(MAP_KINDS)}")
+    if shapes and set(maps) - {"segmentation"}:
+        raise InputError("of pictures that are not square the only map is segmentation: leave out the others or the shapes")
+    root = Path(out)
+    index_file = root / "captions.jsonl"
+    if index_file.exists():
+        raise InputError(f"{root} already holds a dataset ({index_file.name} is there); choose another folder or remove it first")
+    for name in ("images", *(f"maps/{kind}" for kind in maps)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    lines = []
+    with Progress(count, f"orchard {split} {size} px", "image") as bar:
+        for index, sample in enumerate(samples(split, count, seed)):
+            name = f"{index:06d}.png"
+            picture = render_wide(sample.scene, *shapes[index % len(shapes)]) if shapes else render(sample.scene, size)
+            Image.fromarray(picture).save(root / "images" / name, compress_level=1)
+            if maps:
+                shape = shapes[index % len(shapes)] if shapes else None
+                drawn = {"segmentation": segmentation_wide(sample.scene, *shape)} if shape else render_maps(sample.scene, size)
+                for kind in maps:
+                    Image.fromarray(drawn[kind]).save(root / "maps" / kind / name)
+            lines.append(json.dumps(_line(f"images/{name}", sample), ensure_ascii=False))
+            bar.update()
+    partial = index_file.with_suffix(".tmp")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(index_file)
+    return root
+
+
+def _line(file_name: str, sample: Sample) -> dict[str, Any]:
+    return {
+        "file_name": file_name,
+        "captions": list(sample.captions),
+        "entity": sample.entity.id if sample.entity else None,
+        "scene": sample.scene.to_json(),
+    }

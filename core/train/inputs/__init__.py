@@ -1,0 +1,1 @@
+"""What recipes read: latents, texts, buckets."""

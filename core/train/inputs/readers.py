@@ -1,0 +1,71 @@
+"""What a U-Net in training is told: captions read by one text encoder or several, with knowledge.
+
+Several encoders read the same caption, and their features stand side by side in each token (PanGu-Draw, section 4, on bilingual text
+encoding). For a share of captions one of them alone is told, so that the U-Net learns to go by any of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ...bundles.load import load_bundle
+from ...errors import InputError
+from ...knowledge.graph import load_knowledge
+from ...knowledge.linking import wordpiece_linker
+from ...text.embed import KnowledgeTable, tokenize_linked
+from ...text.encoder import TextEncoder, load_text_encoder
+
+
+class Readers:
+    """The text encoders of a U-Net, in the order of their features.
+
+    `told` are the numbers of those that read captions; the others get the empty prompt. () is all. Raises :class:`InputError` for
+    encoders of different lengths, or a number that none has.
+    """
+
+    def __init__(self, paths: Sequence[str], graph_path: str, device: torch.device, told: Sequence[int] = ()) -> None:
+        self.encoders: list[TextEncoder] = [load_text_encoder(load_bundle(path, "text")).to(device) for path in paths]
+        lengths = [encoder.length for encoder in self.encoders]
+        if len(set(lengths)) > 1 or any(not 0 <= number < len(paths) for number in told):
+            raise InputError(f"text encoders of {lengths} tokens and reads={tuple(told)}: expected one length, and numbers from 0")
+        self.told = tuple(told) or tuple(range(len(paths)))
+        self.tables: list[KnowledgeTable | None] = [None for _ in paths]
+        if graph_path:
+            graph = load_knowledge(graph_path)
+            for number, encoder in enumerate(self.encoders):
+                table = KnowledgeTable(graph, wordpiece_linker(graph, encoder.tokenizer))
+                table.vectors = table.vectors.to(device)
+                self.tables[number] = table
+
+    @property
+    def widths(self) -> list[int]:
+        """Features of a token of each encoder."""
+        return [encoder.width for encoder in self.encoders]
+
+    def shared_out(self, captions: list[str], dropout: float, rng: random.Random) -> list[list[str]]:
+        """What each encoder reads of `captions`; for a share `dropout` of them one encoder, drawn at random, is told and the others not."""
+        read = [list(captions) if number in self.told else [""] * len(captions) for number in range(len(self.encoders))]
+        for i in range(len(captions) if len(self.told) > 1 and dropout else 0):
+            if rng.random() < dropout:
+                alone = rng.choice(self.told)
+                for number in range(len(read)):
+                    read[number][i] = captions[i] if number == alone else ""
+        return read
+
+    def tokens(self, number: int, captions: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids and knowledge rows (B, length) for one encoder, padded to the full length: the U-Net attends to the padding too."""
+        encoder = self.encoders[number]
+        ids, rows = tokenize_linked(encoder, self.tables[number], captions)
+        missing, pad = encoder.length - ids.shape[1], int(encoder.config["pad_token_id"])
+        return nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
+
+    def encode(self, ids: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """(tokens (B, length, all widths), the last encoder's pooled state (B, width)) of one pair of ids and rows an encoder."""
+        encoded = []
+        for encoder, table, its_ids, its_rows in zip(self.encoders, self.tables, ids, rows, strict=True):
+            encoded.append(encoder.encode_ids(its_ids, None if table is None else encoder.knowledge(table.vectors[its_rows])))
+        return torch.cat([tokens for tokens, _ in encoded], dim=2), encoded[-1][1]

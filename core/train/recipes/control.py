@@ -1,0 +1,178 @@
+"""The local control adapter (ELR-Diffusion, section 2.4): a copy of a frozen U-Net's encoder learns to follow condition maps.
+
+    L = E ||target - f(z_t, t, e; F'(z_t, t, e, c))||^2 * w(t)
+
+f and its text encoder stay as they are; data, noise, timesteps and weights are the `unet` recipe's. What is trained of F' is `format`:
+
+    dense      the whole copy
+    inherit    the whole copy, in the low-rank format that the U-Net itself has (the paper's; of a dense U-Net it is dense)
+    lowrank    the factors of the copy, by SVD to `ratio` of its parameters
+    kronecker  updates of a copy that is frozen, sum_i A_i (x) (u_i v_i^T) of `rank` (eq. 9), merged into it at the end
+
+and in each of them the condition's features, their feature denormalisation and the output convolutions.
+
+Of the conditions all are kept in a tenth of the pictures, all dropped in another, and else each with probability one half, so that any of
+them may be missing later; the text is dropped in half (Uni-ControlNet's scheme, which the paper follows). A share `extracted` of the edges
+and sketches is drawn from the picture itself, as a node would, and not read from the folder's exact maps.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ...bundles.format import read_info
+from ...control.adapter import ControlAdapter, copy_of_unet
+from ...control.files import save_control
+from ...control.hints import CHANNELS, CONDITIONS, fit_hint, map_hint
+from ...control.layers import FDN, parameters_of
+from ...control.maps import canny, sketch
+from ...errors import InputError
+from ...lowrank.factorize import factorize
+from ...lowrank.kronecker import MAX_RANK, add_deltas, attach, detach, materialize
+from ...lowrank.plan import TARGETS, targeted
+from .unet import UnetRecipe
+
+logger = logging.getLogger("rapiddraw")
+FORMATS = ("dense", "inherit", "lowrank", "kronecker")
+EXTRACTORS = {"edges": canny, "sketch": sketch}
+
+
+@dataclass
+class ControlRecipe(UnetRecipe):
+    """`base` is the U-Net bundle to control, with its `vae`, `text` and `graph`; `data` an image folder with maps in `maps/<condition>/`.
+
+    The prediction type is the U-Net's own; `widths`, `attention` and `heads` are not used.
+    """
+
+    name: ClassVar[str] = "control"
+    default_steps: ClassVar[int] = 2000
+
+    batch_size: int = 16
+    lr: float = 5e-4
+    text_lr: float = 0.0
+    ema: float = 0.99
+    caption_dropout: float = 0.5
+    conditions: tuple[str, ...] = CONDITIONS
+    features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, a level each
+    format: str = "dense"
+    ratio: float = 0.33  # of the copy's parameters that are left, for format "lowrank"
+    rank: int = 4  # of u and v, for format "kronecker"
+    extracted: float = 0.5  # of the edges and sketches; 1 where the folder has no maps of them
+    keep_all: float = 0.1
+    drop_all: float = 0.1
+    drop_each: float = 0.5
+
+    def setup(self, device: torch.device) -> None:
+        base = read_info(self.base, "unet")
+        self.prediction = base.schedule.prediction if base.schedule else self.prediction
+        super().setup(device)
+        self.base_info = base
+        self.unet.eval().requires_grad_(False)
+        self._check_maps()
+        self.adapter, self.control_config = copy_of_unet(self.unet, self.latent_space.factor, self.conditions, self.features)
+        if self.format == "lowrank":
+            factorize(self.adapter.encoder, "param_ratio", self.ratio, split="symmetric")
+        elif self.format == "kronecker":
+            freeze_with_updates(self.adapter, self.rank)
+        self.adapter.to(device)
+        trained, every = parameters_of(self.adapter)
+        logger.info("control adapter (%s): %d of %d parameters are trained", self.format, trained, every)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"control": self.adapter}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"main": self.adamw([p for p in self.adapter.parameters() if p.requires_grad])}
+
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
+        taken = super().batch(index, generator)
+        chosen = self.chosen(index)
+        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        kept = [kept_conditions(len(self.conditions), self.keep_all, self.drop_all, self.drop_each, rng) for _ in chosen]
+        return {**taken, "hint": torch.stack([self._hint(i, keep, rng) for i, keep in zip(chosen, kept, strict=True)])}
+
+    def predict(self, batch: dict[str, Any], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        skips, middle = self.adapter(network_input, t, tokens, batch["hint"])
+        return self.unet(
+            network_input,
+            t,
+            encoder_hidden_states=tokens,
+            down_block_additional_residuals=tuple(skips),
+            mid_block_additional_residual=middle,
+            return_dict=False,
+        )[0]
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        provenance["metrics"]["trained_parameters"] = parameters_of(self.adapter)[0]
+        merged = with_updates_merged(self.adapter) if self.format == "kronecker" else self.adapter
+        return [save_control(out, merged, self.control_config, self.base_info, provenance)]
+
+    def check(self) -> None:
+        super().check()
+        if not self.base:
+            raise InputError("base is empty: name the U-Net bundle that the adapter is to control")
+        if self.text_lr or self.new_latents:
+            raise InputError("text_lr and new_latents belong to the unet recipe: here the U-Net and its text encoder stay as they are")
+        if self.format not in FORMATS:
+            raise InputError(f"format={self.format!r}: expected {', '.join(FORMATS)}")
+        if not self.features or not all(1 <= width <= 1024 for width in self.features):
+            raise InputError(f"features={self.features!r}: expected widths from 1 to 1024")
+        if not 1 <= self.rank <= MAX_RANK:
+            raise InputError(f"rank={self.rank!r}: expected 1 to {MAX_RANK}")
+        for key in ("keep_all", "drop_all", "drop_each", "extracted"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a probability")
+        if self.keep_all + self.drop_all > 1:
+            raise InputError(f"keep_all={self.keep_all} and drop_all={self.drop_all} add up to more than 1")
+
+    def _hint(self, index: int, keep: Sequence[bool], rng: random.Random) -> torch.Tensor:
+        """(3 n, size, size); maps are small PNGs, read when they are needed."""
+        out = torch.zeros(CHANNELS * len(self.conditions), self.size, self.size)
+        for i, (kind, is_kept) in enumerate(zip(self.conditions, keep, strict=True)):
+            extract = kind in EXTRACTORS and rng.random() < self.extracted
+            if is_kept:
+                found = self._extracted(index, kind) if extract else map_hint(kind, torch.from_numpy(self.images.map(index, kind).copy()))
+                out[CHANNELS * i : CHANNELS * (i + 1)] = fit_hint(found[None], self.size, self.size)[0]
+        return out
+
+    def _extracted(self, index: int, kind: str) -> torch.Tensor:
+        return EXTRACTORS[kind](self.images.image(index)[None] / 2 + 0.5).expand(CHANNELS, -1, -1)
+
+    def _check_maps(self) -> None:
+        for kind in self.conditions:
+            if not (kind in EXTRACTORS and self.extracted == 1):
+                self.images.map(0, kind)  # names the folder, the kind and the file where it is missing
+
+
+def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: float, rng: random.Random) -> list[bool]:
+    """Which of `count` conditions a picture is trained with."""
+    drawn = rng.random()
+    if drawn < keep_all:
+        return [True] * count
+    if drawn < keep_all + drop_all:
+        return [False] * count
+    return [rng.random() >= drop_each for _ in range(count)]
+
+
+def freeze_with_updates(adapter: ControlAdapter, rank: int) -> None:
+    """Freeze, in place, the copied weights; put an update on each that factors would be put on. What is new beside the copy is trained."""
+    attach(adapter.encoder, [name for name, _, _ in targeted(adapter.encoder, tuple(TARGETS))], rank)
+    for module in adapter.modules():
+        if isinstance(module, FDN):
+            module.requires_grad_(True)
+
+
+def with_updates_merged(adapter: ControlAdapter) -> ControlAdapter:
+    """A copy of `adapter` whose weights are what copy and update add up to."""
+    merged = copy.deepcopy(adapter)
+    add_deltas(merged.encoder, {name: materialize(*update) for name, update in detach(merged.encoder).items()})
+    return merged

@@ -1,0 +1,269 @@
+"""ESRGAN: an RRDBNet that enlarges x4, trained for PSNR and, where asked for, against a critic.
+
+After Wang et al. 2018 (ESRGAN) and Rapid Diffusion's section on its upscaler. What differs: the network is small
+(32 features, 2 blocks; growth stays 32, because spandrel, and so ComfyUI's stock loader, knows no other); it starts as bilinear
+interpolation instead of noise, which saves most of a short training; there is no VGG here, so the perceptual term is L1 on image
+gradients; the adversarial term is off by default, because it costs PSNR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...bundles.format import BundleInfo, save_bundle
+from ...errors import DataError, InputError
+from ...metrics.psnr import psnr
+from ...progress import track
+from ...upscale import degrade
+from ...upscale.layouts import RRDBConfig, to_basicsr
+from ...upscale.rrdb import build, load_upscaler
+from ..recipe import Losses, Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch.optim import Optimizer
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass
+class EsrganRecipe(Recipe):
+    """x4 by default. `data` is a folder of pictures (an Orchard dataset or any other); without it, scenes are drawn at `size` px."""
+
+    name: ClassVar[str] = "esrgan"
+
+    batch_size: int = 8
+    lr: float = 1e-3
+    lr_final: float = 0.01
+    warmup: int = 50
+    ema: float = 0.995
+    precision: str = "bf16"
+    images: int = 400  # pictures held in memory, as many of `data` or drawn
+    size: int = 512  # side of the drawn pictures
+    patch: int = 96  # side of a high-resolution patch
+    scale: int = 4
+    num_feat: int = 32
+    num_block: int = 2
+    num_grow: int = 32
+    soft: float = 0.3  # share of patches softened like a decoder's output
+    gradient_weight: float = 0.5
+    gan_weight: float = 0.0  # ESRGAN: 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
+    start: str = ""  # a bundle to go on from, for fine-tuning
+
+    def check(self) -> None:
+        """See :meth:`Recipe.check`."""
+        super().check()
+        if self.scale not in (1, 2, 4):
+            raise InputError(f"scale={self.scale}: an RRDBNet enlarges by 1, 2 or 4")
+        if not 1 <= self.num_feat <= 512 or not 1 <= self.num_block <= 64 or not 1 <= self.num_grow <= 256:
+            raise InputError("expected num_feat in 1..512, num_block in 1..64 and num_grow in 1..256")
+        if self.patch % 8 or not 32 <= self.patch <= self.size or self.size % 8 or self.size > 4096:
+            raise InputError(f"patch={self.patch}, size={self.size}: expected multiples of 8, 32 <= patch <= size <= 4096")
+        if self.images < 1 or not 0 <= self.soft <= 1 or self.gradient_weight < 0 or self.gan_weight < 0:
+            raise InputError("expected images >= 1, soft in 0..1, and weights of at least 0")
+
+    def setup(self, device: torch.device) -> None:
+        """See :meth:`Recipe.setup`."""
+        self.device = device
+        if self.start:
+            began = load_upscaler(self.start)
+            self.config, self.generator = began.config, began.model.requires_grad_(True)
+        else:
+            shuffle = 4 // self.scale
+            self.config = RRDBConfig(3, 3, self.num_feat, self.num_block, self.num_grow, 2, shuffle)
+            self.generator = build(self.config)
+            start_as_bilinear(self.generator, self.config)
+        if self.config.scale != self.scale:
+            raise InputError(f"{self.start} enlarges by {self.config.scale}, and scale={self.scale} was asked for")
+        # Channels last: a quarter faster on a CPU.
+        self.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.critic: nn.Module | None = None
+        if self.gan_weight > 0:
+            from ...upscale.basicsr_shim import discriminator_class
+
+            self.critic = discriminator_class()(3, num_feat=32).to(device, memory_format=torch.channels_last)
+        self.pairs = _pairs(self._pictures("train", self.images), self.scale, self.patch)
+        self.held_out: list[tuple[Any, Any]] = []
+
+    def modules(self) -> dict[str, nn.Module]:
+        """See :meth:`Recipe.modules`."""
+        return {"generator": self.generator} | ({"critic": self.critic} if self.critic is not None else {})
+
+    def ema_names(self) -> list[str]:
+        """The critic is thrown away, so only the generator is averaged."""
+        return ["generator"]
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """One for each network, betas (0.9, 0.999) as the paper says (BasicSR has 0.99)."""
+        return {name: self.adamw(module.parameters()) for name, module in self.modules().items()}
+
+    def phases(self) -> list[tuple[list[str], Callable[[Any], Losses]]]:
+        """The generator's step, then the critic's where there is one."""
+        steps: list[tuple[list[str], Callable[[Any], Losses]]] = [(["generator"], self.loss)]
+        return steps if self.critic is None else [*steps, (["critic"], self.critic_loss)]
+
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """`low` (B, 3, patch/scale, ..) and `high` (B, 3, patch, ..) in [0, 1].
+
+        Of two places in a picture the one with more to see is taken: most of a scene is smooth sky, from which nothing is learned.
+        """
+        side = self.patch // self.scale
+        lows, highs = [], []
+        for _ in range(self.batch_size):
+            low, high = self.pairs[_draw(len(self.pairs), generator)]
+            places = [(_draw(low.shape[0] - side + 1, generator), _draw(low.shape[1] - side + 1, generator)) for _ in range(2)]
+            top, left = max(places, key=lambda p: _detail(low[p[0] : p[0] + side, p[1] : p[1] + side]))
+            flip = slice(None, None, -1 if _draw(2, generator) else 1)
+            lows.append(low[top : top + side, left : left + side][:, flip])
+            top, left = top * self.scale, left * self.scale
+            highs.append(high[top : top + self.patch, left : left + self.patch][:, flip])
+        low, high = _tensor(lows), _tensor(highs)
+        chosen = torch.rand(self.batch_size, generator=generator) < self.soft
+        soft = degrade.soften(low, generator)
+        return {"low": torch.where(chosen[:, None, None, None], soft, low), "high": high}
+
+    def loss(self, batch: Any) -> Losses:
+        """L1 on pixels and on their differences, and the relativistic adversarial term where there is a critic."""
+        high = batch["high"]
+        made = self.generator(batch["low"].contiguous(memory_format=torch.channels_last)).float()
+        batch["made"] = made.detach()
+        pixel = functional.l1_loss(made, high)
+        edges = sum(functional.l1_loss(made.diff(dim=d), high.diff(dim=d)) for d in (2, 3))
+        losses = {"loss": pixel + self.gradient_weight * edges, "pixel": pixel}
+        if self.critic is not None:
+            losses["adversarial"] = relativistic_loss(self.critic(made).float(), self.critic(high).float().detach())
+            losses["loss"] = losses["loss"] + self.gan_weight * losses["adversarial"]
+        return losses
+
+    def critic_loss(self, batch: Any) -> Losses:
+        """The same relativistic loss with real and made exchanged."""
+        assert self.critic is not None  # noqa: S101 (only a phase where there is one)
+        return {"loss": relativistic_loss(self.critic(batch["high"]).float(), self.critic(batch["made"]).float())}
+
+    def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
+        """PSNR (border 4) on the middles of 16 held-out pictures, and bicubic's."""
+        if not self.held_out:
+            side = min(256, self.size)
+            middle = [_middle(picture, side) for picture in self._pictures("validation", 16)]
+            self.held_out = _pairs(middle, self.scale, self.patch)
+        made = [psnr(enlarge_with(self.generator, low, self.device), high, 4) for low, high in self.held_out]
+        bicubic = [psnr(degrade.enlarge(low, self.scale), high, 4) for low, high in self.held_out]
+        return {"psnr": float(np.mean(made)), "psnr_bicubic": float(np.mean(bicubic))}
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        """See :meth:`Recipe.finish`. Stored as float16, which moves no pixel by 1/255, in BasicSR's layout, which spandrel reads too."""
+        provenance["metrics"] = provenance.get("metrics", {}) | self.evaluate(-1, out.parent)
+        tensors = {key: tensor.to(torch.float16).contiguous() for key, tensor in to_basicsr(dict(self.generator.state_dict())).items()}
+        config = asdict(self.config) | {"scale": self.config.scale}
+        return [save_bundle(out, tensors, BundleInfo("esrgan", config=config, provenance=provenance))]
+
+    def _pictures(self, split: str, count: int) -> Iterable[Any]:
+        if not self.data:
+            from ...orchard.dataset import samples
+            from ...orchard.render import render
+
+            drawn = (render(sample.scene, self.size) for sample in samples(split, count, self.seed))
+            return track(drawn, count, f"drawing {split} pictures", "picture")
+        files = picture_files(Path(self.data))
+        # Held out by position: every seventeenth picture is never trained on.
+        kept = [file for i, file in enumerate(files) if (i % 17 == 16) == (split != "train")] or files
+        return _read(kept[:count])
+
+
+def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
+    """The relativistic average loss (ESRGAN, equations 1 and 2) on a critic's logits: `wanted` should look more real than `other` does
+    on average, and `other` less real than `wanted`."""
+    more = functional.binary_cross_entropy_with_logits(wanted - other.mean(), torch.ones_like(wanted))
+    less = functional.binary_cross_entropy_with_logits(other - wanted.mean(), torch.zeros_like(other))
+    return (more + less) / 2
+
+
+def start_as_bilinear(network: nn.Module, config: RRDBConfig) -> None:
+    """Set the weights so that the network is bilinear interpolation (but for its borders), with the other features there to be learned.
+
+    After nearest-neighbour doubling, the kernel (1, 2, 1) / 4 along each side is bilinear interpolation exactly. The first channels
+    carry the picture through; nothing of the trunk is added to them yet. A folding network (x2, x1) is left as it is.
+    """
+    if config.shuffle > 1 or config.num_feat < config.in_channels or config.in_channels != config.out_channels:
+        return
+    tent = torch.tensor([1.0, 2.0, 1.0]) / 4
+    centre = torch.zeros(3, 3)
+    centre[1, 1] = 1
+    double = torch.outer(tent, tent)
+    weights = to_basicsr(dict(network.state_dict()))  # the same memory under known names, whichever library made the network
+    channels = config.in_channels
+    for name in ("conv_last", "conv_body"):
+        for what in ("weight", "bias"):
+            weights[f"{name}.{what}"][:channels] = 0
+    for name, kernel in {"conv_first": centre, "conv_up1": double, "conv_up2": double, "conv_hr": centre, "conv_last": centre}.items():
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        weight[:channels], bias[:channels] = 0, 0
+        weight[range(channels), range(channels)] = kernel
+
+
+def enlarge_with(model: Callable[[Tensor], Tensor], low: Any, device: str | torch.device = "cpu") -> Any:
+    """(h, w, 3) uint8 -> (h*scale, w*scale, 3) uint8 by a network or an upscaler on `device`, in one piece."""
+    with torch.no_grad():
+        made = model(_tensor([low]).to(device))[0].float().clamp(0, 1)
+    return (made * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def picture_files(root: Path) -> list[Path]:
+    """The pictures of a dataset folder (those under `images/` where there is one), sorted. :class:`DataError` where there are none."""
+    folder = root / "images" if (root / "images").is_dir() else root
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"no pictures ({', '.join(_PICTURES)}) in {folder}; give --data a folder that has some, or leave it out for the Orchard"
+        )
+    return files
+
+
+def _read(files: list[Path]) -> Iterator[Any]:
+    from PIL import Image
+
+    for file in track(files, len(files), "reading pictures", "picture"):
+        try:
+            with Image.open(file) as picture:
+                yield np.asarray(picture.convert("RGB"))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DataError(f"{file.name} cannot be read as a picture ({error}); remove or replace it") from error
+
+
+def _pairs(pictures: Iterable[Any], scale: int, patch: int) -> list[tuple[Any, Any]]:
+    """(low, high) uint8 of each picture that is large enough, cropped to what `scale` and the folding divide."""
+    pairs = []
+    for picture in pictures:
+        height, width = (side - side % 8 for side in picture.shape[:2])
+        if min(height, width) >= patch:
+            high = np.ascontiguousarray(picture[:height, :width])
+            pairs.append((degrade.reduce(high, scale), high))
+    if not pairs:
+        raise DataError(f"no picture is at least {patch} px on both sides; use larger pictures or a smaller patch")
+    return pairs
+
+
+def _middle(picture: Any, side: int) -> Any:
+    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
+def _detail(picture: Any) -> float:
+    return float(np.abs(np.diff(picture.astype(np.int16), axis=0)).mean() + np.abs(np.diff(picture.astype(np.int16), axis=1)).mean())
+
+
+def _draw(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def _tensor(pictures: list[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.stack(pictures))).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,142 @@
+"""Train the projection of image embeddings to tokens (`core/text/image_tokens.py`) on a frozen U-Net, in pictures and captions.
+
+    python -m rapiddraw train image_tokens --data DIR --out weights/my-image-tokens.safetensors \\
+        --set base=weights/orchard-unet.safetensors --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors \\
+        --set graph=weights/orchard-kg.safetensors --set tower=weights/pretrained-orchard-image.safetensors
+
+First the projection learns to say what a caption would: with `reading` steps of plain regression, from a picture's embedding to the text
+encoder's states for its description, which costs next to nothing and starts it where the U-Net understands it. Then the loss is the
+U-Net's own. Each picture is its own prompt; its caption is dropped often (`caption_dropout`), and in a share of batches
+(`alone`) no text token is there at all, so that the tokens learn to say what the text would. A share has its tokens set to zero
+(`image_dropout`), which is what a strength of 0 is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ...bundles.format import save_bundle
+from ...bundles.load import load_bundle
+from ...errors import InputError
+from ...orchard.captions import attribute_caption
+from ...orchard.world import Scene
+from ...paths import file_sha256
+from ...progress import Progress
+from ...text.image_tokens import ImageTokens, to_bundle
+from ...text.image_tower import load_image_tower
+from ..recipe import derived_seed
+from .unet import UnetRecipe
+
+
+@dataclass
+class ImageTokensRecipe(UnetRecipe):
+    """`base` is the U-Net that learns to be prompted, `tower` a bundle of kind `image`."""
+
+    name: ClassVar[str] = "image_tokens"
+    default_steps: ClassVar[int] = 300
+
+    text_lr: float = 0.0
+    lr: float = 5e-4
+    ema: float = 0.98
+    caption_dropout: float = 0.5
+    timesteps: str = "logit_normal"
+    tower: str = ""
+    tokens: int = 32  # as many as a text has, where `reading` is to start it
+    hidden: int = 256
+    reading: int = 400  # steps of regression before the first of the training
+    reading_lr: float = 3e-3
+    pictures: int = 0  # use the first so many pictures only; 0 uses all
+    alone: float = 0.4
+    image_dropout: float = 0.05
+
+    def setup(self, device: torch.device) -> None:
+        super().setup(device)
+        self.unet.requires_grad_(False)
+        tower = load_image_tower(load_bundle(self.tower, "image")).to(device).requires_grad_(False)
+        length, width = self.readers.encoders[0].length, sum(self.readers.widths)
+        if self.reading and self.tokens != length:
+            raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
+        self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, width).to(device)
+        if self.pictures and self.pictures < len(self.used):
+            self.use(self.used[: self.pictures])
+        self.embeddings = torch.zeros(len(self.images), tower.projection_dim)
+        with Progress(len(self.used), "embedding", "image") as bar, torch.no_grad():
+            for first in range(0, len(self.used), 64):
+                part = self.used[first : first + 64]
+                self.embeddings[part] = tower(torch.stack([self.images.image(i) for i in part]).to(device)).cpu()
+                bar.update(len(part))
+        if self.reading:
+            self._learn_to_read(device)
+
+    def _learn_to_read(self, device: torch.device) -> None:
+        """Fit the projection to the states that the text encoder has for each picture's description."""
+        states = []
+        with torch.no_grad():
+            for first in range(0, len(self.used), 128):
+                texts = [self._description(i) for i in self.used[first : first + 128]]
+                read = [self.readers.tokens(number, texts) for number in range(len(self.readers.encoders))]
+                batch = {"ids": [ids.to(device) for ids, _ in read], "rows": [rows.to(device) for _, rows in read]}
+                states.append(super().context(batch).half())
+        wanted, given = torch.cat(states), self.embeddings[self.used].to(device)
+        optimizer = self.adamw(list(self.projection.parameters()), self.reading_lr)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.reading)
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "reading"))
+        with Progress(self.reading, "reading", "step") as bar:
+            for _ in range(self.reading):
+                chosen = torch.randint(len(given), (min(256, len(given)),), generator=generator).to(device)
+                error = (self.projection(given[chosen]) - wanted[chosen].float()).square().mean()
+                optimizer.zero_grad()
+                error.backward()
+                optimizer.step()
+                decay.step()
+                bar.update(loss=f"{float(error.detach()):.4f}")
+        self.reading_error = float(error.detach() / wanted.float().var())
+
+    def _description(self, index: int) -> str:
+        """What is to be seen in words: of an Orchard scene all its looks, else the longest caption."""
+        item = self.images.items[index]
+        if item.scene is not None:
+            return attribute_caption(Scene.from_json(item.scene))
+        return max((caption.text for caption in item.captions), key=len, default="")
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"projection": self.projection}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"main": self.adamw(list(self.projection.parameters()))}
+
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
+        taken = super().batch(index, generator)
+        chosen = self.chosen(index)
+        kept = torch.rand(len(chosen), 1, 1, generator=generator) >= self.image_dropout
+        alone = torch.rand((), generator=generator) < self.alone
+        return {**taken, "embeddings": self.embeddings[chosen], "kept": kept, "alone": alone}
+
+    def context(self, batch: dict[str, Any]) -> torch.Tensor:
+        tokens = self.projection(batch["embeddings"])
+        if bool(batch["alone"]):
+            return tokens
+        return torch.cat([super().context(batch), tokens * batch["kept"]], dim=1)
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        if self.reading:
+            provenance.setdefault("metrics", {})["reading_error"] = round(self.reading_error, 4)
+        tower = {"kind": "image", "sha256": file_sha256(Path(self.tower)), "name": Path(self.tower).name}
+        return [save_bundle(out, *to_bundle(self.projection, tower, provenance))]
+
+    def check(self) -> None:
+        super().check()
+        if not self.base or not self.tower or self.text_lr:
+            raise InputError(
+                "base or tower is empty, or text_lr is set: tokens are trained for a finished U-Net and a finished image tower"
+            )
+        if self.reading < 0 or self.pictures < 0:
+            raise InputError(f"reading={self.reading}, pictures={self.pictures}: expected 0 or more")
+        for key in ("alone", "image_dropout"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")

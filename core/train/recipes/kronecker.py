@@ -1,0 +1,81 @@
+"""Train a Kronecker adapter (ELR-Diffusion, section 3.2) on a frozen U-Net: a style, or anything that a folder of pictures shows.
+
+    python -m rapiddraw train kronecker --data DIR --out weights/my-adapter.safetensors --set base=weights/orchard-unet.safetensors \\
+        --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors --set graph=weights/orchard-kg.safetensors
+
+The loss is the U-Net's own; nothing but the updates is trained. With `word` only the pictures are used that have a caption with this
+word, with those captions, in which `instead` stands for it: `word=cartoon instead=photo` teaches that a photo is a cartoon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ...errors import InputError
+from ...lowrank.adapter import save_adapter
+from ...lowrank.kronecker import attach, updates_of
+from ...lowrank.plan import TARGETS, targeted
+from .unet import UnetRecipe
+
+
+@dataclass
+class KroneckerRecipe(UnetRecipe):
+    """`base` is the U-Net that is adapted; `targets` the groups of layers, as in Factorize UNet."""
+
+    name: ClassVar[str] = "kronecker"
+    default_steps: ClassVar[int] = 300
+
+    text_lr: float = 0.0
+    lr: float = 3e-3
+    ema: float = 0.99
+    caption_dropout: float = 0.0  # an empty prompt stays what it was
+    timesteps: str = "logit_normal"
+    rank: int = 4
+    share: bool = False  # one A for all layers of as many terms
+    targets: tuple[str, ...] = ("attention", "feed_forward")
+    word: str = ""
+    instead: str = ""
+
+    def setup(self, device: torch.device) -> None:
+        super().setup(device)
+        if self.word:
+            shown = [i for i in self.used if self._with_word(i)]
+            if not shown:
+                raise InputError(f"no picture of {self.data} has a caption with the word {self.word!r}")
+            self.use(shown)
+        attach(self.unet, [name for name, _, _ in targeted(self.unet, self.targets)], self.rank, self.share)
+
+    def modules(self) -> dict[str, nn.Module]:
+        found = {
+            f"{name}/{part}": tensor for name, update in updates_of(self.unet).items() for part, tensor in zip("auv", update, strict=True)
+        }
+        return {"updates": nn.ParameterDict({name.replace(".", "/"): tensor for name, tensor in found.items()})}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"main": self.adamw([p for p in self.unet.parameters() if p.requires_grad])}
+
+    def caption(self, index: int, generator: torch.Generator) -> str:
+        if not self.word:
+            return super().caption(index, generator)
+        captions = self._with_word(index)
+        chosen = captions[int(torch.randint(len(captions), (), generator=generator))]
+        return " ".join(chosen.replace(self.word, self.instead).split())
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        return [save_adapter(out, updates_of(self.unet), "unet", provenance, rank=self.rank, targets=list(self.targets))]
+
+    def check(self) -> None:
+        super().check()
+        if not self.base or self.new_latents or self.text_lr:
+            raise InputError("base is empty, or new_latents or text_lr is set: an adapter is trained on a finished U-Net as it is")
+        unknown = [target for target in self.targets if target not in TARGETS]
+        if unknown or not self.targets:
+            raise InputError(f"targets={self.targets}: expected some of {', '.join(TARGETS)}")
+
+    def _with_word(self, index: int) -> list[str]:
+        return [caption.text for caption in self.images.items[index].captions if self.word in caption.text]

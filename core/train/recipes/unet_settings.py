@@ -1,0 +1,93 @@
+"""What can be set in the training of a U-Net, and which settings go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...diffusion.weighting import WEIGHTINGS
+from ...errors import InputError
+from ..recipe import Recipe
+
+
+@dataclass
+class UnetSettings(Recipe):
+    """`data` is an image folder with captions; `vae`, `text` and `graph` are bundles. The defaults train the shipped Orchard model."""
+
+    batch_size: int = 32
+    lr: float = 1e-3
+    text_lr: float = 2e-4  # of the text encoder; 0 freezes it
+    ema: float = 0.999
+    precision: str = "bf16"
+    vae: str = ""
+    text: str = ""  # one bundle, or several with commas between them: their features are concatenated in that order
+    graph: str = ""  # optional: without it no knowledge is injected
+    base: str = ""  # a U-Net bundle to fine-tune
+    align: str = ""  # the text bundle that `base` was trained under, where `text` names others: attention starts from a least-squares fit
+    new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
+    size: int = 128  # side of a picture in pixels
+    widths: tuple[int, ...] = (64, 96, 160)
+    attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
+    heads: int = 4
+    prediction: str = "v"
+    weighting: str = "none"  # "none" (every timestep alike, which learns layouts sooner) or "min_snr"
+    t_min: int = 0
+    t_max: int = 1000
+    timesteps: str = "uniform"  # in [t_min, t_max); "logit_normal" draws the middle and upper ones more often
+    low_share: float = 0.0  # of the pictures, known at half the size only: enlarged (PanGu-Draw, section 3.1, on structure data)
+    low_kept: bool = True  # False leaves those pictures out instead, to compare
+    foreground: float = 1.0  # how often the error inside segmented objects counts; above 1 the folder must hold segmentation maps
+    caption_dropout: float = 0.1
+    encoder_dropout: float = 0.0  # of several encoders: how often all but one, drawn at random, read the empty prompt
+    reads: tuple[int, ...] = ()  # of several encoders: those that read the caption (0, 1, ...); the others get the empty prompt. () is all
+    joined: float = 0.0  # share of captions that are two of a picture's captions in a row, perhaps of two languages
+    trained: str = "all"  # or "cross_attention", or "attention" (self-attention too)
+    buckets: bool = False  # pictures of many aspect ratios, each batch of one; the U-Net is told which
+    bucket_scale: float = 0.125  # of the paper's sizes for the structure model: 64x256 to 256x64
+    style_prefix: float = 0.0  # of the captions of pictures with a known style: said by a one-token prefix instead (PanGu-Draw, section 7)
+    knowledge_dropout: float = 0.2
+    checkpointing: bool = False  # forget what the U-Net's blocks computed and compute it again on the way back: less memory, more time
+
+    def texts(self) -> list[str]:
+        """The text bundles, in the order in which their features stand."""
+        return [path.strip() for path in self.text.split(",") if path.strip()]
+
+    def check(self) -> None:
+        super().check()
+        for key in ("data", "vae", "text"):
+            if not getattr(self, key):
+                raise InputError(
+                    f"{key} is empty: the U-Net is trained on a folder of captioned images, in a VAE's latents, under a text encoder"
+                )
+        if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
+            raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
+        if self.buckets and self.name != "unet":
+            raise InputError(f"buckets=true is for the recipe unet: {self.name} takes pictures of one size")
+        if self.buckets and self.low_share:
+            raise InputError("buckets=true goes with whole pictures: leave out low_share")
+        if self.trained not in ("all", "attention", "cross_attention") or (
+            self.trained != "all" and (not self.base or self.new_latents or self.text_lr)
+        ):
+            raise InputError(f"trained={self.trained!r}: expected all, or (cross_)attention with a base, its own VAE, and text_lr=0")
+        if not all(str(number).isdecimal() for number in self.reads):  # from the command line they come as text
+            raise InputError(f"reads={self.reads!r}: expected the numbers of text encoders, from 0")
+        if len(self.texts()) > 1 and self.text_lr:
+            raise InputError(f"text_lr={self.text_lr!r} with several text encoders: they stay as they are (set text_lr=0)")
+        for key in ("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
+        if self.align and not self.base:
+            raise InputError("align is set and base is empty: name the U-Net bundle that is to read other text encoders")
+        if self.new_latents and not self.base:
+            raise InputError("new_latents is set and base is empty: name the U-Net bundle that is to be moved to another VAE")
+        if not 0 <= self.t_min < self.t_max <= 1000:
+            raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
+        if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):
+            raise InputError(f"low_share={self.low_share!r}: expected a share from 0 to 1, and pictures left to train on")
+        if not 0 <= self.style_prefix <= 1:
+            raise InputError(f"style_prefix={self.style_prefix!r}: expected a share from 0 to 1")
+        if self.timesteps not in ("uniform", "logit_normal"):
+            raise InputError(f"timesteps={self.timesteps!r}: expected 'uniform' or 'logit_normal'")
+        if not 1 <= self.foreground <= 100:
+            raise InputError(f"foreground={self.foreground!r}: expected 1 (every pixel alike) to 100")
+        if self.weighting not in WEIGHTINGS:
+            raise InputError(f"weighting={self.weighting!r}: expected {' or '.join(WEIGHTINGS)}")

@@ -1,0 +1,58 @@
+"""Shapes of U-Nets: the config of a new one, and a trained one made ready for other latents or for being told its resolution."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...bundles.format import Bundle
+from ...data.buckets import INDEX_FEATURES
+
+
+def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:
+    """Arguments of `UNet2DConditionModel` with one resnet a level, in shapes that ComfyUI's own `UNetModel` can carry."""
+    return {
+        "sample_size": side,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": list(widths),
+        "layers_per_block": 1,
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
+        "cross_attention_dim": context,
+        "attention_head_dim": heads,  # diffusers' historical name: it is the number of heads
+        "norm_num_groups": 32,
+    }
+
+
+def index_config(pooled: int) -> dict[str, Any]:
+    """What makes a U-Net take a pooled text state of `pooled` features and the embedding of a resolution's index beside the tokens."""
+    return {"class_embed_type": "projection", "projection_class_embeddings_input_dim": pooled + INDEX_FEATURES}
+
+
+def moved(bundle: Bundle, channels: int, side: int) -> Bundle:
+    """`bundle` for another VAE's latents, (channels, side, side): new convolutions at both ends, every other weight as it was."""
+    config = {**bundle.info.config, "in_channels": channels, "out_channels": channels, "sample_size": side}
+    fresh = _new(config)
+    ends = {key: fresh[key] for key in bundle.tensors if key.startswith(("conv_in.", "conv_out."))}
+    return Bundle(replace(bundle.info, config=config), {**bundle.tensors, **ends})
+
+
+def told_index(bundle: Bundle, pooled: int) -> Bundle:
+    """`bundle` with a place for the index, which at first changes nothing: the new embedding's last layer is zero. One that has it stays
+    as it is."""
+    if bundle.info.config.get("class_embed_type") == "projection":
+        return bundle
+    config = {**bundle.info.config, **index_config(pooled)}
+    new = {key: tensor for key, tensor in _new(config).items() if key.startswith("class_embedding.")}
+    new |= {key: torch.zeros_like(tensor) for key, tensor in new.items() if ".linear_2." in key}
+    return Bundle(replace(bundle.info, config=config), {**bundle.tensors, **new})
+
+
+def _new(config: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from diffusers import UNet2DConditionModel
+
+    network: Any = UNet2DConditionModel(**config)
+    return dict(network.state_dict())

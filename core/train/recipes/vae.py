@@ -1,0 +1,172 @@
+"""The KL autoencoder of latent diffusion (Rapid Diffusion, section 3.3; Rombach et al. 2022, section 3.1).
+
+Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels in whitened colours, L1 on pixel gradients (which keeps edges where no
+perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and noise added to its
+latents: the latent space, and with it every U-Net trained in it, stays valid while the decoder gets sharper and learns to forgive a
+denoiser's small errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ...bundles.format import BundleInfo, LatentSpace, save_bundle
+from ...bundles.load import load_bundle
+from ...data.folder import ImageFolder
+from ...errors import InputError
+from ...networks import network_of
+from ..recipe import EpochOrder, Losses, Recipe
+
+
+@dataclass
+class VaeRecipe(Recipe):
+    """`data` is an image folder (captions are not needed). The defaults train the shipped Orchard VAE at 128 px, factor 8, 8 channels."""
+
+    name: ClassVar[str] = "vae"
+
+    batch_size: int = 4
+    lr: float = 1e-3
+    precision: str = "bf16"
+    size: int = 128  # side of a training picture in pixels
+    widths: tuple[int, ...] = (32, 32, 64, 128)  # block_out_channels: one level of factor 2 less than there are widths
+    latent_channels: int = 8
+    l2_weight: float = 4.0  # of the squared error
+    gradient_weight: float = 1.0  # of the L1 on pixel gradients
+    kl_weight: float = 1e-5
+    base: str = ""  # a VAE bundle to continue from
+    decoder_only: bool = False  # train the decoder alone on the base's latents
+    latent_noise: float = 0.1  # decoder_only: standard deviation of noise on the latents, in units of their own
+
+    def setup(self, device: torch.device) -> None:
+        from diffusers import AutoencoderKL
+
+        self.images = ImageFolder(self.data, size=self.size)
+        self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
+        self.base_latent: LatentSpace | None = None
+        if self.base:
+            bundle = load_bundle(self.base, "vae")
+            if bundle.info.latent is None:
+                raise InputError(f"{self.base} does not say what latent space it makes; it cannot be continued")
+            self.config, self.base_latent = dict(bundle.info.config), bundle.info.latent
+            self.latent_std = 1 / bundle.info.latent.scale
+            self.first_stage = bundle.info.provenance
+            self.vae = network_of(AutoencoderKL, bundle).requires_grad_(True)
+        else:
+            self.config = vae_config(self.widths, self.latent_channels)
+            self.vae = AutoencoderKL(**self.config)
+            # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
+            nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
+        self.colours = whitening(self._some_pictures(200)).to(device)
+        self.vae.to(device)
+        if self.decoder_only:
+            for module in (self.vae.encoder, self.vae.quant_conv):
+                module.requires_grad_(False)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"vae": self.vae}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {"main": self.adamw([p for p in self.vae.parameters() if p.requires_grad], betas=(0.9, 0.99))}
+
+    def batch(self, index: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.stack([self.images.image(i) for i in self.order.indices(index)])
+
+    def loss(self, batch: torch.Tensor) -> Losses:
+        if self.decoder_only:
+            with torch.no_grad():
+                latent = self.vae.encode(batch).latent_dist.mode()
+            strength = self.latent_noise * torch.rand(len(batch), 1, 1, 1, device=batch.device) * self.latent_std
+            latent = latent + strength * torch.randn_like(latent)
+            kl = batch.new_zeros(())
+        else:
+            posterior = self.vae.encode(batch).latent_dist
+            latent = posterior.sample()
+            kl = posterior.kl().mean()
+        decoded = self.vae.decode(latent).sample.float()
+        # Elementwise on purpose: as a matrix product it would be done in half precision under autocast.
+        error = ((decoded - batch)[:, None] * self.colours[None, :, :, None, None]).sum(2)
+        pixel, l2 = error.abs().mean(), error.pow(2).mean()
+        gradient = sum((decoded.diff(dim=axis) - batch.diff(dim=axis)).abs().mean() for axis in (-1, -2))
+        total = pixel + self.l2_weight * l2 + self.gradient_weight * gradient + self.kl_weight * kl
+        return {"loss": total, "pixel": pixel, "l2": l2, "kl": kl}
+
+    @torch.no_grad()
+    def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
+        pictures = self._some_pictures(64)
+        return {"psnr": _psnr(self._round_trip(pictures), pictures)}
+
+    @torch.no_grad()
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        pictures = self._some_pictures(256)
+        provenance.setdefault("metrics", {})["psnr_training_pictures"] = round(_psnr(self._round_trip(pictures), pictures), 2)
+        if self.base:
+            provenance["first_stage"] = self.first_stage
+        latent = self.base_latent if self.decoder_only else self._measure(pictures)
+        tensors = {name: tensor.half() for name, tensor in self.vae.state_dict().items()}
+        return [save_bundle(out, tensors, BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
+
+    def check(self) -> None:
+        super().check()
+        if any(width % 32 for width in self.widths) or len(self.widths) < 2:
+            raise InputError(f"widths={self.widths}: expected at least two multiples of 32 (32 norm groups, as ComfyUI's own VAE has)")
+        if self.size % 2 ** (len(self.widths) - 1):
+            raise InputError(f"size={self.size}: expected a multiple of the factor {2 ** (len(self.widths) - 1)}")
+        if self.decoder_only and not self.base:
+            raise InputError("decoder_only trains the decoder of an existing VAE: give it as base=FILE.safetensors")
+
+    def _some_pictures(self, count: int) -> torch.Tensor:
+        """About `count` pictures, spread evenly over the folder: (B, 3, size, size) in [-1, 1]."""
+        return torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // count))])
+
+    def _round_trip(self, pictures: torch.Tensor) -> torch.Tensor:
+        device = next(self.vae.parameters()).device
+        parts = [self.vae.decode(self.vae.encode(p.to(device)).latent_dist.mode()).sample.cpu() for p in pictures.split(8)]
+        return torch.cat(parts).clamp(-1, 1)
+
+    def _measure(self, pictures: torch.Tensor) -> LatentSpace:
+        """Scale that gives unit variance, and a least-squares map from latents to colours for live previews."""
+        device = next(self.vae.parameters()).device
+        latents = torch.cat([self.vae.encode(p.to(device)).latent_dist.mode().float().cpu() for p in pictures.split(8)])
+        scale = 1 / float(latents.std())
+        factor = 2 ** (len(self.config["block_out_channels"]) - 1)
+        colours = functional.avg_pool2d(pictures, factor).permute(0, 2, 3, 1).reshape(-1, 3)
+        rows = (latents * scale).permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
+        solution = torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], 1), colours).solution
+        rounded = [tuple(round(float(v), 4) for v in row) for row in solution]
+        return LatentSpace(latents.shape[1], factor, scale, 0.0, tuple(rounded[:-1]), rounded[-1])  # type: ignore[arg-type]
+
+
+def vae_config(widths: tuple[int, ...], latent_channels: int) -> dict[str, Any]:
+    """Arguments of `AutoencoderKL` for one resnet a level and no attention, in shapes that ComfyUI's own VAE can carry."""
+    return {
+        "in_channels": 3,
+        "out_channels": 3,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "block_out_channels": list(widths),
+        "layers_per_block": 1,
+        "latent_channels": latent_channels,
+        "norm_num_groups": 32,
+        "mid_block_add_attention": True,
+    }
+
+
+def whitening(pictures: torch.Tensor) -> torch.Tensor:
+    """(3, 3) that turns colours into their principal components over `pictures` (B, 3, H, W), all as wide as the widest.
+
+    Where most pictures run from blue to orange, an error from red to orange is small in RGB, and hue is learnt long after brightness.
+    """
+    variances, components = torch.linalg.eigh(torch.cov(pictures.permute(1, 0, 2, 3).reshape(3, -1)))
+    return (variances.max() / variances.clamp_min(1e-4)).sqrt()[:, None] * components.T
+
+
+def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1], the mean over pictures."""
+    error = ((a - b) / 2).pow(2).flatten(1).mean(1).clamp_min(1e-12)
+    return float((-10 * error.log10()).mean())

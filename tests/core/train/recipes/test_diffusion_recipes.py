@@ -1,0 +1,260 @@
+"""The recipes of VAE, U-Net and judge: they train, they write bundles that load, and they refuse what cannot work."""
+
+import json
+import random
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from rapiddraw.core.bundles.format import read_info
+from rapiddraw.core.bundles.load import load_bundle
+from rapiddraw.core.control.files import build_control, load_control
+from rapiddraw.core.diffusion.schedule import output_to_denoised
+from rapiddraw.core.diffusion.weighting import loss_weight
+from rapiddraw.core.errors import DataError, InputError
+from rapiddraw.core.lowrank.layers import has_factors
+from rapiddraw.core.networks import network_of
+from rapiddraw.core.orchard.dataset import write_dataset
+from rapiddraw.core.scoring.judge import load_judge
+from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.recipes.control import kept_conditions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_dataset("train", 12, 64, tmp_path_factory.mktemp("data") / "set")
+
+
+def losses(run_dir):
+    return [json.loads(line)["loss"] for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def run(recipe, out, steps):
+    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", log_every=1, device="cpu")
+
+
+def vae_recipe(folder, **changes):
+    return make_recipe("vae", {"data": str(folder), "size": 64, "widths": (32, 32, 32), "latent_channels": 4, "batch_size": 4, **changes})
+
+
+@pytest.fixture(scope="module")
+def vae_path(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("vae") / "vae.safetensors"
+    run(vae_recipe(folder, warmup=1), out, 6)
+    return out
+
+
+def test_the_vae_learns_and_says_what_latent_space_it_makes(folder, vae_path):
+    found = losses(vae_path.parent / "run-vae")
+    assert found[-1] < found[0]
+    bundle = load_bundle(vae_path, "vae")
+    latent = bundle.info.latent
+    assert latent.channels == 4 and latent.factor == 4 and latent.scale > 0
+    assert len(latent.rgb_factors) == 4 and len(latent.rgb_bias) == 3
+    network = network_of(AutoencoderKL, bundle)
+    with torch.no_grad():
+        assert network.decode(network.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mode()).sample.shape == (1, 3, 64, 64)
+    assert bundle.info.provenance["metrics"]["psnr_training_pictures"] > 0
+
+
+def test_decoder_only_leaves_the_encoder_and_the_latent_space_as_they_are(folder, vae_path, tmp_path):
+    out = tmp_path / "tuned.safetensors"
+    run(vae_recipe(folder, base=str(vae_path), decoder_only=True, warmup=1), out, 2)
+    before, after = load_bundle(vae_path), load_bundle(out)
+    assert after.info.latent == before.info.latent
+    frozen = [name for name in before.tensors if name.startswith(("encoder.", "quant_conv."))]
+    assert frozen and all(torch.equal(before.tensors[name], after.tensors[name]) for name in frozen)
+    assert not torch.equal(before.tensors["decoder.conv_in.weight"], after.tensors["decoder.conv_in.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"widths": (48, 96)}, "multiples of 32"), ({"size": 62}, "multiple of the factor"), ({"decoder_only": True}, "base=")],
+)
+def test_a_vae_that_cannot_be_is_refused(folder, changes, words):
+    with pytest.raises(InputError, match=words):
+        vae_recipe(folder, **changes).check()
+
+
+def unet_recipe(folder, vae_path, tiny_weights, **changes):
+    bundles = {
+        "vae": str(vae_path),
+        "text": str(tiny_weights / "tiny-text.safetensors"),
+        "graph": str(tiny_weights / "tiny-kg.safetensors"),
+    }
+    small = {"size": 64, "widths": (32, 64), "attention": (0, 1), "heads": 2, "batch_size": 4, "warmup": 1, "precision": "no"}
+    return make_recipe("unet", {"data": str(folder), **bundles, **small, **changes})
+
+
+def test_the_unet_and_its_text_encoder_train_together(folder, vae_path, tiny_weights, tmp_path):
+    out = tmp_path / "orchard-unet.safetensors"
+    result = run(unet_recipe(folder, vae_path, tiny_weights), out, 4)
+    assert [path.name for path in result.files] == ["orchard-unet.safetensors", "orchard-text.safetensors"]
+    info = read_info(out, "unet")
+    assert info.schedule.prediction == "v" and info.latent == read_info(vae_path).latent
+    before, after = load_bundle(tiny_weights / "tiny-text.safetensors"), load_bundle(result.files[1], "text")
+    words = "text_model.embeddings.token_embedding.weight"
+    assert not torch.equal(before.tensors[words], after.tensors[words])
+    assert torch.equal(before.tensors["text_projection.weight"], after.tensors["text_projection.weight"])
+    again = run(unet_recipe(folder, vae_path, tiny_weights), tmp_path / "again" / "orchard-unet.safetensors", 4)
+    assert torch.equal(load_bundle(again.files[0]).tensors["conv_in.weight"], load_bundle(out).tensors["conv_in.weight"])
+
+
+def test_a_unet_can_be_trained_further_where_it_fits(folder, vae_path, tiny_weights, tmp_path):
+    first = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "first.safetensors", 2).files[0]
+    further = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, base=str(first)), tmp_path / "further.safetensors", 2).files[0]
+    assert read_info(further).provenance["first_stage"] == read_info(first).provenance
+    assert read_info(further).config == read_info(first).config
+    with pytest.raises(InputError, match=r"does not fit.*prediction='eps'"):
+        unet_recipe(folder, vae_path, tiny_weights, base=str(first), prediction="eps").setup(torch.device("cpu"))
+    with pytest.raises(InputError, match="does not fit: its latents"):
+        unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors")).setup(torch.device("cpu"))
+
+
+def test_a_unet_moves_to_another_vaes_latents(folder, vae_path, tiny_weights, tmp_path):
+    tiny = load_bundle(tiny_weights / "tiny-unet.safetensors")
+    recipe = unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors"), new_latents=True)
+    recipe.setup(torch.device("cpu"))
+    moved = recipe.unet.state_dict()
+    assert recipe.config["in_channels"] == recipe.config["out_channels"] == recipe.latent_space.channels
+    ends = ("conv_in.", "conv_out.")
+    assert all(torch.equal(moved[key], tiny.tensors[key].float()) for key in moved if not key.startswith(ends))
+    assert moved["conv_in.weight"].shape[1] == recipe.latent_space.channels
+    with pytest.raises(InputError, match="base is empty"):
+        unet_recipe(folder, vae_path, tiny_weights, new_latents=True).check()
+
+
+def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):
+    result = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
+    assert [path.name for path in result.files] == ["u.safetensors"]
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_min_snr_weighs_the_same_error_of_x0_alike_in_every_prediction(folder, vae_path, tiny_weights, prediction):
+    """A network that is off by the same x0 is punished by min(SNR, 5) times its square, whatever it predicts."""
+    recipe = unet_recipe(folder, vae_path, tiny_weights, prediction=prediction, weighting="min_snr")
+    sigma = torch.tensor([0.05, 0.5, 1.0, 5.0])
+    x = torch.zeros(4, 1)
+    unit = output_to_denoised(prediction, sigma, torch.ones(4, 1), x) - output_to_denoised(prediction, sigma, torch.zeros(4, 1), x)
+    per_x0 = loss_weight(recipe.weighting, prediction, sigma) / unit[:, 0] ** 2  # what an x0 error of one costs
+    assert torch.allclose(per_x0, (sigma**-2).clamp(max=5.0), rtol=1e-5)
+
+
+def test_the_error_inside_segmented_objects_counts_more(folder, vae_path, tiny_weights, tmp_path):
+    with pytest.raises(DataError, match="no segmentation map"):
+        unet_recipe(folder, vae_path, tiny_weights, foreground=4.0).setup(torch.device("cpu"))
+    mapped = write_dataset("train", 12, 64, tmp_path / "mapped", maps=("segmentation",))
+    recipe = unet_recipe(mapped, vae_path, tiny_weights, foreground=4.0)
+    recipe.setup(torch.device("cpu"))
+    weights = torch.stack(recipe.weights)
+    assert weights.shape == (12, 1, 16, 16) and weights.mean() == pytest.approx(1.0, abs=1e-5)
+    assert weights.max() / weights.min() == pytest.approx(4.0)
+    fruit = torch.from_numpy(recipe.images.map(0, "segmentation").copy()) >= 2
+    inside = torch.nn.functional.adaptive_avg_pool2d(fruit[None].float(), 16)
+    assert torch.equal(weights[0] > weights.min(), inside > 0)
+    result = run(recipe, tmp_path / "weighted.safetensors", 4)
+    assert result.losses[-1][1] < result.losses[0][1]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1000), (500, 1000), (0, 500)])
+def test_logit_normal_timesteps_stay_in_range_and_lean_upwards(folder, vae_path, tiny_weights, low, high):
+    recipe = unet_recipe(folder, vae_path, tiny_weights, timesteps="logit_normal", t_min=low, t_max=high)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = recipe._draw_timesteps(20_000)
+    assert drawn.min() >= low and drawn.max() < high
+    median = torch.sigmoid(torch.tensor(0.7))
+    assert (drawn.float().median() - low) / (high - low) == pytest.approx(float(median), abs=0.02)
+
+
+def test_what_a_unet_needs_is_named(folder, vae_path, tiny_weights):
+    for changes, words in [
+        ({"vae": ""}, "vae is empty"),
+        ({"t_min": 600, "t_max": 500}, "t_min=600"),
+        ({"weighting": "snr"}, "min_snr"),
+        ({"widths": (40, 80)}, "multiples of 32"),
+        ({"timesteps": "late"}, "logit_normal"),
+        ({"foreground": 0.5}, "foreground=0.5"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            unet_recipe(folder, vae_path, tiny_weights, **changes).check()
+
+
+def test_latents_are_encoded_once(folder, vae_path, tiny_weights, monkeypatch):
+    recipe = unet_recipe(folder, vae_path, tiny_weights)
+    recipe.setup(torch.device("cpu"))
+    first = recipe.latents
+    assert first.shape == (12, 4, 16, 16) and first.float().std() == pytest.approx(1.0, abs=0.15)
+    monkeypatch.setattr("rapiddraw.core.train.inputs.latents.network_of", lambda *_: pytest.fail("encoded again"))
+    again = unet_recipe(folder, vae_path, tiny_weights)
+    again.setup(torch.device("cpu"))
+    assert torch.equal(again.latents, first)
+
+
+def test_the_judge_learns_and_is_measured_on_held_out_scenes(tmp_path):
+    out = tmp_path / "judge.safetensors"
+    result = run(make_recipe("judge", {"width": 8, "batch_size": 8, "held_out": 16, "warmup": 1}), out, 3)
+    assert result.files == [out] and load_judge(out).squeeze.out_features == 128
+    metrics = read_info(out, "judge").provenance["metrics"]
+    assert 0 <= metrics["AA"] <= 1 and {"shape", "sky", "style"} <= set(metrics)
+
+
+def test_low_resolution_pictures_are_enlarged_or_left_out(folder, vae_path):
+    from rapiddraw.core.data.folder import ImageFolder
+    from rapiddraw.core.train.inputs.latents import folder_latents, low_pictures
+
+    low = low_pictures(12, 0.25, 0)
+    assert len(low) == 3 and low == low_pictures(12, 0.25, 0) != low_pictures(12, 0.25, 1)
+    images = ImageFolder(folder, size=64)
+    whole, enlarged = (folder_latents(images, vae_path, torch.device("cpu"), low=given)[0] for given in ((), low))
+    assert [i for i in range(12) if not torch.equal(whole[i], enlarged[i])] == sorted(low)
+    shipped = {"data": str(folder), "vae": str(vae_path), "text": "t"}
+    with pytest.raises(InputError, match="low_share"):
+        make_recipe("unet", {**shipped, "low_share": 1.5}).check()
+    with pytest.raises(InputError, match="left to train on"):
+        make_recipe("unet", {**shipped, "low_share": 1.0, "low_kept": False}).check()
+
+
+def control_recipe(folder, vae_path, tiny_weights, unet, **changes):
+    bundles = {"vae": str(vae_path), "text": str(tiny_weights / "tiny-text.safetensors"), "base": str(unet)}
+    small = {"size": 64, "batch_size": 4, "warmup": 1, "precision": "no", "features": (4, 8), "ema": 0.0, "lr": 1e-2}
+    return make_recipe("control", {"data": str(folder), **bundles, **small, **changes})
+
+
+def test_a_control_adapter_trains_beside_a_unet_that_stays_as_it_is(vae_path, tiny_weights, tmp_path):
+    folder = write_dataset("train", 8, 64, tmp_path / "maps", maps=("edges", "segmentation"))
+    unet = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "unet.safetensors", 1).files[0]
+    given = {"conditions": ("edges", "segmentation"), "format": "lowrank", "ratio": 0.4}
+    recipe = control_recipe(folder, vae_path, tiny_weights, unet, **given)
+    result = run(recipe, tmp_path / "control.safetensors", 3)
+    bundle = load_control(result.files[0])
+    assert bundle.info.config["conditions"] == ["edges", "segmentation"] and bundle.info.schedule == read_info(unet).schedule
+    assert bundle.info.provenance["metrics"]["trained_parameters"] > 0
+    adapter = build_control(bundle)
+    assert has_factors(adapter.encoder) and all(zero.weight.any() for zero in adapter.zero)
+    before = load_bundle(unet).tensors
+    assert all(torch.equal(before[name], tensor.half()) for name, tensor in recipe.unet.state_dict().items())
+    with pytest.raises(DataError, match="no sketch map"):
+        control_recipe(folder, vae_path, tiny_weights, unet).setup(torch.device("cpu"))
+
+
+def test_conditions_are_dropped_as_in_the_paper():
+    rng = random.Random(5)
+    drawn = [tuple(kept_conditions(3, 0.1, 0.1, 0.5, rng)) for _ in range(4000)]
+    assert abs(drawn.count((True,) * 3) / 4000 - (0.1 + 0.8 / 8)) < 0.03
+    assert abs(drawn.count((False,) * 3) / 4000 - (0.1 + 0.8 / 8)) < 0.03
+    assert len(set(drawn)) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format": "huge"}, "format="), ({"features": ()}, "features="), ({"drop_each": 2.0}, "drop_each="),
+        ({"keep_all": 0.7, "drop_all": 0.7}, "add up"), ({"text_lr": 1e-4}, "belong to the unet recipe"), ({"base": ""}, "base is empty"),
+        ({"buckets": True}, "buckets=true is for the recipe unet"),
+    ],
+)  # fmt: skip
+def test_a_control_recipe_that_cannot_be_is_refused(folder, vae_path, tiny_weights, changes, words):
+    with pytest.raises(InputError, match=words):
+        control_recipe(folder, vae_path, tiny_weights, tiny_weights / "tiny-unet.safetensors", **changes).check()

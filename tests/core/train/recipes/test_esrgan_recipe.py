@@ -1,0 +1,136 @@
+"""The ESRGAN recipe: where it starts, what it sees, what it writes, and that its loss falls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rapiddraw.core.bundles.load import load_bundle
+from rapiddraw.core.errors import DataError, InputError
+from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, picture_files, relativistic_loss, start_as_bilinear
+from rapiddraw.core.upscale import basicsr_shim
+from rapiddraw.core.upscale.layouts import RRDBConfig
+from rapiddraw.core.upscale.rrdb import build, load_upscaler
+from torch.nn import functional
+
+SMALL = {"num_feat": 8, "num_block": 1, "images": 2, "size": 64, "patch": 32, "batch_size": 2, "precision": "no", "warmup": 2}
+needs_basicsr = pytest.mark.skipif(not basicsr_shim.available(), reason="basicsr is not installed")
+
+
+def ready(**settings) -> EsrganRecipe:
+    recipe = make_recipe("esrgan", SMALL | settings)
+    recipe.check()
+    recipe.setup(torch.device("cpu"))
+    return recipe
+
+
+@pytest.mark.parametrize("backend", ["spandrel", pytest.param("basicsr", marks=needs_basicsr)])
+def test_it_starts_as_bilinear_interpolation(backend):
+    config = RRDBConfig(3, 3, 8, 1, 32)
+    network = build(config, backend)
+    start_as_bilinear(network, config)
+    image = torch.rand(1, 3, 10, 12, generator=torch.Generator().manual_seed(0))
+    expected = image
+    for _ in range(2):
+        expected = functional.interpolate(expected, scale_factor=2, mode="bilinear")
+    inner = (..., slice(6, -6), slice(6, -6))  # at the borders the network pads with zeros
+    with torch.no_grad():
+        torch.testing.assert_close(network(image)[inner], expected[inner], rtol=0, atol=1e-5)
+
+
+def test_batches_are_aligned_pairs_and_a_function_of_index_and_generator():
+    recipe = ready(soft=0.0, batch_size=6)
+    first, again = (recipe.batch(3, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert first["low"].shape == (6, 3, 8, 8) and first["high"].shape == (6, 3, 32, 32)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["high"], recipe.batch(3, torch.Generator().manual_seed(6))["high"])
+    # The small patch is where the large one is: its area average, nearly.
+    assert (functional.avg_pool2d(first["high"], 4) - first["low"]).abs().mean() < 0.03
+
+
+def test_softened_patches_are_smoother():
+    sharp, soft = (ready(soft=share, batch_size=8).batch(0, torch.Generator().manual_seed(1)) for share in (0.0, 1.0))
+    assert torch.equal(sharp["high"], soft["high"])
+    assert soft["low"].diff(dim=3).abs().mean() < sharp["low"].diff(dim=3).abs().mean()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_a_short_run_writes_a_bundle_that_any_loader_reads(tmp_path, scale):
+    # Trained on a user's own folder, one file of which is too small.
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for i, side in enumerate((80, 72, 16)):
+        small = rng.integers(0, 255, (max(2, side // 8), max(2, side // 8), 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, side)).save(tmp_path / "data" / f"{i}.png")
+    recipe = make_recipe("esrgan", SMALL | {"scale": scale, "ema": 0.0, "data": str(tmp_path / "data")})
+    result = train(recipe, tmp_path / "x.safetensors", 6, run_dir=tmp_path / "run", log_every=2, save_every=6)
+    bundle = load_bundle(result.files[0], "esrgan")
+    assert bundle.info.config["scale"] == scale
+    assert bundle.info.provenance["recipe"] == "esrgan" and "psnr" in bundle.info.provenance["metrics"]
+    assert all(tensor.dtype == torch.float16 for tensor in bundle.tensors.values())
+    image = torch.rand(1, 3, 12, 12)
+    ours = load_upscaler(result.files[0])
+    assert ours.scale == scale
+    spandrel = pytest.importorskip("spandrel")
+    stock = spandrel.ModelLoader().load_from_state_dict(bundle.tensors).eval()
+    assert stock.scale == scale
+    with torch.no_grad():
+        torch.testing.assert_close(stock(image), ours(image), rtol=0, atol=1e-6)
+    # Storing in half precision moves no pixel of an 8-bit picture by more than one step.
+    recipe.generator.eval()
+    picture = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    moved = enlarge_with(recipe.generator, picture).astype(int) - enlarge_with(ours, picture)
+    assert np.abs(moved).max() <= 1
+
+
+def test_the_loss_falls(tmp_path):
+    recipe = make_recipe("esrgan", SMALL | {"lr": 3e-3, "soft": 0.0, "batch_size": 4})
+    result = train(recipe, tmp_path / "x.safetensors", 40, run_dir=tmp_path / "run", log_every=10, save_every=40)
+    assert result.losses[-1][1] < 0.9 * result.losses[0][1]
+
+
+@needs_basicsr
+def test_with_a_critic_both_networks_train(tmp_path):
+    recipe = make_recipe("esrgan", SMALL | {"gan_weight": 0.005})
+    result = train(recipe, tmp_path / "x.safetensors", 2, run_dir=tmp_path / "run", log_every=1, save_every=2)
+    assert result.metrics["adversarial"] > 0
+    assert load_upscaler(result.files[0]).scale == 4  # the critic is not part of the file
+
+
+def test_fine_tuning_goes_on_from_a_bundle(tmp_path):
+    (first,) = train(make_recipe("esrgan", SMALL), tmp_path / "a.safetensors", 2, run_dir=tmp_path / "run").files
+    recipe = ready(start=str(first))
+    with torch.no_grad():
+        image = torch.rand(1, 3, 8, 8)
+        torch.testing.assert_close(recipe.generator(image).clamp(0, 1), load_upscaler(first)(image))
+    with pytest.raises(InputError, match="enlarges by 4"):
+        ready(start=str(first), scale=2)
+
+
+def test_the_relativistic_loss_prefers_the_right_order():
+    high, low = torch.full((2, 1), 3.0), torch.full((2, 1), -3.0)
+    assert relativistic_loss(high, low) < 0.01 < relativistic_loss(low, high)
+    assert relativistic_loss(high, high) == pytest.approx(float(torch.log(torch.tensor(2.0))))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"scale": 3}, {"patch": 30}, {"patch": 128}, {"num_feat": 0}, {"soft": 2.0}, {"images": 0}, {"gan_weight": -1.0}]
+)
+def test_hyper_parameters_are_checked(bad):
+    with pytest.raises(InputError):
+        make_recipe("esrgan", SMALL | bad).check()
+
+
+def test_a_folder_without_usable_pictures_says_so(tmp_path):
+    with pytest.raises(DataError, match="no pictures"):
+        picture_files(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="broken.png"):
+        ready(data=str(tmp_path))
+    (tmp_path / "broken.png").unlink()
+    Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
+    with pytest.raises(DataError, match="at least 32 px"):
+        ready(data=str(tmp_path))
