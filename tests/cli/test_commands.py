@@ -11,7 +11,7 @@ from rapiddraw.cli import COMMANDS, main
 
 PRESENT = [command for command in COMMANDS if importlib.util.find_spec(f"rapiddraw.cli.{command}")]
 
-HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "matplotlib", "accelerate", "torchvision", "basicsr"}
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "PIL", "matplotlib", "accelerate", "torchvision", "basicsr", "einops"}
 
 
 @pytest.mark.parametrize("command", PRESENT)

@@ -14,7 +14,7 @@ import pytest
 from rapiddraw.core.paths import pack_root
 
 ROOT = pack_root()
-HEAVY = ("torch", "diffusers", "transformers", "basicsr", "spandrel", "matplotlib", "accelerate", "torchvision", "PIL", "numpy")
+HEAVY = ("torch", "diffusers", "transformers", "basicsr", "spandrel", "matplotlib", "accelerate", "torchvision", "PIL", "numpy", "einops")
 SKIPPED = {".git", ".venv", "out", "runs", "data", "input", "temp", "build", "__pycache__"}
 
 
