@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.host.embedded.host import EmbeddedHost
     from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options
-    from ..core.upscale.files import resolve_upscaler
+    from ..core.upscale.find import resolve_upscaler
 
     host = EmbeddedHost()
     names = ("orchard-unet.safetensors", "orchard-text.safetensors", "orchard-vae.safetensors")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.progress import track
     from ..core.train.recipes.esrgan import enlarge_with
     from ..core.upscale import degrade
-    from ..core.upscale.files import resolve_upscaler
+    from ..core.upscale.find import resolve_upscaler
     from ..core.upscale.rrdb import load_upscaler
 
     count, name = getattr(args, "count", None) or 500, getattr(args, "weights", None) or WEIGHTS

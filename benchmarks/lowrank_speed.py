@@ -88,7 +88,7 @@ def measure(network: Any, side: int, share: float, rule: str, repeats: int) -> t
 
     from ..core.lowrank.factorize import factorize
     from ..core.lowrank.latency import layer_inputs, multiply_adds, slower_when_counted, slower_when_measured
-    from ..core.lowrank.report import network_size
+    from ..core.lowrank.savings import network_size
 
     once = step_of(network, side)
     with torch.no_grad():

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`). Raises :class:`InputError` for a folder without ComfyUI."""
-    from ..core.upscale.files import resolve_upscaler
+    from ..core.upscale.find import resolve_upscaler
     from . import common
 
     path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")

@@ -20,7 +20,7 @@ def content_of(**names: str | None) -> str:
     from ..core.errors import RapidDrawError
     from ..core.knowledge.files import resolve_graph
     from ..core.paths import file_sha256, image_bundle_path
-    from ..core.upscale.files import resolve_upscaler
+    from ..core.upscale.find import resolve_upscaler
 
     def content(kind: str, name: str) -> str:
         if kind == "scorer":

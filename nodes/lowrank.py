@@ -101,7 +101,7 @@ class FactorizeUNet:
         projection: bool,
         latent: Any = None,
     ) -> tuple[Any, str, Any]:
-        from ..core.lowrank.report import draw_report
+        from ..core.lowrank.savings import draw_report
         from ..core.operations.factorize import factorize_model
 
         chosen = [name for name, on in zip(_TARGETS, (attention, feed_forward, resnet, projection), strict=True) if on]

@@ -23,7 +23,7 @@ class ESRGANLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        from ..core.upscale.files import list_upscalers
+        from ..core.upscale.find import list_upscalers
 
         return {
             "required": {
@@ -40,7 +40,7 @@ class ESRGANLoader:
 
     def execute(self, model_name: str) -> tuple[Any]:
         from ..core.host import current
-        from ..core.upscale.files import resolve_upscaler
+        from ..core.upscale.find import resolve_upscaler
 
         return (current().load_upscaler(resolve_upscaler(model_name)),)
 

@@ -20,8 +20,8 @@ from ..errors import InputError
 from .backends import BACKENDS, Backend
 from .call import Arguments, Call
 from .memory import Times
-from .report import Row, summary, table
 from .select import DEFAULT, Selector, fastest
+from .usage import Row, summary, table
 
 AUTO = "auto"
 APPLY_TO = ("both", "self", "cross")

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser
 from ..lowrank.distill import Distiller
-from ..lowrank.report import Report, network_size
+from ..lowrank.savings import Report, network_size
 from ..train.loop import TrainResult, train
 from ..train.plot import draw_losses
 from ..train.recipe import EpochOrder, Losses

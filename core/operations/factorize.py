@@ -13,7 +13,7 @@ from ..lowrank.factorize import factorize, merge_back
 from ..lowrank.latency import RULES, layer_inputs, multiply_adds, slower_when_counted, slower_when_measured, step_seconds
 from ..lowrank.layers import has_factors
 from ..lowrank.plan import TARGETS, LayerPlan
-from ..lowrank.report import Report, network_size
+from ..lowrank.savings import Report, network_size
 from ..paths import made_bundle_path
 
 

@@ -22,11 +22,11 @@ from torch import nn
 from ..device import out_of_memory
 from .apply import applied, call_afresh, first_line, runner
 from .compiler import Compiled, missing_compiler
+from .decisions import report, summary
 from .eager import BF16_SAME, Order, choose
 from .measure import GAIN, best_seconds, difference, rounding
 from .plan import Options, Plan
 from .regions import NOT_COMPILED, Sample, find_groups, first_tensor, observe
-from .report import report, summary
 from .whole import SAME, THROUGHOUT, arrange, can_stay_closed, compiling_time, try_bf16, whole_plan
 
 log = logging.getLogger("rapiddraw")

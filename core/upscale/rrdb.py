@@ -17,7 +17,7 @@ from torch.nn import functional
 from ..bundles.format import load_foreign, read_info
 from ..errors import BundleError, InputError, MissingPackageError
 from . import basicsr_shim
-from .files import PICKLED
+from .find import PICKLED
 from .layouts import RRDBConfig, derive, layout_of, to_basicsr, to_sequential, unwrap
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.lowrank.factorize import factored_names, factorize, merge_back, open_factors, put_factors
 from rapiddraw.core.lowrank.layers import LowRankConv2d, LowRankLinear, dense_weight
 from rapiddraw.core.lowrank.plan import make_plan
-from rapiddraw.core.lowrank.report import Report, draw_report, network_size
+from rapiddraw.core.lowrank.savings import Report, draw_report, network_size
 from rapiddraw.core.lowrank.svd import Spectrum, break_even, rank_for_ratio
 from rapiddraw.core.networks import build_network
 from rapiddraw.tests.helpers import UNET_CONFIG
