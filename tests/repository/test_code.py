@@ -1,0 +1,80 @@
+"""Limits on the code of the library: few parameters a function, and tests of `core` that stand on `core` alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rapiddraw.core.paths import pack_root
+
+ROOT = pack_root()
+MOST_PARAMETERS = 8
+ARGUED = {
+    "core/diffusion/samplers/adaptive.py: sample_adaptive_sde": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
+    "core/diffusion/samplers/dpmpp.py: sample_dpmpp_2m_sde": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
+    "core/diffusion/samplers/euler.py: sample_euler_ancestral": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
+    "core/diffusion/samplers/picard.py: sample_picard": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
+    "core/graph/stock/sampling.py: KSampler.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
+    "core/graph/stock/sampling.py: KSamplerAdvanced.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
+    "core/host/comfy/guiders.py: _Lead.inner_sample": "overrides a method of ComfyUI's CFGGuider",
+}
+"""Functions that keep more parameters, each with the reason."""
+TO_BUNDLE = {
+    "core/bridge/resolution.py: bridge_resolution",
+    "core/bridge/resolution.py: sample_across",
+    "core/data/recaption.py: recaption_folder",
+    "core/host/comfy/host.py: ComfyHost.sample",
+    "core/host/comfy/host.py: ComfyHost.sample_custom",
+    "core/host/embedded/host.py: EmbeddedHost.sample",
+    "core/host/embedded/host.py: EmbeddedHost.sample_custom",
+    "core/host/embedded/ksampler.py: ksample",
+    "core/host/protocol.py: Host.sample",
+    "core/host/protocol.py: Host.sample_custom",
+    "core/knowledge/fit.py: fit_projection",
+    "core/knowledge/linking.py: Linker.__init__",
+    "core/metrics/orchard.py: sample_pictures",
+    "core/metrics/profile.py: profile_pipeline",
+    "core/operations/distill.py: distill_model",
+    "core/operations/enhance.py: enhance",
+    "core/train/loop.py: train",
+    "core/upscale/tiles.py: upscale",
+}
+"""Functions whose parameters are to travel together in a small dataclass. Take a name out when that is done; add none."""
+
+
+def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """(qualified name, node) of every function below `tree`, methods and inner functions included."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{prefix}{node.name}", node
+        inner = f"{prefix}{node.name}." if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else prefix
+        yield from functions(node, inner)
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many parameters a caller can give; `self` and `cls` are not counted."""
+    names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    return len([name for name in names if name not in ("self", "cls")])
+
+
+def test_no_function_takes_many_parameters() -> None:
+    over = {
+        f"{path.relative_to(ROOT).as_posix()}: {name}"
+        for path in sorted((ROOT / "core").rglob("*.py"))
+        for name, node in functions(ast.parse(path.read_text(encoding="utf-8")))
+        if parameters(node) > MOST_PARAMETERS
+    }
+    allowed = TO_BUNDLE | ARGUED.keys()
+    assert not over - allowed, f"more than {MOST_PARAMETERS} parameters: put those that belong together into a small frozen dataclass"
+    assert not allowed - over, "these have few parameters now, or are gone: take their lines out of TO_BUNDLE or ARGUED"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "core").rglob("*.py")), ids=lambda path: path.stem)
+def test_tests_of_the_library_do_without_benchmarks(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom | ast.Import) else []
+        reached = [name for name in names if "benchmarks" in name.split(".")]
+        assert not reached, f"{path}:{node.lineno} imports {reached}; a test of `core` stands on `core` alone"
