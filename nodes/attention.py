@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs, Latent
 
 _BACKENDS = (
     "auto", "default", "flash_attn_3", "flash_attn_2", "sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "sdpa_math", "xformers", "sage",
@@ -28,7 +33,7 @@ class FlashAttentionPatch:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         backend_tip = (
             "auto measures all that are here and keeps the fastest exact one, never one slower than the default. A name forces one; "
             "calls it cannot take (masks, head sizes, dtypes) run on the default. Not installed: a warning, and the default."
@@ -68,7 +73,7 @@ class AttentionReport:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The patched model that the sampler used."}),
@@ -77,7 +82,7 @@ class AttentionReport:
             "optional": {"image": ("IMAGE", {"tooltip": "Wait for this picture too, to count a patched VAE's calls."})},
         }
 
-    def execute(self, model: Any, latent: Any, image: Any = None) -> tuple[str, Any]:
+    def execute(self, model: Any, latent: Latent, image: Tensor | None = None) -> tuple[str, Latent]:
         from ..core.attention.chain import report_of
 
         return report_of(model), latent
@@ -98,7 +103,7 @@ class AttentionEntropyScale:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         side = {"default": 512, "min": 16, "max": 16384, "step": 8}
         width_tip = "Width in pixels of the pictures that the model was trained on: 512 for SD 1.5, 1024 for SDXL, 128 for the Orchard's."
         return {

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs, Latent
 
 
 def _share(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
@@ -70,7 +75,7 @@ class LatentSpaceBridgeSampler:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "noise": (
@@ -85,7 +90,9 @@ class LatentSpaceBridgeSampler:
             "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})},
         }
 
-    def execute(self, noise: Any, sampler: Any, sigmas: Any, latent_a: Any, latent_b: Any = None, **pair: Any) -> tuple[Any, Any, Any]:
+    def execute(
+        self, noise: Any, sampler: Any, sigmas: Tensor, latent_a: Latent, latent_b: Latent | None = None, **pair: Any
+    ) -> tuple[Latent, Latent, Tensor]:
         from ..core.bridge.joint import sample_bridged
         from ..core.host import current
 
@@ -109,7 +116,7 @@ class LatentSpaceBridgeGuider:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {"required": _pair(), "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})}}
 
     def execute(self, **pair: Any) -> tuple[Any]:

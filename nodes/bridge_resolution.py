@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs, Latent
 
 METHODS = ["bicubic", "bilinear", "lanczos", "nearest", "area"]
 
@@ -67,7 +72,7 @@ class ResolutionBridge:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that drew the latent so far (usually the low-resolution one)."}),
@@ -99,8 +104,8 @@ class ResolutionBridge:
         negative: Any,
         vae: Any,
         vae_high: Any,
-        latent: Any,
-        sigmas: Any,
+        latent: Latent,
+        sigmas: Tensor,
         cfg: float,
         scale_by: float,
         width: int,
@@ -109,7 +114,7 @@ class ResolutionBridge:
         extra_eval: bool,
         tile: int,
         upscale_model: Any = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Latent, Tensor]:
         from ..core.bridge.resolution import bridge_resolution, noise_level
 
         return bridge_resolution(
@@ -146,7 +151,7 @@ class ResolutionBridgeSampler:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.host import current
 
         host = current()
@@ -189,7 +194,7 @@ class ResolutionBridgeSampler:
         negative_high: Any,
         vae_low: Any,
         vae_high: Any,
-        latent_image: Any,
+        latent_image: Latent,
         seed: int,
         steps: int,
         cfg_low: float,
@@ -203,7 +208,7 @@ class ResolutionBridgeSampler:
         upscale_method: str,
         tile: int,
         upscale_model: Any = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Latent, Tensor]:
         from ..core.bridge.resolution import sample_across
 
         return sample_across(
@@ -241,7 +246,7 @@ class NoiseCorrelation:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model whose scale the latents have."}),
@@ -251,7 +256,7 @@ class NoiseCorrelation:
             }
         }
 
-    def execute(self, model: Any, noisy: Any, clean: Any, sigmas: Any) -> tuple[float, float, str]:
+    def execute(self, model: Any, noisy: Latent, clean: Latent, sigmas: Tensor) -> tuple[float, float, str]:
         from ..core.bridge.resolution import noise_level
         from ..core.metrics.noise import noise_statistics
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 
 class Compile:
@@ -26,7 +31,7 @@ class Compile:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         compile_tip = (
             "when it pays: only once a network has run for as long as the budget, so that compiling never takes longer than what it could "
             "save. at once: on the first evaluation, for long series. never: only the memory format and bf16 are measured. Without a "
@@ -81,7 +86,7 @@ class CompileReport:
     NOT_IDEMPOTENT = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that Compile gave, with or without a LoRA on it."}),
@@ -93,7 +98,7 @@ class CompileReport:
     def IS_CHANGED(cls, **_: Any) -> float:
         return float("nan")  # more is known after every picture
 
-    def execute(self, model: Any, image: Any) -> tuple[str, Any]:
+    def execute(self, model: Any, image: Tensor) -> tuple[str, Tensor]:
         from ..core.operations.compile import report_of
 
         return report_of(model), image

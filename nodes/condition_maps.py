@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..core.metrics.scores import Towers
+    from .sockets import Inputs
 
 NO_GRAPH = "none"
 _LOW = {"default": 0.1, "min": 0.0, "max": 4.0, "step": 0.01}
@@ -32,7 +38,7 @@ def score_inputs() -> dict[str, Any]:
     }
 
 
-def score_towers(texts: str, text_name: str, image_name: str, kg_name: str) -> Any:
+def score_towers(texts: str, text_name: str, image_name: str, kg_name: str) -> Towers:
     """The files behind those widgets; looked for only where there is a text to score."""
     from pathlib import Path
 
@@ -60,7 +66,7 @@ class ConditionMapExtractor:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         types = ["canny", "sketch", "segmentation", "outline"]
         low = "Canny's lower threshold: a weaker edge than this is none. 1 is a step from black to white. The paper's value: 0.1."
         high = "Canny's upper threshold: an edge needs one place above it. Lower finds more. The paper's value: 0.2."
@@ -78,7 +84,7 @@ class ConditionMapExtractor:
     def IS_CHANGED(cls, segmenter_name: str | None = None, **_: Any) -> str:
         return content_of(segmenter=segmenter_name)
 
-    def execute(self, image: Any, type: str, low: float, high: float, segmenter_name: str) -> tuple[Any]:
+    def execute(self, image: Tensor, type: str, low: float, high: float, segmenter_name: str) -> tuple[Tensor]:
         from ..core.bundles.find import resolve_bundle
         from ..core.control.maps import condition_map
 
@@ -106,7 +112,7 @@ class ControllabilityMetrics:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to measure."}),
@@ -134,7 +140,7 @@ class ControllabilityMetrics:
 
     def execute(
         self,
-        images: Any,
+        images: Tensor,
         texts: str,
         text_name: str,
         image_name: str,
@@ -142,8 +148,8 @@ class ControllabilityMetrics:
         low: float,
         high: float,
         segmenter_name: str,
-        edges: Any = None,
-        segmentation: Any = None,
+        edges: Tensor | None = None,
+        segmentation: Tensor | None = None,
     ) -> tuple[str, float, float, float]:
         from ..core.bundles.find import resolve_bundle
         from ..core.metrics.scores import controllability
@@ -174,7 +180,7 @@ class EvaluatePictures:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to measure."}),
@@ -196,7 +202,7 @@ class EvaluatePictures:
         return content_of(judge=judge_name, text=text_name, image=image_name, kg=kg_name)
 
     def execute(
-        self, images: Any, judge_name: str, texts: str, text_name: str, image_name: str, kg_name: str, reference: Any = None
+        self, images: Tensor, judge_name: str, texts: str, text_name: str, image_name: str, kg_name: str, reference: Tensor | None = None
     ) -> tuple[str, float, float, float]:
         from ..core.bundles.find import resolve_bundle
         from ..core.metrics.scores import evaluation

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from .sockets import Inputs
 
 _MODEL_TIP = "The model that will draw: where it is linked, widths that do not fit are refused here, with their numbers."
 
@@ -21,7 +24,7 @@ class TextLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {"required": {"text_name": (bundle_choices("text"), {"tooltip": "A bundle of kind text in a weights folder."})}}
 
     @classmethod
@@ -50,7 +53,7 @@ class BilingualTextEncode:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         mode_tip = (
             "feature: tokens as wide as both together (the paper: 768 + 1280), the shorter text padded. token: the texts one after the "
             "other, for two encoders of the width that the model attends to."
@@ -94,7 +97,7 @@ class ConditioningConcatFeature:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         second_tip = "Its features come second. The shorter of the two is padded with its last token, which is one of padding as a rule."
         return {
             "required": {

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 _CONDITIONS = ("edges", "segmentation", "sketch")
 
@@ -24,7 +29,7 @@ class ControlAdapterLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         which = "What a single picture is taken for when the stock node applies it. Apply Control Adapter names them itself."
         return {
             "required": {
@@ -59,7 +64,7 @@ class ControlAdapterApply:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         share = {"min": 0.0, "max": 1.0, "step": 0.001}
         strength = "How much of the adapter's output is added. 1 is what it was trained with; 0 changes nothing and costs nothing."
         return {
@@ -86,9 +91,9 @@ class ControlAdapterApply:
         strength: float,
         start: float,
         end: float,
-        edges: Any = None,
-        segmentation: Any = None,
-        sketch: Any = None,
+        edges: Tensor | None = None,
+        segmentation: Tensor | None = None,
+        sketch: Tensor | None = None,
     ) -> tuple[Any, Any]:
         from ..core.control.apply import apply_adapter
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+
+if TYPE_CHECKING:
+    from ..core.knowledge.graph import KnowledgeGraph
+    from .sockets import Inputs
 
 _FOLDER_TIP = "The folder of pictures, by its name in the input or the output folder: captions.jsonl, or a name.txt beside each picture."
 _OUT_TIP = "The folder to write, in the output folder. Pictures are linked into it; nothing in the first folder changes."
@@ -20,7 +24,7 @@ def _choices(kind: str) -> list[str]:
     return [NONE, *(list_scorers() if kind == "text" else list_bundles(kind))]
 
 
-def _load(kind: str, name: str, knowledge: Any = None) -> Any:
+def _load(kind: str, name: str, knowledge: KnowledgeGraph | None = None) -> Any:
     """The scorer (`text`) or the classifier (`judge`) of that name; `None` for none."""
     if name == NONE:
         return None
@@ -58,7 +62,7 @@ class OrchardDataset(_OfFolder):
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         spoiled_tip = "Share of pictures with a flaw: blurred, marked like a stock site's, or with the captions of another picture."
         return {
             "required": {
@@ -107,7 +111,7 @@ class FilterDataset(_OfFolder):
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         looks_tip = (
             "Least looks, 0 for any: a proxy of sharpness, contrast, colour and exposure from 0 to 1; with a judge, how surely it reads "
             "the picture. There is no network trained on people's taste here."
@@ -154,7 +158,7 @@ class FilterDataset(_OfFolder):
         min_clip: float,
         scorer: str,
         judge: str,
-        knowledge: Any = None,
+        knowledge: KnowledgeGraph | None = None,
     ) -> dict[str, Any]:
         from ..core.data.filters import Limits, filter_folder
         from ..core.data.places import new_folder, relative_name, resolve_folder
@@ -183,7 +187,7 @@ class RecaptionDataset(_OfFolder):
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         old_tip = "Old captions: drop them, keep them, or keep those that match their picture by the scorer."
         return {
             "required": {
@@ -230,7 +234,7 @@ class RecaptionDataset(_OfFolder):
         seed: int,
         scorer: str,
         judge: str,
-        knowledge: Any = None,
+        knowledge: KnowledgeGraph | None = None,
     ) -> dict[str, Any]:
         from ..core.data.places import new_folder, relative_name, resolve_folder
         from ..core.data.recaption import recaption_folder

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sockets import Inputs
 
 
 class DistillUNet:
@@ -27,7 +30,7 @@ class DistillUNet:
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         folder_tip = (
             "A folder inside the input folder: pictures with a .txt of captions beside each, or a captions.jsonl. Empty: 48 pictures of "
             "the Orchard are drawn, to try it on the Orchard's own model."

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+
+if TYPE_CHECKING:
+    from ..core.knowledge.graph import KnowledgeGraph
+    from .sockets import Inputs, Latent
 
 
 class PromptEnhancer:
@@ -23,7 +27,7 @@ class PromptEnhancer:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.operations.enhance import BEST_OF, LANGUAGES, list_writers
 
         model_tip = (
@@ -77,12 +81,12 @@ class PromptEnhancer:
         seed: int,
         language: str,
         best_of: str,
-        knowledge: Any = None,
+        knowledge: KnowledgeGraph | None = None,
         scorer: str = "",
         diffusion_model: Any = None,
         clip: Any = None,
         vae: Any = None,
-        latent: Any = None,
+        latent: Latent | None = None,
     ) -> dict[str, Any]:
         from ..core.operations.enhance import enhance, load_writer
         from ..core.operations.rank import make_rank

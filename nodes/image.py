@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 
 class MarkAIGenerated:
@@ -20,7 +25,7 @@ class MarkAIGenerated:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.image.mark import DEFAULT_TEXT, POSITIONS
 
         return {
@@ -41,7 +46,7 @@ class MarkAIGenerated:
             }
         }
 
-    def execute(self, image: Any, text: str, position: str, opacity: float) -> tuple[Any]:
+    def execute(self, image: Tensor, text: str, position: str, opacity: float) -> tuple[Tensor]:
         from ..core.image.mark import mark_images
 
         return (mark_images(image, text, position, opacity),)
@@ -63,7 +68,7 @@ class SaveMarkedImage:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to save, best with a visible mark already."}),
@@ -78,7 +83,7 @@ class SaveMarkedImage:
             "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"},
         }
 
-    def execute(self, images: Any, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
+    def execute(self, images: Tensor, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
         from ..core.graph.stock.image_files import save_path
         from ..core.host import current
         from ..core.image.png import write_marked_png

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .condition_maps import tower_choices
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 
 class ImageVariationEncode:
@@ -23,7 +28,7 @@ class ImageVariationEncode:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         tokens = "A projection that the recipe image_tokens trained (python -m rapiddraw train image_tokens)."
         strength = "How loud the picture speaks: 0 leaves the text alone, 1 is as trained, higher presses it."
         vision = "Takes the image tower's place. Needs a projection that was trained for this CLIP_VISION; the shipped one was not."
@@ -48,7 +53,7 @@ class ImageVariationEncode:
         return content_of(image_tokens=tokens_name, image=tower_name)
 
     def execute(
-        self, image: Any, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None
+        self, image: Tensor, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None
     ) -> tuple[Any]:
         from ..core.bundles.find import resolve_bundle
         from ..core.text.image_tokens import encode_variation

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+
+if TYPE_CHECKING:
+    from ..core.knowledge.graph import KnowledgeGraph
+    from .sockets import Inputs
 
 _SCALE_TIP = (
     "How strongly what the graph knows of an entity is added to its tokens. 0 is no graph (bit-identical), 1 is as trained (the paper), "
@@ -46,7 +50,7 @@ class KnowledgeGraphLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.knowledge.files import list_graphs
 
         names = list_graphs() or ["(no knowledge graph found: train one or put it into weights/)"]
@@ -56,7 +60,7 @@ class KnowledgeGraphLoader:
     def IS_CHANGED(cls, kg_name: str | None = None, **_: Any) -> str:
         return content_of(kg=kg_name)
 
-    def execute(self, kg_name: str) -> tuple[Any, str]:
+    def execute(self, kg_name: str) -> tuple[KnowledgeGraph, str]:
         from ..core.knowledge.files import describe_graph, load_graph
 
         graph = load_graph(kg_name)
@@ -79,14 +83,14 @@ class ApplyKnowledge:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {"required": {"clip": _CLIP, "knowledge": _GRAPH, "kg_scale": _SCALE}, "optional": {"projection": _projection()}}
 
     @classmethod
     def IS_CHANGED(cls, projection: str | None = None, **_: Any) -> str:
         return content_of(projection=projection)
 
-    def execute(self, clip: Any, knowledge: Any, kg_scale: float, projection: str = "none") -> tuple[Any]:
+    def execute(self, clip: Any, knowledge: KnowledgeGraph, kg_scale: float, projection: str = "none") -> tuple[Any]:
         from ..core.host import current
         from ..core.knowledge.files import load_chosen_projection
 
@@ -111,7 +115,7 @@ class KGTextEncode:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         template_tip = (
             "What stands around the text: the word object in braces is where it goes, and the paper writes 'the photo of' or "
             "'the picture of' before it. An empty text stays empty."
@@ -132,7 +136,7 @@ class KGTextEncode:
         return content_of(projection=projection)
 
     def execute(
-        self, clip: Any, knowledge: Any, text: str, prompt_template: str, kg_scale: float, projection: str = "none"
+        self, clip: Any, knowledge: KnowledgeGraph, text: str, prompt_template: str, kg_scale: float, projection: str = "none"
     ) -> tuple[Any, str]:
         from ..core.host import current
         from ..core.knowledge.files import load_chosen_projection

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from .sockets import Inputs
 
 
 class KroneckerAdapterLoader:
@@ -22,7 +25,7 @@ class KroneckerAdapterLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         tip = "An adapter that the recipe kronecker trained for this model (python -m rapiddraw train kronecker)."
         amount = "How much of it: 0 leaves the model untouched, 1 is as trained, in between and beyond in proportion; below 0 the opposite."
         return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sockets import Inputs
 
 
 def bundle_choices(kind: str) -> list[str]:
@@ -58,7 +61,7 @@ class BundleLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "unet_name": (bundle_choices("unet"), {"tooltip": "The diffusion model: a bundle of kind unet in a weights folder."}),

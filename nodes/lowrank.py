@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs, Latent
 
 _TARGETS = ("attention", "feed_forward", "resnet", "projection")
 
@@ -24,7 +29,7 @@ class LowRankUNETLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         tip = "A bundle of kind unet, in a weights folder or in rapiddraw/ of the output folder."
         return {"required": {"unet_name": (bundle_choices("unet"), {"tooltip": tip})}}
 
@@ -59,7 +64,7 @@ class FactorizeUNet:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         value_tip = (
             "param_ratio: share of the whole U-Net's parameters that is left (the paper: 0.61). energy: share of each weight's squared "
             "norm to keep. rank: one rank for all layers."
@@ -99,8 +104,8 @@ class FactorizeUNet:
         feed_forward: bool,
         resnet: bool,
         projection: bool,
-        latent: Any = None,
-    ) -> tuple[Any, str, Any]:
+        latent: Latent | None = None,
+    ) -> tuple[Any, str, Tensor]:
         from ..core.lowrank.savings import draw_report
         from ..core.operations.factorize import factorize_model
 
@@ -125,7 +130,7 @@ class SaveLowRankUNet:
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         name_tip = "The file to write, in rapiddraw/ of the output folder; a U-Net of that name is replaced."
         dense_tip = "Multiply the factors out and save a dense model."
         return {

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 
 def _count(default: int, low: int, high: int, tooltip: str, step: int = 1) -> tuple[str, dict[str, Any]]:
@@ -25,7 +30,7 @@ class ProfilePipeline:
     NOT_IDEMPOTENT = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The diffusion model to measure."}),
@@ -46,7 +51,7 @@ class ProfilePipeline:
 
     def execute(
         self, model: Any, clip: Any, vae: Any, width: int, height: int, steps: int, runs: int, warmup: int, upscale_model: Any = None
-    ) -> tuple[str, Any, str]:
+    ) -> tuple[str, Tensor, str]:
         import json
 
         from ..core.metrics.profile import draw_chart, profile_pipeline

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..core.knowledge.graph import KnowledgeGraph
+    from .sockets import Inputs
 
 
 class FitKnowledgeProjection:
@@ -26,7 +30,7 @@ class FitKnowledgeProjection:
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         ridge_tip = (
             "How strongly W is kept small, in units of the vectors' mean energy, so that it means the same for any graph. More forgets "
             "details and survives few or noisy entities; 0 is plain least squares."
@@ -74,7 +78,7 @@ class FitKnowledgeProjection:
     def execute(
         self,
         clip: Any,
-        knowledge: Any,
+        knowledge: KnowledgeGraph,
         ridge: float,
         holdout: float,
         seed: int,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.knowledge.graph import KnowledgeGraph
+    from .sockets import Inputs
 
 
 class KeywordPromptGenerator:
@@ -21,7 +25,7 @@ class KeywordPromptGenerator:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "keywords": (
@@ -59,7 +63,9 @@ class KeywordPromptGenerator:
             },
         }
 
-    def execute(self, keywords: str, language: str, num_prompts: int, seed: int, knowledge: Any = None) -> tuple[list[str], str]:
+    def execute(
+        self, keywords: str, language: str, num_prompts: int, seed: int, knowledge: KnowledgeGraph | None = None
+    ) -> tuple[list[str], str]:
         from ..core.text.prompts import generate_prompts
 
         prompts = generate_prompts(keywords, language, num_prompts, seed, knowledge)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sockets import Inputs, Latent
 
 
 class ResolutionBucket:
@@ -20,7 +23,7 @@ class ResolutionBucket:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.data.buckets import SQUARE, aspect_choices
 
         rows = aspect_choices()
@@ -44,7 +47,7 @@ class ResolutionBucket:
             }
         }
 
-    def execute(self, aspect: str, stage: str, scale: float, batch_size: int, multiple: int) -> tuple[Any, int, int, int]:
+    def execute(self, aspect: str, stage: str, scale: float, batch_size: int, multiple: int) -> tuple[Latent, int, int, int]:
         from ..core.data.buckets import bucket_size, empty_latent, index_of_choice
 
         index = index_of_choice(aspect)
@@ -67,7 +70,7 @@ class ConditioningSetResolutionIndex:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         index_tip = "From Resolution Bucket: 0 is four times as wide as high, 5 square, 10 four times as high as wide."
         model_tip = "The model that will draw: where it is linked and takes no index, the log says so at once."
         return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sockets import Inputs, Latent
 
 
 class SamplerPNDM:
@@ -20,7 +23,7 @@ class SamplerPNDM:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "variant": (
@@ -72,7 +75,7 @@ class SamplerPicard:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "method": (
@@ -124,7 +127,7 @@ class SamplerAdaptiveSDE:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "rtol": _real(
@@ -181,7 +184,7 @@ class SamplerDPMSolver:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "order": _whole(
@@ -224,7 +227,7 @@ class SamplerReport:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "sampler": ("SAMPLER", {"tooltip": "The sampler that made the latent. One used by several samplings tells of the last."}),
@@ -232,7 +235,7 @@ class SamplerReport:
             }
         }
 
-    def execute(self, sampler: Any, latent: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    def execute(self, sampler: Any, latent: Latent) -> tuple[Latent, str]:
         stats = getattr(sampler, "extra_options", {}).get("stats")
         if stats is None:
             return latent, "this sampler takes one evaluation or a fixed number a step and keeps no report"

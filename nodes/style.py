@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .sockets import Inputs
 
 
 class StyleGuidance:
@@ -20,7 +23,7 @@ class StyleGuidance:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         percent = {"min": 0.0, "max": 1.0, "step": 0.001}
         scale = (
             "How far to move: 0 is plain guidance, without extra work; higher shows more of the style, and in the end too much colour and "

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs, Latent
 
 _STRUCTURE = "The model that draws the layout, at high noise levels. Its schedule sets the steps, and what timestep the switch is."
 _TEXTURE = (
@@ -77,7 +82,7 @@ class TimeDecoupledGuider:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 **_pair(),
@@ -107,7 +112,7 @@ class TimeDecoupledSampler:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.host import current
 
         host = current()
@@ -136,8 +141,8 @@ class TimeDecoupledSampler:
             "optional": _texture_conditions(),
         }
 
-    def execute(self, latent_image: Any, seed: int, steps: int, sampler_name: str, scheduler: str, denoise: float, history: str,
-                **pair: Any) -> tuple[Any]:  # fmt: skip
+    def execute(self, latent_image: Latent, seed: int, steps: int, sampler_name: str, scheduler: str, denoise: float, history: str,
+                **pair: Any) -> tuple[Latent]:  # fmt: skip
         from ..core.host import current
 
         walk = (latent_image, seed, steps, sampler_name, scheduler, denoise, history)
@@ -159,7 +164,7 @@ class TimeDecoupledModel:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         pair = _pair()
         return {"required": {"structure": pair["structure"], "texture": pair["texture"], "t_struct": _switch_input()}}
 
@@ -187,7 +192,7 @@ class SplitSigmasAtTimestep:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         cut = "Where to cut. 0 puts all steps into the first part, 1000 into the second. The paper's switch of models is at 500."
         return {
             "required": {
@@ -197,7 +202,7 @@ class SplitSigmasAtTimestep:
             }
         }
 
-    def execute(self, model: Any, sigmas: Any, timestep: int) -> tuple[Any, Any]:
+    def execute(self, model: Any, sigmas: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
         from ..core.diffusion.time_decoupled import split_sigmas_at_timestep
 
         return split_sigmas_at_timestep(sigmas, model.get_model_object("model_sampling"), timestep)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .sockets import Inputs
 
 
 class ESRGANLoader:
@@ -22,7 +27,7 @@ class ESRGANLoader:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         from ..core.upscale.find import list_upscalers
 
         return {
@@ -61,7 +66,7 @@ class ESRGANUpscale:
     FUNCTION = "execute"
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
+    def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
                 "upscale_model": ("UPSCALE_MODEL", {"tooltip": "From Load ESRGAN Upscaler, or from the stock Load Upscale Model."}),
@@ -134,14 +139,14 @@ class ESRGANUpscale:
     def execute(
         self,
         upscale_model: Any,
-        image: Any,
+        image: Tensor,
         factor: float,
         long_side: int,
         tile: int,
         overlap: int,
         batch: int = 0,
         precision: str = "keep",
-    ) -> tuple[Any]:
+    ) -> tuple[Tensor]:
         from ..core.host import current
         from ..core.upscale.tiles import upscale
 

@@ -225,8 +225,9 @@ class ComfyHost:
         scheduler: str,
     ) -> dict[str, Any]:
         """See :meth:`Host.sample`."""
-        from nodes import common_ksampler  # ComfyUI's own module of that name
+        from importlib import import_module
 
+        common_ksampler = import_module("nodes").common_ksampler  # ComfyUI's module; by name, since mypy knows this pack's nodes
         return common_ksampler(model, seed, steps, cfg, sampler_name, scheduler, positive, negative, dict(latent))[0]
 
     def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
