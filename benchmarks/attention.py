@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,12 @@ def one_shape(name: str, shape: Any, default: Callable[..., Any], selector: Any,
     split = [t.unflatten(2, (heads, width)).transpose(1, 2).double() for t in (q, k, v)]
     reference = tiled_attention(*split, None if mask is None else mask[:, None].double()).transpose(1, 2).flatten(2)
     patches = {one: AttentionPatch(one, selector=selector) for one, backend in BACKENDS.items() if backend.exact and backend.available()}
-    rivals = {"default": lambda: default(q, k, v, heads, mask)}
+    rivals: dict[str, Callable[[], Any]] = {"default": lambda: default(q, k, v, heads, mask)}
     for kernel, patch in {**patches, "auto": AttentionPatch(selector=selector)}.items():
         patch.attend(default, q, k, v, heads, mask)  # measures and chooses
         (row,) = patch.rows.values()
         if row.backend == kernel or kernel == "auto":
-            rivals[kernel] = lambda patch=patch: patch.attend(default, q, k, v, heads, mask)
+            rivals[kernel] = partial(patch.attend, default, q, k, v, heads, mask)
             chosen = row.backend
     errors = {kernel: float((run().double() - reference).abs().max() / reference.abs().max()) for kernel, run in rivals.items()}
     times = interleave(rivals, repeats, least=LEAST_SECONDS)

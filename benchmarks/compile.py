@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             taken[row].append(draw(host, rows[row], size, steps, row in ROWS[2:])[1])
     judged = judge_rows(rows, args.judged)
     first = pictures[ROWS[0]]
-    table = []
+    table: list[dict[str, Any]] = []
     totals = {row: timing([sum(one.values()) for one in taken[row]]) for row in ROWS}
     gains = {row: ratio(totals[ROWS[0]], totals[row]) for row in ROWS}
     for row in ROWS:

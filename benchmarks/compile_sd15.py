@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def measure(network: Any, size: int, repeats: int, budget: float, threads: int) 
         drawn[row] = step(row)
         first[row] = time.perf_counter() - started
     drawn |= {row: step(row) for row in ROWS[2:]}  # their first evaluation measures, and is itself computed as before
-    times = interleave({row: (lambda row=row: step(row)) for row in ROWS}, repeats, warmup=0)
-    table, reference = [], drawn[ROWS[0]]
+    times = interleave({row: partial(step, row) for row in ROWS}, repeats, warmup=0)
+    table: list[dict[str, Any]] = []
+    reference = drawn[ROWS[0]]
     for row in ROWS:
         table.append({
             "setting": NAMES[row],

@@ -162,7 +162,7 @@ class Draw:
             model, clip, loaded = self.host.load_bundles(*(resolve_bundle(f"{name}.safetensors", kind) for name, kind in names))
             self.models.append(model)
             self.vaes.append(Counting(loaded))
-        self.control = None
+        self.control: Any = None
         if "orchard-control-64.safetensors" in list_bundles("control"):
             self.control = self.host.load_control(resolve_bundle("orchard-control-64.safetensors", "control"), "edges")
         self.clip = self.host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)

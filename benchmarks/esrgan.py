@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 made = enlarge(small)
                 seconds[method] += time.perf_counter() - began
                 found[kind, method].append(psnr(made, high, BORDER))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "input": kind,
             "method": method,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import difflib
 import io
 import json
 import logging
@@ -40,7 +41,7 @@ IDENTICAL_DB = 99.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--comfyui", help="folder of ComfyUI (default: $COMFYUI_PATH)")
-    parser.add_argument("--graphs", nargs="*", metavar="NAME", help="names of saved graphs (default: all of workflows/api)")
+    parser.add_argument("--only", metavar="NAMES", help="names of saved graphs, with commas between them (default: all of workflows/api)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -49,11 +50,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.paths import pack_root
     from .comfy_server import Server
 
+    api = pack_root() / "workflows" / "api"
+    names = chosen_graphs(args.only, sorted(file.stem for file in api.glob("*.json")))
     path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")
     if not path or not (Path(path).expanduser() / "main.py").is_file():
         raise InputError("this benchmark needs a ComfyUI: give its folder with --comfyui or in COMFYUI_PATH")
-    api = pack_root() / "workflows" / "api"
-    names = getattr(args, "graphs", None) or sorted(file.stem for file in api.glob("*.json"))
     rows: list[dict[str, Any]] = []
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401 - imported before anything is timed
     from transformers import BertTokenizer, CLIPTextModel  # noqa: F401
@@ -80,6 +81,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ]
     command = "COMFYUI_PATH=... python -m rapiddraw bench hosts"
     return common.result("hosts", command, rows, checks, settings={"comfyui": version, "device": "cpu"}, notes=NOTES)
+
+
+def chosen_graphs(only: str | None, known: list[str]) -> list[str]:
+    """Return the names in `only`, separated by commas, in their order and once each; all of `known` where it is None.
+
+    Raises :class:`InputError` for a name that is not in `known`, with the nearest ones.
+    """
+    from ..core.errors import InputError
+
+    if only is None:
+        return known
+    wanted = list(dict.fromkeys(name.strip() for name in only.split(",") if name.strip()))
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+            raise InputError(f"--only: no saved graph is named {name!r}; the nearest names are {', '.join(near)}")
+    if not wanted:
+        raise InputError(f"--only names no graph; give names with commas between them, such as {','.join(known[:2])}")
+    return wanted
 
 
 def _cases(name: str, graph: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:

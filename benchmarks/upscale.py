@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from . import common
 
     path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")
-    settings = {
+    settings: dict[str, Any] = {
         "repeats": getattr(args, "repeats", None) or 5,
         "weights": str(resolve_upscaler(getattr(args, "weights", None) or WEIGHTS)),
         "sizes": getattr(args, "sizes", None) or list(CASES.values()),
