@@ -143,11 +143,13 @@ def peak_megabytes(step: Callable[[], None]) -> float | None:
     """What `step()` adds to the memory in use at its height; None where the system does not say (Linux and CUDA do)."""
     import torch
 
+    from ..core.device import wait
+
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()
-        torch.cuda.synchronize()
+        wait()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed earlier must not hide what is taken now

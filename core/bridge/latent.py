@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import whole_number
 from ..errors import InputError
 from .resolution import resample
 
@@ -68,8 +69,7 @@ class Fusion:
         for name, value in (("strength", self.strength), ("start_percent", self.start), ("end_percent", self.end)):
             if not math.isfinite(value) or not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}; it must lie between 0 and 1")
-        if isinstance(self.every, bool) or int(self.every) != self.every or not 1 <= self.every <= 10000:
-            raise InputError(f"bridge_every is {self.every}; it must be a whole number of steps from 1 to 10000")
+        whole_number("bridge_every", self.every, 1, 10000)
 
     def active(self, schedule: Any, sigma: float, sigmas: Tensor) -> bool:
         """Whether to fuse at `sigma`, which lies within or on the walk `sigmas`.

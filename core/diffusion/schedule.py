@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..bundles.format import Schedule
+from ..checks import whole_number
 from ..errors import InputError
 
 PREDICTIONS = ("eps", "v", "x0")
@@ -167,9 +168,12 @@ def calculate_sigmas(schedule: Any, scheduler_name: str, steps: int) -> Tensor:
     """
     if scheduler_name not in SCHEDULERS:
         raise InputError(f"unknown scheduler {scheduler_name!r}: the known ones are {', '.join(SCHEDULERS)}")
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"steps must be a whole number from 1 to {MAX_STEPS}, {steps!r} was given")
-    return torch.tensor(SCHEDULERS[scheduler_name](schedule, int(steps)), dtype=torch.float32)
+    return torch.tensor(SCHEDULERS[scheduler_name](schedule, check_steps(steps)), dtype=torch.float32)
+
+
+def check_steps(steps: Any) -> int:
+    """Return the number of sampling steps as an int of 1..10000. Raise :class:`InputError` for anything else."""
+    return whole_number("steps", steps, 1, MAX_STEPS)
 
 
 def _simple(schedule: Any, steps: int) -> list[float]:

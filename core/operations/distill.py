@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..checks import whole_number
 from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser
@@ -98,8 +99,7 @@ def distill_model(
     nodes write bundles; checkpoints lie beside it, and a run that was stopped goes on from the last one when all settings are the same.
     Raises :class:`InputError` for settings and names that cannot be, and whatever factoring and training raise.
     """
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"steps={steps!r}: expected 1 to {MAX_STEPS}")
+    whole_number("steps", steps, 1, MAX_STEPS)
     recipe.check()
     out = unet_path(filename)
     host, images = current(), training_folder(folder, recipe.size)

@@ -43,7 +43,7 @@ class Accelerator:
         self.companions: dict[str, Accelerator] = {}
         self.notes: list[str] = []
         self.busy = self.spent = 0.0
-        self.last_first = False
+        self.channels_last = False
         self._network = weakref.ref(network)
         self._left: str | None = None
         self._measured, self._compiling, self._lock = False, options.compile != "never", threading.Lock()
@@ -81,7 +81,7 @@ class Accelerator:
 
     def summary(self) -> str:
         """One line: how it runs, how much faster than eager, and what finding out cost."""
-        return summary(self.plans, self.whole, self.last_first, self.spent, self._compiling)
+        return summary(self.plans, self.whole, self.channels_last, self.spent, self._compiling)
 
     def _all(self) -> list[Plan]:
         return self.plans if self.whole is None else [*self.plans, self.whole]
@@ -121,14 +121,14 @@ class Accelerator:
             try_bf16(whole, sample, deadline)
             if whole.changed:
                 return
-        self.last_first = choose(order, allow_bf16, deadline)
+        self.channels_last = choose(order, allow_bf16, deadline)
         if whole is None:
             return
-        changed = self.last_first or any(plan.changed for plan in self.plans)
+        changed = self.channels_last or any(plan.changed for plan in self.plans)
         by_blocks = partial(self._by_blocks, whole.group.alive()[0], sample) if changed else None
         if not arrange(whole, sample, by_blocks, allow_bf16, deadline):
             self._note("the blocks as decided did not make the network faster; they stay as they were")
-            self.last_first = False
+            self.channels_last = False
             for plan in self.plans:
                 plan.bf16, plan.now = False, plan.eager
 
@@ -219,7 +219,7 @@ class Accelerator:
 
     def _applied(self, network: nn.Module) -> AbstractContextManager[None]:
         """The network as decided, while the block runs."""
-        return applied(network, self.plans, self.whole, self.last_first, self._runner)
+        return applied(network, self.plans, self.whole, self.channels_last, self._runner)
 
     def _runner(self, plan: Plan, module: nn.Module, strict: bool = False) -> Callable[..., Any]:
         return runner(plan, module, None if strict else self._warn)

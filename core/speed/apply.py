@@ -13,12 +13,12 @@ from ..device import out_of_memory
 from .compiler import MAX_GRAPHS
 from .eager import in_bf16
 from .plan import Plan
-from .regions import Sample, channels_last, fresh, halves, replaced
+from .regions import Sample, fresh, halves, in_channels_last, replaced
 
 
 @contextlib.contextmanager
 def applied(
-    network: nn.Module, plans: list[Plan], whole: Plan | None, last_first: bool, make: Callable[[Plan, nn.Module], Callable[..., Any]]
+    network: nn.Module, plans: list[Plan], whole: Plan | None, channels_last: bool, make: Callable[[Plan, nn.Module], Callable[..., Any]]
 ) -> Iterator[None]:
     """While the block runs, the network computes in one piece where `whole` says so, otherwise by the plans of its blocks. `make(plan,
     module)` is the function that runs in a module's place."""
@@ -27,7 +27,7 @@ def applied(
         for plan in [whole] if whole is not None and in_one_piece else plans:
             if plan.changed:
                 stack.enter_context(replaced(plan.group, partial(make, plan)))
-        if last_first and not in_one_piece:
+        if channels_last and not in_one_piece:
             for root in halves(network) or [network]:
                 stack.callback(root.register_forward_pre_hook(_turn, with_kwargs=True).remove)
         yield
@@ -69,4 +69,4 @@ def first_line(error: BaseException) -> str:
 
 
 def _turn(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return tuple(channels_last(value) for value in args), kwargs
+    return tuple(in_channels_last(value) for value in args), kwargs

@@ -17,13 +17,13 @@ def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, lin
     return "\n".join([f"{name}: {line}", *(f"  {plan.line()}" for plan in known), *(f"  {note}" for note in notes)])
 
 
-def summary(plans: list[Plan], whole: Plan | None, last_first: bool, spent: float, waiting: bool) -> str:
+def summary(plans: list[Plan], whole: Plan | None, channels_last: bool, spent: float, waiting: bool) -> str:
     """One line: how the network runs, how much faster than eager, and the seconds `spent` on finding out."""
     later = ", compiling not begun yet" if waiting else ""
     cost = f"{spent:.1f} s of measuring and compiling{later}"
     if whole is not None and whole.changed:
         return f"in one piece {whole.how()}; the network {_gain(whole.eager, whole.now)}; {cost}"
-    ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * last_first
+    ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * channels_last
     if not ways:
         return f"eager kept, nothing measured was faster; {cost}"
     before = sum(plan.eager * len(plan.group.modules) for plan in plans)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,9 +15,10 @@ GAIN = 0.97
 ROUNDING = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """How far rounding alone may set two computations of a block apart, by the dtype of the result (:func:`difference`); 1e-4 for any other."""
 _REPEATS = 3
+K = TypeVar("K")
 
 
-def best_seconds(ways: Mapping[str, Callable[[], Any]], repeats: int = _REPEATS) -> dict[str, float]:
+def best_seconds(ways: Mapping[K, Callable[[], Any]], repeats: int = _REPEATS) -> dict[K, float]:
     """The shortest of `repeats` runs of each way, after one that does not count; they take turns, so that a disturbance hits all.
 
     On a CPU it is the processor's time, which other programs do not lengthen as they do the wall clock's.

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..device import wait
+
 KINDS = {
     "ResBlock": ("resnet", "_forward"),  # ComfyUI's UNetModel; its forward() is for gradient checkpointing
     "ResnetBlock": ("resnet", "forward"),  # ComfyUI's VAE
@@ -121,11 +123,11 @@ def _clock(sample: Sample, keep: bool) -> tuple[Callable[..., None], Callable[..
         nonlocal started
         if not sample.seen:
             sample.args, sample.kwargs, sample.seen = fresh(args), fresh(kwargs), True
-        wait(args)
+        wait()
         started = time.perf_counter()
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        wait(args)
+        wait()
         sample.seconds += time.perf_counter() - started
         sample.calls += 1
         if keep:
@@ -157,7 +159,7 @@ def first_tensor(values: Iterable[Any]) -> torch.Tensor | None:
     return next((value for value in values if isinstance(value, torch.Tensor)), None)
 
 
-def channels_last(value: Any) -> Any:
+def in_channels_last(value: Any) -> Any:
     """Pictures and feature maps (B, C, H, W) in channels-last memory; everything else as it is."""
     if isinstance(value, torch.Tensor) and value.ndim == 4 and value.is_floating_point():
         return value.contiguous(memory_format=torch.channels_last)
@@ -169,9 +171,3 @@ def fresh(value: Any) -> Any:
     if type(value) is dict:
         return {name: fresh(one) for name, one in value.items()}
     return type(value)(fresh(one) for one in value) if type(value) in (list, tuple) else value
-
-
-def wait(values: Any) -> None:
-    """Let a GPU finish what it was given, where the values are on one; otherwise only the asking would be measured."""
-    if any(isinstance(value, torch.Tensor) and value.is_cuda for value in values):
-        torch.cuda.synchronize()

@@ -12,7 +12,7 @@ from rapiddraw.core.paths import pack_root
 ROOT = pack_root()
 FLOORS = (
     ("core.errors", "core.language"),
-    ("core.device", "core.files", "core.paths", "core.progress"),
+    ("core.checks", "core.device", "core.files", "core.paths", "core.progress"),
     ("core.bundles",),
     ("core.image", "core.diffusion", "core.attention", "core.knowledge", "core.checkpoint", "core.speed"),
     ("core.upscale", "core.lowrank"),

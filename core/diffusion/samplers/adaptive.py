@@ -8,21 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import real_number, whole_number
 from .common import (
+    BoundModel,
     Callback,
-    Denoiser,
     Model,
     NoiseSampler,
     brownian_noise,
     check_sigmas,
     keep_stats,
     model_sampling_of,
-    real_number,
     report,
     slope,
     warn_if_flow,
     warn_once,
-    whole_number,
 )
 
 MAX_NFE = 100_000
@@ -75,7 +74,7 @@ def sample_adaptive_sde(
     if steps < 1:
         return x
     warn_if_flow(model, "the adaptive SDE sampler")
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     low = _lowest(model, sigmas)
     way = math.log(float(sigmas[0]) / float(low)) or 1.0
     share = 1.0 if probability_flow else 2.0

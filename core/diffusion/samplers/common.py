@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -73,21 +71,6 @@ def warn_if_flow(model: Any, sampler: str) -> None:
         )
 
 
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """`value` as an int of [low, high]; raises :class:`InputError` for anything else (numbers from the API skip a widget's limits)."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
-        raise InputError(f"{name} must be a whole number from {low} to {high}, {value!r} was given")
-    return int(value)
-
-
-def real_number(name: str, value: Any, low: float, high: float, above: bool = False) -> float:
-    """`value` as a float of [low, high], or of (low, high] with `above`; raises :class:`InputError` for anything else."""
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or not low <= value <= high or (above and value == low):
-        raise InputError(f"{name} must be a number {'above' if above else 'from'} {low:g} up to {high:g}, {value!r} was given")
-    return float(value)
-
-
 def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
     """Log what a run took, in one line, and leave it in `stats` (replacing an earlier run's) for whoever asks."""
     logger.info("%s", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items()))
@@ -96,7 +79,7 @@ def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
         stats.update(found)
 
 
-class Denoiser:
+class BoundModel:
     """`model` with its arguments bound: `denoise(x, sigma)` for one noise level or one a sample, (B,). Every call is a place to stop."""
 
     def __init__(self, model: Model, extra_args: dict[str, Any] | None) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import whole_number
 from ...errors import InputError
-from .common import Callback, Denoiser, Model, check_sigmas, report, warn_if_flow, warn_once, whole_number
+from .common import BoundModel, Callback, Model, check_sigmas, report, warn_if_flow, warn_once
 from .dpmpp import sample_dpmpp_2m
 
 METHODS = ("singlestep", "multistep")
@@ -53,7 +54,7 @@ def sample_dpm_solver(
     if method == "multistep" and order == 2:
         return sample_dpmpp_2m(model, x, sigmas, extra_args, callback, disable)
     run = _singlestep if method == "singlestep" else _multistep
-    return run(Denoiser(model, extra_args), x, sigmas, callback, order)
+    return run(BoundModel(model, extra_args), x, sigmas, callback, order)
 
 
 def warn_if_uneven(sigmas: Tensor) -> None:
@@ -66,7 +67,7 @@ def warn_if_uneven(sigmas: Tensor) -> None:
         )
 
 
-def _singlestep(denoise: Denoiser, x: Tensor, sigmas: Tensor, callback: Callback | None, order: int) -> Tensor:
+def _singlestep(denoise: BoundModel, x: Tensor, sigmas: Tensor, callback: Callback | None, order: int) -> Tensor:
     for start, size in _groups(sigmas, order):
         here, known = x, []
         for i in range(start, start + size):
@@ -102,7 +103,7 @@ def _from_start(x: Tensor, levels: Tensor, known: list[Tensor]) -> Tensor:
     return out + (torch.expm1(-h) / h + 1) * first_difference
 
 
-def _multistep(denoise: Denoiser, x: Tensor, sigmas: Tensor, callback: Callback | None, order: int) -> Tensor:
+def _multistep(denoise: BoundModel, x: Tensor, sigmas: Tensor, callback: Callback | None, order: int) -> Tensor:
     steps = len(sigmas) - 1
     known: list[tuple[Tensor, Tensor]] = []  # (-log sigma, denoised) of the latest steps, newest first, no level twice
     for i in range(steps):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import Callback, Denoiser, Model, NoiseSampler, brownian_noise, check_sigmas, report
+from .common import BoundModel, Callback, Model, NoiseSampler, brownian_noise, check_sigmas, report
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def sample_dpmpp_2m(
     The first step, and a last one to sigma 0, are of first order.
     """
     check_sigmas(sigmas)
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     previous, h_last = None, sigmas.new_zeros(())
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
@@ -73,7 +73,7 @@ def sample_dpmpp_2m_sde(
         raise InputError(f"eta, the share of the stochastic part, must be 0 or more; {eta} was given")
     if len(sigmas) < 2:
         return x
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     noise_sampler = noise_sampler or brownian_noise(x, sigmas, denoise.extra_args.get("seed"))
     previous, h_last = None, sigmas.new_zeros(())
     for i in range(len(sigmas) - 1):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import Callback, Denoiser, Model, NoiseSampler, check_sigmas, gaussian_noise, report, slope
+from .common import BoundModel, Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, report, slope
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def sample_euler(
     Karras et al. 2022, algorithm 1 without its correction; the same as DDIM with eta 0 (Song et al. 2021, eq. 13).
     """
     check_sigmas(sigmas)
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         denoised = denoise(x, sigma)
@@ -49,7 +49,7 @@ def sample_heun(
     Karras et al. 2022, algorithm 1.
     """
     check_sigmas(sigmas)
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         denoised = denoise(x, sigma)
@@ -82,7 +82,7 @@ def sample_euler_ancestral(
     check_sigmas(sigmas)
     if not (math.isfinite(eta) and eta >= 0):
         raise InputError(f"eta, the share of fresh noise, must be 0 or more (1 is DDPM); {eta} was given")
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     noise_sampler = noise_sampler or gaussian_noise(x, denoise.extra_args.get("seed"))
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .common import Denoiser, Model
+from .common import BoundModel, Model
 
 # Keys of a prepared conditioning that hold the sigma where it starts or ends: ComfyUI's, then the embedded host's.
 _SWITCH_KEYS = ("timestep_start", "timestep_end", "start_percent", "end_percent")
@@ -64,7 +64,7 @@ class LevelBatch:
     def _ask(self, model: Model, parts: list[slice], states: Tensor, levels: Tensor, out: Tensor) -> None:
         for part in parts:
             some, batch = states[part], states.shape[1]
-            bound = Denoiser(*_repeated(model, self.extra_args, len(some)))
+            bound = BoundModel(*_repeated(model, self.extra_args, len(some)))
             out[part] = bound(some.flatten(0, 1), levels[part].repeat_interleave(batch)).to(out).reshape(some.shape)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...checks import real_number, whole_number
 from ...errors import InputError
 from .common import (
     Callback,
@@ -16,10 +17,8 @@ from .common import (
     check_sigmas,
     gaussian_noise,
     keep_stats,
-    real_number,
     report,
     warn_if_flow,
-    whole_number,
 )
 from .euler import ancestral_levels
 from .levels import LevelBatch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import Callback, Denoiser, Model, check_sigmas, model_sampling_of, report, slope, warn_once
+from .common import BoundModel, Callback, Model, check_sigmas, model_sampling_of, report, slope, warn_once
 
 # Variant -> (number of starting steps, highest Adams-Bashforth order).
 VARIANTS = {"plms": (1, 4), "f_pndm": (3, 4), "s_pndm": (1, 2)}
@@ -69,7 +69,7 @@ def sample_pndm(
             "PNDM's weights assume steps of equal size in timestep, which these sigmas are not: they are only approximate here. "
             "For the published method use the scheduler simple, normal, ddim_uniform or sgm_uniform."
         )
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     history: list[Tensor] = []  # the latest slope first
     for i in range(len(sigmas) - 1):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
@@ -86,13 +86,13 @@ def sample_pndm(
     return x
 
 
-def _improved_euler(denoise: Denoiser, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
+def _improved_euler(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
     """The gradient part of the pseudo improved Euler method: the mean of the slopes at both ends (S-PNDM's start)."""
     x_next = x + e1 * (sigma_next - sigma)
     return (e1 + slope(x_next, sigma_next, denoise(x_next, sigma_next))) / 2
 
 
-def _runge_kutta(denoise: Denoiser, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
+def _runge_kutta(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
     """The gradient part of the pseudo Runge-Kutta method : e1 .. e4 weighted 1, 2, 2, 1."""
     middle = _midpoint(model_sampling, sigma, sigma_next)
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _PREVIEW_SIZE = 512
 _ROOM = 1.2  # of a network's weights: what it computes with needs memory too
-_BYTES_A_PIXEL = 384.0  # what ComfyUI's own node reckons with, for each byte of input and each step of scale
 
 
 class ComfyHost:
@@ -268,7 +267,9 @@ class ComfyHost:
 
     def upscale_device(self, upscaler: Any, tile: int) -> torch.device:
         """See :meth:`Host.upscale_device`. Room is made by ComfyUI's own estimate, which it takes from other models."""
-        needed = comfy.model_management.module_size(upscaler.model) + tile * tile * 3 * 4 * max(upscaler.scale, 1) * _BYTES_A_PIXEL
+        from ...upscale.memory import BYTES_A_PIXEL
+
+        needed = comfy.model_management.module_size(upscaler.model) + tile * tile * max(upscaler.scale, 1) * BYTES_A_PIXEL
         comfy.model_management.free_memory(needed, self.device)
         return self.device
 

@@ -13,6 +13,7 @@ import latent_preview
 import torch
 
 from ...diffusion.samplers import SAMPLERS
+from ...diffusion.schedule import check_steps
 from ...errors import InputError
 from ...progress import Progress
 
@@ -46,9 +47,7 @@ def calculate_sigmas(model: Any, scheduler: str, steps: int, sampler_name: str) 
     for name, known in ((scheduler, sampler.SCHEDULERS), (sampler_name, sampler_names())):
         if name not in known:
             raise InputError(f"unknown name {name!r}: the known ones are {', '.join(known)}")
-    if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= 10000:
-        raise InputError(f"steps must be a whole number from 1 to 10000, {steps!r} was given")
-    return sampler(model, steps=int(steps), device="cpu", sampler=sampler_name, scheduler=scheduler, denoise=1.0).sigmas
+    return sampler(model, steps=check_steps(steps), device="cpu", sampler=sampler_name, scheduler=scheduler, denoise=1.0).sigmas
 
 
 def fit_latent(model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:

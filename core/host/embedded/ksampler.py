@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...diffusion.samplers import SAMPLERS
-from ...diffusion.schedule import MAX_STEPS, calculate_sigmas
+from ...diffusion.schedule import MAX_STEPS, calculate_sigmas, check_steps
 from ...errors import InputError
 from ...progress import Progress
 from .latent import EmptyNoise, RandomNoise, fit_empty_latent
@@ -45,8 +45,7 @@ def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 
     """Sigmas (steps + 1,) for `steps` steps. With `denoise` < 1: the last ones of a walk of steps / denoise; at 0 none."""
     if not math.isfinite(denoise) or not 0 <= denoise <= 1:
         raise InputError(f"denoise must lie between 0 and 1, {denoise} was given")
-    if isinstance(steps, bool) or int(steps) != steps or not 1 <= steps <= MAX_STEPS:
-        raise InputError(f"steps must be a whole number from 1 to {MAX_STEPS}, {steps!r} was given")
+    steps = check_steps(steps)
     if denoise <= 0:
         return torch.zeros(0)
     walk = steps if denoise > 0.9999 else int(steps / denoise)

@@ -147,7 +147,7 @@ def test_blocks_are_weighed_in_the_memory_format_they_will_run_in(network, clock
     monkeypatch.setattr(module, "best_seconds", seconds)
     speedy = Accelerator("U-Net", network, Options("keep", "never"))
     run(speedy, network)
-    assert seen == [True] and speedy.last_first
+    assert seen == [True] and speedy.channels_last
 
 
 def test_lists_that_the_network_empties_are_its_callers_alone(network, clocks):
