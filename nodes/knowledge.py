@@ -30,7 +30,7 @@ _PROJECTION_TIP = (
 
 
 def _projection() -> tuple[Any, dict[str, Any]]:
-    from ..core.knowledge.files import list_projections
+    from ..core.knowledge.choices import list_projections
 
     return (list_projections(), {"default": "none", "tooltip": _PROJECTION_TIP})
 
@@ -51,7 +51,7 @@ class KnowledgeGraphLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        from ..core.knowledge.files import list_graphs
+        from ..core.knowledge.choices import list_graphs
 
         names = list_graphs() or ["(no knowledge graph found: train one or put it into weights/)"]
         return {"required": {"kg_name": (names, {"tooltip": "A bundle of kind kg, or a .tsv or .jsonl file of triples."})}}
@@ -61,7 +61,7 @@ class KnowledgeGraphLoader:
         return content_of(kg=kg_name)
 
     def execute(self, kg_name: str) -> tuple[KnowledgeGraph, str]:
-        from ..core.knowledge.files import describe_graph, load_graph
+        from ..core.knowledge.choices import describe_graph, load_graph
 
         graph = load_graph(kg_name)
         return graph, describe_graph(graph)
@@ -92,7 +92,7 @@ class ApplyKnowledge:
 
     def execute(self, clip: Any, knowledge: KnowledgeGraph, kg_scale: float, projection: str = "none") -> tuple[Any]:
         from ..core.host import current
-        from ..core.knowledge.files import load_chosen_projection
+        from ..core.knowledge.choices import load_chosen_projection
 
         return (current().attach_knowledge(clip, knowledge, kg_scale, load_chosen_projection(projection)),)
 
@@ -139,7 +139,7 @@ class KGTextEncode:
         self, clip: Any, knowledge: KnowledgeGraph, text: str, prompt_template: str, kg_scale: float, projection: str = "none"
     ) -> tuple[Any, str]:
         from ..core.host import current
-        from ..core.knowledge.files import load_chosen_projection
+        from ..core.knowledge.choices import load_chosen_projection
         from ..core.knowledge.linking import describe
         from ..core.text.templates import apply_template
 

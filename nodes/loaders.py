@@ -21,7 +21,7 @@ def content_of(**names: str | None) -> str:
     known before the graph runs."""
     from ..core.bundles.find import resolve_bundle
     from ..core.errors import RapidDrawError
-    from ..core.knowledge.files import resolve_graph
+    from ..core.knowledge.choices import resolve_graph
     from ..core.paths import file_sha256, image_bundle_path
     from ..core.upscale.find import resolve_upscaler
 

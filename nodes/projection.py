@@ -90,7 +90,7 @@ class FitKnowledgeProjection:
         described_by: str = "",
     ) -> tuple[Any, str, str]:
         from ..core.host import current
-        from ..core.knowledge.files import write_projection
+        from ..core.knowledge.choices import write_projection
         from ..core.knowledge.fit import fit_projection, named
 
         host = current()

@@ -12,6 +12,7 @@ from ..errors import KnowledgeError
 from .graph import KnowledgeGraph
 from .injection import Rows, check_dimensions, check_scale, inject
 from .linking import EntityLink, Linker, make_linker
+from .names import NameFinder
 from .projection import Projection, describe_widths
 
 
@@ -32,12 +33,16 @@ class TokenSpace:
 
 @dataclass(frozen=True)
 class Attachment:
-    """A graph that a CLIP looks names up in, how strongly it is added, and by encoder what finds the names and what W is."""
+    """A graph that a CLIP looks names up in, and how strongly it is added.
+
+    `linkers` find the names by encoder, `weights` hold W by encoder, `names` finds names in a text however they are written.
+    """
 
     knowledge: KnowledgeGraph
     scale: float
     linkers: Mapping[str, Linker]
     weights: Mapping[str, Tensor]
+    names: NameFinder
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,16 @@ class KnowledgeReader:
         if knowledge.embeddings is None:
             raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
         weights = self._weights(knowledge, projection or self.projection)
-        known = [one.linkers for one in self.attachments if one.knowledge is knowledge]
+        known = [(one.linkers, one.names) for one in self.attachments if one.knowledge is knowledge]
         others = (one for one in self.attachments if one.knowledge is not knowledge)
-        linkers = known[0] if known else linkers_of(self.spaces, knowledge)
-        return replace(self, attachments=(*others, Attachment(knowledge, scale, linkers, weights)))
+        linkers, names = known[0] if known else (linkers_of(self.spaces, knowledge), NameFinder(knowledge))
+        return replace(self, attachments=(*others, Attachment(knowledge, scale, linkers, weights, names)))
+
+    def respell(self, text: str) -> str:
+        """Return `text` with the attached graphs' names in plain letters, so that :meth:`inform` finds them in the text's tokens."""
+        for one in self.attachments:
+            text = one.names.respell(text)
+        return text
 
     def inform(self, rows: Mapping[str, Rows]) -> dict[str, Rows]:
         """Token rows by encoder, with what every attached graph knows added to the tokens of the names in them (see

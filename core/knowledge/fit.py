@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, KnowledgeError
+from ..language import folded_name, plain_name
 from ..progress import Progress
 from .attach import TokenSpace, linkers_of
 from .graph import KnowledgeGraph
@@ -134,14 +135,14 @@ def _wanted(knowledge: KnowledgeGraph, text: str) -> list[str]:
     """The ids that a list of ids and names means, each once, in the graph's order; all of them for an empty list."""
     if not isinstance(text, str) or len(text) > MAX_LIST:
         raise InputError(f"entities: at most {MAX_LIST} characters of ids or names, one a line or separated by commas")
-    asked = set(_parts(text))
+    asked = {plain_name(part) for part in _parts(text)}
     if not asked:
         return list(knowledge.entities)
     by_name: dict[str, str] = {}
     for entity, by in knowledge.aliases.items():
         for name in (name for names in by.values() for name in names):
-            by_name.setdefault(name.casefold(), entity)
-    chosen = {part: part if part in knowledge.index else by_name.get(part.casefold()) for part in asked}
+            by_name.setdefault(folded_name(name), entity)
+    chosen = {part: part if part in knowledge.index else by_name.get(folded_name(part)) for part in asked}
     unknown = sorted(part for part, entity in chosen.items() if entity is None)
     if unknown:
         near = difflib.get_close_matches(unknown[0], [*knowledge.entities[:5000], *list(by_name)[:5000]], n=3, cutoff=0.4)
@@ -163,7 +164,7 @@ def _names(knowledge: KnowledgeGraph, language: str) -> Readings:
 
 
 def _descriptions(knowledge: KnowledgeGraph, described_by: str, language: str) -> Readings:
-    relations = list(dict.fromkeys(_parts(described_by)))
+    relations = list(dict.fromkeys(map(plain_name, _parts(described_by))))
     unknown = [name for name in relations if name not in knowledge.relations]
     if unknown:
         raise InputError(f"described_by: the graph has no relation {unknown[0]!r}; it has {', '.join(knowledge.relations[:20])}")

@@ -1,18 +1,13 @@
-"""A knowledge graph: triples, names in several languages, and (once trained) one vector an entity.
+"""The knowledge graph: triples, names in several languages, and (once trained) one vector for each entity.
 
-Files come from strangers, so every size is capped *before* anything grows with it, every string is normalised, and nothing follows
-an edge recursively (cycles are harmless).
-
-TSV, one statement a line: `head<TAB>relation<TAB>tail`; names: `id<TAB>alias@en<TAB>name`; `#` starts a comment line.
-JSON Lines, one object a line: `{"head": .., "relation": .., "tail": ..}` or `{"id": .., "aliases": {"en": [..], "zh": [..]}}`.
+Graphs come from strangers: every size is capped *before* memory grows with it, every string is brought to one form
+(:func:`~..language.plain_name`), and no code follows edges recursively, so cycles are harmless. :mod:`.triples` reads text files.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +21,7 @@ from torch import Tensor
 from ..bundles.format import Bundle, BundleInfo, save_bundle
 from ..bundles.load import load_bundle
 from ..errors import KnowledgeError
+from ..language import plain_name
 
 MAX_BYTES = 64 * 2**20
 MAX_TRIPLES = 1_000_000
@@ -36,7 +32,7 @@ MAX_STRING = 256
 MAX_ALIASES = 64
 MAX_DIM = 4096
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})?")
-_ALIAS = "alias@"
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 Triple = tuple[int, int, int]
 
 
@@ -46,7 +42,7 @@ class KnowledgeGraph:
 
     `entities` and `relations` are distinct ids; `triples` (head, relation, tail) index them; `aliases` maps an entity id to its names by
     language (`{"fruit:mirado": {"en": ["mirado"], "zh": [..]}}`); `embeddings` is (len(entities), dim) float32 or `None` before training.
-    Built by :func:`build_graph`, :func:`load_triples` or :func:`load_knowledge`, which check all of it.
+    Built by :func:`build_graph`, :func:`~.triples.load_triples` or :func:`load_knowledge`, which check all of it.
     """
 
     entities: tuple[str, ...]
@@ -104,78 +100,74 @@ class KnowledgeGraph:
         return replace(self, embeddings=embeddings, provenance=dict(self.provenance if provenance is None else provenance))
 
 
+class GraphBuilder:
+    """Collects checked statements and names, one by one, into a :class:`KnowledgeGraph`.
+
+    Strings are brought to the form of :func:`~..language.plain_name`. Repeated statements and names count once. Every method raises
+    :class:`KnowledgeError`, which begins with `source`: where the statement stands, such as "fruits.tsv, line 3".
+    """
+
+    def __init__(self) -> None:
+        self._entities: dict[str, int] = {}
+        self._relations: dict[str, int] = {}
+        self._triples: dict[Triple, None] = {}
+        self._degree: Counter[int] = Counter()
+        self._names: dict[str, dict[str, dict[str, None]]] = {}
+
+    def __len__(self) -> int:
+        """Return how many triples and named entities there are."""
+        return len(self._triples) + len(self._names)
+
+    def add(self, head: object, relation: object, tail: object, source: str) -> None:
+        """Add one triple of ids."""
+        row = (
+            _number(self._entities, _clean(head, source), MAX_ENTITIES, "entities", source),
+            _number(self._relations, _clean(relation, source), MAX_RELATIONS, "relations", source),
+            _number(self._entities, _clean(tail, source), MAX_ENTITIES, "entities", source),
+        )
+        if row in self._triples:
+            return
+        if len(self._triples) >= MAX_TRIPLES:
+            raise KnowledgeError(f"{source}: more than {MAX_TRIPLES} triples; keep the part of the graph that pictures can show")
+        self._triples[row] = None
+        self._degree.update({row[0], row[2]})
+        for position in (row[0], row[2]):
+            if self._degree[position] > MAX_DEGREE:
+                raise KnowledgeError(f"{source}: entity {list(self._entities)[position]!r} is in more than {MAX_DEGREE} triples")
+
+    def name(self, entity: object, language: object, name: object, source: str) -> None:
+        """Add one name of an entity. An entity may have names only; such an entity knows nothing."""
+        identity, code = _clean(entity, source), _language(language, entity, source)
+        if identity not in self._names and len(self._names) >= MAX_ENTITIES:
+            raise KnowledgeError(f"{source}: more than {MAX_ENTITIES} entities with names")
+        by = self._names.setdefault(identity, {})
+        by.setdefault(code, {})[_clean(name, source)] = None
+        if sum(map(len, by.values())) > MAX_ALIASES:
+            raise KnowledgeError(f"{source}: entity {identity!r} has more than {MAX_ALIASES} names")
+
+    def build(self, source: str) -> KnowledgeGraph:
+        """Return the graph: the entities of triples in the order in which they came, then those that have names only."""
+        for entity in self._names:
+            _number(self._entities, entity, MAX_ENTITIES, "entities", source)
+        aliases = {entity: {code: tuple(names) for code, names in by.items()} for entity, by in self._names.items()}
+        return KnowledgeGraph(tuple(self._entities), tuple(self._relations), tuple(self._triples), aliases)
+
+
 def build_graph(
     statements: Iterable[tuple[str, str, str]],
     aliases: Iterable[tuple[str, str, str]] = (),
     source: str = "graph",
 ) -> KnowledgeGraph:
-    """A checked graph from (head, relation, tail) and (entity, language, name).
+    """Return a checked graph from (head, relation, tail) and (entity, language, name); see :class:`GraphBuilder`.
 
-    Strings are NFC-normalised and stripped, repeated statements and names count once, an entity may have names only (it then knows
-    nothing). Raises :class:`KnowledgeError` naming `source` and the cap that was passed.
+    Raises :class:`KnowledgeError`, which names `source` and the cap that was passed.
     """
-    entities: dict[str, int] = {}
-    relations: dict[str, int] = {}
-    triples: dict[Triple, None] = {}
-    degree: Counter[int] = Counter()
+    builder = GraphBuilder()
     for head, relation, tail in statements:
-        row = (
-            _number(entities, _clean(head, source), MAX_ENTITIES, "entities", source),
-            _number(relations, _clean(relation, source), MAX_RELATIONS, "relations", source),
-            _number(entities, _clean(tail, source), MAX_ENTITIES, "entities", source),
-        )
-        if row in triples:
-            continue
-        triples[row] = None
-        degree.update({row[0], row[2]})
-        if len(triples) > MAX_TRIPLES:
-            raise KnowledgeError(f"{source}: more than {MAX_TRIPLES} triples; keep the part of the graph that pictures can show")
-        for position in (row[0], row[2]):
-            if degree[position] > MAX_DEGREE:
-                raise KnowledgeError(f"{source}: entity {list(entities)[position]!r} is in more than {MAX_DEGREE} triples")
-    named: dict[str, dict[str, dict[str, None]]] = {}
+        builder.add(head, relation, tail, source)
     for entity, language, name in aliases:
-        entity = _clean(entity, source)
-        if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
-            raise KnowledgeError(f"{source}: {language!r} is not a language code such as 'en' or 'zh' (alias of {entity!r})")
-        _number(entities, entity, MAX_ENTITIES, "entities", source)
-        names = named.setdefault(entity, {}).setdefault(language, {})
-        names[_clean(name, source)] = None
-        if sum(map(len, named[entity].values())) > MAX_ALIASES:
-            raise KnowledgeError(f"{source}: entity {entity!r} has more than {MAX_ALIASES} names")
-    frozen = {entity: {language: tuple(names) for language, names in by.items()} for entity, by in named.items()}
-    return KnowledgeGraph(tuple(entities), tuple(relations), tuple(triples), frozen)
-
-
-def load_triples(path: str | Path) -> KnowledgeGraph:
-    """Read a `.tsv` or `.jsonl` file (see the module's head). Raises :class:`KnowledgeError` with the file's name and the line."""
-    path = Path(path)
-    if not path.is_file():
-        raise KnowledgeError(f"no such knowledge file: {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise KnowledgeError(f"{path.name} is {path.stat().st_size} bytes long, more than the {MAX_BYTES} allowed for a knowledge file")
-    parse = {".tsv": _parse_tsv, ".jsonl": _parse_jsonl}.get(path.suffix.lower())
-    if parse is None:
-        raise KnowledgeError(
-            f"{path.name}: knowledge comes as .tsv (head, relation, tail) or .jsonl, not {path.suffix or 'without a suffix'!r}"
-        )
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise KnowledgeError(f"{path.name} is not UTF-8 text ({error}); save it as UTF-8") from error
-    statements: list[tuple[str, str, str]] = []
-    aliases: list[tuple[str, str, str]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip("\r")
-        if not line.strip() or line.startswith("#"):
-            continue
-        for kind, row in parse(line, f"{path.name}, line {number}"):
-            (aliases if kind == "alias" else statements).append(row)
-        if len(statements) > 2 * MAX_TRIPLES or len(aliases) > MAX_ENTITIES * 8:
-            raise KnowledgeError(f"{path.name}: more than {MAX_TRIPLES} triples or too many names by line {number}")
-    if not statements and not aliases:
-        raise KnowledgeError(f"{path.name} holds no statement; a line reads head<TAB>relation<TAB>tail")
-    return build_graph(statements, aliases, path.name)
+        builder.name(entity, language, name, source)
+    return builder.build(source)
 
 
 def save_knowledge(path: str | Path, graph: KnowledgeGraph, provenance: Mapping[str, Any] | None = None) -> Path:
@@ -220,49 +212,43 @@ def load_knowledge(source: str | Path | Bundle) -> KnowledgeGraph:
     return graph.with_embeddings(bundle.tensors["embeddings"], bundle.info.provenance)
 
 
-def _parse_tsv(line: str, where: str) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    cells = line.split("\t")
-    if len(cells) != 3:
-        raise KnowledgeError(f"{where}: expected head<TAB>relation<TAB>tail, found {len(cells)} column(s)")
-    head, relation, tail = cells
-    if relation.startswith(_ALIAS):
-        yield "alias", (head, relation.removeprefix(_ALIAS), tail)
-    else:
-        yield "triple", (head, relation, tail)
-
-
-def _parse_jsonl(line: str, where: str) -> Iterator[tuple[str, tuple[str, str, str]]]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise KnowledgeError(f"{where}: not a JSON object ({error})") from error
-    if isinstance(row, dict) and {"head", "relation", "tail"} <= row.keys():
-        yield "triple", (row["head"], row["relation"], row["tail"])
-    elif isinstance(row, dict) and isinstance(row.get("aliases"), dict) and "id" in row:
-        for alias in _alias_rows({row["id"]: row["aliases"]} if isinstance(row["id"], str) else {}, where):
-            yield "alias", alias
-    else:
-        raise KnowledgeError(f'{where}: expected {{"head", "relation", "tail"}} or {{"id", "aliases": {{"en": [..]}}}}')
-
-
 def _alias_rows(raw: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[tuple[str, str, str]]:
     for entity, by in raw.items():
         for language, names in by.items():
             if not isinstance(names, list):
-                raise KnowledgeError(f"{where}: the names of {entity!r} in {language!r} must be a list")
+                raise KnowledgeError(f"{where}: the names of {entity!r} in {language!r} must be a list of strings")
             for name in names:
                 yield entity, language, name
 
 
+def _language(code: object, entity: object, source: str) -> str:
+    """Return a language code with its first part in small letters: `EN` is `en`, `zh_CN` is `zh-CN`."""
+    text = plain_name(code).replace("_", "-") if isinstance(code, str) and len(code) <= MAX_STRING else ""
+    first, dash, rest = text.partition("-")
+    text = first.lower() + dash + rest
+    if not _LANGUAGE.fullmatch(text):
+        raise KnowledgeError(f"{source}: {_shown(code)} is not a language code such as 'en' or 'zh' (name of {_shown(entity)})")
+    return text
+
+
 def _clean(value: object, source: str) -> str:
     if not isinstance(value, str):
-        raise KnowledgeError(f"{source}: ids, relations and names are strings, found {type(value).__name__}")
-    if len(value) > MAX_STRING:  # before normalising, which is not free
-        raise KnowledgeError(f"{source}: a string of {len(value)} characters, more than the {MAX_STRING} allowed: {value[:40]!r}...")
-    text = unicodedata.normalize("NFC", value).strip()
-    if not text or len(text) > MAX_STRING or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise KnowledgeError(f"{source}: {value[:40]!r} is empty, too long or holds control characters")
+        raise KnowledgeError(f"{source}: ids, relations and names are strings, {_shown(value)} is {type(value).__name__}; put it in quotes")
+    if len(value) > MAX_STRING:  # before the string is brought to its form, which takes time
+        raise KnowledgeError(f"{source}: a string of {len(value)} characters, more than the {MAX_STRING} allowed: {_shown(value)}")
+    text = value.strip()
+    if not (text.isascii() and text.isprintable()):
+        if _CONTROL.search(text):
+            raise KnowledgeError(f"{source}: {_shown(value)} holds control characters or lone surrogates; remove them")
+        text = plain_name(text)
+    if not text or len(text) > MAX_STRING:
+        raise KnowledgeError(f"{source}: {_shown(value)} is empty, or longer than {MAX_STRING} characters in plain form")
     return text
+
+
+def _shown(value: object) -> str:
+    """Return a value for an error message: at most 40 characters, everything that does not print escaped."""
+    return repr(value[:40]) + ("..." if len(value) > 40 else "") if isinstance(value, str) else repr(value)[:40]
 
 
 def _number(ids: dict[str, int], value: str, limit: int, what: str, source: str) -> int:
@@ -277,7 +263,8 @@ def _ids(extra: Mapping[str, Any], key: str, limit: int, name: str) -> tuple[str
         raise KnowledgeError(f"{name}: {key!r} must be a list of at most {limit} ids")
     ids: Sequence[str] = [_clean(value, name) for value in values]
     if len(set(ids)) != len(ids):
-        raise KnowledgeError(f"{name}: {key!r} lists {Counter(ids).most_common(1)[0][0]!r} twice")
+        twice = Counter(ids).most_common(1)[0][0]
+        raise KnowledgeError(f"{name}: {key!r} lists {twice!r} twice, perhaps in two writings; train the graph again from its triples")
     return tuple(ids)
 
 

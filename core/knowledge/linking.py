@@ -8,7 +8,7 @@ matches characters anywhere. Overlaps: the longest match wins, then the leftmost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -52,31 +52,34 @@ class Match:
     end: int
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """How a tokenizer spells names: what a :class:`Linker` must know of it.
+
+    `tokenize(name)` gives the ids of a name without special tokens. `joins(left, right)` says whether two neighbouring ids belong to
+    one word. `special` are the ids that are no text (start, end, padding). `unknown` are the ids that stand for anything and must not
+    match. `fold` maps the last id of a name to what is compared, for tokenizers that spell the end of a word into the token. `end`, where
+    given, ends a row's text: all that follows is padding, whatever its id (SDXL's second encoder pads with the id of an exclamation mark).
+    """
+
+    tokenize: Callable[[str], Sequence[int]]
+    joins: Callable[[int, int], bool]
+    special: frozenset[int] = frozenset()
+    unknown: frozenset[int] = frozenset()
+    fold: Callable[[int], Hashable] = lambda token: token
+    end: int | None = None
+
+
 class Linker:
     """Finds a graph's names in token rows.
 
-    `tokenize(name)` gives the ids of a name without special tokens. `joins(left, right)` says whether two neighbouring ids belong to
-    one word. `special` are ids that are no text (start, end, padding); `unknown` are ids that stand for anything and must not match.
-    `fold` maps the last id of a name to what is compared, for tokenizers that spell the end of a word into the token. `end`, where
-    given, ends a row's text: what follows is padding, whatever id it has (SDXL's second encoder pads with the id of an exclamation mark).
-    Names of more than `longest` ids are never linked, and no more than `most` are in one text.
+    Names of more than `longest` ids are never linked, and no more than `most` are in one text (`None`: any number).
     """
 
     def __init__(
-        self,
-        knowledge: KnowledgeGraph,
-        tokenize: Callable[[str], Sequence[int]],
-        joins: Callable[[int, int], bool],
-        special: Iterable[int] = (),
-        unknown: Iterable[int] = (),
-        fold: Callable[[int], Hashable] | None = None,
-        end: int | None = None,
-        longest: int = MAX_ALIAS_TOKENS,
-        most: int = MAX_LINKS,
+        self, knowledge: KnowledgeGraph, spelling: Spelling, longest: int = MAX_ALIAS_TOKENS, most: int | None = MAX_LINKS
     ) -> None:
-        self.longest, self.most = longest, most
-        self.tokenize, self.joins, self.fold, self.end = tokenize, joins, fold or (lambda token: token), end
-        self.special, self.unknown = frozenset(special), frozenset(unknown)
+        self.spelling, self.longest, self.most = spelling, longest, most
         self._names: dict[tuple[Hashable, ...], tuple[str, str, bool]] = {}
         self._longest: dict[Hashable, int] = {}
         for entity, by in knowledge.aliases.items():
@@ -92,19 +95,21 @@ class Linker:
                 self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
 
     def spell(self, name: str) -> list[int] | None:
-        """The ids of a name, or `None` for one that is never linked: too short to be told from common words, of too many tokens, or
-        with a part that this tokenizer does not know."""
+        """Return the ids of a name; `None` for a name that is never linked.
+
+        Such a name is too short to be told from common words, has too many tokens, or has a part that this tokenizer does not know.
+        """
         if len(name) < (MIN_CJK if _is_chinese(name) else MIN_LATIN):
             return None
-        ids = list(self.tokenize(name))
-        text = [i for i in ids if i not in self.special]
-        return text if 0 < len(text) <= self.longest and not self.unknown & set(ids) else None
+        ids = list(self.spelling.tokenize(name))
+        text = [i for i in ids if i not in self.spelling.special]
+        return text if 0 < len(text) <= self.longest and not self.spelling.unknown & set(ids) else None
 
     def find(self, ids: Sequence[int | None]) -> list[Match]:
         """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
         found: list[Match] = []
         for start, first in enumerate(ids):
-            longest = 0 if first is None else max(self._longest.get(first, 0), self._longest.get(self.fold(first), 0))
+            longest = 0 if first is None else max(self._longest.get(first, 0), self._longest.get(self.spelling.fold(first), 0))
             for length in range(min(longest, len(ids) - start), 0, -1):
                 name = self._names.get(self._key(ids[start : start + length]))
                 if name is not None and (name[2] or self._whole_word(ids, start, start + length)):
@@ -112,19 +117,21 @@ class Linker:
                     break
         found.sort(key=lambda m: (m.start - m.end, m.start))
         kept: list[Match] = []
+        taken = bytearray(len(ids))
         for match in found:
-            if all(match.end <= other.start or match.start >= other.end for other in kept):
+            if not any(taken[match.start : match.end]):
+                taken[match.start : match.end] = b"\1" * (match.end - match.start)
                 kept.append(match)
         return sorted(kept, key=lambda m: m.start)[: self.most]
 
     def _key(self, ids: Sequence[int | None]) -> tuple[Hashable, ...]:
         last = ids[-1]
-        return (*ids[:-1], None if last is None else self.fold(last))
+        return (*ids[:-1], None if last is None else self.spelling.fold(last))
 
     def _whole_word(self, ids: Sequence[int | None], start: int, end: int) -> bool:
         def joined(left: int) -> bool:
             a, b = ids[left], ids[left + 1]
-            return a is not None and b is not None and self.joins(a, b)
+            return a is not None and b is not None and self.spelling.joins(a, b)
 
         return not (start > 0 and joined(start - 1)) and not (end < len(ids) and joined(end - 1))
 
@@ -150,9 +157,9 @@ class Linker:
         """Positions of a row's text: neither special tokens nor padding."""
         for position, token in enumerate(row):
             number = _as_id(token[0])
-            if number is None or number not in self.special:
+            if number is None or number not in self.spelling.special:
                 yield position
-            if number is not None and number == self.end:
+            if number is not None and number == self.spelling.end:
                 return
 
 
@@ -165,13 +172,13 @@ def _is_chinese(name: str) -> bool:
 
 
 def make_linker(knowledge: KnowledgeGraph, tokenizer: Any) -> Linker:
-    """The linker for one of transformers' tokenizers: byte pairs with end-of-word marks (CLIP's) or WordPiece (BERT's, ours)."""
+    """Return the linker for one of transformers' tokenizers: byte pairs with end-of-word marks (CLIP's) or WordPiece (BERT's, ours)."""
     vocabulary = tokenizer.get_vocab()
     if not any(token.endswith("</w>") for token in vocabulary):
         return wordpiece_linker(knowledge, tokenizer)
     return byte_pair_linker(
         knowledge,
-        lambda name: tokenizer(name, add_special_tokens=False)["input_ids"],
+        _plain_ids(tokenizer),
         {i: token for token, i in vocabulary.items()},
         special=(tokenizer.bos_token_id, tokenizer.eos_token_id),
         unknown=(tokenizer.unk_token_id,),
@@ -180,39 +187,36 @@ def make_linker(knowledge: KnowledgeGraph, tokenizer: Any) -> Linker:
 
 
 def wordpiece_linker(knowledge: KnowledgeGraph, tokenizer: BertTokenizer) -> Linker:
-    """A linker for a BertTokenizer: an id continues a word where its token begins with `##`."""
+    """Return a linker for a BertTokenizer: an id continues a word where its token begins with `##`."""
     continues = frozenset(i for token, i in tokenizer.get_vocab().items() if token.startswith("##"))
-    return Linker(
-        knowledge,
-        lambda name: tokenizer(name, add_special_tokens=False)["input_ids"],
-        lambda left, right: right in continues,
-        special=(tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id),
-        unknown=(tokenizer.unk_token_id,),
-    )
+    special = frozenset((tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id))
+    unknown = frozenset((tokenizer.unk_token_id,))
+    return Linker(knowledge, Spelling(_plain_ids(tokenizer), lambda left, right: right in continues, special, unknown))
 
 
 def byte_pair_linker(
     knowledge: KnowledgeGraph,
     tokenize: Callable[[str], Sequence[int]],
-    tokens: dict[int, str],
+    tokens: Mapping[int, str],
     special: Iterable[int],
     unknown: Iterable[int] = (),
     end: int | None = None,
 ) -> Linker:
-    """A linker for CLIP's byte-pair tokenizers: a word ends with a token that ends in `</w>`. `tokens` maps an id to its text.
+    """Return a linker for CLIP's byte-pair tokenizers: a word ends with a token that ends in `</w>`. `tokens` maps an id to its text.
 
-    Chinese has no spaces, so that a name inside a sentence lacks the `</w>` it has alone: its last token is compared without it.
+    Chinese has no spaces, so a name inside a sentence lacks the `</w>` that the name alone has: its last token is compared without it.
     """
     ends = frozenset(i for i, token in tokens.items() if token.endswith("</w>"))
-    return Linker(
-        knowledge,
-        tokenize,
-        lambda left, right: left not in ends,
-        special=special,
-        unknown=unknown,
-        end=end,
-        fold=lambda i: tokens.get(i, "").removesuffix("</w>") or i,
-    )
+
+    def without_end(token: int) -> Hashable:
+        return tokens.get(token, "").removesuffix("</w>") or token
+
+    spelling = Spelling(tokenize, lambda left, right: left not in ends, frozenset(special), frozenset(unknown), without_end, end)
+    return Linker(knowledge, spelling)
+
+
+def _plain_ids(tokenizer: Any) -> Callable[[str], Sequence[int]]:
+    return lambda name: tokenizer(name, add_special_tokens=False)["input_ids"]
 
 
 def describe(links: Sequence[EntityLink]) -> str:

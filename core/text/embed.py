@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..knowledge.graph import KnowledgeGraph
 from ..knowledge.linking import Linker
+from ..knowledge.names import NameFinder
 from .encoder import TextEncoder
 
 
@@ -18,7 +19,7 @@ class KnowledgeTable:
     def __init__(self, graph: KnowledgeGraph, linker: Linker) -> None:
         vectors = graph.embeddings if graph.embeddings is not None else torch.zeros(len(graph.entities), 1)
         self.vectors = torch.cat([torch.zeros(1, vectors.shape[1]), vectors])
-        self.graph, self.linker = graph, linker
+        self.graph, self.linker, self.names = graph, linker, NameFinder(graph)
 
     def rows(self, ids: Sequence[int], length: int) -> list[int]:
         """For each of `length` tokens of a text with content `ids`, the row of the entity it names (0 for none)."""
@@ -30,7 +31,8 @@ class KnowledgeTable:
 
 def tokenize_linked(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids (B, L) and table rows (B, L) of texts; L is the longest text's length, which under a causal mask changes nothing."""
-    whole = encoder.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    plain = list(texts) if table is None else [table.names.respell(text) for text in texts]
+    whole = encoder.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
     length = min(encoder.length, max(map(len, whole)) + 2)
     start, pad = int(encoder.config["bos_token_id"]), int(encoder.config["pad_token_id"])
     ids = torch.full((len(whole), length), pad, dtype=torch.long)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..language import folded_name
 from ..orchard.entities import words
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def parse_keywords(text: str) -> dict[str, list[str]]:
         )
         if not colon or not name:
             raise InputError(f"line {number} of the keywords is {line[:60]!r}: write 'slot: value, value', for example 'colour: red, teal'")
-        slot = _slot_names().get(name.lower(), "material")
+        slot = _slot_names().get(folded_name(name), "material")
         values = [_canonical(slot, value.strip()) for value in re.split("[,;\uff0c\u3001\uff1b]", rest) if value.strip()]
         if any(len(value) > MAX_LENGTH for value in values) or len(values) > MAX_VALUES:
             raise InputError(f"line {number} of the keywords: at most {MAX_VALUES} values of {MAX_LENGTH} characters each")
@@ -144,9 +145,9 @@ def _means(knowledge: KnowledgeGraph, index: int, slot: str, value: str) -> bool
     """Whether a node of the graph stands for a slot's value: by id (`shape:heart`, `heart`) or by one of its names."""
     entity = knowledge.entities[index]
     kind, colon, name = entity.rpartition(":")
-    if (not colon or kind == slot or kind not in _grammar()["slots"]) and name.lower() == value.lower():
+    if (not colon or kind == slot or kind not in _grammar()["slots"]) and folded_name(name) == folded_name(value):
         return True
-    return any(value.lower() == alias.lower() for names in knowledge.aliases.get(entity, {}).values() for alias in names)
+    return any(folded_name(value) == folded_name(alias) for names in knowledge.aliases.get(entity, {}).values() for alias in names)
 
 
 def _distinct(rng: random.Random, possible: int, count: int) -> list[int]:
@@ -203,7 +204,7 @@ def _given(said: Mapping[str, str], *slots: str) -> list[str]:
 
 def _canonical(slot: str, value: str) -> str:
     """The key a value has in the word tables, whichever language it was written in; else the value itself."""
-    return _keys().get((slot, value.lower()), value)
+    return _keys().get((slot, folded_name(value)), value)
 
 
 @lru_cache(maxsize=1)

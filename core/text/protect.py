@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..language import is_cjk
-
 if TYPE_CHECKING:
     from ..knowledge.graph import KnowledgeGraph
 
-MAX_NAME = 200
 # Quoted terms, weights as (word:1.2), embeddings, and tags as <lora:name:0.8>; nothing nested, so that no pattern runs away.
 _SYNTAX = re.compile(
     '"[^"\\n]{1,200}"|\u201c[^\u201c\u201d\\n]{1,200}\u201d|\u300c[^\u300c\u300d\\n]{1,200}\u300d|\u300e[^\u300e\u300f\\n]{1,200}\u300f'
@@ -48,17 +45,10 @@ def protected_spans(text: str, knowledge: KnowledgeGraph | None = None) -> list[
 
 
 def name_spans(text: str, knowledge: KnowledgeGraph) -> list[Span]:
-    """Where `text` names entities of `knowledge`, whatever the case: whole words in Latin script, anywhere in Chinese."""
-    from ..knowledge.linking import Linker
+    """Return where `text` names entities of `knowledge`, whatever the case or the writing (see :class:`~..knowledge.names.NameFinder`)."""
+    from ..knowledge.names import NameFinder
 
-    def letters(name: str) -> list[int]:
-        return [ord(character.lower()[0]) for character in name]
-
-    def joins(left: int, right: int) -> bool:
-        return all(chr(point).isalnum() and not is_cjk(chr(point)) for point in (left, right))
-
-    linker = Linker(knowledge, letters, joins, longest=MAX_NAME, most=len(text))
-    return [Span(match.start, match.end) for match in linker.find(letters(text))]
+    return [Span(match.start, match.end) for match in NameFinder(knowledge).find(text)]
 
 
 def lost(text: str, terms: Sequence[str]) -> list[str]:

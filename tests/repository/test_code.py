@@ -33,7 +33,6 @@ TO_BUNDLE = {
     "core/host/protocol.py: Host.sample",
     "core/host/protocol.py: Host.sample_custom",
     "core/knowledge/fit.py: fit_projection",
-    "core/knowledge/linking.py: Linker.__init__",
     "core/metrics/orchard.py: sample_pictures",
     "core/metrics/profile.py: profile_pipeline",
     "core/operations/distill.py: distill_model",

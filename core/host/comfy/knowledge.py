@@ -37,11 +37,11 @@ class KnowledgeTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
         """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
-        return self.reader.inform(self.base.tokenize_with_weights(text, return_word_ids, **options))
+        return self.reader.inform(self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options))
 
     def links(self, text: str) -> list[EntityLink]:
         """What :meth:`tokenize_with_weights` links in `text`."""
-        return self.reader.links(self.base.tokenize_with_weights(text))
+        return self.reader.links(self.base.tokenize_with_weights(self.reader.respell(text)))
 
 
 def reader_of(clip: Any) -> KnowledgeReader:

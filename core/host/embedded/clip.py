@@ -49,7 +49,7 @@ class Clip:
     def _plain_rows(self, text: str) -> Rows:
         config = self.encoder.config
         start, end, pad = config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]
-        return token_rows(parse_weights(text), self._token_ids, start, end, pad, self.encoder.length)
+        return token_rows(parse_weights(self.reader.respell(text)), self._token_ids, start, end, pad, self.encoder.length)
 
     def _token_ids(self, segment: str) -> list[int]:
         return self.encoder.tokenizer(segment, add_special_tokens=False, verbose=False)["input_ids"]

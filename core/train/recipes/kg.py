@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from ...errors import InputError
-from ...knowledge.graph import KnowledgeGraph, build_graph, load_triples, save_knowledge
+from ...knowledge.graph import KnowledgeGraph, build_graph, save_knowledge
 from ...knowledge.transe import Corruptor, TransE, TransEConfig, fit, link_prediction, split_triples
+from ...knowledge.triples import load_triples
 from ..recipe import EpochOrder, Losses, Recipe
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from rapiddraw.core.knowledge.graph import build_graph
-from rapiddraw.core.knowledge.linking import EntityLink, Linker, byte_pair_linker, describe, wordpiece_linker
+from rapiddraw.core.knowledge.linking import EntityLink, Linker, Spelling, byte_pair_linker, describe, wordpiece_linker
 from rapiddraw.core.text.tokenizer import build_vocabulary, make_tokenizer
 
 A, B = "\u7c73\u62c9\u6735", "\u62c9\u6735\u5df4\u6d1b"  # overlap in two characters
@@ -168,5 +168,5 @@ def test_describe_is_for_people():
 
 
 def test_an_empty_graph_links_nothing():
-    linker = Linker(build_graph([("a", "r", "b")]), lambda name: [1], lambda left, right: False)
+    linker = Linker(build_graph([("a", "r", "b")]), Spelling(lambda name: [1], lambda left, right: False))
     assert linker.find([1, 2, 3]) == []

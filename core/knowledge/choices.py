@@ -7,8 +7,9 @@ from pathlib import Path
 from ..bundles.find import list_bundles, resolve_bundle
 from ..errors import KnowledgeError
 from ..paths import input_dir, made_bundle_path, made_weights_dir, safe_join, weights_dirs
-from .graph import KnowledgeGraph, load_knowledge, load_triples
+from .graph import KnowledgeGraph, load_knowledge
 from .projection import Projection, load_projection, save_projection
+from .triples import load_triples
 
 TRIPLE_SUFFIXES = (".tsv", ".jsonl")
 NO_PROJECTION = "none"
