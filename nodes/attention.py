@@ -21,26 +21,28 @@ class FlashAttentionPatch:
     DISPLAY_NAME = "FlashAttention Patch"
     CATEGORY = "RapidDraw/attention"
     DESCRIPTION = (
-        "Sends each attention call of a MODEL to the kernel that is fastest for it on this machine. Kernels are measured once for each "
-        "shape, against what ComfyUI would use, and remembered; the picture is the same but for rounding."
+        "Makes attention faster, with the same picture but for rounding. Each attention call goes to the fastest exact kernel of this "
+        "machine; kernels are measured once for each shape, against ComfyUI's own, and the result is remembered (Rapid Diffusion, section "
+        "3.2.2)."
     )
     RETURN_TYPES = ("MODEL", "VAE")
     RETURN_NAMES = ("model", "vae")
     OUTPUT_TOOLTIPS = (
-        "The patched model; the one given stays as it was. LoRA and ControlNet work on it as before.",
-        "The VAE with its attention patched, where one was linked and it has attention.",
+        "The model with faster attention; the model at the input is not changed. LoRA and ControlNet work as before.",
+        "The VAE with faster attention, where a VAE with attention is linked.",
     )
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         backend_tip = (
-            "auto measures all that are here and keeps the fastest exact one, never one slower than the default. A name forces one; "
-            "calls it cannot take (masks, head sizes, dtypes) run on the default. Not installed: a warning, and the default."
+            "auto measures all kernels of this machine and keeps the fastest exact one, never one that is slower than the default. A name "
+            "forces that kernel; calls that it cannot take (masks, head sizes, dtypes) run on the default. Where the kernel is not "
+            "installed, the log warns and the default runs."
         )
-        apply_tip = "Which calls: self-attention (the picture looks at itself; most of the time), cross-attention (at the prompt), or both."
-        inexact_tip = "Let kernels take part that round on purpose, such as sage: faster on a GPU, and the picture changes a little."
-        vae_tip = "Its attention over pixels is patched too, in ComfyUI. A text encoder has none worth patching."
+        apply_tip = "Which calls: self (within the picture, most of the time), cross (from the picture to the prompt), or both."
+        inexact_tip = "Also use kernels that round more, such as sage. Faster on a GPU; the picture changes a little."
+        vae_tip = "In ComfyUI, the VAE's attention becomes faster too. A text encoder's attention takes too little time to matter."
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The diffusion model to speed up."}),
@@ -64,22 +66,22 @@ class AttentionReport:
     DISPLAY_NAME = "Attention Report"
     CATEGORY = "RapidDraw/attention"
     DESCRIPTION = (
-        "Says which attention kernel ran where, how often, and how much faster than ComfyUI's own it was when they were measured against "
-        "each other. Link what the sampler made, so that it runs afterwards."
+        "Shows whether FlashAttention Patch helps: which kernel ran for which shape, how often, and how much faster than ComfyUI's own. "
+        "Link the sampler's latent; the report is then written after sampling."
     )
     RETURN_TYPES = ("STRING", "LATENT")
     RETURN_NAMES = ("report", "latent")
-    OUTPUT_TOOLTIPS = ("A table with one line for each shape and kernel; for Preview as Text.", "The latent, as it was given.")
+    OUTPUT_TOOLTIPS = ("A table with one line for each shape and kernel; for Preview as Text.", "The latent, unchanged.")
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The patched model that the sampler used."}),
-                "latent": ("LATENT", {"tooltip": "What the sampler made: the report is taken when it is there."}),
+                "model": ("MODEL", {"tooltip": "The model from FlashAttention Patch that the sampler used."}),
+                "latent": ("LATENT", {"tooltip": "The sampler's latent. The report is written when it is ready."}),
             },
-            "optional": {"image": ("IMAGE", {"tooltip": "Wait for this picture too, to count a patched VAE's calls."})},
+            "optional": {"image": ("IMAGE", {"tooltip": "A decoded picture, so that the calls of a patched VAE count too."})},
         }
 
     def execute(self, model: Any, latent: Latent, image: Tensor | None = None) -> tuple[str, Latent]:

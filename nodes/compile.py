@@ -23,19 +23,19 @@ class Compile:
     RETURN_TYPES = ("MODEL", "CLIP", "VAE", "UPSCALE_MODEL")
     RETURN_NAMES = ("model", "clip", "vae", "upscale_model")
     OUTPUT_TOOLTIPS = (
-        "The model, sped up; the one given stays as it was.",
-        "The text encoder, where one was linked.",
-        "The VAE, where one was linked.",
-        "The upscaler, where one was linked.",
+        "The model, sped up; the model at the input is not changed.",
+        "The text encoder, where one is linked.",
+        "The VAE, where one is linked.",
+        "The upscaler, where one is linked.",
     )
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         compile_tip = (
-            "when it pays: only once a network has run for as long as the budget, so that compiling never takes longer than what it could "
-            "save. at once: on the first evaluation, for long series. never: only the memory format and bf16 are measured. Without a "
-            "compiler on the machine: a warning, and no compiling."
+            "when it pays: compiles once a network has run for as long as budget, so that compiling cannot cost more than it may save. at "
+            "once: compiles at the first evaluation, for long series. never: measures the memory format and bf16 only. Without a compiler "
+            "the log warns, and nothing is compiled."
         )
         precision_tip = (
             "keep: products as they are, the same picture but for rounding. auto: products in bf16 where that is faster, of a block whose "
@@ -53,9 +53,9 @@ class Compile:
                 "budget": ("FLOAT", {"default": 30.0, "min": 0.0, "max": 3600.0, "step": 1.0, "tooltip": budget_tip}),
             },
             "optional": {
-                "clip": ("CLIP", {"tooltip": "The text encoder, to be sped up as well."}),
-                "vae": ("VAE", {"tooltip": "The VAE, to be sped up as well."}),
-                "upscale_model": ("UPSCALE_MODEL", {"tooltip": "The upscaler, to be sped up as well."}),
+                "clip": ("CLIP", {"tooltip": "A text encoder to speed up as well."}),
+                "vae": ("VAE", {"tooltip": "A VAE to speed up as well."}),
+                "upscale_model": ("UPSCALE_MODEL", {"tooltip": "An upscaler to speed up as well."}),
             },
         }
 
@@ -76,8 +76,8 @@ class CompileReport:
     DISPLAY_NAME = "Compile Report"
     CATEGORY = "RapidDraw/speed"
     DESCRIPTION = (
-        "Says how the networks that went through Compile run now, how much faster their blocks are than before, and what measuring cost. "
-        "Link the picture, so that it runs after everything."
+        "Shows how the networks that went through Compile run now, how much faster their blocks are, and what the measuring cost. Link "
+        "the last picture; the report is then written after everything."
     )
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("report", "image")
@@ -89,8 +89,8 @@ class CompileReport:
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The model that Compile gave, with or without a LoRA on it."}),
-                "image": ("IMAGE", {"tooltip": "The last picture made with it: the report is taken when it is there."}),
+                "model": ("MODEL", {"tooltip": "The model from Compile, with or without a LoRA after it."}),
+                "image": ("IMAGE", {"tooltip": "The last picture made with the model. The report is written when it is ready."}),
             }
         }
 

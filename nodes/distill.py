@@ -41,8 +41,8 @@ class DistillUNet:
         )
         lr_tip = "Peak learning rate, falling to 0 along a cosine. 0.0005 suits the Orchard's model, 0.00001 (the paper's) SD 1.5."
         value_tip = (
-            "param_ratio: share of the whole U-Net's parameters that is left (the paper: 0.61). energy: share of each weight's squared "
-            "norm to keep. rank: one rank for all layers."
+            "param_ratio: share of the U-Net's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: share "
+            "of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
         )
         weighting_tip = "How noise levels count: none, each alike; min_snr, with the factor min(SNR, 5) of Hang et al., less at low noise."
         feature_tip = (
@@ -66,7 +66,7 @@ class DistillUNet:
                     "INT",
                     {"default": 512, "min": 32, "max": 4096, "step": 8, "tooltip": "Side in pixels that pictures are cropped to."},
                 ),
-                "mode": (["param_ratio", "energy", "rank"], {"default": "param_ratio", "tooltip": "How the rank of a layer is chosen."}),
+                "mode": (["param_ratio", "energy", "rank"], {"default": "param_ratio", "tooltip": "How the rank of each layer is chosen."}),
                 "value": ("FLOAT", {"default": 0.61, "min": 0.01, "max": 10000.0, "step": 0.01, "tooltip": value_tip}),
                 "weighting": (["none", "min_snr"], {"default": "none", "tooltip": weighting_tip}),
                 "feature_weight": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1000.0, "step": 0.01, "tooltip": feature_tip}),

@@ -16,8 +16,8 @@ class MarkAIGenerated:
     DISPLAY_NAME = "Mark as AI-Generated"
     CATEGORY = "RapidDraw/image"
     DESCRIPTION = (
-        "Draws a small visible mark into a corner. To mark the file itself as well (PNG text and IPTC source type), "
-        "save with Save Marked Image instead of Save Image."
+        "Tells people that a machine drew the picture: a small mark in a corner. To tell programs as well, save with Save Marked Image. "
+        "Rapid Diffusion marks every picture before it is sent (section 5.1)."
     )
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
@@ -35,13 +35,22 @@ class MarkAIGenerated:
                     "STRING",
                     {
                         "default": DEFAULT_TEXT,
-                        "tooltip": "What the mark says. Without a font for it (Chinese on some machines) it says AI-generated.",
+                        "tooltip": (
+                            "The words of the mark. Where no font has its characters (Chinese on some machines), the mark says "
+                            "AI-generated."
+                        ),
                     },
                 ),
-                "position": (list(POSITIONS), {"default": "bottom_right", "tooltip": "The corner the mark stands in."}),
+                "position": (list(POSITIONS), {"default": "bottom_right", "tooltip": "The corner for the mark."}),
                 "opacity": (
                     "FLOAT",
-                    {"default": 0.8, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip": "0 leaves the picture untouched, 1 covers fully."},
+                    {
+                        "default": 0.8,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "0 to 1: 0 leaves the picture untouched, 1 covers it fully under the mark.",
+                    },
                 ),
             }
         }
@@ -58,9 +67,9 @@ class SaveMarkedImage:
     DISPLAY_NAME = "Save Marked Image"
     CATEGORY = "RapidDraw/image"
     DESCRIPTION = (
-        "Saves PNG files like Save Image does, with the graph inside, and marks each file as AI-generated: Software, ai_generated=true and "
-        "IPTC's digital source type trainedAlgorithmicMedia. Stock Save Image cannot do this, so use this one after Mark as AI-Generated. "
-        "ComfyUI's --disable-metadata leaves the graph out; the mark stays."
+        "Saves PNG files as Save Image does, and tells programs that a machine drew them: each file gets Software, ai_generated=true and "
+        "IPTC's source type trainedAlgorithmicMedia. The graph is saved inside, unless ComfyUI runs with --disable-metadata. For a "
+        "visible mark put Mark as AI-Generated before this node."
     )
     RETURN_TYPES: ClassVar[tuple[str, ...]] = ()
     OUTPUT_TOOLTIPS: ClassVar[tuple[str, ...]] = ()
@@ -71,12 +80,12 @@ class SaveMarkedImage:
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "images": ("IMAGE", {"tooltip": "The pictures to save, best with a visible mark already."}),
+                "images": ("IMAGE", {"tooltip": "The pictures to save."}),
                 "filename_prefix": (
                     "STRING",
                     {
                         "default": "RapidDraw",
-                        "tooltip": "Start of the file name; may name a sub-folder and hold %year%, %width% and the like.",
+                        "tooltip": "Start of the file's name. It may name a sub-folder and hold %year%, %width% and the like.",
                     },
                 ),
             },

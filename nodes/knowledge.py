@@ -11,21 +11,30 @@ if TYPE_CHECKING:
     from .sockets import Inputs
 
 _SCALE_TIP = (
-    "How strongly what the graph knows of an entity is added to its tokens. 0 is no graph (bit-identical), 1 is as trained (the paper), "
-    "above 1 exaggerates."
+    "How strongly the graph acts: factor of the entity's vector, 0 to 2. 0 adds nothing (the same conditioning, bit for bit); 1 is the "
+    "strength of the training and of Rapid Diffusion's formula; above 1 exaggerates."
 )
 _SCALE = ("FLOAT", {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": _SCALE_TIP})
 _GRAPH = (
     "KNOWLEDGE_GRAPH",
-    {"tooltip": "From Load Knowledge Graph. Its vectors must be those the text encoder was trained with, or its projection was fitted to."},
+    {
+        "tooltip": (
+            "From Load Knowledge Graph. It must be the graph that the text encoder was trained with, or that its projection was fitted to."
+        )
+    },
 )
 _CLIP = (
     "CLIP",
-    {"tooltip": "The text encoder: of Load Bundles, or of SD 1.5, SD 2 or SDXL together with a projection (see Fit Knowledge Projection)."},
+    {
+        "tooltip": (
+            "The text encoder: from Load Bundles, or that of SD 1.5, SD 2 or SDXL together with a projection (see Fit Knowledge "
+            "Projection)."
+        )
+    },
 )
 _PROJECTION_TIP = (
-    "The W that takes the graph's vectors to this CLIP's tokens, from a file that Fit Knowledge Projection made. none: the one that the "
-    "CLIP brings along (Load Bundles' was trained with one, Fit Knowledge Projection's carries the new one)."
+    "The matrix W from the graph's vectors to this CLIP's tokens, in a file of Fit Knowledge Projection. none: the CLIP's own W, which "
+    "the CLIP of Load Bundles and of Fit Knowledge Projection has."
 )
 
 
@@ -41,12 +50,16 @@ class KnowledgeGraphLoader:
     DISPLAY_NAME = "Load Knowledge Graph"
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
-        "Loads a knowledge graph: a trained bundle (kind kg), or your own triples as .tsv (head, relation, tail) or .jsonl, from a "
-        "weights folder or the input folder. Triples alone can be looked at; to guide a picture they need trained vectors."
+        "Loads the facts about named things that KG Text Encode adds to a prompt: a trained bundle of kind kg, or your own triples as "
+        ".tsv (head, relation, tail) or .jsonl, from a weights folder or the input folder. Triples can be looked at; to guide a picture "
+        "they also need vectors, from python -m rapiddraw train kg."
     )
     RETURN_TYPES = ("KNOWLEDGE_GRAPH", "STRING")
     RETURN_NAMES = ("knowledge", "stats")
-    OUTPUT_TOOLTIPS = ("The graph, for KG Text Encode and Apply Knowledge.", "How many entities, relations, triples and names it has.")
+    OUTPUT_TOOLTIPS = (
+        "The graph, for KG Text Encode and Apply Knowledge.",
+        "How many entities, relations, triples and names the graph has.",
+    )
     FUNCTION = "execute"
 
     @classmethod
@@ -54,7 +67,9 @@ class KnowledgeGraphLoader:
         from ..core.knowledge.choices import list_graphs
 
         names = list_graphs() or ["(no knowledge graph found: train one or put it into weights/)"]
-        return {"required": {"kg_name": (names, {"tooltip": "A bundle of kind kg, or a .tsv or .jsonl file of triples."})}}
+        return {
+            "required": {"kg_name": (names, {"tooltip": "A bundle of kind kg, or a .tsv or .jsonl file with one triple on each line."})}
+        }
 
     @classmethod
     def IS_CHANGED(cls, kg_name: str | None = None, **_: Any) -> str:
@@ -73,13 +88,13 @@ class ApplyKnowledge:
     DISPLAY_NAME = "Apply Knowledge"
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
-        "Teaches a CLIP the entities of a knowledge graph, so that CLIP Text Encode and any other node knows them. The CLIP of SD 1.5 or "
-        "SDXL needs a fitted projection for that. "
-        "A text that names none, such as the empty negative prompt, is encoded as before."
+        "Teaches a CLIP the named things of a knowledge graph, for CLIP Text Encode and every other text node. A text that names none of "
+        "them, such as an empty negative prompt, is encoded as before. The CLIP of SD 1.5 or SDXL needs a projection (see Fit Knowledge "
+        "Projection)."
     )
     RETURN_TYPES = ("CLIP",)
     RETURN_NAMES = ("clip",)
-    OUTPUT_TOOLTIPS = ("The text encoder with the graph attached; the one given stays as it was.",)
+    OUTPUT_TOOLTIPS = ("The text encoder with the graph attached; the CLIP at the input is not changed.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -103,28 +118,32 @@ class KGTextEncode:
     DISPLAY_NAME = "KG Text Encode"
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
-        "Encodes a prompt, adding what a knowledge graph knows to the tokens of every entity the prompt names, in any language "
-        "the graph has names in. Says which entities were found, and where."
+        "Lets a prompt name things that the text encoder never learnt, in every language that the graph has names in. The graph's vector "
+        "of each named entity is added to the tokens of its name (Rapid Diffusion, section 3.1.1). A report lists the names that were "
+        "found."
     )
     RETURN_TYPES = ("CONDITIONING", "STRING")
     RETURN_NAMES = ("conditioning", "links")
     OUTPUT_TOOLTIPS = (
         "The conditioning for a sampler or guider.",
-        "One line an entity: the name, the entity, its row and tokens, and whether the end of a row cut it.",
+        ("A line for each entity: its name in the text, the entity, its row and tokens, and whether the end of a row cut the name."),
     )
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         template_tip = (
-            "What stands around the text: the word object in braces is where it goes, and the paper writes 'the photo of' or "
-            "'the picture of' before it. An empty text stays empty."
+            "Words around the text. The text goes where the word object stands in braces. Rapid Diffusion uses 'the photo of' and 'the "
+            "picture of' (section 3.1.1). An empty text stays empty."
         )
         return {
             "required": {
                 "clip": _CLIP,
                 "knowledge": _GRAPH,
-                "text": ("STRING", {"multiline": True, "default": "", "tooltip": "What to draw. (word:1.2) weighs a word."}),
+                "text": (
+                    "STRING",
+                    {"multiline": True, "default": "", "tooltip": "What to draw. (word:1.2) gives a word 1.2 times the weight."},
+                ),
                 "prompt_template": ("STRING", {"default": "{object}", "tooltip": template_tip}),
                 "kg_scale": _SCALE,
             },

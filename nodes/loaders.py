@@ -48,8 +48,8 @@ class BundleLoader:
     DISPLAY_NAME = "Load Bundles (model, text encoder, VAE)"
     CATEGORY = "RapidDraw/loaders"
     DESCRIPTION = (
-        "Loads three trained parts as a MODEL, a CLIP and a VAE that work with all other nodes. What a file is, its own metadata says; "
-        "parts that do not belong together are refused with the reason."
+        "Loads everything that drawing needs, as one MODEL, CLIP and VAE that work with all other nodes. Each part is a bundle: a "
+        ".safetensors file whose metadata says what it holds. Parts that do not belong together are refused, with the reason."
     )
     RETURN_TYPES = ("MODEL", "CLIP", "VAE")
     RETURN_NAMES = ("model", "clip", "vae")
@@ -64,14 +64,17 @@ class BundleLoader:
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "unet_name": (bundle_choices("unet"), {"tooltip": "The diffusion model: a bundle of kind unet in a weights folder."}),
+                "unet_name": (
+                    bundle_choices("unet"),
+                    {"tooltip": "The diffusion model: a bundle of kind unet in a weights folder, such as models/rapiddraw."},
+                ),
                 "text_name": (
                     bundle_choices("text"),
-                    {"tooltip": "The text encoder the diffusion model was trained with: a bundle of kind text."},
+                    {"tooltip": "The text encoder that the diffusion model was trained with: a bundle of kind text."},
                 ),
                 "vae_name": (
                     bundle_choices("vae"),
-                    {"tooltip": "The VAE whose latents the diffusion model was trained on: a bundle of kind vae."},
+                    {"tooltip": "The VAE that made the latents for the diffusion model's training: a bundle of kind vae."},
                 ),
             }
         }

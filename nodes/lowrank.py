@@ -20,12 +20,13 @@ class LowRankUNETLoader:
     DISPLAY_NAME = "Load Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
     DESCRIPTION = (
-        "Loads a U-Net on its own: one that Save Low-Rank UNet wrote, or any other U-Net bundle. Factored layers stay factored: they are "
-        "computed as two thin layers and never multiplied out. LoRAs and merges work on them as on dense weights."
+        "Loads a small, factored U-Net that Save Low-Rank UNet or Distill UNet wrote, or any other U-Net bundle (a .safetensors file that "
+        "says what it holds). Factored layers run as two thin layers and are never multiplied out; LoRAs and merges work on them as on "
+        "dense weights (ELR-Diffusion, section 2.2)."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The diffusion model. Use the CLIP and VAE of the model it was made from.",)
+    OUTPUT_TOOLTIPS = ("The diffusion model. Use it with the CLIP and VAE of the model that it was made from.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -50,35 +51,38 @@ class FactorizeUNet:
     DISPLAY_NAME = "Factorize UNet (low-rank)"
     CATEGORY = "RapidDraw/low-rank"
     DESCRIPTION = (
-        "Replaces the weights of a U-Net by two thin factors each, by truncated SVD. Fewer parameters, and faster where the layers are "
-        "large. The picture changes with what is left out: compare before you keep it. Patches on the "
-        "model, such as LoRAs, are merged in first; the model that came in stays as it is."
+        "Makes a U-Net smaller, and faster where its layers are large: each weight becomes two thin factors, by truncated SVD "
+        "(ELR-Diffusion, section 2.2.1). The picture changes with the share that is cut, so compare before you keep the result. LoRAs and "
+        "other patches are merged first; the model at the input is not changed."
     )
     RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
     RETURN_NAMES = ("model", "report", "plot")
     OUTPUT_TOOLTIPS = (
-        "The low-rank model. LoRAs and merges work on it.",
-        "Parameters, bytes, multiply-adds and step time before and after; for each layer its rank, its error and why.",
-        "The relative error of each layer's weight.",
+        "The low-rank model. LoRAs and merges work on it; the model at the input is not changed.",
+        "Parameters, bytes, multiply-adds and step time before and after; then each layer's rank, its error, and the reason.",
+        "The relative error of each layer's weight, as a plot.",
     )
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         value_tip = (
-            "param_ratio: share of the whole U-Net's parameters that is left (the paper: 0.61). energy: share of each weight's squared "
-            "norm to keep. rank: one rank for all layers."
+            "param_ratio: share of the U-Net's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: share "
+            "of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
         )
-        split_tip = "Where the singular values go: all to the output side (paper), or half to each, which trains better (symmetric)."
+        split_tip = (
+            "Where the singular values go. paper: all into the factor of the output side (ELR-Diffusion, section 2.2.1). "
+            "symmetric: half into each factor, which trains better."
+        )
         latency_tip = (
-            "Keeps a layer dense where its factors would not be faster: count judges by multiply-adds, measure times each layer on this "
-            "device at the latent's size."
+            "Keeps a layer dense where its factors would not be faster. off: factors every layer. count: judges by multiply-adds. "
+            "measure: times each layer on this device, at the size of latent."
         )
-        mode_tip = "How the rank of a layer is chosen."
+        mode_tip = "How the rank of each layer is chosen."
         on = {"default": True}
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "Any U-Net model: a bundle, SD 1.5, SDXL."}),
+                "model": ("MODEL", {"tooltip": "Any model with a U-Net: a bundle, SD 1.5, SDXL."}),
                 "mode": (["param_ratio", "energy", "rank"], {"default": "param_ratio", "tooltip": mode_tip}),
                 "value": ("FLOAT", {"default": 0.61, "min": 0.01, "max": 10000.0, "step": 0.01, "tooltip": value_tip}),
                 "split": (["paper", "symmetric"], {"default": "paper", "tooltip": split_tip}),
@@ -89,7 +93,7 @@ class FactorizeUNet:
                 "projection": ("BOOLEAN", {**on, "tooltip": "Factor the projections into and out of the transformers."}),
             },
             "optional": {
-                "latent": ("LATENT", {"tooltip": "The size to measure at; with it the report has multiply-adds and step times."}),
+                "latent": ("LATENT", {"tooltip": "The size to measure at. With it the report gives multiply-adds and step times."}),
             },
         }
 

@@ -15,16 +15,20 @@ class FitKnowledgeProjection:
     DISPLAY_NAME = "Fit Knowledge Projection"
     CATEGORY = "RapidDraw/knowledge"
     DESCRIPTION = (
-        "Teaches the CLIP of SD 1.5, SD 2 or SDXL to read a knowledge graph, without training it: for every encoder a matrix W is fitted "
-        "by ridge regression from the vectors of entities whose names (or describing words) the CLIP knows to its own token embeddings "
-        "of them. Names held out of the fit show what W is worth on names it does not know. Seconds, not hours; the file serves for good."
+        "Lets the CLIP of your own checkpoint (SD 1.5, SD 2, SDXL) use a knowledge graph. It takes seconds, trains nothing in the CLIP, "
+        "and the file can be used again. From entities that the CLIP knows by name, or by describing words, ridge regression fits a "
+        "matrix W from the graph's vectors to the CLIP's token embeddings. Names that are kept out of the fit show how well W works. W is "
+        "the projection that Rapid Diffusion's section 3.1.1 leaves open."
     )
     RETURN_TYPES = ("CLIP", "STRING", "STRING")
     RETURN_NAMES = ("clip", "report", "projection_name")
     OUTPUT_TOOLTIPS = (
-        "The CLIP carrying the projection, for Apply Knowledge and KG Text Encode; the one given stays as it was.",
-        "A table: error and cosine on held-out names for each encoder, beside always answering the mean name; a ratio below 1 is better.",
-        "The file's name, as Apply Knowledge and KG Text Encode list it under projection.",
+        "The CLIP with the projection, for Apply Knowledge and KG Text Encode; the CLIP at the input is not changed.",
+        (
+            "A table for each encoder: error and cosine on the names that were kept out, against always giving the mean name. A "
+            "ratio below 1 is better than the mean."
+        ),
+        "The file's name, for the input projection of Apply Knowledge and KG Text Encode.",
     )
     FUNCTION = "execute"
     OUTPUT_NODE = True
@@ -32,40 +36,60 @@ class FitKnowledgeProjection:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         ridge_tip = (
-            "How strongly W is kept small, in units of the vectors' mean energy, so that it means the same for any graph. More forgets "
-            "details and survives few or noisy entities; 0 is plain least squares."
+            "How small W is kept, in units of the vectors' mean energy, so that one value means the same for every graph. Larger loses "
+            "details and copes with few or noisy entities; 0 is plain least squares."
         )
-        seed_tip = "Which names are held out, and which are taken where there are more than the limit."
+        seed_tip = "Chooses the names that are kept out and, where there are more than limit, the names that are used."
         entities_tip = (
-            "The entities to fit on: ids or names, one a line or separated by commas. Empty takes all. Best are those that the CLIP has "
-            "seen in many captions."
+            "The entities to fit on: ids or names, one on each line or separated by commas. Empty takes all. Best are things that the "
+            "CLIP has seen in many captions."
         )
         tokens_tip = (
-            "Names that the tokenizer spells in more tokens are left out. A common word is one token, an invented name falls into several, "
-            "so fewer means surer that the CLIP knows the name."
+            "Longest name, in tokens of the CLIP; longer names are left out. A common word is one token, an invented name is several. A "
+            "smaller value makes it surer that the CLIP knows the name."
         )
         described_tip = (
-            "For entities whose own names the CLIP cannot know: relations of the graph, separated by commas (has_shape, skin_colour). "
-            "The words they lead to (round, red) then stand for the name. Empty takes the names themselves."
+            "For names that the CLIP cannot know: relations of the graph, separated by commas (has_shape, skin_colour). The words at "
+            "their other end (round, red) then stand for the name. Empty uses the names."
         )
         return {
             "required": {
-                "clip": ("CLIP", {"tooltip": "The CLIP to fit for. LoRAs and clip skip do not matter to the fit."}),
-                "knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "The graph, with trained vectors and names that this CLIP knows."}),
+                "clip": ("CLIP", {"tooltip": "The CLIP to fit for. LoRAs and clip skip do not change the fit."}),
+                "knowledge": (
+                    "KNOWLEDGE_GRAPH",
+                    {"tooltip": "The graph, with trained vectors, and with names or describing words that this CLIP knows."},
+                ),
                 "ridge": ("FLOAT", {"default": 0.1, "min": 0.0, "max": 1e6, "step": 0.01, "tooltip": ridge_tip}),
                 "holdout": (
                     "FLOAT",
-                    {"default": 0.2, "min": 0.05, "max": 0.5, "step": 0.05, "tooltip": "Share of names to measure on, not fitted."},
+                    {
+                        "default": 0.2,
+                        "min": 0.05,
+                        "max": 0.5,
+                        "step": 0.05,
+                        "tooltip": "Share of the names that measure W and are not fitted.",
+                    },
                 ),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": seed_tip}),
-                "language": ("STRING", {"default": "en", "tooltip": "Language of the names, as in the graph (en, zh). Empty takes any."}),
+                "language": (
+                    "STRING",
+                    {"default": "en", "tooltip": "Language of the names, as in the graph (en, zh). Empty takes every language."},
+                ),
                 "max_tokens": ("INT", {"default": 4, "min": 1, "max": 24, "tooltip": tokens_tip}),
-                "limit": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "At most so many entities, sampled; 0 is all (10000)."}),
+                "limit": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 10000,
+                        "tooltip": "Most entities to fit on, chosen by the seed; 0 is all, up to 10000.",
+                    },
+                ),
                 "filename": (
                     "STRING",
                     {
                         "default": "knowledge-projection",
-                        "tooltip": "The file to write, in rapiddraw/ of the output folder; a projection of that name is replaced.",
+                        "tooltip": "The file to write, in rapiddraw/ of the output folder. A projection of the same name is replaced.",
                     },
                 ),
             },

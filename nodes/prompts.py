@@ -15,13 +15,13 @@ class KeywordPromptGenerator:
     DISPLAY_NAME = "Keyword Prompt Generator"
     CATEGORY = "RapidDraw/prompts"
     DESCRIPTION = (
-        "Turns keywords into a handful of prompts, in English or Chinese. Everything behind it runs once for each prompt. "
-        "With a knowledge graph it names entities that fit the keywords."
+        "Turns a few keywords into several full prompts, in English or Chinese. The nodes after it run once for each prompt. With a "
+        "knowledge graph, prompts name entities that fit the keywords (Rapid Diffusion, section 5.1)."
     )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("prompts", "report")
     OUTPUT_IS_LIST = (True, False)
-    OUTPUT_TOOLTIPS = ("The prompts, as a list: link it to a text input.", "How many prompts were possible and which entities fit.")
+    OUTPUT_TOOLTIPS = ("The prompts, as a list. Link them to a text input.", "How many prompts were possible, and which entities fit.")
     FUNCTION = "execute"
 
     @classmethod
@@ -34,15 +34,23 @@ class KeywordPromptGenerator:
                         "multiline": True,
                         "default": "colour: red, teal\nshape: heart, star\nground: snow",
                         "tooltip": (
-                            "One slot a line: 'slot: value, value'. Slots: subject, size, colour, shape, pattern, pattern colour, topper, "
-                            "position, ground, sky, style, material; any other name describes the subject. Chinese works as well."
+                            "One slot on each line: 'slot: value, value'. Slots: subject, size, colour, shape, pattern, pattern colour, "
+                            "topper, position, ground, sky, style, material; any other name describes the subject. Chinese works as well."
                         ),
                     },
                 ),
-                "language": (["en", "zh"], {"default": "en", "tooltip": "Language of the prompts, whatever the keywords are written in."}),
+                "language": (
+                    ["en", "zh"],
+                    {"default": "en", "tooltip": "Language of the prompts. The keywords may be in either language."},
+                ),
                 "num_prompts": (
                     "INT",
-                    {"default": 4, "min": 1, "max": 64, "tooltip": "How many prompts. All differ while there are enough combinations."},
+                    {
+                        "default": 4,
+                        "min": 1,
+                        "max": 64,
+                        "tooltip": "How many prompts, 1 to 64. They all differ while there are enough combinations.",
+                    },
                 ),
                 "seed": (
                     "INT",
@@ -51,14 +59,19 @@ class KeywordPromptGenerator:
                         "min": 0,
                         "max": 2**64 - 1,
                         "control_after_generate": True,
-                        "tooltip": "Which combinations are drawn. The same seed gives the same prompts.",
+                        "tooltip": "Chooses the combinations. The same seed gives the same prompts.",
                     },
                 ),
             },
             "optional": {
                 "knowledge": (
                     "KNOWLEDGE_GRAPH",
-                    {"tooltip": "Name entities of this graph that fit the keywords instead of describing them. A given subject wins."},
+                    {
+                        "tooltip": (
+                            "Prompts name entities of this graph that fit the keywords, instead of describing them. A subject in the "
+                            "keywords comes first."
+                        )
+                    },
                 ),
             },
         }

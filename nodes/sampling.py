@@ -14,12 +14,13 @@ class SamplerPNDM:
     DISPLAY_NAME = "PNDM Sampler"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "Pseudo numerical methods for diffusion models (Liu et al. 2022): closer to the exact path than Euler or DDIM for about one "
-        "network evaluation a step. Pair it with the scheduler simple, normal, ddim_uniform or sgm_uniform."
+        "More exact than Euler or DDIM for the same work: about one network evaluation for each step. Use the scheduler simple, normal, "
+        "ddim_uniform or sgm_uniform. Method: PNDM, pseudo numerical methods (Liu et al. 2022), the sampler of Rapid Diffusion (section "
+        "3.1.2)."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
-    OUTPUT_TOOLTIPS = ("A sampler for SamplerCustomAdvanced or SamplerCustom. Deterministic: it adds no noise of its own.",)
+    OUTPUT_TOOLTIPS = ("For SamplerCustomAdvanced or SamplerCustom. Deterministic: it adds no noise between the steps.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -31,12 +32,10 @@ class SamplerPNDM:
                     {
                         "default": "PLMS",
                         "tooltip": (
-                            "Cost in network evaluations for N steps: PLMS N + 1 (4th order, as latent diffusion ships it), F-PNDM N + 9 "
-                            "(as published, three Runge-Kutta steps to start), S-PNDM N + 1 (2nd order). "
-                            "The Adams-Bashforth coefficients assume uniform timesteps: use simple, normal, ddim_uniform or "
-                            "sgm_uniform; on another grid, such as karras, they are only approximate and the sampler warns once. "
-                            "With guidance take 25 steps or more: longer steps make the 4th order unstable; S-PNDM bears shorter walks. "
-                            "The paper uses 50 steps."
+                            "Cost for N steps, in network evaluations: PLMS N + 1 (4th order, as in latent diffusion's code), F-PNDM N + "
+                            "9 (as in the PNDM paper: three Runge-Kutta steps first), S-PNDM N + 1 (2nd order). All assume equal steps in "
+                            "timestep; on karras and the like they are approximate, and the log warns once. With guidance use 25 steps or "
+                            "more: larger steps make the 4th order unstable. For fewer steps take S-PNDM. Rapid Diffusion uses 50 steps."
                         ),
                     },
                 ),
@@ -64,14 +63,13 @@ class SamplerPicard:
     DISPLAY_NAME = "Picard Sampler (parallel steps)"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "ParaDiGMS (Shih et al. 2023): refines many steps of a walk at once until they stop changing, so that 100 steps take the time of "
-        "about 20 batched ones where the hardware has room for the batch. It makes more evaluations, not fewer: on a CPU it is slower than "
-        "the plain walk. The picture is that of euler (ddim) or euler_ancestral (ddpm) at the same steps. Any schedule is valid; it pays "
-        "from about 25 steps. Method ddpm is not for flow models (a warning says so)."
+        "Shortens the time to a picture on hardware with room to spare: many steps are refined together, in one batch, until they stop "
+        "changing. It needs more evaluations, not fewer, so on a CPU it is slower. The picture is that of euler (ddim) or euler_ancestral "
+        "(ddpm). Gains begin at about 25 steps. Method: ParaDiGMS (Shih et al. 2023). ddpm does not suit flow models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
-    OUTPUT_TOOLTIPS = ("A sampler for SamplerCustomAdvanced or SamplerCustom. Sampler Report tells its iterations and evaluations.",)
+    OUTPUT_TOOLTIPS = ("For SamplerCustomAdvanced or SamplerCustom. Sampler Report shows its iterations and evaluations.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -82,23 +80,23 @@ class SamplerPicard:
                     ["ddim", "ddpm"],
                     {
                         "default": "ddim",
-                        "tooltip": "ddim: the deterministic walk (euler). ddpm: the stochastic one (euler_ancestral).",
+                        "tooltip": "ddim: deterministic, the picture of euler. ddpm: stochastic, the picture of euler_ancestral.",
                     },
                 ),
                 "window": _whole(
                     16, 1, 1000,
-                    "Steps refined at a time. More take fewer iterations but more evaluations and memory: that many states go through the "
-                    "model in one batch. The paper uses 8 to 80, depending on the machine.",
+                    "How many steps are refined together, in one batch. A larger window takes fewer iterations, but more evaluations and "
+                    "memory. The ParaDiGMS paper uses 8 to 80, depending on the machine.",
                 ),
                 "tolerance": _real(
                     0.1, 0.0, 10.0, 0.001,
-                    "How much a state may still move and count as finished, in units of the noise DDPM adds in that step. The paper uses "
-                    "0.1. Smaller is closer to the step-by-step walk and takes more iterations; 0 is that walk.",
+                    "How much a state may still change and count as finished, in units of the noise that DDPM adds at that step. Smaller "
+                    "is closer to the step-by-step picture and takes more iterations; 0 gives that picture. The ParaDiGMS paper uses 0.1.",
                 ),
                 "max_states": _whole(
                     0, 0, 1000,
-                    "At most so many states in one call of the model; 0: the whole window. Lower it when memory runs out. 1 also helps "
-                    "patches that expect one noise level a call.",
+                    "At most so many states in one call of the model; 0 is the whole window. Lower it where memory runs out. 1 suits "
+                    "patches that expect one noise level in a call.",
                 ),
             }
         }  # fmt: skip
@@ -117,13 +115,13 @@ class SamplerAdaptiveSDE:
     DISPLAY_NAME = "Adaptive SDE Sampler"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        '"Gotta go fast" (Jolicoeur-Martineau et al. 2021): a stochastic solver that chooses its own steps by a tolerance. Any schedule is '
-        "valid, but only its first and last level count, not its number of steps: it runs until the tolerance is met, often 100 "
-        "evaluations or more. Same seed, same picture. Not for flow models (a warning says so)."
+        "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Only the first and the last noise "
+        "level of the schedule count. It often takes 100 evaluations or more. The same seed gives the same picture. Method: "
+        "Jolicoeur-Martineau et al. 2021, 'Gotta Go Fast'. Not for flow models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
-    OUTPUT_TOOLTIPS = ("A sampler for SamplerCustomAdvanced or SamplerCustom. Sampler Report tells its evaluations.",)
+    OUTPUT_TOOLTIPS = ("For SamplerCustomAdvanced or SamplerCustom. Sampler Report shows its evaluations.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -131,26 +129,52 @@ class SamplerAdaptiveSDE:
         return {
             "required": {
                 "rtol": _real(
-                    0.05, 0.0, 1.0, 0.001, "Relative error allowed in a step; the paper uses 0.01 to 0.1. Larger is faster and coarser."
+                    0.05, 0.0, 1.0, 0.001, "Relative error allowed in a step. Larger is faster and coarser. Its paper uses 0.01 to 0.1."
                 ),
                 "atol": _real(
-                    0.0078, 0.0001, 1.0, 0.0001, "Absolute error allowed in a step; the paper uses 0.0078, a grey level of data in [-1, 1]."
+                    0.0078,
+                    0.0001,
+                    1.0,
+                    0.0001,
+                    (
+                        "Absolute error allowed in a step. Larger is faster and coarser. Its paper uses 0.0078, one grey level of "
+                        "data in [-1, 1]."
+                    ),
                 ),
-                "h_init": _real(0.05, 0.001, 1.0, 0.001, "The first step, as a share of the whole way in log sigma. The paper uses 0.01."),
-                "safety": _real(0.9, 0.1, 1.0, 0.01, "The next step is this share of the one the error allows. The paper uses 0.9."),
+                "h_init": _real(
+                    0.05,
+                    0.001,
+                    1.0,
+                    0.001,
+                    ("Length of the first step, as a share of the whole way in log sigma (sigma is the noise level). Its paper uses 0.01."),
+                ),
+                "safety": _real(
+                    0.9,
+                    0.1,
+                    1.0,
+                    0.01,
+                    (
+                        "The next step is this share of the step that the error allows. Larger is faster, with more rejected steps. "
+                        "Its paper uses 0.9."
+                    ),
+                ),
                 "exponent": _real(
                     0.9,
                     0.1,
                     1.0,
                     0.01,
-                    "How strongly a step follows the error, step / error^exponent. The paper uses 0.9.",
+                    "How strongly the step's length follows the error: step / error^exponent. Its paper uses 0.9.",
                 ),
-                "max_nfe": _whole(
-                    1000, 3, 100000, "Evaluations after which it gives up and takes the rest in one jump, with a warning in the log."
-                ),
+                "max_nfe": _whole(1000, 3, 100000, "Most evaluations. When they are used up, the rest is one jump, and the log warns."),
                 "probability_flow": (
                     "BOOLEAN",
-                    {"default": False, "tooltip": "Solve the ODE instead: no noise on the way, fewer evaluations, less variety."},
+                    {
+                        "default": False,
+                        "tooltip": (
+                            "Solves the deterministic equation (the probability-flow ODE): no noise between the steps, fewer "
+                            "evaluations, less variety."
+                        ),
+                    },
                 ),
             }
         }
@@ -174,13 +198,13 @@ class SamplerDPMSolver:
     DISPLAY_NAME = "DPM-Solver++ Sampler"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "DPM-Solver++ (Lu et al. 2022) of order 1, 2 or 3, one evaluation a step, made for about 10 to 20 steps. Valid on any descending "
-        "schedule; the higher orders pay where steps in log sigma are of like size: karras, exponential, simple. On normal or "
-        "ddim_uniform, whose last step is long, it warns once. Not for flow models (a warning says so)."
+        "Good pictures in about 10 to 20 steps, with one evaluation for each step. The higher orders help where steps are alike in log "
+        "sigma: use karras, exponential or simple. The last step of normal and ddim_uniform is long; the log then warns once. Method: "
+        "DPM-Solver++ (Lu et al. 2022). Not for flow models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
-    OUTPUT_TOOLTIPS = ("A sampler for SamplerCustomAdvanced or SamplerCustom. Deterministic: it adds no noise of its own.",)
+    OUTPUT_TOOLTIPS = ("For SamplerCustomAdvanced or SamplerCustom. Deterministic: it adds no noise between the steps.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -189,16 +213,16 @@ class SamplerDPMSolver:
             "required": {
                 "order": _whole(
                     2, 1, 3,
-                    "1 is DDIM. 2 is the authors' choice for guided sampling. 3 is closer yet with many steps, and less stable with few "
-                    "steps and strong guidance.",
+                    "1 is DDIM. 2 is the authors' choice with guidance. 3 is more exact with many steps, and less stable with few steps "
+                    "and strong guidance.",
                 ),
                 "method": (
                     ["multistep", "singlestep"],
                     {
                         "default": "multistep",
                         "tooltip": (
-                            "multistep extrapolates from earlier steps: smooth, and the authors' choice for guided sampling. singlestep "
-                            "groups neighbouring steps and carries nothing over. Both take one evaluation a step."
+                            "multistep uses the steps before: smooth, and the authors' choice with guidance. singlestep works in groups "
+                            "of neighbouring steps and keeps nothing between the groups. Both take one evaluation for each step."
                         ),
                     },
                 ),
@@ -218,20 +242,23 @@ class SamplerReport:
     DISPLAY_NAME = "Sampler Report"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "Says what a Picard or adaptive sampler's last run took: iterations, evaluations, accepted and rejected steps. Link the sampler, "
-        "and the latent that it made, so that this node runs after it; the latent passes through untouched."
+        "Shows the cost of a Picard or adaptive sampler: iterations, evaluations, accepted and rejected steps. Link the sampler and the "
+        "latent that it made; the report is then written after sampling. The latent passes through unchanged."
     )
     RETURN_TYPES = ("LATENT", "STRING")
     RETURN_NAMES = ("latent", "report")
-    OUTPUT_TOOLTIPS = ("The latent as it came.", "One line a number. Show it with Preview Any.")
+    OUTPUT_TOOLTIPS = ("The latent as it came.", "One number on each line. Show it with Preview Any.")
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "sampler": ("SAMPLER", {"tooltip": "The sampler that made the latent. One used by several samplings tells of the last."}),
-                "latent": ("LATENT", {"tooltip": "What that sampling gave; passed through."}),
+                "sampler": (
+                    "SAMPLER",
+                    {"tooltip": "The sampler that made the latent. Where several samplings share it, the report is about the last one."},
+                ),
+                "latent": ("LATENT", {"tooltip": "The latent that the sampling gave. It passes through."}),
             }
         }
 

@@ -14,36 +14,37 @@ class StyleGuidance:
     DISPLAY_NAME = "Style Guidance"
     CATEGORY = "RapidDraw/guidance"
     DESCRIPTION = (
-        "Moves each prediction from the prompt towards the same prompt with a style (PanGu-Draw): a dial for how much of the style is "
-        "shown, beside the guidance scale. Works with any model and sampler; chain several for several styles."
+        "Sets how much of a style a picture shows, beside the guidance scale: each prediction moves from the prompt towards the same "
+        "prompt in the words of the style (PanGu-Draw, section 7). Works with any model and sampler. For several styles use several of "
+        "these nodes."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model with the style. Each style costs one more evaluation of the network a step while it acts.",)
+    OUTPUT_TOOLTIPS = ("The model with the style. Each style costs one more network evaluation in each step in which it acts.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         percent = {"min": 0.0, "max": 1.0, "step": 0.001}
         scale = (
-            "How far to move: 0 is plain guidance, without extra work; higher shows more of the style, and in the end too much colour and "
-            "contrast. The paper's release uses 4. Less than 0 moves away from the style."
+            "How far the style acts. 0: none, and no extra work. Higher shows more of the style; too high gives too much colour and "
+            "contrast. Below 0 moves away from the style. PanGu-Draw's released code uses 4."
         )
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "Any diffusion model; it is not changed."}),
+                "model": ("MODEL", {"tooltip": "Any diffusion model. It is not changed."}),
                 "style": (
                     "CONDITIONING",
-                    {"tooltip": "The positive prompt in words of the style, such as 'a cartoon of a pear on grass'."},
+                    {"tooltip": "The positive prompt in the words of the style, such as 'a cartoon of a pear on grass'."},
                 ),
                 "style_scale": ("FLOAT", {"default": 4.0, "min": -100.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip": scale}),
                 "start_percent": (
                     "FLOAT",
-                    {"default": 0.0, **percent, "tooltip": "Where in the sampling the style begins to act, 0 is its start."},
+                    {"default": 0.0, **percent, "tooltip": "Where in the sampling the style begins to act, 0 to 1; 0 is the first step."},
                 ),
                 "end_percent": (
                     "FLOAT",
-                    {"default": 1.0, **percent, "tooltip": "Where in the sampling the style ceases to act, 1 is its end."},
+                    {"default": 1.0, **percent, "tooltip": "Where in the sampling the style ceases to act, 0 to 1; 1 is the last step."},
                 ),
             }
         }

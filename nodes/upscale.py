@@ -18,8 +18,9 @@ class ESRGANLoader:
     DISPLAY_NAME = "Load ESRGAN Upscaler"
     CATEGORY = "RapidDraw/loaders"
     DESCRIPTION = (
-        "Loads an ESRGAN network (Wang et al. 2018), from a bundle of this project or from a plain .safetensors or .pth in any of the "
-        "three key layouts that exist. Its size, scale and channels are read off the weights. A .pth is never unpickled freely."
+        "Loads a network that makes pictures larger and sharper: an ESRGAN (Wang et al. 2018) from a bundle, or from a plain .safetensors "
+        "or .pth file in any of the three known key layouts. Size, scale and channels come from the shapes of the weights. A .pth is read "
+        "as plain tensors; no code in it runs."
     )
     RETURN_TYPES = ("UPSCALE_MODEL",)
     RETURN_NAMES = ("upscale_model",)
@@ -34,7 +35,11 @@ class ESRGANLoader:
             "required": {
                 "model_name": (
                     list_upscalers() or ["(no upscaler found: train one or put it into weights/)"],
-                    {"tooltip": "An upscaler in a weights folder. orchard-esrgan-x4 is trained on this project's own pictures."},
+                    {
+                        "tooltip": (
+                            "An upscaler in a weights folder. orchard-esrgan-x4 is trained on this pack's own drawings, not on photographs."
+                        )
+                    },
                 ),
             }
         }
@@ -56,13 +61,13 @@ class ESRGANUpscale:
     DISPLAY_NAME = "ESRGAN Upscale"
     CATEGORY = "RapidDraw/image"
     DESCRIPTION = (
-        "Enlarges pictures with an upscale model: any size, with or without an alpha channel, in feathered tiles, with one progress bar "
-        "for all of them. Where memory runs out the tiles become smaller and the work goes on. The result is resampled (Lanczos) to the "
-        "factor or the size you ask for. Rapid Diffusion goes from 256 to 1024 pixels this way, in one pass."
+        "Brings pictures to the size you want: any size, with or without alpha, in tiles without seams. Where memory runs out, the tiles "
+        "become smaller and the work goes on. The network runs once; Lanczos resampling does the rest. Rapid Diffusion goes from 256 to "
+        "1024 pixels in this way (section 3.1.3)."
     )
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
-    OUTPUT_TOOLTIPS = ("The enlarged pictures, values in 0 to 1.",)
+    OUTPUT_TOOLTIPS = ("The enlarged pictures, with values from 0 to 1.",)
     FUNCTION = "execute"
 
     @classmethod
@@ -70,7 +75,7 @@ class ESRGANUpscale:
         return {
             "required": {
                 "upscale_model": ("UPSCALE_MODEL", {"tooltip": "From Load ESRGAN Upscaler, or from the stock Load Upscale Model."}),
-                "image": ("IMAGE", {"tooltip": "Pictures to enlarge. Alpha, where there is one, is enlarged as a picture of its own."}),
+                "image": ("IMAGE", {"tooltip": "Pictures to enlarge. An alpha channel is enlarged as a picture of its own."}),
                 "factor": (
                     "FLOAT",
                     {
@@ -78,8 +83,8 @@ class ESRGANUpscale:
                         "min": 0.0,
                         "max": 16.0,
                         "step": 0.25,
-                        "tooltip": "How many times larger, along each side. 0 is the model's own factor (the paper's is 4). "
-                        "The model runs once; the rest of the way is resampling.",
+                        "tooltip": "How many times larger each side becomes, 0 to 16. 0 is the model's own factor (4 in Rapid Diffusion). "
+                        "The model runs once; resampling does the rest.",
                     },
                 ),
                 "long_side": (
@@ -89,8 +94,8 @@ class ESRGANUpscale:
                         "min": 0,
                         "max": 16384,
                         "step": 8,
-                        "tooltip": "Length of the result's longer side in pixels, keeping its shape. 0 leaves it to factor; anything else "
-                        "is used instead of it.",
+                        "tooltip": "Longer side of the result in pixels; the shape is kept. 0: factor decides. Any other value is used "
+                        "instead of factor.",
                     },
                 ),
                 "tile": (
@@ -100,7 +105,7 @@ class ESRGANUpscale:
                         "min": 32,
                         "max": 8192,
                         "step": 32,
-                        "tooltip": "Side of a tile in pixels of the input. Smaller needs less memory and takes a little longer.",
+                        "tooltip": "Side of a tile, in pixels of the input. A smaller tile needs less memory and takes a little longer.",
                     },
                 ),
                 "overlap": (
@@ -110,8 +115,8 @@ class ESRGANUpscale:
                         "min": 0,
                         "max": 1024,
                         "step": 8,
-                        "tooltip": "What neighbouring tiles share, in pixels of the input; at most half a tile. Their edges are dropped, "
-                        "the rest is blended. 32 leaves no seam; less is faster and may show one.",
+                        "tooltip": "How many pixels of the input neighbouring tiles share, at most half a tile. More hides seams better "
+                        "and takes longer; below 16 seams may show. 32 suits most networks.",
                     },
                 ),
             },
