@@ -1,0 +1,93 @@
+"""The documents name files, commands and functions that exist, and their examples fit the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from rapiddraw import NODE_CLASS_MAPPINGS
+from rapiddraw.benchmarks.common import names as benchmark_names
+from rapiddraw.cli import COMMANDS
+from rapiddraw.core.paths import pack_root
+from rapiddraw.core.train import RECIPES
+
+ROOT = pack_root()
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"])
+CODE = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+FOLDERS = "core|nodes|cli|benchmarks|tests|docs|web|weights|workflows|locales|\\.github|\\.ci"
+EXAMPLES = {"line": RECIPES, "coin": benchmark_names()}
+"""Names that CONTRIBUTING.md makes up, by what must not hold them."""
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+
+def examples(text: str) -> list[tuple[str, str]]:
+    """(file, code) of every Python block of a document; its first line is a comment that names the file."""
+    blocks = [textwrap.dedent(code) for _, code in CODE.findall(text)]
+    return [(block.splitlines()[0].removeprefix("# "), block) for block in blocks]
+
+
+MADE_UP = {f"rapiddraw.{name.removesuffix('.py').replace('/', '.')}" for path in DOCUMENTS for name, _ in examples(path.read_text("utf-8"))}
+"""The modules that examples make up."""
+
+
+@each_document
+def test_a_file_that_is_named_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    made_up = {name for name, _ in examples(text)}
+    for named in re.findall(rf"(?<![\w./-])(?:{FOLDERS})/[\w./-]*(?![\w./$-])", CODE.sub("", text)):
+        name = named.rstrip(".")
+        if name not in made_up and not re.search(r"NAME|FILE|\bID\b|/my-|/first-", name):
+            assert (ROOT / name).exists() or list(ROOT.glob(f"{name}.*")), f"{path.name} names {name}, which does not exist"
+
+
+@each_document
+def test_a_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).exists(), f"{path.name} links to {target}, which does not exist"
+
+
+@each_document
+def test_a_command_that_is_named_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    targets = re.findall(r"^\.PHONY: (.+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[0].split()
+    for target in re.findall(r"(?:^    |`|&& |\.\.\. |ComfyUI )make ([\w-]+)", text, re.MULTILINE):
+        assert target in targets, f"{path.name}: make {target}"
+    for command, argument in re.findall(r"-m rapiddraw(?: -v)? (\w+) ?([\w-]*)", text):
+        assert command in COMMANDS, f"{path.name}: python -m rapiddraw {command}"
+        if command == "train":
+            assert argument in RECIPES or argument in EXAMPLES, f"{path.name}: train {argument}"
+    for name in re.findall(r"`(?:[A-Z_]+=\S+ )?(?:python -m rapiddraw )?bench ([a-z][\w-]*)", text):
+        known = name.replace("-", "_") in benchmark_names() or name in ("all", "list", "report") or name in EXAMPLES
+        assert known, f"{path.name}: bench {name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [pytest.param(*one, id=one[0]) for path in DOCUMENTS for one in examples(path.read_text(encoding="utf-8"))]
+)
+def test_an_example_fits_the_code(name: str, code: str) -> None:
+    """What it imports from the project exists, and the file that it makes up does not."""
+    package = ["rapiddraw", *Path(name).parent.parts]
+    assert not (ROOT / name).exists() or name.startswith("nodes/"), f"{name} exists: the document's example needs another name"
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            target = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+            module = None if target in MADE_UP else importlib.import_module(target)
+            for alias in node.names if module else ():
+                assert hasattr(module, alias.name) or find_spec(f"{target}.{alias.name}"), f"{target} has no {alias.name}"
+
+
+def test_the_names_that_the_examples_make_up_are_free() -> None:
+    assert not [name for name, taken in EXAMPLES.items() if name in taken]
+    assert "RapidDrawInvertPicture" not in NODE_CLASS_MAPPINGS
+
+
+def test_json_examples_are_json() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2 and all(json.loads(textwrap.dedent(block)) for block in blocks)
