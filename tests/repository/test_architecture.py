@@ -7,7 +7,8 @@ import re
 from rapiddraw.core.paths import pack_root
 from rapiddraw.tests.repository.test_floors import FLOORS
 
-TEXT = (pack_root() / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = pack_root() / "docs" / "architecture.md"
+DRAWING = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
 
 
 def drawing() -> str:
@@ -19,9 +20,15 @@ def drawing() -> str:
     return "\n".join(lines) + "\n"
 
 
+def redraw() -> None:
+    """Write the drawing into the page again."""
+    PAGE.write_text(DRAWING.sub(lambda _: drawing(), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 def test_the_drawing_shows_the_floors_of_the_floors_test() -> None:
-    drawn = re.findall(r"```mermaid\n(.*?)```", TEXT, re.DOTALL)
-    assert drawn == [drawing()], f"replace the drawing in docs/architecture.md by:\n{drawing()}"
+    assert DRAWING.findall(PAGE.read_text(encoding="utf-8")) == [drawing()], (
+        "draw it again: python -c 'from rapiddraw.tests.repository.test_architecture import redraw; redraw()'"
+    )
 
 
 def test_contributing_lists_the_floors_from_the_top() -> None:
