@@ -79,7 +79,8 @@ def test_an_example_fits_the_code(name: str, code: str) -> None:
             target = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
             module = None if target in MADE_UP else importlib.import_module(target)
             for alias in node.names if module else ():
-                assert hasattr(module, alias.name) or find_spec(f"{target}.{alias.name}"), f"{target} has no {alias.name}"
+                found = hasattr(module, alias.name) or (hasattr(module, "__path__") and find_spec(f"{target}.{alias.name}"))
+                assert found, f"the example {name} imports {alias.name}, which {target} does not have"
 
 
 def test_the_names_that_the_examples_make_up_are_free() -> None:
