@@ -81,7 +81,7 @@ def _unet(name: str, told: tuple[int, ...], args: argparse.Namespace) -> Path:
     from ..core.bundles.find import resolve_bundle
     from ..core.orchard.dataset import write_dataset
     from ..core.train import make_recipe
-    from ..core.train.loop import train
+    from ..core.train.loop import Intervals, train
 
     out = args.folder / f"orchard-bilingual-{name}-unet.safetensors"
     if out.is_file():
@@ -94,7 +94,7 @@ def _unet(name: str, told: tuple[int, ...], args: argparse.Namespace) -> Path:
     texts = ",".join(str(resolve_bundle(f"orchard-{language}-text.safetensors", "text")) for language in ("zh", "en"))
     dropout = 0.0 if told else 0.15
     recipe = make_recipe("unet", {"data": str(data), **bundles, **SETTINGS, "text": texts, "reads": told, "encoder_dropout": dropout})
-    return train(recipe, out, args.train_steps, run_dir=args.folder / f"run-{name}", save_every=40).files[0]
+    return train(recipe, out, args.train_steps, run_dir=args.folder / f"run-{name}", every=Intervals(save=40)).files[0]
 
 
 def _encode(host: Any, clip: Any, clips: tuple[Any, Any], told: tuple[int, ...] | None, text: str) -> Any:

@@ -102,12 +102,12 @@ def _parts() -> dict[str, str]:
 def _fit(args: argparse.Namespace, name: str, recipe: str, settings: dict[str, Any]) -> Path:
     """Train by a recipe, unless the file is there already; a run that was stopped goes on."""
     from ..core.train import make_recipe
-    from ..core.train.loop import train
+    from ..core.train.loop import Intervals, train
 
     out = args.out / f"{name}.safetensors"
     if not out.is_file():
         same = {"batch_size": args.batch, "size": args.size, "timesteps": "logit_normal", "warmup": args.steps // 10, **_parts()}
-        train(make_recipe(recipe, {**same, **settings}), out, args.steps, run_dir=out.with_suffix(""), save_every=100)
+        train(make_recipe(recipe, {**same, **settings}), out, args.steps, run_dir=out.with_suffix(""), every=Intervals(save=100))
     return out
 
 

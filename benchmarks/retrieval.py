@@ -126,7 +126,7 @@ def _galleries() -> list[dict[str, Any]]:
 
 def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: int, cache: Path) -> dict[str, tuple[Path, Path]]:
     from ..core.paths import image_bundle_path
-    from ..core.train.loop import train
+    from ..core.train.loop import Intervals, train
     from ..core.train.recipes.text import TextRecipe
 
     shared: list[Any] = []
@@ -148,7 +148,7 @@ def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: i
         if text.is_file() and image_bundle_path(text).is_file():
             log.info("retrieval: %s from the cache", text.name)
         else:
-            train(recipe, text, length, run_dir=cache / f"{label}-{key}", save_every=length)
+            train(recipe, text, length, run_dir=cache / f"{label}-{key}", every=Intervals(save=length))
         return text
 
     graph_hash = hashlib.sha256(kg_path.read_bytes()).hexdigest()

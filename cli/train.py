@@ -41,14 +41,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--save-every", type=int, default=500, metavar="N", help="steps between checkpoints (default %(default)s)")
     parser.add_argument("--log-every", type=int, default=20, metavar="N", help="steps between lines of the log (default %(default)s)")
     parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="steps between evaluations (default none)")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: what accelerate chooses)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     parser.add_argument("--settings", action="store_true", help="list the recipe's settings and stop")
 
 
 def run(args: argparse.Namespace) -> int:
     from ..core.errors import InputError
     from ..core.train import make_recipe
-    from ..core.train.loop import train
+    from ..core.train.loop import Intervals, train
 
     settings: dict[str, Any] = {}
     for entry in args.set:
@@ -72,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
         steps,
         run_dir=args.run,
         resume=not args.fresh,
-        save_every=args.save_every,
-        log_every=args.log_every,
-        eval_every=args.eval_every,
+        every=Intervals(args.save_every, args.log_every, args.eval_every),
         device=args.device,
     )
     for key, value in result.metrics.items():

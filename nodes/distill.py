@@ -17,7 +17,7 @@ class DistillUNet:
         "Factors a U-Net as Factorize UNet does, then trains the factors to predict what the whole model predicts, on a folder of "
         "captioned pictures. Progress, cancel and resume: a stopped run goes on from its last checkpoint when it is queued again with the "
         "same settings. The student is saved under filename. Patches on the model, such as LoRAs, are part of what is taught; the model "
-        "that came in stays as it is. Needs the package accelerate."
+        "that came in stays as it is."
     )
     RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
     RETURN_NAMES = ("student", "report", "loss_plot")

@@ -17,7 +17,7 @@ from ..host import current
 from ..host.denoiser import Denoiser
 from ..lowrank.distill import Distiller
 from ..lowrank.savings import Report, network_size
-from ..train.loop import TrainResult, train
+from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import draw_losses
 from ..train.recipe import EpochOrder, Losses
 from ..train.recipes.distill import Distillation
@@ -119,7 +119,7 @@ def distill_model(
         recipe.precision = "bf16"
     run_dir = out.with_name(f"{out.stem}-run")
     result = train(
-        recipe, out, steps, run_dir=run_dir, resume=resume, save_every=save_every, log_every=max(1, steps // 50), device=found[0].device
+        recipe, out, steps, run_dir=run_dir, resume=resume, every=Intervals(save_every, max(1, steps // 50)), device=found[0].device
     )  # fmt: skip
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
     return student, _report(report, result, len(images), out.name), _as_image(result)

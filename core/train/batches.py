@@ -1,4 +1,4 @@
-"""Batches in order, prepared ahead by threads: the same ones however many threads there are."""
+"""Batches in order, prepared ahead by threads: the same batches however many threads there are."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
+from .processes import to_device
 from .recipe import Recipe, derived_seed
 
 
 @contextmanager
 def batches(recipe: Recipe, device: torch.device, processes: int) -> Iterator[Callable[[int], Any]]:
-    """A function index -> batch on `device`, prepared ahead by `recipe.prefetch` threads for one of `processes` processes."""
+    """Yield a function that takes an index and returns the batch on `device`. `recipe.prefetch` threads prepare the batches that one of
+    `processes` processes needs next."""
     ahead, per_step = recipe.prefetch, recipe.accumulate
     stride = per_step * processes
 
@@ -23,7 +25,7 @@ def batches(recipe: Recipe, device: torch.device, processes: int) -> Iterator[Ca
         return recipe.batch(index, generator)
 
     if not ahead:
-        yield lambda index: _to_device(make(index), device)
+        yield lambda index: to_device(make(index), device)
         return
     coming: dict[int, Future[Any]] = {}
     with ThreadPoolExecutor(ahead, thread_name_prefix="rapiddraw-batch") as pool:
@@ -35,17 +37,9 @@ def batches(recipe: Recipe, device: torch.device, processes: int) -> Iterator[Ca
                 upcoming = upcoming + 1 if (upcoming + 1) % per_step else upcoming + 1 - per_step + stride
                 if upcoming not in coming:
                     coming[upcoming] = pool.submit(make, upcoming)
-            return _to_device(mine.result(), device)
+            return to_device(mine.result(), device)
 
         try:
             yield take
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _to_device(batch: Any, device: torch.device) -> Any:
-    if device.type == "cpu":
-        return batch
-    from accelerate.utils import send_to_device
-
-    return send_to_device(batch, device, non_blocking=True)

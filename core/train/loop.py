@@ -1,10 +1,10 @@
-"""The one training loop, on Hugging Face accelerate: one process or many machines with no change of code.
+"""The one training loop: one process on torch alone, or many machines on Hugging Face accelerate, with no change of code.
 
 `train(recipe, out, steps)` runs a :class:`~.recipe.Recipe` to the end and returns where its files are. A run lives in a folder:
 
-    runs/<out's stem>/checkpoint-00001000.safetensors    all that is needed to go on (the newest two are kept)
-                      log.jsonl                          {"step", "loss", ..., "lr", "grad_norm", "seconds"} every `log_every` steps
-                      loss.png                           the same as a picture
+    runs/<stem of out>/checkpoint-00001000.safetensors   the state after 1000 steps (the newest two files are kept)
+                       log.jsonl                         {"step", "loss", ..., "lr", "grad_norm", "seconds"}, a line every `every.log` steps
+                       loss.png                          the loss over the steps
 
 A run that was stopped and started again ends with the same weights, bit for bit, as one that never stopped: batches and noise
 are functions of (seed, step), see `recipe.py`. P processes see the batches that one process with `accumulate` P times larger sees.
@@ -23,20 +23,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import autocast
 
-from ..errors import InputError, MissingPackageError, TrainingError
+from ..errors import InputError, TrainingError
 from ..progress import Progress, raise_if_cancelled
 from .average import AveragedWeights
 from .batches import batches
 from .checkpoint import check_same, checkpoints, load_checkpoint, save_checkpoint
 from .losslog import LossLog
-from .processes import agree_to_stop, average_gradients, share_weights
+from .plot import plot_losses
+from .processes import Processes, check_precision, join_processes
 from .recipe import Recipe, derived_seed
+from .writing import check_writable, tried, write_somewhere
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch.optim import Optimizer
 
 logger = logging.getLogger("rapiddraw")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Steps between two checkpoints (`save`), two lines of the log (`log`) and two evaluations (`evaluate`, 0 for none)."""
+
+    save: int = 500
+    log: int = 20
+    evaluate: int = 0
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for an interval that is no whole number or is too small."""
+        for key, value, low in (("save_every", self.save, 1), ("log_every", self.log, 1), ("eval_every", self.evaluate, 0)):
+            _check_whole(key, value, low)
 
 
 @dataclass(frozen=True)
@@ -59,66 +74,73 @@ def train(
     *,
     run_dir: str | Path | None = None,
     resume: bool = True,
-    save_every: int = 500,
-    log_every: int = 20,
-    eval_every: int = 0,
+    every: Intervals | None = None,
     device: str | torch.device | None = None,
 ) -> TrainResult:
     """Run `recipe` for `steps` optimizer steps and write its bundle to `out`.
 
-    `resume` goes on from the newest checkpoint in `run_dir` (default `runs/<out's stem>`), if there is one; without it, older
-    checkpoints there are removed. `device` overrides accelerate's choice. Cancelling (see `core.progress`) saves a checkpoint
-    and raises :class:`~..errors.Cancelled`. Raises :class:`InputError` for bad numbers, :class:`TrainingError` when the loss or a gradient
-    is no longer finite (the weights before it are in the last checkpoint) or a checkpoint does not fit the recipe.
+    `resume` goes on from the newest checkpoint in `run_dir` (default `runs/<stem of out>`), if there is one; without `resume`, older
+    checkpoints there are removed. `device` is a GPU where there is one by default. Cancelling (see `core.progress`) saves a checkpoint and
+    raises :class:`~..errors.Cancelled`. Where `out` can no longer be written at the end, the bundle is written beside the checkpoints.
+
+    Raises, before any work, :class:`InputError` for bad numbers, a device or a precision that this machine does not have, and places that
+    cannot be written; :class:`BundleError` for files that are missing or of another kind. Raises :class:`TrainingError` when the loss or a
+    gradient is no longer finite (the last checkpoint holds the weights before that) or a checkpoint does not fit the recipe.
     """
-    for key, value, low in (("steps", steps, 1), ("save_every", save_every, 1), ("log_every", log_every, 1), ("eval_every", eval_every, 0)):
-        if not isinstance(value, int) or value < low:
-            raise InputError(f"{key}={value!r}: expected a whole number of at least {low}")
+    every = every or Intervals()
+    _check_whole("steps", steps, 1)
+    every.check()
     recipe.check()
-    raise_if_cancelled()
-    accelerator = _accelerator()
-    place = torch.device(device) if device is not None else accelerator.device
+    processes = join_processes(device)
+    check_precision(recipe.precision, processes.device)
     out = Path(out)
     folder = Path(run_dir) if run_dir is not None else Path("runs") / out.stem
-    cuda = [place] if place.type == "cuda" else []
+    recipe.check_files()
+    check_writable(out, folder)
+    raise_if_cancelled()
+    cuda = [processes.device] if processes.device.type == "cuda" else []
     # A node runs under inference mode, whose tensors can never need gradients; the fork leaves the caller's random state alone.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
-        run = _Run(recipe, steps, folder, accelerator, place, log_every)
+        run = _Run(recipe, steps, folder, processes, every)
         if resume:
             run.resume()
         else:
             run.forget()
-        run.go(save_every, eval_every)
+        run.go()
         return run.finish(out)
+
+
+def _check_whole(key: str, value: object, low: int) -> None:
+    if not isinstance(value, int) or value < low:
+        raise InputError(f"{key}={value!r}: expected a whole number of at least {low}")
 
 
 class _Run:
     """The state of one run: what a checkpoint holds, and how a step changes it."""
 
-    def __init__(self, recipe: Recipe, steps: int, run_dir: Path, accelerator: Accelerator, device: torch.device, log_every: int) -> None:
-        self.recipe, self.steps, self.run_dir = recipe, steps, run_dir
-        self.accelerator, self.device, self.main = accelerator, device, accelerator.is_main_process
+    def __init__(self, recipe: Recipe, steps: int, run_dir: Path, processes: Processes, every: Intervals) -> None:
+        self.recipe, self.steps, self.run_dir, self.every = recipe, steps, run_dir, every
+        self.processes, self.device = processes, processes.device
         torch.manual_seed(derived_seed(recipe.seed, "setup"))
-        recipe.setup(device)
+        recipe.setup(self.device)
         self.modules = recipe.modules()
         self.optimizers: dict[str, Optimizer] = recipe.optimizers()
-        recipe.__dict__["_optimizers"] = self.optimizers
-        self.phases = recipe.phases()
+        self.phases = recipe.phases() or [(list(self.optimizers), recipe.loss)]
         self.base_lrs = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
         self.parameters = {name: [p for g in opt.param_groups for p in g["params"]] for name, opt in self.optimizers.items()}
-        share_weights(accelerator, self.modules.values())
+        processes.share_weights(self.modules.values())
         self.averaged = AveragedWeights(self.modules, recipe.ema_names(), recipe.ema)
-        self.log = LossLog(run_dir / "log.jsonl", log_every, writes=self.main)
-        self.step = 0
+        self.log = LossLog(run_dir / "log.jsonl", every.log, writes=processes.main)
+        self.step, self.saved = 0, -1
         self.whole = True  # whether the weights are as the last step left them
 
-    def go(self, save_every: int, eval_every: int) -> None:
+    def go(self) -> None:
         """Train from where the run stands to its last step."""
         for module in self.modules.values():
             module.train()
-        saved = self.step if checkpoints(self.run_dir) else -1
-        progress = Progress(self.steps, f"train {self.recipe.name}") if self.main else nullcontext()
-        with batches(self.recipe, self.device, self.accelerator.num_processes) as take, progress as bar:
+        self.saved = self.step if checkpoints(self.run_dir) else -1
+        progress = Progress(self.steps, f"train {self.recipe.name}") if self.processes.main else nullcontext()
+        with batches(self.recipe, self.device, self.processes.count) as take, progress as bar:
             if bar is not None and self.step:
                 bar.update(self.step)
             while self.step < self.steps:
@@ -126,32 +148,30 @@ class _Run:
                 try:
                     scalars = self._one_step(take)
                 except Exception as error:  # a host may stop the work inside a network, and memory may run out
-                    alone = self.accelerator.num_processes == 1  # several write a checkpoint together or not at all
-                    if alone and self.whole and saved != self.step and not isinstance(error, TrainingError):
+                    alone = self.processes.count == 1  # several write a checkpoint together or not at all
+                    if alone and self.whole and not isinstance(error, TrainingError):
                         self.save()
                     raise
                 self.step += 1
                 self.log.seconds += time.perf_counter() - started
-                if eval_every and (self.step % eval_every == 0 or self.step == self.steps):
+                if self.every.evaluate and (self.step % self.every.evaluate == 0 or self.step == self.steps):
                     self._evaluate()
                 self.log.record(self.step, scalars, last=self.step == self.steps)
-                if self.step % save_every == 0 or self.step == self.steps:
+                if self.step % self.every.save == 0 or self.step == self.steps:
                     self.save()
-                    saved = self.step
                 stop = self._report(bar, scalars["loss"])
                 if stop is not None:
-                    if saved != self.step:
-                        self.save()
+                    self.save()
                     raise stop
 
     def _one_step(self, take: Callable[[int], Any]) -> dict[str, float]:
-        recipe, processes = self.recipe, self.accelerator.num_processes
-        torch.manual_seed(derived_seed(recipe.seed, "step", self.step, self.accelerator.process_index))
+        recipe, processes = self.recipe, self.processes
+        torch.manual_seed(derived_seed(recipe.seed, "step", self.step, processes.index))
         factor = recipe.lr_factor(self.step, self.steps)
         for name, optimizer in self.optimizers.items():
             for group, lr in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = lr * factor
-        first = self.step * recipe.accumulate * processes + self.accelerator.process_index * recipe.accumulate
+        first = (self.step * processes.count + processes.index) * recipe.accumulate
         taken = [take(first + micro) for micro in range(recipe.accumulate)]
         scalars: dict[str, float] = {"lr": recipe.lr * factor}
         for names, loss_of in self.phases:
@@ -159,7 +179,7 @@ class _Run:
             with self._only(names):
                 for batch in taken:
                     self._backward(loss_of, batch, scalars)
-            average_gradients(self.accelerator, parameters)
+            processes.average_gradients(parameters)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip or float("inf")))
             key = "grad_norm" if len(self.phases) == 1 else f"grad_norm_{'_'.join(names)}"
             scalars[key] = norm
@@ -186,7 +206,7 @@ class _Run:
 
     @contextmanager
     def _only(self, names: list[str]) -> Iterator[None]:
-        """Gradients for the optimizers of this phase alone; the others' parameters are constants meanwhile."""
+        """Let the parameters of the optimizers `names` alone take gradients."""
         mine = {id(p) for name in names for p in self.parameters[name]}
         others = [p for params in self.parameters.values() for p in params if id(p) not in mine and p.requires_grad]
         for p in others:
@@ -207,33 +227,36 @@ class _Run:
             )
 
     def _report(self, bar: Progress | None, loss: float) -> BaseException | None:
-        """Advance the bar. What asks for a stop (a cancel, a host's own interrupt) is returned, on every process at once."""
+        """Advance the bar. Return the exception that asks for a stop (a cancel, a host's own interrupt), on every process at once."""
         stop: BaseException | None = None
         try:
             if bar is not None:
                 bar.update(loss=f"{loss:.4f}")
             else:
                 raise_if_cancelled()
-        except BaseException as error:  # whatever it is, the checkpoint comes first and then it is raised again
+        except BaseException as error:  # any exception: the checkpoint is written first, then it is raised again
             stop = error
-        return agree_to_stop(self.accelerator, stop, self.device)
+        return self.processes.agree_to_stop(stop)
 
     def _evaluate(self) -> None:
-        if not self.main:
+        if not self.processes.main:
             return
-        self.run_dir.mkdir(parents=True, exist_ok=True)
         with self.averaged.applied(), torch.no_grad():
-            numbers = self.recipe.evaluate(self.step, self.run_dir)
+            numbers: dict[str, float] = {}
+            tried(lambda: numbers.update(self.recipe.evaluate(self.step, self.run_dir)), f"the evaluation at step {self.step}")
         self.log.set({f"eval_{key}": float(value) for key, value in numbers.items()})
 
     def save(self) -> None:
-        """Write a checkpoint (by one process, the others wait)."""
-        if self.main:
+        """Write a checkpoint (by one process, the others wait), unless this step has one. A disk that is full does not end the run."""
+        if self.saved == self.step:
+            return
+        self.saved = self.step  # tried once a step, by every process alike, or they would wait for each other
+        if self.processes.main:
             state = {
                 "recipe": self.recipe.name,
                 "settings": self.recipe.settings(),
                 "steps": self.steps,
-                "processes": self.accelerator.num_processes,
+                "processes": self.processes.count,
                 "modules": {name: dict(module.state_dict()) for name, module in self.modules.items()},
                 "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
                 "ema": self.averaged.means,
@@ -241,15 +264,15 @@ class _Run:
                 "metrics": self.log.metrics,
                 "seconds": self.log.seconds,
             }
-            save_checkpoint(self.run_dir, self.step, state)
-        self.accelerator.wait_for_everyone()
+            tried(lambda: save_checkpoint(self.run_dir, self.step, state), f"writing the checkpoint of step {self.step}")
+        self.processes.wait()
 
     def forget(self) -> None:
         """Start over: remove the checkpoints and the log of an earlier run in this folder."""
-        if self.main:
+        if self.processes.main:
             for path in (*checkpoints(self.run_dir), self.log.path):
                 path.unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
 
     def resume(self) -> None:
         """Go on from the newest checkpoint, if there is one. Raises :class:`TrainingError` where it does not fit the recipe."""
@@ -257,7 +280,7 @@ class _Run:
         if not found:
             return self.forget()  # a log without a checkpoint belongs to a run that cannot go on
         step, state = load_checkpoint(found[-1])
-        check_same(state, found[-1], self.recipe, self.steps, self.accelerator.num_processes)
+        check_same(state, found[-1], self.recipe, self.steps, self.processes.count)
         if step > self.steps:
             raise TrainingError(f"{found[-1]} is already at step {step}, past the {self.steps} asked for; ask for more, or start over")
         try:
@@ -276,13 +299,11 @@ class _Run:
 
     def finish(self, out: Path) -> TrainResult:
         """Let the recipe write its bundle from the averaged weights; draw the loss."""
-        from .plot import plot_losses
-
         files: list[Path] = []
         losses, metrics = self.log.losses(), self.log.metrics
         plot: Path | None = None
-        if self.main:
-            # Files and folders by their name alone: their place on this machine is nobody's business.
+        if self.processes.main:
+            # Files and folders by their name alone: a bundle that is shared does not tell where they lie on this machine.
             settings = {key: Path(v).name if isinstance(v, str) and "/" in v else v for key, v in self.recipe.settings().items()}
             provenance = {
                 "recipe": self.recipe.name,
@@ -290,20 +311,14 @@ class _Run:
                 "seed": settings.pop("seed", 0),
                 "steps": self.steps,
                 "settings": settings,
-                "processes": self.accelerator.num_processes,
+                "processes": self.processes.count,
                 "seconds": round(self.log.seconds, 1),
                 "metrics": {key: float(f"{value:.6g}") for key, value in metrics.items() if key != "lr"},
             }
             with self.averaged.applied(), torch.no_grad():
-                files = self.recipe.finish(out, provenance)
-            plot = plot_losses(losses, self.run_dir / "loss.png", f"{self.recipe.name}: loss over {self.steps} steps")
-        self.accelerator.wait_for_everyone()
+                files = write_somewhere(lambda path: self.recipe.finish(path, provenance), out, self.run_dir)
+            picture = self.run_dir / "loss.png"
+            title = f"{self.recipe.name}: loss over {self.steps} steps"
+            plot = picture if tried(lambda: plot_losses(losses, picture, title), f"writing {picture}") else None
+        self.processes.wait()
         return TrainResult(files, self.run_dir, self.log.path, plot, self.steps, losses, dict(metrics))
-
-
-def _accelerator() -> Accelerator:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise MissingPackageError("training needs the package accelerate: pip install 'rapiddraw[train]'") from error
-    return Accelerator()

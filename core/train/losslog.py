@@ -1,4 +1,4 @@
-"""The log of a run: one line of JSON every few steps, holding the means since the line before."""
+"""The log of a run: one line of JSON every few steps, which holds the means since the line before."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..files import replacing
+from .writing import tried
 
 
 class LossLog:
-    """Sums up numbers and writes their means to `path`, by the process that has `writes` set.
+    """The means of a run's numbers, written to `path` by the process that has `writes` set.
 
-    `pending` holds the sums and counts since the last line, `metrics` the last numbers of each name, `seconds` what the steps took; a
-    checkpoint holds all three.
+    `pending` holds the sums and counts since the last line, `metrics` the last numbers of each name, `seconds` the time that the steps
+    took. A checkpoint holds all three.
     """
 
     def __init__(self, path: Path, every: int, writes: bool) -> None:
@@ -23,18 +24,18 @@ class LossLog:
         self.seconds = 0.0
 
     def add(self, scalars: Mapping[str, float]) -> None:
-        """Count numbers in."""
+        """Add numbers to the sums of the next line."""
         for key, value in scalars.items():
             entry = self.pending.setdefault(key, [0.0, 0.0])
             entry[0] += value
             entry[1] += 1
 
     def set(self, scalars: Mapping[str, float]) -> None:
-        """Put numbers into the next line as they are, in place of what was counted under their names."""
+        """Put numbers into the next line as they are, instead of the means under the same names."""
         self.pending |= {key: [value, 1.0] for key, value in scalars.items()}
 
     def record(self, step: int, scalars: Mapping[str, float], last: bool) -> None:
-        """Count in the numbers of the step just finished; write a line where one is due. The learning rate is a line's last, not a mean."""
+        """Add the numbers of the step just finished; write a line where one is due. A line holds the last learning rate, not its mean."""
         self.add(scalars)
         if step % self.every and not last:
             return
@@ -43,9 +44,13 @@ class LossLog:
         self.pending = {}
         self.metrics |= line
         if self.writes:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **line, "seconds": round(self.seconds, 2)}) + "\n")
+            text = json.dumps({"step": step, **line, "seconds": round(self.seconds, 2)})
+            tried(lambda: self._append(text), f"writing {self.path} at step {step}")
+
+    def _append(self, text: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     def cut(self, step: int) -> None:
         """Remove the lines after `step`, which a resumed run will write again."""

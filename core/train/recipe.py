@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,7 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..bundles.format import read_info
+from ..errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -54,6 +56,8 @@ class Recipe:
     default_steps: ClassVar[int] = 1000
     # Settings that may differ when a run is resumed: they do not change what is computed.
     volatile: ClassVar[frozenset[str]] = frozenset({"data", "prefetch"})
+    # Settings that name bundles, with the kind that each must be: their headers are read before any work.
+    bundles: ClassVar[Mapping[str, str]] = {}
 
     data: str = ""  # a dataset folder; what it must hold is the recipe's to say
     seed: int = 0
@@ -104,10 +108,11 @@ class Recipe:
         """What one step does, in order: (names of the optimizers that step, the loss they descend).
 
         A GAN returns `[(["generator"], self.generator_loss), (["discriminator"], self.discriminator_loss)]`. Parameters of the
-        other phases' optimizers take no gradient meanwhile. Every phase of a step is given the same batch object, so that what
-        one phase made (a dict's new entry) can be used by the next.
+        other phases' optimizers take no gradient meanwhile. Every phase of a step is given the same batch object, so that one phase
+        can use what the phase before it put into the batch (a new entry of a dict). [] by default: one phase, in which every
+        optimizer descends :meth:`loss`.
         """
-        return [(list(self.optimizers_by_name), self.loss)]
+        return []
 
     def ema_names(self) -> list[str]:
         """Which of :meth:`modules` are averaged; all by default."""
@@ -119,11 +124,6 @@ class Recipe:
         May write samples into `run_dir`. Nothing by default.
         """
         return {}
-
-    # Filled by the loop once `optimizers` ran, for `phases`.
-    @property
-    def optimizers_by_name(self) -> dict[str, Optimizer]:
-        return self.__dict__.get("_optimizers", {})
 
     def adamw(self, parameters: Any, lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
         """AdamW with this recipe's settings, fused (one kernel for all parameters, on the CPU too)."""
@@ -150,6 +150,26 @@ class Recipe:
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema!r}: expected 0 (none) or a decay below 1, such as 0.999")
 
+    def check_shares(self, *keys: str) -> None:
+        """Raise :class:`InputError` where one of the settings `keys` is not a share from 0 to 1."""
+        for key in keys:
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
+
+    def check_files(self) -> None:
+        """Raise :class:`BundleError` for a bundle in the settings that is missing, damaged or of another kind, by its header alone."""
+        for key, kind in self.bundles.items():
+            for path in self.paths_in(key):
+                try:
+                    read_info(path, kind)
+                except BundleError as error:
+                    raise BundleError(f"{key}: {error}") from error
+
+    def paths_in(self, key: str) -> list[str]:
+        """Return the files that the setting `key` names; [] where it is empty."""
+        path = getattr(self, key)
+        return [path] if path else []
+
     def settings(self) -> dict[str, Any]:
         """The hyper-parameters as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -160,10 +180,16 @@ def derived_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little") >> 1
 
 
+def python_random(generator: torch.Generator) -> random.Random:
+    """Return a random source of Python's own, seeded with one number drawn from `generator`."""
+    return random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+
+
 class EpochOrder:
     """Shuffled epochs as a pure function: which of `count` items are in batch `index`.
 
-    Each epoch is a permutation drawn from (seed, epoch); batches run across the boundary, so every item is seen equally often.
+    Each epoch is a permutation drawn from (seed, epoch). A batch may hold the end of one epoch and the start of the next, so that every
+    item is seen equally often.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:

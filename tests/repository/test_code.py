@@ -37,7 +37,6 @@ TO_BUNDLE = {
     "core/metrics/profile.py: profile_pipeline",
     "core/operations/distill.py: distill_model",
     "core/operations/enhance.py: enhance",
-    "core/train/loop.py: train",
     "core/upscale/tiles.py: upscale",
 }
 """Functions whose parameters are to travel together in a small dataclass. Take a name out when that is done; add none."""

@@ -1,1 +1,1 @@
-"""What recipes read: latents, texts, buckets."""
+"""Inputs of recipes: latents of a folder, captions and their tokens, pairs of prompts."""

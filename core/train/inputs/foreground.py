@@ -1,4 +1,4 @@
-"""How often the error at a place of a picture counts: more inside objects, of which there is little beside the scenery."""
+"""Weights of the error at each place of a picture: higher inside objects, which fill less of a picture than the scenery does."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from ...data.buckets import Size
 from ...data.folder import ImageFolder
 
 FOREGROUND_CLASSES = (2, 3)
-"""Of the Orchard's segmentation maps: a fruit's body and its topper."""
+"""Classes of the Orchard's segmentation maps that count as an object: a fruit's body and its topper."""
 
 
 def foreground_weights(images: ImageFolder, foreground: float, cells: Sequence[Size], sizes: Sequence[Size] = ()) -> list[torch.Tensor]:
-    """(1, h, w) for every picture: `foreground` inside an object, 1 outside, by the share of a latent's pixels; the mean over all is 1.
+    """Return weights (1, h, w) for every picture: `foreground` inside an object and 1 outside, scaled so that their mean over all is 1.
 
-    `cells` are the (h, w) of the pictures' latents. `sizes` are the pixels (height, width) that the pictures are scaled and cropped to;
-    without them the maps are taken whole. Raises :class:`DataError` for a picture without a segmentation map.
+    A latent cell that an object fills in part has a weight between the two. `cells` are the (h, w) of the pictures' latents. `sizes` are
+    the pixels (height, width) that the pictures are scaled and cropped to; without `sizes` the maps are taken whole. Raises
+    :class:`DataError` for a picture without a segmentation map.
     """
     weights = []
     for index, side in enumerate(cells):

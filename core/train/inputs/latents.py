@@ -1,77 +1,60 @@
 """Latents of an image folder, encoded once and kept beside it.
 
-The encoder's mean is used (no sampling), scaled to unit variance as the VAE's bundle says. The file's name holds a digest of the VAE and
-of the folder's pictures, so that another VAE or other pictures never meet old latents.
+A picture is encoded again where its file, the VAE or its size is another one, and where the kept latents are damaged
+(`latent_cache.py`).
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 import os
 from collections.abc import Collection
-from pathlib import Path
 
 import torch
 from torch.nn import functional
 
 from ...bundles.format import LatentSpace
-from ...bundles.load import load_bundle
 from ...data.folder import ImageFolder
-from ...errors import TrainingError
-from ...files import replacing
-from ...networks import network_of
 from ...paths import file_sha256
-from ...progress import Progress
+from ...progress import Progress, track
 from ..recipe import derived_seed
+from .encoder import LatentEncoder
+from .latent_cache import picture_key, read_rows, write_rows
 
-logger = logging.getLogger("rapiddraw")
 
-
-@torch.no_grad()
 def folder_latents(
     images: ImageFolder, vae_path: str | os.PathLike[str], device: torch.device, batch: int = 16, low: Collection[int] = ()
 ) -> tuple[torch.Tensor, LatentSpace]:
-    """(latents (N, C, h, w) float16 in model space, their :class:`LatentSpace`) of every picture of `images`, in its order.
+    """Return the latents (N, C, h, w), float16 in model space, of every picture of `images` in its order, and their :class:`LatentSpace`.
 
-    Pictures `low` are encoded from half their size, enlarged: what a collection of smaller pictures would give.
+    Pictures `low` are encoded from half their size, enlarged: as pictures of a collection that has smaller ones. Raises
+    :class:`TrainingError` for a VAE without a latent space, or whose latents are not finite.
     """
-    from diffusers import AutoencoderKL
-    from safetensors.torch import load_file, save_file
-
-    bundle = load_bundle(vae_path, "vae")
-    space = bundle.info.latent
-    if space is None:
-        raise TrainingError(f"{Path(vae_path).name} does not say what latent space it makes; train it with `rapiddraw train vae`")
-    key = hashlib.sha256()
-    key.update(file_sha256(Path(vae_path)).encode())
-    key.update(f"{images.size}/{len(images)}".encode())
-    if low:
-        key.update(f"low:{sorted(low)}".encode())
-    for item in images.items:
-        key.update(f"{item.path.name}:{item.path.stat().st_size};".encode())
-    cache = images.root / f".latents-{key.hexdigest()[:16]}.safetensors"
-    if cache.is_file():
-        return load_file(str(cache))["latents"], space
-    vae = network_of(AutoencoderKL, bundle).to(device)
-    parts = []
-    with Progress(len(images), "encoding", "image") as bar:
-        for first in range(0, len(images), batch):
-            pictures = torch.stack([_picture(images, i, i in low) for i in range(first, min(first + batch, len(images)))]).to(device)
-            parts.append(((vae.encode(pictures).latent_dist.mode() - space.shift) * space.scale).half().cpu())
-            bar.update(len(pictures))
-    latents = torch.cat(parts).contiguous()
-    try:
-        with replacing(cache) as temporary:
-            save_file({"latents": latents}, str(temporary))
-    except OSError as error:  # a read-only dataset is no reason to fail
-        logger.info("latents are not kept: %s cannot be written (%s)", cache, error)
-    return latents, space
+    encoder = LatentEncoder(vae_path, device)
+    vae = file_sha256(vae_path)
+    name = hashlib.sha256(f"{vae}/{images.size}/{sorted(low)}".encode()).hexdigest()[:16]
+    path = images.root / f".latents-{name}.safetensors"
+    counted = track(enumerate(images.items), len(images), "comparing pictures", "image")
+    keys = [picture_key(item.path, f"{vae}/{images.size}/{'low' if i in low else 'whole'}") for i, item in counted]
+    rows = read_rows(path, keys)
+    missing = len(keys) - sum(key in rows for key in keys)
+    if missing:
+        with Progress(len(images), "encoding", "image") as bar:
+            # Always whole batches: a picture alone is encoded to other last bits than in its batch, and a run would not resume exactly.
+            for first in range(0, len(images), batch):
+                part = range(first, min(first + batch, len(images)))
+                if any(keys[i] not in rows for i in part):
+                    encoded = encoder.encode(torch.stack([_picture(images, i, i in low) for i in part]))
+                    for i, latents in zip(part, encoded, strict=True):
+                        rows.setdefault(keys[i], latents)
+                bar.update(len(part))
+        write_rows(path, {key: rows[key] for key in keys})
+    return torch.stack([rows[key] for key in keys]), encoder.space
 
 
 def low_pictures(count: int, share: float, seed: int) -> list[int]:
-    """Which of `count` pictures are the `share` (0..1) that is known at half the size only; the same for the same `seed`."""
+    """Return which of `count` pictures are the `share` (0..1) known at half the size only; the same for the same `seed`."""
     generator = torch.Generator().manual_seed(derived_seed(seed, "low"))
     return torch.randperm(count, generator=generator)[: round(count * share)].tolist()
 

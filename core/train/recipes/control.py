@@ -39,6 +39,7 @@ from ...errors import InputError
 from ...lowrank.factorize import factorize
 from ...lowrank.kronecker import MAX_RANK, add_deltas, attach, detach, materialize
 from ...lowrank.plan import TARGETS, targeted
+from ..recipe import python_random
 from .unet import UnetRecipe
 
 logger = logging.getLogger("rapiddraw")
@@ -77,7 +78,6 @@ class ControlRecipe(UnetRecipe):
         super().setup(device)
         self.base_info = base
         self.unet.eval().requires_grad_(False)
-        self._check_maps()
         self.adapter, self.control_config = copy_of_unet(self.unet, self.latent_space.factor, self.conditions, self.features)
         if self.format == "lowrank":
             factorize(self.adapter.encoder, "param_ratio", self.ratio, split="symmetric")
@@ -96,7 +96,7 @@ class ControlRecipe(UnetRecipe):
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         taken = super().batch(index, generator)
         chosen = self.chosen(index)
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         kept = [kept_conditions(len(self.conditions), self.keep_all, self.drop_all, self.drop_each, rng) for _ in chosen]
         return {**taken, "hint": torch.stack([self._hint(i, keep, rng) for i, keep in zip(chosen, kept, strict=True)])}
 
@@ -128,9 +128,7 @@ class ControlRecipe(UnetRecipe):
             raise InputError(f"features={self.features!r}: expected widths from 1 to 1024")
         if not 1 <= self.rank <= MAX_RANK:
             raise InputError(f"rank={self.rank!r}: expected 1 to {MAX_RANK}")
-        for key in ("keep_all", "drop_all", "drop_each", "extracted"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"{key}={getattr(self, key)!r}: expected a probability")
+        self.check_shares("keep_all", "drop_all", "drop_each", "extracted")
         if self.keep_all + self.drop_all > 1:
             raise InputError(f"keep_all={self.keep_all} and drop_all={self.drop_all} add up to more than 1")
 
@@ -147,7 +145,8 @@ class ControlRecipe(UnetRecipe):
     def _extracted(self, index: int, kind: str) -> torch.Tensor:
         return EXTRACTORS[kind](self.images.image(index)[None] / 2 + 0.5).expand(CHANNELS, -1, -1)
 
-    def _check_maps(self) -> None:
+    def check_folder(self) -> None:
+        super().check_folder()
         for kind in self.conditions:
             if not (kind in EXTRACTORS and self.extracted == 1):
                 self.images.map(0, kind)  # names the folder, the kind and the file where it is missing

@@ -52,8 +52,7 @@ class Distillation(Recipe):
     def check(self) -> None:
         super().check()
         self.terms.check()
-        if not 0 <= self.caption_dropout <= 1:
-            raise InputError(f"caption_dropout={self.caption_dropout!r}: expected a share from 0 to 1")
+        self.check_shares("caption_dropout")
 
 
 @dataclass
@@ -114,6 +113,9 @@ class DistillRecipe(Distillation):
         if self.init not in INITS:
             raise InputError(f"init={self.init!r}: expected {' or '.join(INITS)}")
         self._source().check()
+
+    def check_files(self) -> None:
+        self._source().check_files()
 
     def _source(self) -> UnetRecipe:
         """The recipe that gives the batches and the noise: the teacher's own, its text encoder frozen."""

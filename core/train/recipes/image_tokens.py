@@ -13,6 +13,7 @@ U-Net's own. Each picture is its own prompt; its caption is dropped often (`capt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,6 +40,7 @@ class ImageTokensRecipe(UnetRecipe):
 
     name: ClassVar[str] = "image_tokens"
     default_steps: ClassVar[int] = 300
+    bundles: ClassVar[Mapping[str, str]] = {**UnetRecipe.bundles, "tower": "image"}
 
     text_lr: float = 0.0
     lr: float = 5e-4
@@ -58,10 +60,7 @@ class ImageTokensRecipe(UnetRecipe):
         super().setup(device)
         self.unet.requires_grad_(False)
         tower = load_image_tower(load_bundle(self.tower, "image")).to(device).requires_grad_(False)
-        length, width = self.readers.encoders[0].length, sum(self.readers.widths)
-        if self.reading and self.tokens != length:
-            raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
-        self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, width).to(device)
+        self.projection = ImageTokens(tower.projection_dim, self.hidden, self.tokens, sum(self.readers.widths)).to(device)
         if self.pictures and self.pictures < len(self.used):
             self.use(self.used[: self.pictures])
         self.embeddings = torch.zeros(len(self.images), tower.projection_dim)
@@ -72,6 +71,11 @@ class ImageTokensRecipe(UnetRecipe):
                 bar.update(len(part))
         if self.reading:
             self._learn_to_read(device)
+
+    def check_networks(self) -> None:
+        length = self.readers.encoders[0].length
+        if self.reading and self.tokens != length:
+            raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
 
     def _learn_to_read(self, device: torch.device) -> None:
         """Fit the projection to the states that the text encoder has for each picture's description."""
@@ -137,6 +141,4 @@ class ImageTokensRecipe(UnetRecipe):
             )
         if self.reading < 0 or self.pictures < 0:
             raise InputError(f"reading={self.reading}, pictures={self.pictures}: expected 0 or more")
-        for key in ("alone", "image_dropout"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
+        self.check_shares("alone", "image_dropout")

@@ -5,7 +5,6 @@ Pictures are blurred, reduced and enlarged again, and made noisy at random, beca
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +21,7 @@ from ...orchard.dataset import samples
 from ...orchard.entities import entities
 from ...orchard.world import Scene, random_scene
 from ...scoring.judge import IGNORE, SIDE, Judge, attribute_accuracy, judge_pictures, labels
-from ..recipe import EpochOrder, Losses, Recipe
+from ..recipe import EpochOrder, Losses, Recipe, python_random
 
 _RENDER_SIDE = 128
 
@@ -61,7 +60,7 @@ class JudgeRecipe(Recipe):
             taken = self.order.indices(index)
             known = [Scene.from_json(scene) for i in taken if (scene := self.folder.items[i].scene) is not None]
             return {"pictures": torch.stack([self.folder.image(i) for i in taken]), "labels": labels(known)}
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         named = entities()
         scenes = [rng.choice(named).scene(rng) if rng.random() < 0.5 else random_scene(rng) for _ in range(self.batch_size)]
         return {"pictures": draw(scenes), "labels": labels(scenes)}

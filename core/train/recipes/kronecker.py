@@ -44,11 +44,13 @@ class KroneckerRecipe(UnetRecipe):
     def setup(self, device: torch.device) -> None:
         super().setup(device)
         if self.word:
-            shown = [i for i in self.used if self._with_word(i)]
-            if not shown:
-                raise InputError(f"no picture of {self.data} has a caption with the word {self.word!r}")
-            self.use(shown)
+            self.use([i for i in self.used if self._with_word(i)])
         attach(self.unet, [name for name, _, _ in targeted(self.unet, self.targets)], self.rank, self.share)
+
+    def check_folder(self) -> None:
+        super().check_folder()
+        if self.word and not any(self._with_word(i) for i in range(len(self.images))):
+            raise InputError(f"no picture of {self.data} has a caption with the word {self.word!r}")
 
     def modules(self) -> dict[str, nn.Module]:
         found = {

@@ -10,7 +10,7 @@ recipe `raft`.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ from ...bundles.load import load_bundle
 from ...errors import InputError
 from ...text.prompt_model import PAD, Pair, PromptModel, build_vocabulary, default_config, load_prompt_model, to_bundle
 from ..inputs.prompt_data import orchard_pairs, read_pairs
-from ..recipe import EpochOrder, Losses, Recipe
+from ..recipe import EpochOrder, Losses, Recipe, python_random
 
 IGNORE = -100
 
@@ -58,6 +58,7 @@ class PromptRecipe(Recipe):
 
     name: ClassVar[str] = "prompt"
     default_steps: ClassVar[int] = 1500
+    bundles: ClassVar[Mapping[str, str]] = {"base": "prompt"}
 
     batch_size: int = 64
     lr: float = 2e-3
@@ -91,7 +92,7 @@ class PromptRecipe(Recipe):
         return {"model": self.model}
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         return self._rows([self.pairs[i] for i in self.order.indices(index)], rng)
 
     def loss(self, batch: dict[str, Tensor]) -> Losses:

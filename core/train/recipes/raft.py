@@ -22,7 +22,7 @@ answers alike and lowered the reward on other prompts from 1.53 to 1.45 (24 of t
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +82,9 @@ class RaftRecipe(Recipe):
 
     name: ClassVar[str] = "raft"
     default_steps: ClassVar[int] = 48
+    bundles: ClassVar[Mapping[str, str]] = {
+        "base": "prompt", "unet": "unet", "text": "text", "vae": "vae", "graph": "kg", "scorer": "text", "judge": "judge",
+    }  # fmt: skip
 
     batch_size: int = 32
     lr: float = 1e-4

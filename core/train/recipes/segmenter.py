@@ -7,7 +7,6 @@ Pictures are blurred, brightened and made noisy at random, because it has to rea
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +24,7 @@ from ...metrics.orchard import render_batch
 from ...orchard.dataset import samples
 from ...orchard.render import render_maps
 from ...orchard.world import Scene, random_scene
-from ..recipe import EpochOrder, Losses, Recipe
+from ..recipe import EpochOrder, Losses, Recipe, python_random
 
 
 @dataclass
@@ -57,7 +56,7 @@ class SegmenterRecipe(Recipe):
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         if self.images is None or self.order is None:
-            rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+            rng = python_random(generator)
             return _drawn([random_scene(rng) for _ in range(self.batch_size)], self.size)
         chosen = self.order.indices(index)
         maps = [torch.from_numpy(self.images.map(i, "segmentation").copy())[None, None].float() for i in chosen]

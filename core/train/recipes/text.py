@@ -10,7 +10,7 @@ Orchard pictures are drawn.
 
 from __future__ import annotations
 
-import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...bundles.format import save_bundle
+from ...bundles.format import read_info, save_bundle
 from ...bundles.load import load_bundle
 from ...errors import InputError
 from ...knowledge.graph import KnowledgeGraph, load_knowledge
@@ -33,7 +33,7 @@ from ...text.encoder import TextEncoder, default_config, load_text_encoder
 from ...text.image_tower import ImageTower, load_image_tower
 from ...text.tokenizer import build_vocabulary
 from ..inputs.text_data import BOTH, Item, folder_items, orchard_items
-from ..recipe import EpochOrder, Losses, Recipe
+from ..recipe import EpochOrder, Losses, Recipe, python_random
 
 KNOWLEDGE = ("graph", "none", "shuffled", "random")
 
@@ -74,6 +74,7 @@ class TextRecipe(Recipe):
 
     name: ClassVar[str] = "text"
     default_steps: ClassVar[int] = 800
+    bundles: ClassVar[Mapping[str, str]] = {"graph": "kg", "start": "text", "image_tower": "image"}
 
     batch_size: int = 128
     lr: float = 6e-4
@@ -111,11 +112,14 @@ class TextRecipe(Recipe):
             raise InputError(f"language={self.language!r}: expected both, {' or '.join(BOTH)}")
         if not self.names and self.data:
             raise InputError("names=false makes captions from the Orchard's own scenes; it does not go with a data folder")
-        if self.knowledge not in KNOWLEDGE or not 0 <= self.knowledge_dropout <= 1 or not 0 <= self.alike <= 1:
-            raise InputError(
-                f"knowledge={self.knowledge!r}, knowledge_dropout={self.knowledge_dropout!r}, alike={self.alike!r}: "
-                f"expected one of {', '.join(KNOWLEDGE)} and shares from 0 to 1"
-            )
+        if self.knowledge not in KNOWLEDGE:
+            raise InputError(f"knowledge={self.knowledge!r}: expected one of {', '.join(KNOWLEDGE)}")
+        self.check_shares("knowledge_dropout", "alike")
+
+    def check_files(self) -> None:
+        super().check_files()
+        if self.start:  # its image tower lies beside it
+            read_info(image_bundle_path(Path(self.start)), "image")
 
     def setup(self, device: torch.device) -> None:
         self.items: list[Item] = self._items()
@@ -192,7 +196,7 @@ class TextRecipe(Recipe):
         return {"main": torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.weight_decay)}
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         alike = bool(self.sceneries) and rng.random() < self.alike
         chosen = rng.sample(rng.choice(self.sceneries), self.batch_size) if alike else self.order.indices(index)
         ids, rows = tokenize_linked(self.encoder, self.table, [self.items[i].draw(rng, self.names) for i in chosen])

@@ -39,10 +39,11 @@ from ...networks import network_of
 from ...orchard.captions import STYLE_PREFIXES, with_prefix
 from ...text.encoder import to_bundle as text_to_bundle
 from ..inputs.buckets import Buckets, bucket_latents
+from ..inputs.encoder import LatentEncoder
 from ..inputs.foreground import foreground_weights
 from ..inputs.latents import folder_latents, low_pictures
 from ..inputs.readers import Readers
-from ..recipe import EpochOrder, Losses
+from ..recipe import EpochOrder, Losses, python_random
 from .align import fit_features, with_features
 from .unet_settings import UnetSettings
 from .unet_shapes import index_config, moved, told_index, unet_config
@@ -71,21 +72,30 @@ class UnetRecipe(UnetSettings):
     name: ClassVar[str] = "unet"
 
     def setup(self, device: torch.device) -> None:
-        from diffusers import UNet2DConditionModel
-
         self.images = ImageFolder(self.data, size=None if self.buckets else self.size)
+        encoder = LatentEncoder(self.vae, device)
+        self.latent_space = encoder.space
+        self.check_folder()
+        self._load_networks(device)
+        self.check_networks()
         self.sized: Buckets | None = None
         self.weights: list[torch.Tensor] | None = None
         if self.buckets:
-            sizes = bucket_sizes("structure", self.bucket_scale)
-            self.sized = bucket_latents(self.images, self.vae, device, sizes)
-            self.latent_space = self.sized.latent_space
-            if self.foreground > 1:
-                shapes = [sizes[bucket] for bucket in self.sized.bucket_of()]
-                cells = [(height // self.latent_space.factor, width // self.latent_space.factor) for height, width in shapes]
-                self.weights = foreground_weights(self.images, self.foreground, cells, shapes)
+            self._encode_buckets(encoder)
         else:
             self._encode_squares(device)
+
+    def check_folder(self) -> None:
+        """Raise where the folder lacks what this recipe needs. Called before anything is loaded or encoded."""
+        if self.foreground > 1:
+            self.images.map(0, "segmentation")
+
+    def check_networks(self) -> None:
+        """Raise :class:`InputError` where the networks do not fit each other or the settings. Called before anything is encoded."""
+
+    def _load_networks(self, device: torch.device) -> None:
+        from diffusers import UNet2DConditionModel
+
         self.readers = Readers(self.texts(), self.graph, device, [int(number) for number in self.reads])
         for encoder in self.readers.encoders:
             encoder.requires_grad_(self.text_lr > 0)
@@ -115,9 +125,17 @@ class UnetRecipe(UnetSettings):
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
         self.noise_levels = NoiseSchedule(self.schedule_info)
 
+    def _encode_buckets(self, encoder: LatentEncoder) -> None:
+        sizes = bucket_sizes("structure", self.bucket_scale)
+        self.sized = bucket_latents(self.images, encoder, sizes)
+        if self.foreground > 1:
+            shapes = [sizes[bucket] for bucket in self.sized.bucket_of()]
+            cells = [(height // self.latent_space.factor, width // self.latent_space.factor) for height, width in shapes]
+            self.weights = foreground_weights(self.images, self.foreground, cells, shapes)
+
     def _encode_squares(self, device: torch.device) -> None:
         low = set(low_pictures(len(self.images), self.low_share, self.seed))
-        self.latents, self.latent_space = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
+        self.latents, _ = folder_latents(self.images, self.vae, device, low=low if self.low_kept else ())
         if self.foreground > 1:
             side = (int(self.latents.shape[-2]), int(self.latents.shape[-1]))
             self.weights = foreground_weights(self.images, self.foreground, [side] * len(self.images))
@@ -144,7 +162,7 @@ class UnetRecipe(UnetSettings):
         return {"main": self.adamw(groups)}
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         bucket = None
         if self.sized is not None:
             bucket, chosen, latents = self.sized.draw(self.batch_size, rng)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ...diffusion.weighting import WEIGHTINGS
 from ...errors import InputError
@@ -12,6 +14,8 @@ from ..recipe import Recipe
 @dataclass
 class UnetSettings(Recipe):
     """`data` is an image folder with captions; `vae`, `text` and `graph` are bundles. The defaults train the shipped Orchard model."""
+
+    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae", "text": "text", "graph": "kg", "base": "unet", "align": "text"}
 
     batch_size: int = 32
     lr: float = 1e-3
@@ -48,8 +52,11 @@ class UnetSettings(Recipe):
     checkpointing: bool = False  # forget what the U-Net's blocks computed and compute it again on the way back: less memory, more time
 
     def texts(self) -> list[str]:
-        """The text bundles, in the order in which their features stand."""
+        """Return the text bundles, in the order in which their features stand."""
         return [path.strip() for path in self.text.split(",") if path.strip()]
+
+    def paths_in(self, key: str) -> list[str]:
+        return self.texts() if key == "text" else super().paths_in(key)
 
     def check(self) -> None:
         super().check()
@@ -72,9 +79,7 @@ class UnetSettings(Recipe):
             raise InputError(f"reads={self.reads!r}: expected the numbers of text encoders, from 0")
         if len(self.texts()) > 1 and self.text_lr:
             raise InputError(f"text_lr={self.text_lr!r} with several text encoders: they stay as they are (set text_lr=0)")
-        for key in ("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
+        self.check_shares("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout", "style_prefix")
         if self.align and not self.base:
             raise InputError("align is set and base is empty: name the U-Net bundle that is to read other text encoders")
         if self.new_latents and not self.base:
@@ -83,8 +88,6 @@ class UnetSettings(Recipe):
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):
             raise InputError(f"low_share={self.low_share!r}: expected a share from 0 to 1, and pictures left to train on")
-        if not 0 <= self.style_prefix <= 1:
-            raise InputError(f"style_prefix={self.style_prefix!r}: expected a share from 0 to 1")
         if self.timesteps not in ("uniform", "logit_normal"):
             raise InputError(f"timesteps={self.timesteps!r}: expected 'uniform' or 'logit_normal'")
         if not 1 <= self.foreground <= 100:

@@ -16,70 +16,10 @@ from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import Cancelled, InputError, TrainingError
 from rapiddraw.core.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals
 from rapiddraw.core.train.recipe import EpochOrder, Recipe
-from torch import nn
+from rapiddraw.tests.core.train.toy import Curve, StopAfter, run, same, weights
 from torch.nn import Linear
-
-
-@dataclass
-class Curve(Recipe):
-    """A small net with dropout and noise in its loss: everything that resuming could get wrong."""
-
-    name: ClassVar[str] = "curve"
-    lr: float = 1e-2
-    warmup: int = 3
-    ema: float = 0.9
-    width: int = 8
-    explode_at: int = -1
-
-    def setup(self, device):
-        self.calls = 0
-        self.net = nn.Sequential(Linear(2, self.width), nn.Dropout(0.2), nn.BatchNorm1d(self.width), Linear(self.width, 1)).to(device)
-        self.order = EpochOrder(50, self.batch_size, self.seed)
-
-    def modules(self):
-        return {"net": self.net}
-
-    def batch(self, index, generator):
-        items = torch.tensor(self.order.indices(index), dtype=torch.float32)
-        return {"x": torch.stack([items / 50, torch.rand(len(items), generator=generator)], 1), "y": items[:, None] / 25}
-
-    def loss(self, batch):
-        self.calls += 1
-        error = self.net(batch["x"] + 0.01 * torch.randn_like(batch["x"])) - batch["y"]
-        loss = error.pow(2).mean()
-        if self.explode_at >= 0 and self.calls > self.explode_at:
-            loss = loss * float("nan")
-        return {"loss": loss, "worst": error.abs().max()}
-
-    def evaluate(self, step, run_dir):
-        assert not self.net.training
-        return {"weight": float(self.net[0].weight.sum()) + float(torch.rand(()))}
-
-    def finish(self, out, provenance):
-        assert not self.net.training
-        return [save_bundle(out, dict(self.net.state_dict()), BundleInfo("judge", provenance=provenance))]
-
-
-class StopAfter:
-    """A reporter that asks for a stop after `count` steps, or raises what a host would raise."""
-
-    def __init__(self, count, error=None):
-        self.left, self.error = count, error
-
-    def __call__(self, total, label, unit):
-        return self
-
-    def advance(self, count, info, preview=None):
-        self.left -= count
-        if self.left <= 0:
-            if self.error is not None:
-                raise self.error
-            progress.request_cancel()
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -88,19 +28,6 @@ def _clean():
     yield
     progress.clear_cancel()
     progress.set_reporter(None)
-
-
-def weights(path):
-    return load_bundle(path).tensors
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def run(tmp_path, name, steps=20, recipe=None, **options):
-    options = {"save_every": 6, "log_every": 4} | options
-    return train(recipe or Curve(), tmp_path / f"{name}.safetensors", steps, run_dir=tmp_path / name, device="cpu", **options)
 
 
 def test_a_run_trains_saves_and_says_where(tmp_path):
@@ -137,7 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, stop_at
 
 def test_prefetching_and_evaluating_change_nothing(tmp_path):
     plain = run(tmp_path, "plain")
-    other = run(tmp_path, "other", recipe=Curve(prefetch=3), eval_every=5)
+    other = run(tmp_path, "other", recipe=Curve(prefetch=3), every=Intervals(6, 4, evaluate=5))
     assert same(weights(plain.files[0]), weights(other.files[0]))
     assert any("eval_weight" in line for line in other.log.read_text().splitlines())
 
@@ -318,17 +245,17 @@ def test_a_checkpoint_holds_any_nesting_without_pickle(tmp_path):
 
 LAUNCHED = """
 import sys
-sys.path[:0] = [{here!r}]
 from pathlib import Path
-import test_loop as t
-recipe = t.Curve(batch_size=4, ema=0.0)
-t.train(recipe, Path(sys.argv[1]) / "out.safetensors", 4, run_dir=Path(sys.argv[1]) / "run", device="cpu", log_every=1)
+from rapiddraw.core.train.loop import Intervals, train
+from rapiddraw.tests.core.train.toy import Curve
+recipe = Curve(batch_size=4, ema=0.0)
+train(recipe, Path(sys.argv[1]) / "out.safetensors", 4, run_dir=Path(sys.argv[1]) / "run", device="cpu", every=Intervals(log=1))
 """
 
 
 def test_two_processes_share_one_run(tmp_path):
     script = tmp_path / "launched.py"
-    script.write_text(LAUNCHED.format(here=os.path.dirname(__file__)))
+    script.write_text(LAUNCHED)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29613", str(script), str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)  # noqa: S603 - our own command

@@ -16,7 +16,7 @@ from rapiddraw.core.paths import file_sha256
 from rapiddraw.core.text.image_tokens import encode_variation
 from rapiddraw.core.text.image_tower import ImageTower, to_bundle
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.tests.helpers import seeded
 
 
@@ -41,7 +41,7 @@ def recipe(name, folder, weights, **changes):
 
 
 def run(made, out, steps):
-    return train(made, out, steps, run_dir=out.parent / f"run-{out.stem}", log_every=1, device="cpu")
+    return train(made, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu")
 
 
 @pytest.mark.parametrize("changes", [{}, {"share": True, "word": "cartoon", "instead": "photo"}])

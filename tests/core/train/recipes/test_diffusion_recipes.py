@@ -17,7 +17,7 @@ from rapiddraw.core.networks import network_of
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.scoring.judge import load_judge
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.control import kept_conditions
 
 
@@ -31,7 +31,7 @@ def losses(run_dir):
 
 
 def run(recipe, out, steps):
-    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", log_every=1, device="cpu")
+    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu")
 
 
 def vae_recipe(folder, **changes):
@@ -186,7 +186,7 @@ def test_latents_are_encoded_once(folder, vae_path, tiny_weights, monkeypatch):
     recipe.setup(torch.device("cpu"))
     first = recipe.latents
     assert first.shape == (12, 4, 16, 16) and first.float().std() == pytest.approx(1.0, abs=0.15)
-    monkeypatch.setattr("rapiddraw.core.train.inputs.latents.network_of", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("rapiddraw.core.train.inputs.encoder.network_of", lambda *_: pytest.fail("encoded again"))
     again = unet_recipe(folder, vae_path, tiny_weights)
     again.setup(torch.device("cpu"))
     assert torch.equal(again.latents, first)

@@ -13,7 +13,7 @@ from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.tests.helpers import write_unet
 
 
@@ -30,7 +30,7 @@ def distill_recipe(folder, tiny_weights, **changes):
 
 
 def run(recipe, out, steps, **more):
-    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", log_every=1, device="cpu", **more)
+    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu", **more)
 
 
 def test_the_student_comes_nearer_to_its_teacher_and_is_a_low_rank_unet(folder, tiny_weights, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, picture_files, relativistic_loss, start_as_bilinear
 from rapiddraw.core.upscale import basicsr_shim
 from rapiddraw.core.upscale.layouts import RRDBConfig
@@ -66,7 +66,7 @@ def test_a_short_run_writes_a_bundle_that_any_loader_reads(tmp_path, scale):
         small = rng.integers(0, 255, (max(2, side // 8), max(2, side // 8), 3), dtype=np.uint8)
         Image.fromarray(small).resize((side, side)).save(tmp_path / "data" / f"{i}.png")
     recipe = make_recipe("esrgan", SMALL | {"scale": scale, "ema": 0.0, "data": str(tmp_path / "data")})
-    result = train(recipe, tmp_path / "x.safetensors", 6, run_dir=tmp_path / "run", log_every=2, save_every=6)
+    result = train(recipe, tmp_path / "x.safetensors", 6, run_dir=tmp_path / "run", every=Intervals(save=6, log=2))
     bundle = load_bundle(result.files[0], "esrgan")
     assert bundle.info.config["scale"] == scale
     assert bundle.info.provenance["recipe"] == "esrgan" and "psnr" in bundle.info.provenance["metrics"]
@@ -88,14 +88,14 @@ def test_a_short_run_writes_a_bundle_that_any_loader_reads(tmp_path, scale):
 
 def test_the_loss_falls(tmp_path):
     recipe = make_recipe("esrgan", SMALL | {"lr": 3e-3, "soft": 0.0, "batch_size": 4})
-    result = train(recipe, tmp_path / "x.safetensors", 40, run_dir=tmp_path / "run", log_every=10, save_every=40)
+    result = train(recipe, tmp_path / "x.safetensors", 40, run_dir=tmp_path / "run", every=Intervals(save=40, log=10))
     assert result.losses[-1][1] < 0.9 * result.losses[0][1]
 
 
 @needs_basicsr
 def test_with_a_critic_both_networks_train(tmp_path):
     recipe = make_recipe("esrgan", SMALL | {"gan_weight": 0.005})
-    result = train(recipe, tmp_path / "x.safetensors", 2, run_dir=tmp_path / "run", log_every=1, save_every=2)
+    result = train(recipe, tmp_path / "x.safetensors", 2, run_dir=tmp_path / "run", every=Intervals(save=2, log=1))
     assert result.metrics["adversarial"] > 0
     assert load_upscaler(result.files[0]).scale == 4  # the critic is not part of the file
 

@@ -13,7 +13,7 @@ from rapiddraw.core.text.prompt_model import load_prompt_model
 from rapiddraw.core.text.protect import lost
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.inputs.prompt_data import PAIRS, orchard_pairs, orchard_request, read_pairs
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 
 SMALL = {"count": 80, "held_out": 16, "width": 32, "layers": 1, "heads": 2, "batch_size": 8}
 
@@ -63,7 +63,7 @@ def test_the_second_stage_keeps_the_best_and_resumes_with_them(tmp_path, tiny_we
     # An untrained model does not keep names; here every expansion counts.
     monkeypatch.setattr("rapiddraw.core.train.recipes.raft.lost", lambda text, terms: [])
     recipe = make_recipe("raft", settings)
-    result = train(recipe, tmp_path / "raft.safetensors", 3, run_dir=tmp_path / "run", save_every=1, log_every=1)
+    result = train(recipe, tmp_path / "raft.safetensors", 3, run_dir=tmp_path / "run", every=Intervals(save=1, log=1))
     metrics = load_bundle(result.files[0], "prompt").info.provenance["metrics"]
     # Nothing was learned at a learning rate of 0, so that before and after are one and the same measurement.
     assert metrics["reward_before"] == pytest.approx(metrics["reward_after"], abs=2e-3)

@@ -6,7 +6,7 @@ from rapiddraw.core.control.segmenter import load_segmenter
 from rapiddraw.core.errors import DataError
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import train
+from rapiddraw.core.train.loop import Intervals, train
 
 SMALL = {"size": 64, "widths": (8, 16), "batch_size": 4, "held_out": 2, "warmup": 0, "precision": "no", "ema": 0.0, "degrade": 0.5}
 
@@ -14,9 +14,8 @@ SMALL = {"size": 64, "widths": (8, 16), "batch_size": 4, "held_out": 2, "warmup"
 @pytest.mark.parametrize("folder", [False, True])
 def test_it_learns_and_writes_a_segmenter(tmp_path, folder):
     data = str(write_dataset("train", 6, 64, tmp_path / "data", maps=("segmentation",))) if folder else ""
-    result = train(
-        make_recipe("segmenter", {**SMALL, "data": data}), tmp_path / "s.safetensors", steps=12, run_dir=tmp_path / "run", log_every=1
-    )
+    recipe = make_recipe("segmenter", {**SMALL, "data": data})
+    result = train(recipe, tmp_path / "s.safetensors", steps=12, run_dir=tmp_path / "run", every=Intervals(log=1))
     assert result.losses[-1][1] < result.losses[0][1]
     assert load_segmenter(result.files[0]).classes[2] == "fruit"
     assert 0 <= read_info(result.files[0], "segmenter").provenance["metrics"]["test_iou"] <= 1
