@@ -71,7 +71,7 @@ def whole_unet(repeats: int) -> dict[str, Any]:
     prompt = [[torch.randn(1, TOKENS, WIDTH, generator=generator), {}]]
     sample = importlib.import_module("comfy.sample").sample
     patch = AttentionPatch(selector=Selector(Memory(Path(os.environ["PYTHONPATH"]) / "attention.json")))
-    patched, _ = current().patch_attention(model, None, patch)
+    patched = current().attention.patch_model(model, patch)
 
     def step(one: Any) -> Any:
         latent = torch.zeros_like(noise)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
-    clips = tuple(host.load_text(resolve_bundle(f"orchard-{language}-text.safetensors", "text")) for language in ("zh", "en"))
+    clips = tuple(host.clip.load(resolve_bundle(f"orchard-{language}-text.safetensors", "text")) for language in ("zh", "en"))
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     scenes = [scene for _, scene in evaluation_scenes("seen", args.count)]
     prompts = {language: [attribute_caption(scene, language) for scene in scenes] for language in ("en", "zh")}
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     rows, found = [], {}
     for name, told in {**ENCODERS, "one encoder of both languages": None}.items():
-        drawn_by = model if told is None else host.load_unet(_unet(name, told, args))
+        drawn_by = model if told is None else host.model.load(_unet(name, told, args))
         for language in LANGUAGES:
             encoded = [_encode(host, clip, clips, told, text) for text in prompts[language]]
             pictures = _draw(host, drawn_by, vae, encoded, _encode(host, clip, clips, told, ""))
@@ -102,8 +102,8 @@ def _encode(host: Any, clip: Any, clips: tuple[Any, Any], told: tuple[int, ...] 
     from ..core.text.bilingual import joined_conditioning
 
     if told is None:
-        return host.encode_text(clip, text)[0][0]
-    read = [host.encode_text(one, text if not told or number in told else "") for number, one in enumerate(clips)]
+        return host.clip.encode(clip, text)[0][0]
+    read = [host.clip.encode(one, text if not told or number in told else "") for number, one in enumerate(clips)]
     return joined_conditioning(read[0], read[1])[0][0]
 
 
@@ -111,12 +111,16 @@ def _draw(host: Any, model: Any, vae: Any, encoded: list[Any], empty: Any) -> An
     """Pictures (N, 3, SIDE, SIDE) in [-1, 1]; number i starts from the same noise whoever encoded its prompt."""
     import torch
 
+    from ..core.host import SamplingRun
+
     pictures = []
     for first in range(0, len(encoded), BATCH):
         length = max(tokens.shape[1] for tokens in encoded)
         part = [tokens.repeat(1, length // tokens.shape[1], 1) for tokens in encoded[first : first + BATCH]]
         latent = {"samples": torch.zeros(len(part), 4, SIDE // 8, SIDE // 8)}
         against = [[empty.expand(len(part), -1, -1), {}]]
-        drawn = host.sample(model, [[torch.cat(part), {}]], against, latent, first, STEPS, CFG, "dpmpp_2m", "simple")
-        pictures.append(host.vae_decode(vae, drawn["samples"]).permute(0, 3, 1, 2) * 2 - 1)
+        drawn = host.sampling.sample(
+            host.sampling.make_guider(model, [[torch.cat(part), {}]], against, CFG), latent, SamplingRun(first, STEPS, "dpmpp_2m", "simple")
+        )
+        pictures.append(host.vae.decode(vae, drawn["samples"]).permute(0, 3, 1, 2) * 2 - 1)
     return torch.cat(pictures)

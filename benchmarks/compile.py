@@ -45,23 +45,24 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..core.attention.patch import AttentionPatch
     from ..core.bundles.find import resolve_bundle
-    from ..core.host.embedded.host import EmbeddedHost
+    from ..core.host import Host
     from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options
     from ..core.upscale.find import resolve_upscaler
 
-    host = EmbeddedHost()
+    host = Host("embedded")
     names = ("orchard-unet.safetensors", "orchard-text.safetensors", "orchard-vae.safetensors")
     size, steps = args.size, args.steps
     rows: dict[str, dict[str, Any]] = {}
     for row in ROWS:  # parts of its own for each row: what one learns must not help another
         model, clip, vae = host.load_bundles(*(resolve_bundle(name) for name in names))
-        upscaler = host.load_upscaler(resolve_upscaler("orchard-esrgan-x4.safetensors"))
+        upscaler = host.upscale.load(resolve_upscaler("orchard-esrgan-x4.safetensors"))
         parts: dict[str, Any] = {"model": model, "clip": clip, "vae": vae, "upscale_model": upscaler}
         if row == ROWS[0]:
             parts["model"] = naive(model)
         else:
-            parts["model"], parts["vae"] = host.patch_attention(model, vae, AttentionPatch())
+            patch = AttentionPatch()
+            parts["model"], parts["vae"] = host.attention.patch_model(model, patch), host.attention.patch_vae(vae, patch)
         if row in ROWS[2:]:
             precision = "auto" if row == ROWS[3] else "keep"
             parts = speed_up(parts, Options(precision, "at once", args.budget))
@@ -146,6 +147,7 @@ def draw(host: Any, parts: dict[str, Any], size: int, steps: int, fast_tiles: bo
     """One picture and the seconds of each part. Without `fast_tiles` the upscaler takes the whole picture at once, as it is."""
     import torch
 
+    from ..core.host import SamplingRun
     from ..core.upscale.tiles import upscale
 
     seconds: dict[str, float] = {}
@@ -158,12 +160,14 @@ def draw(host: Any, parts: dict[str, Any], size: int, steps: int, fast_tiles: bo
         seconds[part], clock = now - clock, now
 
     with torch.no_grad():
-        positive = host.encode_text(parts["clip"], "a photo of a round red fruit on snow by day")
-        negative = host.encode_text(parts["clip"], "")
+        positive = host.clip.encode(parts["clip"], "a photo of a round red fruit on snow by day")
+        negative = host.clip.encode(parts["clip"], "")
         done(PARTS[0])
-        drawn = host.sample(parts["model"], positive, negative, latent, 8, steps, 4.0, "euler", "simple")
+        drawn = host.sampling.sample(
+            host.sampling.make_guider(parts["model"], positive, negative, 4.0), latent, SamplingRun(8, steps, "euler", "simple")
+        )
         done(PARTS[1])
-        image = host.vae_decode(parts["vae"], drawn["samples"])
+        image = host.vae.decode(parts["vae"], drawn["samples"])
         done(PARTS[2])
         upscaler = parts["upscale_model"]
         image = upscale(upscaler, image) if fast_tiles else upscaler(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -47,15 +47,15 @@ def measure(network: Any, size: int, repeats: int, budget: float, threads: int) 
     from ..core.attention.patch import AttentionPatch
     from ..core.bundles.format import LatentSpace
     from ..core.diffusion.schedule import NoiseSchedule
+    from ..core.host import Host, SamplingRun
     from ..core.host.embedded.attention import open_attention
-    from ..core.host.embedded.host import EmbeddedHost
     from ..core.host.embedded.model import BaseModel, Model
     from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options
 
-    host, device = EmbeddedHost(), next(network.parameters()).device
+    host, device = Host("embedded"), next(network.parameters()).device
     plain = Model(BaseModel(open_attention(network), NoiseSchedule(), LatentSpace(), device))
-    patched, _ = host.patch_attention(plain, None, AttentionPatch())
+    patched = host.attention.patch_model(plain, AttentionPatch())
     rows = {ROWS[0]: naive(plain), ROWS[1]: patched}
     for row, precision in zip(ROWS[2:], ("keep", "auto"), strict=True):
         rows[row] = speed_up({"model": patched}, Options(precision, "at once", budget))["model"]
@@ -66,7 +66,9 @@ def measure(network: Any, size: int, repeats: int, budget: float, threads: int) 
 
     def step(row: str) -> Any:
         with torch.no_grad():
-            return host.sample(rows[row], prompt, empty, latent, 8, 1, 1.0, "euler", "simple")["samples"]
+            return host.sampling.sample(
+                host.sampling.make_guider(rows[row], prompt, empty, 1.0), latent, SamplingRun(8, 1, "euler", "simple")
+            )["samples"]
 
     drawn, first = {}, {}
     for row in ROWS:

@@ -203,7 +203,7 @@ def _quality(files: dict[str, Path], count: int) -> list[dict[str, Any]]:
     from ..core.control.apply import apply_adapter
     from ..core.control.hints import map_hint
     from ..core.control.maps import canny
-    from ..core.host import current
+    from ..core.host import SamplingRun, current
     from ..core.knowledge.graph import load_knowledge
     from ..core.metrics.orchard import evaluation_scenes, prompts_for, render_batch, sample_pictures
     from ..core.metrics.scores import Towers, controllability
@@ -213,7 +213,7 @@ def _quality(files: dict[str, Path], count: int) -> list[dict[str, Any]]:
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
     kg = resolve_bundle("orchard-kg.safetensors", "kg")
-    clip = host.attach_knowledge(clip, load_knowledge(kg), 1.0)
+    clip = host.knowledge.attach(clip, load_knowledge(kg), 1.0)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     segmenter = resolve_bundle("orchard-segmenter.safetensors", "segmenter")
     names = [resolve_bundle(f"pretrained-orchard-{kind}.safetensors", kind) for kind in ("text", "image")]
@@ -230,13 +230,15 @@ def _quality(files: dict[str, Path], count: int) -> list[dict[str, Any]]:
         def sample(model: Any, positive: Any, negative: Any, latent: Any, seed: int) -> Any:
             if net is not None:
                 positive, negative = apply_adapter(positive, negative, net, {kind: images[kind] for kind in kinds}, 1.0, 0.0, 1.0)
-            return host.sample(model, positive, negative, latent, seed, STEPS, CFG, "dpmpp_2m", "karras")["samples"]
+            return host.sampling.sample(
+                host.sampling.make_guider(model, positive, negative, CFG), latent, SamplingRun(seed, STEPS, "dpmpp_2m", "karras")
+            )["samples"]
 
         return sample_pictures(host, model, clip, vae, prompts, sample, batch=count)
 
     rows = []
     for kind, path in {"none": None, **files}.items():
-        net = None if path is None else host.load_control(path, "edges")
+        net = None if path is None else host.control.load(path, "edges")
         by_edges = pictures(net, "edges") / 2 + 0.5
         same = net is None
         by_segments, by_all = (by_edges if same else pictures(net, *kinds) / 2 + 0.5 for kinds in (("segmentation",), tuple(images)))

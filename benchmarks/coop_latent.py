@@ -164,9 +164,12 @@ class Draw:
             self.vaes.append(Counting(loaded))
         self.control: Any = None
         if "orchard-control-64.safetensors" in list_bundles("control"):
-            self.control = self.host.load_control(resolve_bundle("orchard-control-64.safetensors", "control"), "edges")
-        self.clip = self.host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
-        self.sampler, self.sigmas = self.host.named_sampler("dpmpp_2m"), self.host.calculate_sigmas(self.models[0], "karras", steps)
+            self.control = self.host.control.load(resolve_bundle("orchard-control-64.safetensors", "control"), "edges")
+        self.clip = self.host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
+        self.sampler, self.sigmas = (
+            self.host.sampling.named_sampler("dpmpp_2m"),
+            self.host.sampling.calculate_sigmas(self.models[0], "karras", steps),
+        )
 
     def calls(self) -> int:
         """Calls of a VAE in the last :meth:`both`."""
@@ -174,15 +177,15 @@ class Draw:
 
     def pictures(self, latents: Any, which: int = 0) -> Any:
         """(B, 3, side, side) in [-1, 1]."""
-        return self.host.vae_decode(self.vaes[which].vae, latents).permute(0, 3, 1, 2) * 2 - 1
+        return self.host.vae.decode(self.vaes[which].vae, latents).permute(0, 3, 1, 2) * 2 - 1
 
     def side(self, which: int, prompts: list[str]) -> Any:
         import torch
 
         from ..core.bridge.latent import Side
 
-        tokens = torch.cat([self.host.encode_text(self.clip, prompt)[0][0] for prompt in prompts])
-        against = self.host.encode_text(self.clip, "")[0][0].expand(len(prompts), -1, -1)
+        tokens = torch.cat([self.host.clip.encode(self.clip, prompt)[0][0] for prompt in prompts])
+        against = self.host.clip.encode(self.clip, "")[0][0].expand(len(prompts), -1, -1)
         return Side(self.models[which], self.vaes[which], [[tokens, {}]], [[against, {}]], CFG)
 
     def empty(self, which: int, count: int, width: int = 16) -> dict[str, Any]:
@@ -208,8 +211,9 @@ class Draw:
         for number, side in enumerate(sides):
             latent = self.empty(self.models.index(side.model), len(side.positive[0][0]), width)
             began = time.perf_counter()
-            given = side.model, side.positive, side.negative, CFG, self.sampler, self.sigmas, latent, number * BATCH
-            drawn.append(self.host.sample_custom(*given)["samples"])
+            sampling = self.host.sampling
+            guider = sampling.make_guider(side.model, side.positive, side.negative, CFG)
+            drawn.append(sampling.sample_custom(guider, self.sampler, self.sigmas, latent, number * BATCH)["samples"])
             seconds += time.perf_counter() - began
         out = torch.cat(drawn)
         return out, seconds / len(out)

@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return host.load_bundles(*(resolve_bundle(f"{name}.safetensors", kind) for name, kind in names))
 
     (model, clip, vae), (small, _, small_vae) = load("orchard-unet", "orchard-vae"), load("orchard-unet-64", "orchard-vae-f4")
-    clip = host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
+    clip = host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
-    upscaler = host.load_upscaler(resolve_bundle("orchard-esrgan-x4.safetensors", "esrgan"))
+    upscaler = host.upscale.load(resolve_bundle("orchard-esrgan-x4.safetensors", "esrgan"))
     pairs = evaluation_scenes("seen", count)
     prompts, scenes = prompts_for(pairs), [scene for _, scene in pairs]
     settings = {
@@ -135,7 +135,7 @@ class _Draw:
 
     def __init__(self, host: Any, clip: Any, low: Part, high: Part, steps: int) -> None:
         self.host, self.clip, self.low, self.high, self.steps = host, clip, low, high, steps
-        self.sampler, self.sigmas = host.named_sampler("dpmpp_2m"), host.calculate_sigmas(low.model, "karras", steps)
+        self.sampler, self.sigmas = host.sampling.named_sampler("dpmpp_2m"), host.sampling.calculate_sigmas(low.model, "karras", steps)
 
     def all(self, prompts: list[str], way: Callable[..., Any]) -> Any:
         """Pictures (N, 3, side, side) in [-1, 1] of `prompts`."""
@@ -148,12 +148,14 @@ class _Draw:
 
         for first in range(0, len(prompts), BATCH):
             part = prompts[first : first + BATCH]
-            tokens = torch.cat([self.host.encode_text(self.clip, prompt)[0][0] for prompt in part])
-            against = self.host.encode_text(self.clip, "")[0][0].expand(len(part), -1, -1)
+            tokens = torch.cat([self.host.clip.encode(self.clip, prompt)[0][0] for prompt in part])
+            against = self.host.clip.encode(self.clip, "")[0][0].expand(len(part), -1, -1)
             yield [[tokens, {}]], [[against, {}]], SEED + first
 
     def walk(self, part: Part, positive: Any, negative: Any, sigmas: Any, latent: Any, seed: int | None) -> Any:
-        return self.host.sample_custom(part.model, positive, negative, CFG, self.sampler, sigmas, latent, seed)
+        return self.host.sampling.sample_custom(
+            self.host.sampling.make_guider(part.model, positive, negative, CFG), self.sampler, sigmas, latent, seed
+        )
 
     def split(self, t_low: int) -> Any:
         import torch
@@ -169,23 +171,23 @@ class _Draw:
         names = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "scale_by": self.high.side / self.low.side}
         given = (positive, positive), (negative, negative), (CFG, CFG), vaes, self.low.empty(len(positive[0][0]))
         drawn = sample_across(models, *given, seed=seed, steps=self.steps, t_low=t_low, **names)[0]
-        return self.host.vae_decode(self.high.vae, drawn["samples"])
+        return self.host.vae.decode(self.high.vae, drawn["samples"])
 
     def naive(self, t_low: int, positive: Any, negative: Any, seed: int) -> Any:
         high, low = self.split(t_low)
         half = self.walk(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)["samples"]
         drawn = self.walk(self.high, positive, negative, low, {"samples": _enlarged(half)}, None)
-        return self.host.vae_decode(self.high.vae, drawn["samples"])
+        return self.host.vae.decode(self.high.vae, drawn["samples"])
 
     def small(self, upscaler: Any, positive: Any, negative: Any, seed: int) -> Any:
         from ..core.bridge.resolution import enlarge
 
         drawn = self.walk(self.low, positive, negative, self.sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
-        return enlarge(self.host.vae_decode(self.low.vae, drawn), (self.high.side, self.high.side), "bicubic", upscaler)
+        return enlarge(self.host.vae.decode(self.low.vae, drawn), (self.high.side, self.high.side), "bicubic", upscaler)
 
     def large(self, positive: Any, negative: Any, seed: int) -> Any:
         drawn = self.walk(self.high, positive, negative, self.sigmas, self.high.empty(len(positive[0][0])), seed)["samples"]
-        return self.host.vae_decode(self.high.vae, drawn)
+        return self.host.vae.decode(self.high.vae, drawn)
 
     def noise(self, prompts: list[str]) -> dict[str, Any]:
         """Statistics of the noise that the second stage starts from, over one batch, where one model draws at both sizes."""

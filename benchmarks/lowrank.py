@@ -136,8 +136,8 @@ def _factor(args: argparse.Namespace, teacher: Path, ratio: float) -> Path:
 
     host, out = current(), args.out / f"svd-{ratio:g}.safetensors"
     if not out.is_file():
-        low = host.rebuild(host.load_unet(teacher), lambda network: factorize(network, "param_ratio", ratio, split="symmetric"))
-        host.save_unet(low, out, {"recipe": "svd"})
+        low = host.surgery.rebuild(host.model.load(teacher), lambda network: factorize(network, "param_ratio", ratio, split="symmetric"))
+        host.model.save(low, out, {"recipe": "svd"})
     return out
 
 
@@ -155,33 +155,35 @@ def _judge(args: argparse.Namespace, teacher: Path) -> Callable[[Path], dict[str
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     parts = [resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("text", "vae")]
     _, clip, vae = host.load_bundles(teacher, *parts)
-    clip = host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
+    clip = host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
     pairs = evaluation_scenes("seen", args.count)
     scenes, prompts = [scene for _, scene in pairs], prompts_for(pairs)
     others = render_batch([scene for _, scene in evaluation_scenes("seen", args.count, 1)], args.size)
     real = judge_pictures(judge, others)[1]
-    shown = host.vae_encode(vae, (render_batch(scenes, args.size).permute(0, 2, 3, 1) + 1) / 2)
+    shown = host.vae.encode(vae, (render_batch(scenes, args.size).permute(0, 2, 3, 1) + 1) / 2)
     noise = torch.randn(shown.shape, generator=torch.Generator().manual_seed(0))
     t = (torch.arange(args.count) * 389 % 1000).float()  # a stride that visits timesteps evenly
-    tokens = torch.cat([host.encode_text(clip, prompt)[0][0] for prompt in prompts])
+    tokens = torch.cat([host.clip.encode(clip, prompt)[0][0] for prompt in prompts])
 
     def predicted_noise(model: Any) -> torch.Tensor:
         sigma = model.get_model_object("model_sampling").sigma(t)
         x = model.model.process_latent_in(shown) + sigma.reshape(-1, 1, 1, 1) * noise
         return (x - model.model.apply_model(x, sigma, tokens)) / sigma.reshape(-1, 1, 1, 1)
 
-    wanted = predicted_noise(host.load_unet(teacher))
+    wanted = predicted_noise(host.model.load(teacher))
 
     def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> Any:
-        sigmas = host.calculate_sigmas(model, "karras", STEPS, "dpmpp_2m")
-        return host.sample_custom(model, positive, negative, CFG, host.named_sampler("dpmpp_2m"), sigmas, latent, seed)["samples"]
+        sigmas = host.sampling.calculate_sigmas(model, "karras", STEPS, "dpmpp_2m")
+        return host.sampling.sample_custom(
+            host.sampling.make_guider(model, positive, negative, CFG), host.sampling.named_sampler("dpmpp_2m"), sigmas, latent, seed
+        )["samples"]
 
     def measure(path: Path) -> dict[str, float]:
-        model = host.load_unet(path)
+        model = host.model.load(path)
         answers, features = judge_pictures(judge, sample_pictures(host, model, clip, vae, prompts, sample, args.size))
         made = predicted_noise(model)
         return {
-            "parameters": sum(parameter.numel() for parameter in host.network_of("model", model).parameters()),
+            "parameters": sum(parameter.numel() for parameter in host.speed.network_of("model", model).parameters()),
             "AA": round(attribute_accuracy(answers, scenes, AA_ATTRIBUTES)["AA"], 3),
             "fruit AA": round(attribute_accuracy(answers, scenes, FRUIT)["AA"], 3),
             "FID-A": round(frechet_distance(features, real), 2),

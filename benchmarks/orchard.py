@@ -39,9 +39,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     graph = load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg"))
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     clips = {
-        "graph": host.attach_knowledge(clip, graph, 1.0),
+        "graph": host.knowledge.attach(clip, graph, 1.0),
         "none": clip,
-        "shuffled": host.attach_knowledge(clip, control_graph(graph, "shuffled", 0), 1.0),
+        "shuffled": host.knowledge.attach(clip, control_graph(graph, "shuffled", 0), 1.0),
     }
     rows: list[dict[str, Any]] = []
     aa: dict[tuple[str, str], float] = {}
@@ -91,11 +91,14 @@ def _sampler(name: str, steps: int) -> Any:
     def sample(model: Any, positive: list[Any], negative: list[Any], latent: dict[str, Any], seed: int) -> Any:
         from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
         from ..core.host import current
-        from ..core.host.embedded.ksampler import RandomNoise, sample_latent, scheduled_sigmas
+        from ..core.host.embedded.sampling import RandomNoise, sample_latent, scheduled_sigmas
 
         uniform = name in ("plms", "s_pndm", "f_pndm", "ddim")
         sigmas = scheduled_sigmas(model, "normal" if uniform else "karras", steps)
-        guider, sampler = current().make_guider(model, positive, negative, CFG), current().make_sampler(FUNCTIONS[name], {})
+        guider, sampler = (
+            current().sampling.make_guider(model, positive, negative, CFG),
+            current().sampling.make_sampler(FUNCTIONS[name], {}),
+        )
         return sample_latent(RandomNoise(seed), guider, sampler, sigmas, latent)[0]["samples"]
 
     return sample

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     from ..core.bundles.find import resolve_bundle
     from ..core.bundles.format import read_info
-    from ..core.host import current
+    from ..core.host import SamplingRun, current
     from ..core.knowledge.graph import load_knowledge
     from ..core.metrics.orchard import sample_pictures
     from ..core.operations.enhance import GRAMMAR, enhance, load_writer
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     host = current()
     parts = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
     graph = load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg"))
-    parts = parts[0], host.attach_knowledge(parts[1], graph, 1.0), parts[2]
+    parts = parts[0], host.knowledge.attach(parts[1], graph, 1.0), parts[2]
     scorer = load_scorer(resolve_bundle("pretrained-orchard-text.safetensors", "text"), graph)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     rng = random.Random("bench prompt")
@@ -49,7 +49,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     truth = labels([request.scene for request in requests])
 
     def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> torch.Tensor:
-        return host.sample(model, positive, negative, latent, seed, STEPS, CFG, "dpmpp_2m", "karras")["samples"]
+        return host.sampling.sample(
+            host.sampling.make_guider(model, positive, negative, CFG), latent, SamplingRun(seed, STEPS, "dpmpp_2m", "karras")
+        )["samples"]
 
     rows: list[dict[str, Any]] = []
     mean: dict[str, float] = {}

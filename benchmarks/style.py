@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from ..core.bundles.find import resolve_bundle
-    from ..core.host import current
+    from ..core.host import SamplingRun, current
     from ..core.knowledge.graph import load_knowledge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes
     from ..core.orchard.captions import name_caption
@@ -31,28 +31,32 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     host = current()
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
-    clip = host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
+    clip = host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     pairs = evaluation_scenes("seen", args.count)
     prompts = [name_caption(scene, entity) for entity, scene in pairs]
     styled = [prompt.replace("a photo of", "a cartoon of", 1) for prompt in prompts]
-    negative = host.encode_text(clip, "")
+    negative = host.clip.encode(clip, "")
     cartoon = ATTRIBUTES["style"].index("cartoon")
 
     def tokens(texts: list[str]) -> list[list[Any]]:
-        return [[torch.cat([host.encode_text(clip, text)[0][0] for text in texts]), {}]]
+        return [[torch.cat([host.clip.encode(clip, text)[0][0] for text in texts]), {}]]
 
     rows, shares = [], {}
     for scale in SCALES:
         pictures = []
         for first in range(0, args.count, 16):
             part = slice(first, first + 16)
-            moved = host.style_guidance(model, tokens(styled[part]), scale, 0.0, 1.0)
+            moved = host.style.guide(model, tokens(styled[part]), scale, 0.0, 1.0)
             count = len(prompts[part])
             latent = {"samples": torch.zeros(count, 4, SIDE // 8, SIDE // 8)}
             against = [[negative[0][0].expand(count, -1, -1), {}]]
-            drawn = host.sample(moved, tokens(prompts[part]), against, latent, first, STEPS, CFG, "dpmpp_2m", "simple")
-            pictures.append(host.vae_decode(vae, drawn["samples"]).permute(0, 3, 1, 2) * 2 - 1)
+            drawn = host.sampling.sample(
+                host.sampling.make_guider(moved, tokens(prompts[part]), against, CFG),
+                latent,
+                SamplingRun(first, STEPS, "dpmpp_2m", "simple"),
+            )
+            pictures.append(host.vae.decode(vae, drawn["samples"]).permute(0, 3, 1, 2) * 2 - 1)
         predicted, _ = judge_pictures(judge, torch.cat(pictures))
         shares[scale] = float((predicted["style"] == cartoon).float().mean())
         accuracy = attribute_accuracy(predicted, [scene for _, scene in pairs], AA_ATTRIBUTES)["AA"]

@@ -209,7 +209,7 @@ def _cost(structure: Trained, texture: Trained) -> dict[str, Any]:
 def _judge(args: argparse.Namespace) -> Callable[[Path, Path, int], dict[str, float]]:
     """A function that draws with a pair, the switch at a timestep, and says AA and FID-A."""
     from ..core.bundles.find import resolve_bundle
-    from ..core.host import current
+    from ..core.host import SamplingRun, Stage, current
     from ..core.knowledge.graph import load_knowledge
     from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch, sample_pictures
     from ..core.scoring.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
@@ -224,11 +224,13 @@ def _judge(args: argparse.Namespace) -> Callable[[Path, Path, int], dict[str, fl
     def score(structure: Path, texture: Path, t_struct: int) -> dict[str, float]:
         parts = [resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("text", "vae")]
         loaded = [host.load_bundles(path, *parts) for path in (structure, texture)]
-        clip = host.attach_knowledge(loaded[0][1], graph, 1.0)
+        clip = host.knowledge.attach(loaded[0][1], graph, 1.0)
 
         def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> Any:
-            guider = host.time_decoupled_guider(model, loaded[1][0], (positive, negative), (None, None), (CFG, CFG), t_struct)
-            return host.time_decoupled_sample(guider, latent, seed, STEPS, "dpmpp_2m", "simple", 1.0, "keep")["samples"]
+            guider = host.time_decoupled.make_guider(
+                [Stage(model, positive, negative, CFG, t_struct), Stage(loaded[1][0], None, None, CFG)]
+            )
+            return host.time_decoupled.sample(guider, latent, SamplingRun(seed, STEPS, "dpmpp_2m", "simple"), "keep")["samples"]
 
         pictures = sample_pictures(host, loaded[0][0], clip, loaded[0][2], prompts, sample, args.size)
         predicted, features = judge_pictures(judge, pictures)

@@ -57,7 +57,8 @@ class FlashAttentionPatch:
         from ..core.attention.patch import AttentionPatch
         from ..core.host import current
 
-        return current().patch_attention(model, vae, AttentionPatch(backend, apply_to, allow_inexact))
+        attention, patch = current().attention, AttentionPatch(backend, apply_to, allow_inexact)
+        return attention.patch_model(model, patch), None if vae is None else attention.patch_vae(vae, patch)
 
 
 class AttentionReport:
@@ -119,7 +120,7 @@ class AttentionEntropyScale:
     def execute(self, model: Any, trained_width: int, trained_height: int) -> tuple[Any]:
         from ..core.host import current
 
-        return (current().scale_attention_entropy(model, trained_width, trained_height),)
+        return (current().attention.scale_entropy(model, trained_width, trained_height),)
 
 
 NODE_CLASS_MAPPINGS = {

@@ -97,7 +97,7 @@ class LatentSpaceBridgeSampler:
         from ..core.host import current
 
         a, b = sample_bridged(_guider(pair), noise, sampler, sigmas, latent_a, latent_b)
-        return a, b, current().vae_decode(pair["vae_a"], a["samples"])
+        return a, b, current().vae.decode(pair["vae_a"], a["samples"])
 
 
 class LatentSpaceBridgeGuider:

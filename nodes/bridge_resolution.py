@@ -175,8 +175,11 @@ class ResolutionBridgeSampler:
                 "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Steps of the whole walk, both models together."}),
                 "cfg_low": _cfg("Guidance of the first model. The paper's release uses 6."),
                 "cfg_high": _cfg("Guidance of the second model."),
-                "sampler_name": (host.sampler_names(), {"tooltip": "How a step is taken. Its history starts anew at the bridge."}),
-                "scheduler": (host.scheduler_names(), {"tooltip": "Which noise levels the steps visit, on the first model's schedule."}),
+                "sampler_name": (host.sampling.sampler_names(), {"tooltip": "How a step is taken. Its history starts anew at the bridge."}),
+                "scheduler": (
+                    host.sampling.scheduler_names(),
+                    {"tooltip": "Which noise levels the steps visit, on the first model's schedule."},
+                ),
                 "t_low": ("INT", {"default": 400, "min": 0, "max": 999, "step": 10, "tooltip": t_low}),
                 **_target(),
                 "tile": _tile(),

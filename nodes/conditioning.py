@@ -35,7 +35,7 @@ class TextLoader:
         from ..core.bundles.find import resolve_bundle
         from ..core.host import current
 
-        return (current().load_text(resolve_bundle(text_name, "text")),)
+        return (current().clip.load(resolve_bundle(text_name, "text")),)
 
 
 class BilingualTextEncode:

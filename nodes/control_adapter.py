@@ -46,7 +46,7 @@ class ControlAdapterLoader:
         from ..core.bundles.find import resolve_bundle
         from ..core.host import current
 
-        return (current().load_control(resolve_bundle(control_name, "control"), condition),)
+        return (current().control.load(resolve_bundle(control_name, "control"), condition),)
 
 
 class ControlAdapterApply:

@@ -98,7 +98,7 @@ class SaveMarkedImage:
         from ..core.image.png import write_marked_png
         from ..core.paths import output_dir
 
-        if not current().saves_graphs:
+        if not current().process.saves_graphs():
             prompt = extra_pnginfo = None
         base = output_dir()
         folder, stem, counter = save_path(filename_prefix, base, images.shape[2], images.shape[1])

@@ -109,7 +109,7 @@ class ApplyKnowledge:
         from ..core.host import current
         from ..core.knowledge.choices import load_chosen_projection
 
-        return (current().attach_knowledge(clip, knowledge, kg_scale, load_chosen_projection(projection)),)
+        return (current().knowledge.attach(clip, knowledge, kg_scale, load_chosen_projection(projection)),)
 
 
 class KGTextEncode:
@@ -163,11 +163,12 @@ class KGTextEncode:
         from ..core.text.templates import apply_template
 
         host, prompt = current(), apply_template(prompt_template, text)
-        informed = host.attach_knowledge(clip, knowledge, kg_scale, load_chosen_projection(projection))
-        report = describe(host.knowledge_links(informed, prompt))
+        informed = host.knowledge.attach(clip, knowledge, kg_scale, load_chosen_projection(projection))
+        conditioning, links = host.knowledge.encode_with_links(informed, prompt)
+        report = describe(links)
         if kg_scale == 0:
             report += "\nkg_scale is 0: nothing is added"
-        return host.encode_text(informed, prompt), report
+        return conditioning, report
 
 
 NODE_CLASS_MAPPINGS = {

@@ -42,7 +42,7 @@ class LowRankUNETLoader:
         from ..core.bundles.find import resolve_bundle
         from ..core.host import current
 
-        return (current().load_unet(resolve_bundle(unet_name, "unet")),)
+        return (current().model.load(resolve_bundle(unet_name, "unet")),)
 
 
 class FactorizeUNet:

@@ -118,10 +118,10 @@ class FitKnowledgeProjection:
         from ..core.knowledge.fit import fit_projection, named
 
         host = current()
-        spaces = host.knowledge_reader(clip).spaces
+        spaces = host.knowledge.reader_of(clip).spaces
         fit = fit_projection(spaces, knowledge, ridge, holdout, seed, entities, limit, language, max_tokens, described_by)
         fit = named(fit, write_projection(fit.projection, filename))
-        return host.carry_projection(clip, fit.projection), fit.table(), fit.projection.name
+        return host.knowledge.carry_projection(clip, fit.projection), fit.table(), fit.projection.name
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawFitKnowledgeProjection": FitKnowledgeProjection}

@@ -87,7 +87,7 @@ class ConditioningSetResolutionIndex:
         from ..core.data.buckets import with_index
         from ..core.host import current
 
-        if model is not None and not current().takes_resolution_index(model):
+        if model is not None and not current().model.takes_resolution_index(model):
             logging.getLogger("rapiddraw").warning("this model takes no resolution index: Set Resolution Index has no effect on it")
         return (with_index(conditioning, index),)
 

@@ -46,7 +46,7 @@ class SamplerPNDM:
         from ..core.diffusion.samplers.pndm import check_variant, sample_pndm
         from ..core.host import current
 
-        return (current().make_sampler(sample_pndm, {"variant": check_variant(variant)}),)
+        return (current().sampling.make_sampler(sample_pndm, {"variant": check_variant(variant)}),)
 
 
 def _real(default: float, low: float, high: float, step: float, tooltip: str) -> tuple[str, dict[str, Any]]:
@@ -106,7 +106,7 @@ class SamplerPicard:
         from ..core.host import current
 
         options = {"method": method, "window": window, "tolerance": tolerance, "max_states": max_states, "stats": {}}
-        return (current().make_sampler(sample_picard, options),)
+        return (current().sampling.make_sampler(sample_picard, options),)
 
 
 class SamplerAdaptiveSDE:
@@ -189,7 +189,7 @@ class SamplerAdaptiveSDE:
             "rtol": rtol, "atol": atol, "h_init": h_init, "safety": safety, "exponent": exponent, "max_nfe": max_nfe,
             "probability_flow": probability_flow, "stats": {},
         }  # fmt: skip
-        return (current().make_sampler(sample_adaptive_sde, options),)
+        return (current().sampling.make_sampler(sample_adaptive_sde, options),)
 
 
 class SamplerDPMSolver:
@@ -233,7 +233,7 @@ class SamplerDPMSolver:
         from ..core.diffusion.samplers.dpm_solver import sample_dpm_solver
         from ..core.host import current
 
-        return (current().make_sampler(sample_dpm_solver, {"order": order, "method": method}),)
+        return (current().sampling.make_sampler(sample_dpm_solver, {"order": order, "method": method}),)
 
 
 class SamplerReport:

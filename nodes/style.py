@@ -52,7 +52,7 @@ class StyleGuidance:
     def execute(self, model: Any, style: Any, style_scale: float, start_percent: float, end_percent: float) -> tuple[Any]:
         from ..core.host import current
 
-        return (current().style_guidance(model, style, style_scale, start_percent, end_percent),)
+        return (current().style.guide(model, style, style_scale, start_percent, end_percent),)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawStyleGuidance": StyleGuidance}

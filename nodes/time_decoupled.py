@@ -61,10 +61,10 @@ def _texture_conditions() -> dict[str, Any]:
 
 def _guider(structure: Any, texture: Any, positive: Any, negative: Any, structure_cfg: float, texture_cfg: float, t_struct: int,
             texture_positive: Any = None, texture_negative: Any = None) -> Any:  # fmt: skip
-    from ..core.host import current
+    from ..core.host import Stage, current
 
-    conds, own = (positive, negative), (texture_positive, texture_negative)
-    return current().time_decoupled_guider(structure, texture, conds, own, (structure_cfg, texture_cfg), t_struct)
+    stages = Stage(structure, positive, negative, structure_cfg, t_struct), Stage(texture, texture_positive, texture_negative, texture_cfg)
+    return current().time_decoupled.make_guider(stages)
 
 
 class TimeDecoupledGuider:
@@ -143,9 +143,9 @@ class TimeDecoupledSampler:
                 ),
                 "structure_cfg": _cfg_input("structure"),
                 "texture_cfg": _cfg_input("texture"),
-                "sampler_name": (host.sampler_names(), {"tooltip": "The sampling method. PanGu-Draw's released code uses euler."}),
+                "sampler_name": (host.sampling.sampler_names(), {"tooltip": "The sampling method. PanGu-Draw's released code uses euler."}),
                 "scheduler": (
-                    host.scheduler_names(),
+                    host.sampling.scheduler_names(),
                     {"tooltip": "The noise levels of the steps, on the structure model's schedule."},
                 ),
                 "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": strength}),
@@ -157,10 +157,10 @@ class TimeDecoupledSampler:
 
     def execute(self, latent_image: Latent, seed: int, steps: int, sampler_name: str, scheduler: str, denoise: float, history: str,
                 **pair: Any) -> tuple[Latent]:  # fmt: skip
-        from ..core.host import current
+        from ..core.host import SamplingRun, current
 
-        walk = (latent_image, seed, steps, sampler_name, scheduler, denoise, history)
-        return (current().time_decoupled_sample(_guider(**pair), *walk),)
+        run = SamplingRun(seed, steps, sampler_name, scheduler, denoise)
+        return (current().time_decoupled.sample(_guider(**pair), latent_image, run, history),)
 
 
 class TimeDecoupledModel:
@@ -186,7 +186,7 @@ class TimeDecoupledModel:
     def execute(self, structure: Any, texture: Any, t_struct: int) -> tuple[Any]:
         from ..core.host import current
 
-        return (current().time_decoupled_model(structure, texture, t_struct),)
+        return (current().time_decoupled.join(structure, texture, t_struct),)
 
 
 class SplitSigmasAtTimestep:

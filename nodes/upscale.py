@@ -52,7 +52,7 @@ class ESRGANLoader:
         from ..core.host import current
         from ..core.upscale.find import resolve_upscaler
 
-        return (current().load_upscaler(resolve_upscaler(model_name)),)
+        return (current().upscale.load(resolve_upscaler(model_name)),)
 
 
 class ESRGANUpscale:
@@ -156,7 +156,7 @@ class ESRGANUpscale:
         from ..core.upscale.tiles import upscale
 
         target = {"long_side": long_side} if long_side else {"factor": factor or None}
-        device = current().upscale_device(upscale_model, tile)
+        device = current().upscale.device_for(upscale_model, tile)
         return (upscale(upscale_model, image, tile=tile, overlap=overlap, device=device, batch=batch, precision=precision, **target),)
 
 

@@ -41,7 +41,7 @@ class _Prepared:
     def ask(self, x: Tensor, sigma: Tensor, options: Any, seed: int | None) -> Tensor:
         from ..host import current
 
-        current().keep_ready(self.guider.model_patcher)
+        current().sampling.keep_ready(self.guider.model_patcher)
         device = self.noise.device
         return self.guider(x.to(device), sigma.to(device), model_options=options, seed=seed)
 
@@ -161,7 +161,7 @@ class LatentBridgeGuider:
 
         if self.latent_b is None:
             return latent_for_b(self.a, self.b, latent_a)
-        return current().fit_latent(self.b.model, self.latent_b)
+        return current().sampling.fit_latent(self.b.model, self.latent_b)
 
     def sample_both(
         self,
@@ -179,7 +179,7 @@ class LatentBridgeGuider:
 
         if latents[0].shape[0] != latents[1].shape[0]:
             raise InputError(f"A draws {latents[0].shape[0]} pictures and B {latents[1].shape[0]}; both batches must be of one size")
-        a, b = (current().make_guider(side.model, side.positive, side.negative, side.cfg) for side in (self.a, self.b))
+        a, b = (current().sampling.make_guider(side.model, side.positive, side.negative, side.cfg) for side in (self.a, self.b))
         found: dict[str, Tensor] = {}
 
         def with_b(ready_b: _Prepared, *_: Any) -> Tensor:
@@ -224,8 +224,8 @@ def sample_bridged(
     from ..host import current
 
     host = current()
-    first = host.fit_latent(guider.a.model, latent_a)
-    second = host.fit_latent(guider.b.model, latent_b) if latent_b is not None else guider._latent_b(first)
+    first = host.sampling.fit_latent(guider.a.model, latent_a)
+    second = host.sampling.fit_latent(guider.b.model, latent_b) if latent_b is not None else guider._latent_b(first)
     if len(sigmas) == 0:
         return first, second
     noise_a = noise_b = noise.generate_noise(first)
@@ -235,7 +235,7 @@ def sample_bridged(
         noise_b = other.generate_noise(second)
     masks = first.get("noise_mask"), second.get("noise_mask")
     with Progress(len(sigmas) - 1, "bridging latent spaces") as bar:
-        callback = host.step_callback(guider.a.model, bar)
+        callback = host.sampling.step_callback(guider.a.model, bar)
         pair = (first["samples"], second["samples"])
         a, b = guider.sample_both((noise_a, noise_b), pair, masks, sampler, sigmas, callback, True, noise.seed)
     return {**first, "samples": a.to(pair[0].device)}, {**second, "samples": b.to(pair[1].device)}

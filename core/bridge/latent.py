@@ -39,14 +39,14 @@ class Side:
         """IMAGE of a prediction in the model's scale."""
         from ..host import current
 
-        return current().vae_decode(self.vae, self.model.model.process_latent_out(denoised.float()))
+        return current().vae.decode(self.vae, self.model.model.process_latent_out(denoised.float()))
 
     def to_latent(self, image: Tensor, shape: torch.Size) -> Tensor:
         """(B, C, h, w) of `shape` in the model's scale from an IMAGE of any size. Raises :class:`InputError` if the VAE makes another."""
         from ..host import current
 
         cell = self.vae.spacial_compression_encode()
-        latent = current().vae_encode(self.vae, resample(image, (shape[3] * cell, shape[2] * cell)))
+        latent = current().vae.encode(self.vae, resample(image, (shape[3] * cell, shape[2] * cell)))
         if latent.shape != shape:
             raise InputError(
                 f"the VAE made a latent of {tuple(latent.shape)} where its model draws {tuple(shape)}; link each model's own VAE"
@@ -99,8 +99,8 @@ def latent_for_b(a: Side, b: Side, latent_a: Mapping[str, Any]) -> dict[str, Any
     kept = {key: value for key, value in latent_a.items() if key in ("noise_mask", "batch_index")}
     if not samples.any():
         return {**kept, "samples": torch.zeros(samples.shape[0], b.vae.latent_channels, height, width)}
-    image = resample(current().vae_decode(a.vae, samples), (width * cell_b, height * cell_b))
-    return {**kept, "samples": current().vae_encode(b.vae, image)}
+    image = resample(current().vae.decode(a.vae, samples), (width * cell_b, height * cell_b))
+    return {**kept, "samples": current().vae.encode(b.vae, image)}
 
 
 def check_sides(a: Side, b: Side) -> None:

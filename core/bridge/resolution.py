@@ -76,7 +76,7 @@ def enlarge(image: Tensor, size: tuple[int, int], method: str = "bicubic", upsca
     from ..upscale.tiles import upscale
 
     side = tile or 512
-    device = current().upscale_device(upscaler, side)
+    device = current().upscale.device_for(upscaler, side)
     return upscale(upscaler, image, tile=side, overlap=min(32, side // 2), size=size, device=device)
 
 
@@ -101,7 +101,9 @@ def predict_clean(
     host = current()
     plain = {key: value for key, value in latent.items() if key != "noise_mask"}
     walk = torch.tensor([sigma, 0.0])
-    return host.sample_custom(model, positive, negative, cfg, host.make_sampler(one_evaluation, {}), walk, plain, None, bar)["samples"]
+    return host.sampling.sample_custom(
+        host.sampling.make_guider(model, positive, negative, cfg), host.sampling.make_sampler(one_evaluation, {}), walk, plain, None, bar
+    )["samples"]
 
 
 def one_evaluation(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None) -> Tensor:
@@ -150,11 +152,11 @@ def bridge_resolution(
             f"the low-resolution walk stops at sigma {sigma:.4g}, where it begins: there is nothing to bridge yet. Split the sigmas later"
         )
     clean = predict_clean(model, positive, negative, cfg, latent, sigma, bar) if extra_eval else latent["samples"]
-    image = host.vae_decode(vae_low, clean, tile)
+    image = host.vae.decode(vae_low, clean, tile)
     wanted = target_pixels(image.shape[2], image.shape[1], vae_high.spacial_compression_encode(), scale_by, size)
     image = enlarge(image, wanted, method, upscaler, tile)
     kept = {key: value for key, value in latent.items() if key in ("noise_mask", "batch_index")}
-    return {**kept, "samples": host.vae_encode(vae_high, image, tile)}, image
+    return {**kept, "samples": host.vae.encode(vae_high, image, tile)}, image
 
 
 def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
@@ -192,17 +194,21 @@ def sample_across(
     schedule = models[0].get_model_object("model_sampling")
     if not math.isfinite(t_low) or not 0 <= t_low <= 999:
         raise InputError(f"t_low is {t_low}; it is a timestep from 0 to 999 (default {T_LOW})")
-    sigmas = host.calculate_sigmas(models[0], scheduler, steps)
+    sigmas = host.sampling.calculate_sigmas(models[0], scheduler, steps)
     switch = float(schedule.sigma(torch.tensor(float(t_low)))) if t_low > 0 else 0.0
     high, low = split_at(sigmas, switch)
     if len(high) < 2:
         raise InputError(f"t_low {t_low} leaves the low-resolution model no step of {steps}; choose a smaller t_low or more steps")
-    sampler = host.named_sampler(sampler_name)
+    sampler = host.sampling.named_sampler(sampler_name)
     sigma = float(high[-1])
     with Progress(len(high) - 1 + (sigma > 0) + len(low) - 1, "bridging resolutions") as bar:
-        first = host.sample_custom(models[0], positives[0], negatives[0], cfgs[0], sampler, high, latent, seed, bar)
+        first = host.sampling.sample_custom(
+            host.sampling.make_guider(models[0], positives[0], negatives[0], cfgs[0]), sampler, high, latent, seed, bar
+        )
         larger, image = bridge_resolution(models[0], positives[0], negatives[0], cfgs[0], vaes[0], first, sigma, vaes[1], bar=bar, **bridge)
         if len(low) > 1:
             noise = (int(seed) + 1) % 2**64
-            larger = host.sample_custom(models[1], positives[1], negatives[1], cfgs[1], sampler, low, larger, noise, bar)
+            larger = host.sampling.sample_custom(
+                host.sampling.make_guider(models[1], positives[1], negatives[1], cfgs[1]), sampler, low, larger, noise, bar
+            )
     return larger, image

@@ -6,20 +6,21 @@ import importlib
 import sys
 
 from .protocol import Host
+from .run import SamplingRun, Stage
 
-__all__ = ["Host", "adopt_folders", "current"]
+__all__ = ["Host", "SamplingRun", "Stage", "adopt_folders", "current"]
 
 _hosts: dict[str, Host] = {}
 
 
 def current() -> Host:
-    """The host of this process: ComfyUI's where ComfyUI is what runs us, else the embedded one. Made when first asked for.
+    """Return the host of this process: ComfyUI's where ComfyUI runs the pack, else the embedded one. It is made when first asked for.
 
     ComfyUI counts as running only when it has loaded its own model management; merely having it on the path does not.
     """
     name = "comfy" if "comfy.model_management" in sys.modules else "embedded"
     if name not in _hosts:
-        _hosts[name] = importlib.import_module(f".{name}.host", __package__).make_host()
+        _hosts[name] = Host(name)
     return _hosts[name]
 
 

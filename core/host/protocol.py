@@ -1,12 +1,14 @@
-"""What a node may ask of a host. Kept small: whatever the stock nodes of ComfyUI already do is left to them.
+"""What a node may ask of a host, topic by topic. Kept small: whatever the stock nodes of ComfyUI already do is left to them.
 
-The socket types (MODEL, CLIP, VAE, CONDITIONING, SAMPLER, UPSCALE_MODEL) are each host's own objects and opaque to nodes. LATENT
-samples are unscaled (B, C, h, w) float tensors; an IMAGE is (B, H, W, 3) float in [0, 1].
+Each topic is a Protocol that a module of each host meets: `Host("comfy").vae` is the module :mod:`.comfy.vae`. The socket types (MODEL,
+CLIP, VAE, CONDITIONING, SAMPLER, UPSCALE_MODEL) are each host's own objects and opaque to nodes. LATENT samples are unscaled (B, C, h, w)
+float tensors; an IMAGE is (B, H, W, 3) float in [0, 1]. No function changes what it is given: patches go onto clones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,250 +23,274 @@ if TYPE_CHECKING:
     from ..knowledge.projection import Projection
     from ..progress import Progress
     from .denoiser import Denoiser
+    from .run import SamplingRun, Stage
 
 
-class Host(Protocol):
-    """The protocol. No method changes what it is given: patches go onto clones."""
+class ProcessTopic(Protocol):
+    """The process that the host is: its device, its memory, its settings."""
 
-    name: str
+    def start(self) -> None:
+        """Check once that the host can run, and take over its progress bar. Raises :class:`~rapiddraw.core.errors.RapidDrawError`."""
 
-    @property
+    def device(self) -> torch.device:
+        """Return where the host computes."""
+
+    def make_room(self, size: int) -> torch.device:
+        """Return where a network of `size` bytes that the host does not know should run, with room made for it there."""
+
     def saves_graphs(self) -> bool:
-        """Whether a saved picture may carry the graph that drew it (ComfyUI's `--disable-metadata` says no)."""
-        ...
+        """Return whether a saved picture may carry the graph that drew it (ComfyUI's `--disable-metadata` says no)."""
 
-    def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Any, Any, Any]:
-        """(MODEL, CLIP, VAE) from three bundles. Raises :class:`~rapiddraw.core.errors.BundleError` where they do not fit together:
-        another latent space, or a text width the U-Net does not attend to."""
-        ...
 
-    def load_unet(self, unet: Path) -> Any:
-        """A MODEL from a bundle of kind `unet`, dense or low-rank."""
-        ...
+class ModelTopic(Protocol):
+    """MODELs: reading and writing them, and what nodes must know of one."""
 
-    def load_control(self, path: Path, default: str) -> Any:
-        """A CONTROL_NET from a bundle of kind `control`: `conditions` names what it follows, and a single picture that a stock node applies
-        is taken for the condition `default`."""
-        ...
+    def load(self, path: Path) -> Any:
+        """Return a MODEL from a bundle of kind `unet`, dense or low-rank. Raises :class:`~rapiddraw.core.errors.BundleError`."""
 
-    def load_text(self, text: Path) -> Any:
-        """A CLIP from a bundle of kind `text`."""
-        ...
+    def save(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
+        """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
 
     def attended_width(self, model: Any) -> int | None:
-        """Features of the tokens that a MODEL's U-Net attends to; None where it does not say."""
-        ...
+        """Return the features of the tokens that a MODEL's U-Net attends to; None where it does not say."""
 
     def takes_resolution_index(self, model: Any) -> bool:
-        """Whether a MODEL is told the index of the resolution that it draws."""
-        ...
+        """Return whether a MODEL is told the index of the resolution that it draws."""
 
-    def save_unet(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
-        """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
-        ...
 
-    def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
-        """A MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
-        ...
+class ClipTopic(Protocol):
+    """CLIPs: text encoders."""
 
-    def weight_shapes(self, model: Any) -> dict[str, torch.Size]:
-        """The shape of every weight of a MODEL's U-Net that a patch may change, by its layer's name in diffusers' layout. A factored
-        layer counts as the dense one that it stands for."""
-        ...
+    def load(self, path: Path) -> Any:
+        """Return a CLIP from a bundle of kind `text`. Raises :class:`~rapiddraw.core.errors.BundleError`."""
 
-    def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
-        """A clone of MODEL to whose weights `strength` times each delta is added; names and shapes as :meth:`weight_shapes` gives them."""
-        ...
+    def encode(self, clip: Any, text: str) -> Any:
+        """Return the CONDITIONING of `text`. Weights `(text:1.2)` are understood; a long prompt takes several rows."""
 
-    def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
-        """A function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with two dozen random tokens; to
-        measure with."""
-        ...
 
-    def denoiser(self, model: Any, train: bool = False, room: int = 0) -> Denoiser:
-        """A MODEL as what training needs of it, on its device, where `room` bytes are left free beside it if possible.
+class KnowledgeTopic(Protocol):
+    """Knowledge graphs attached to a CLIP."""
 
-        With `train` its weights take gradients, which is for a MODEL that :meth:`rebuild` made and nobody else has; `release()` of what is
-        returned ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that is no U-Net predicting eps, v or x0 from a
-        text."""
-        ...
-
-    def knowledge_reader(self, clip: Any) -> KnowledgeReader:
-        """The encoders of CLIP that can read a graph, each with its tokenizer, width and token embeddings, and what is attached to them.
+    def reader_of(self, clip: Any) -> KnowledgeReader:
+        """Return the encoders of CLIP that can read a graph, each with its tokenizer, width and token embeddings, and what is attached.
 
         Raises :class:`~rapiddraw.core.errors.KnowledgeError` for a CLIP that has none.
         """
-        ...
 
-    def attach_knowledge(self, clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
-        """A clone of CLIP that adds `scale * W e_kg` to the tokens of every entity it finds in a text. Scale 0 changes nothing.
+    def attach(self, clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
+        """Return a clone of CLIP that adds `scale * W e_kg` to the tokens of every entity it finds in a text. Scale 0 changes nothing.
 
-        W is `projection`, else what CLIP carries, else what it was trained with. Attaching the same graph again replaces its scale;
-        another graph adds to it. Raises :class:`~rapiddraw.core.errors.KnowledgeError` for a graph without vectors, where there is no W,
-        and where W does not fit.
+        W is `projection`, else the one that CLIP carries, else the one CLIP was trained with. Attaching the same graph again replaces its
+        scale; another graph adds to it. Raises :class:`~rapiddraw.core.errors.KnowledgeError` for a graph without vectors, where there is
+        no W, and where W does not fit.
         """
-        ...
 
     def carry_projection(self, clip: Any, projection: Projection) -> Any:
-        """A clone of CLIP that uses `projection` for the graphs that are attached to it from now on."""
-        ...
+        """Return a clone of CLIP that uses `projection` for the graphs that are attached to it from now on."""
 
-    def encode_text(self, clip: Any, text: str) -> Any:
-        """CONDITIONING of `text`, weights `(text:1.2)` understood, long prompts in several rows."""
-        ...
+    def encode_with_links(self, clip: Any, text: str) -> tuple[Any, list[EntityLink]]:
+        """Return the CONDITIONING of `text`, as :meth:`ClipTopic.encode` does, and the entities found in it, in reading order.
 
-    def knowledge_links(self, clip: Any, text: str) -> list[EntityLink]:
-        """The entities that :meth:`encode_text` finds in `text`, in reading order, with where they are and whether they were cut."""
-        ...
+        The text is tokenized and linked once. A link says where the entity is and whether it was cut."""
 
-    def make_sampler(self, function: Callable[..., Tensor], options: Mapping[str, Any]) -> Any:
-        """A SAMPLER around a k-diffusion function `function(model, x, sigmas, extra_args, callback, disable, **options)`."""
-        ...
 
-    def sampler_names(self) -> list[str]:
-        """The samplers that nodes of ours offer by name: the host's own, then those of ours that it lacks."""
-        ...
+class VaeTopic(Protocol):
+    """VAEs: pictures to latents and back."""
 
-    def scheduler_names(self) -> list[str]:
-        """The schedulers that the host's KSampler offers."""
-        ...
+    def load(self, path: Path) -> Any:
+        """Return a VAE from a bundle of kind `vae`. Raises :class:`~rapiddraw.core.errors.BundleError`."""
 
-    def time_decoupled_guider(
-        self,
-        structure: Any,
-        texture: Any,
-        conds: tuple[Any, Any],
-        texture_conds: tuple[Any, Any],
-        cfgs: tuple[float, float],
-        t_struct: int,
-    ) -> Any:
-        """A GUIDER of two MODELs: `structure` from timestep `t_struct` (0..1000, on its schedule) upwards, `texture` below.
+    def decode(self, vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
+        """Return the IMAGE of unscaled latents (B, C, h, w), clamped to [0, 1].
 
-        `conds` and `texture_conds` are (positive, negative), of the latter None for the same as the former; `cfgs` are the guidance
-        scales of the two. The second model is loaded when a run first needs it. Raises
-        :class:`~rapiddraw.core.errors.InputError` for models of different latent spaces.
-        """
-        ...
+        It is decoded in tiles of `tile` pixels; with 0 whole, and in tiles only where memory runs out."""
 
-    def time_decoupled_sample(
-        self,
-        guider: Any,
-        latent: Mapping[str, Any],
-        seed: int,
-        steps: int,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
-        history: str,
-    ) -> dict[str, Any]:
-        """LATENT from a LATENT: the stock KSampler's walk with a guider of :meth:`time_decoupled_guider`.
+    def encode(self, vae: Any, pixels: Tensor, tile: int = 0) -> Tensor:
+        """Return the unscaled latents (the posterior's mode) of an IMAGE, cropped centred to whole latent cells. `tile` as above."""
 
-        `history` is `keep` (one run of the sampler) or `reset` (two, cut at the first level below the switch).
-        """
-        ...
 
-    def time_decoupled_model(self, structure: Any, texture: Any, t_struct: int) -> Any:
-        """A MODEL that hands each evaluation to one of two, by its noise level. One guidance scale and one conditioning serve both."""
-        ...
+class ControlTopic(Protocol):
+    """CONTROL_NETs."""
 
-    def style_guidance(self, model: Any, style: Any, scale: float, start: float, end: float) -> Any:
-        """A clone of MODEL that adds `scale` * (prediction under the CONDITIONING `style` - prediction under the prompt) after guidance,
-        between the parts `start` and `end` (0..1) of the sampling. Scale 0 adds nothing and costs nothing."""
-        ...
+    def load(self, path: Path, default: str) -> Any:
+        """Return a CONTROL_NET from a bundle of kind `control`: its `conditions` name the pictures that it follows.
 
-    def sample(
-        self,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        latent: Mapping[str, Any],
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-    ) -> dict[str, Any]:
-        """LATENT from a LATENT: what the stock KSampler does at denoise 1."""
-        ...
+        A single picture that a stock node applies is taken for the condition `default`."""
 
-    def patch_attention(self, model: Any, vae: Any, patch: AttentionPatch) -> tuple[Any, Any]:
-        """(MODEL, VAE) whose attention goes through `patch`. `vae` may be None; it comes back as it was where it has no
-        attention that can be patched without touching what other clones share."""
 
-    def scale_attention_entropy(self, model: Any, width: int, height: int) -> Any:
-        """A clone of MODEL whose self-attention is as sharp at any size as at `width` x `height` pixels, its size in training."""
-        ...
+class UpscaleTopic(Protocol):
+    """UPSCALE_MODELs."""
 
-    def named_sampler(self, name: str) -> Any:
-        """The SAMPLER of one of :meth:`sampler_names`. Raises :class:`~rapiddraw.core.errors.InputError` for another name."""
-        ...
+    def load(self, path: Path) -> Any:
+        """Return an UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
 
-    def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> Tensor:
-        """SIGMAS (steps + 1,) as the stock KSampler would walk them at denoise 1. Names and steps are checked again here."""
-        ...
+    def device_for(self, upscaler: Any, tile: int) -> torch.device:
+        """Return where an UPSCALE_MODEL should run in tiles of `tile` pixels, with room made for it there."""
 
-    def sample_custom(
-        self,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        cfg: float,
-        sampler: Any,
-        sigmas: Tensor,
-        latent: Mapping[str, Any],
-        seed: int | None,
-        bar: Progress | None = None,
-    ) -> dict[str, Any]:
-        """LATENT from a LATENT along `sigmas`, as SamplerCustomAdvanced with CFGGuider does it. `seed` None adds no noise, for a walk
-        that goes on. The steps are reported to `bar`, or to one of its own."""
-        ...
+
+class SamplingTopic(Protocol):
+    """Sampling runs and their parts: guiders, samplers, noise levels."""
 
     def make_guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> Any:
-        """A GUIDER of classifier-free guidance: the stock CFGGuider's."""
-        ...
+        """Return a GUIDER of classifier-free guidance: the stock CFGGuider's."""
+
+    def sample(self, guider: Any, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
+        """Return the LATENT that the stock KSampler makes of a LATENT, guided by `guider`."""
+
+    def sample_custom(
+        self, guider: Any, sampler: Any, sigmas: Tensor, latent: Mapping[str, Any], seed: int | None, bar: Progress | None = None
+    ) -> dict[str, Any]:
+        """Return the LATENT that SamplerCustomAdvanced makes of a LATENT along `sigmas`.
+
+        `seed` None adds no noise, for a run that goes on. The steps are reported to `bar`, or to a bar of this run."""
+
+    def make_sampler(self, function: Callable[..., Tensor], options: Mapping[str, Any]) -> Any:
+        """Return a SAMPLER around a k-diffusion function `function(model, x, sigmas, extra_args, callback, disable, **options)`."""
+
+    def named_sampler(self, name: str) -> Any:
+        """Return the SAMPLER of one of :meth:`sampler_names`. Raises :class:`~rapiddraw.core.errors.InputError` for another name."""
+
+    def sampler_names(self) -> list[str]:
+        """Return the samplers that nodes of ours offer by name: the host's own, then those of ours that it lacks."""
+
+    def scheduler_names(self) -> list[str]:
+        """Return the schedulers that the host's KSampler offers."""
+
+    def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> Tensor:
+        """Return the SIGMAS (steps + 1,) of the stock KSampler at denoise 1. Names and steps are checked again here."""
 
     def fit_latent(self, model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of a LATENT that fits `model`: an empty one takes on its channels."""
-        ...
+        """Return a copy of a LATENT that fits `model`: an empty one takes on its channels."""
 
     def step_callback(self, model: Any, bar: Progress) -> Callable[[int, Tensor, Tensor, int], None]:
-        """`callback(step, denoised, x, total)` for a sampler, which advances `bar` and previews `denoised` where the host can."""
-        ...
+        """Return `callback(step, denoised, x, total)` for a sampler: it advances `bar` and previews `denoised` where the host can."""
 
     def keep_ready(self, model: Any) -> None:
         """Have a MODEL that is being sampled on its device again, if something else has taken its place since."""
-        ...
+
+
+class TimeDecoupledTopic(Protocol):
+    """Time-decoupled sampling: several models draw one picture, each between its own noise levels."""
+
+    def make_guider(self, stages: Sequence[Stage]) -> Any:
+        """Return a GUIDER of the stages, the noisiest first. The second model is loaded when a run first needs it.
+
+        Raises :class:`~rapiddraw.core.errors.InputError` for models of different latent spaces.
+        """
+
+    def sample(self, guider: Any, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
+        """Return the LATENT of a run with a guider of :meth:`make_guider`, as :meth:`SamplingTopic.sample` does.
+
+        `history` is `keep` (one run of the sampler) or `reset` (two, cut at the first level below the switch).
+        """
+
+    def join(self, structure: Any, texture: Any, t_struct: int) -> Any:
+        """Return a MODEL that hands each evaluation to one of two, by its noise level. One guidance scale and one prompt serve both."""
+
+
+class StyleTopic(Protocol):
+    """Style guidance."""
+
+    def guide(self, model: Any, style: Any, scale: float, start: float, end: float) -> Any:
+        """Return a clone of MODEL that adds `scale` * (prediction under `style`, a CONDITIONING, - prediction under the prompt).
+
+        It does so after guidance, between the parts `start` and `end` (0..1) of the sampling. Scale 0 adds nothing and costs nothing."""
+
+
+class AttentionTopic(Protocol):
+    """How attention is computed."""
+
+    def patch_model(self, model: Any, patch: AttentionPatch) -> Any:
+        """Return a clone of MODEL whose attention goes through `patch`; its evaluations are watched for non-finite output."""
+
+    def patch_vae(self, vae: Any, patch: AttentionPatch) -> Any:
+        """Return a VAE whose attention goes through `patch`, or `vae` itself where it has no attention that can be patched in a clone."""
+
+    def scale_entropy(self, model: Any, width: int, height: int) -> Any:
+        """Return a clone of MODEL whose self-attention is as sharp at any size as at `width` x `height` pixels, its size in training."""
+
+
+class SpeedTopic(Protocol):
+    """Networks that run through a function."""
 
     def network_of(self, part: str, whole: Any) -> Any:
-        """The torch module inside a MODEL, CLIP or VAE, to read and not to change: others share it. `part` is "model", "clip" or "vae"."""
-        ...
+        """Return the torch module inside a MODEL, CLIP or VAE, to read and not to change: others share it.
 
-    def run_around(self, part: str, whole: Any, run: Callable[[Callable[[], Any]], Any]) -> Any:
-        """A clone of a MODEL, CLIP or VAE: whenever its network is to compute something, `run(call)` is asked, and `call()` computes it.
+        `part` is "model", "clip" or "vae"."""
 
-        For a MODEL that is one evaluation; asking again replaces the function."""
-        ...
+    def run_around(self, part: str, whole: Any, run: Callable[..., Any]) -> Any:
+        """Return a clone of a MODEL, CLIP or VAE that hands each use of its network to `run(call)`; `call()` computes it.
 
-    def runner_of(self, model: Any) -> Callable[[Callable[[], Any]], Any] | None:
-        """The function that :meth:`run_around` was given for this MODEL, or None."""
-        ...
+        For a MODEL one call is one evaluation; asking again replaces the function."""
 
-    def load_upscaler(self, path: Path) -> Any:
-        """An UPSCALE_MODEL: callable on (B, 3, H, W) in [0, 1], with `.scale` and `.to(device)`."""
-        ...
+    def runner_of(self, model: Any) -> Callable[..., Any] | None:
+        """Return the function that :meth:`run_around` was given for this MODEL, or None."""
 
-    def upscale_device(self, upscaler: Any, tile: int) -> torch.device:
-        """Where an UPSCALE_MODEL should run in tiles of `tile` pixels, with room made for it there."""
-        ...
 
-    def make_room(self, size: int) -> torch.device:
-        """Where a network of `size` bytes that the host does not know should run, with room made for it there."""
-        ...
+class SurgeryTopic(Protocol):
+    """Networks that are changed inside, and measured."""
 
-    def vae_decode(self, vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
-        """IMAGE from unscaled latents (B, C, h, w), clamped to [0, 1]. In tiles of `tile` pixels; 0 is whole while memory lasts."""
-        ...
+    def rebuild(self, model: Any, surgery: Callable[[Any], None]) -> Any:
+        """Return a MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
 
-    def vae_encode(self, vae: Any, pixels: Tensor, tile: int = 0) -> Tensor:
-        """Unscaled latents (the posterior's mode) from an IMAGE, centre-cropped to a multiple of the VAE's factor. `tile` as above."""
-        ...
+    def weight_shapes(self, model: Any) -> dict[str, torch.Size]:
+        """Return the shape of every weight of a MODEL's U-Net that a patch may change, by its layer's name in diffusers' layout.
+
+        A factored layer counts as the dense one that it stands for."""
+
+    def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
+        """Return a clone of MODEL to whose weights `strength` times each delta is added, by the names of :meth:`weight_shapes`."""
+
+    def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
+        """Return a function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with 24 random tokens."""
+
+
+class TrainingTopic(Protocol):
+    """MODELs in training."""
+
+    def denoiser(self, model: Any, train: bool = False, room: int = 0) -> Denoiser:
+        """Return a MODEL as what training needs of it, on its device, where `room` bytes are left free beside it if possible.
+
+        With `train` its weights take gradients, which is for a MODEL that :meth:`SurgeryTopic.rebuild` made and nobody else has;
+        `release()` of the result ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that is no U-Net predicting
+        eps, v or x0 from a text."""
+
+
+class Host:
+    """One host, by name (`comfy` or `embedded`). Each topic is a module of it, imported when it is first asked for."""
+
+    process: ProcessTopic
+    model: ModelTopic
+    clip: ClipTopic
+    knowledge: KnowledgeTopic
+    vae: VaeTopic
+    control: ControlTopic
+    upscale: UpscaleTopic
+    sampling: SamplingTopic
+    time_decoupled: TimeDecoupledTopic
+    style: StyleTopic
+    attention: AttentionTopic
+    speed: SpeedTopic
+    surgery: SurgeryTopic
+    training: TrainingTopic
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.process.start()
+
+    def __getattr__(self, topic: str) -> Any:
+        if topic not in Host.__annotations__:
+            raise AttributeError(f"a host has no topic {topic!r}; its topics are {', '.join(Host.__annotations__)}")
+        return importlib.import_module(f".{self.name}.{topic}", __package__)
+
+    def load_bundles(self, unet: Path, text: Path, vae: Path) -> tuple[Any, Any, Any]:
+        """Return (MODEL, CLIP, VAE) from three bundles. Raises :class:`~rapiddraw.core.errors.BundleError` where they do not fit together:
+        another latent space, or a text width that the U-Net does not attend to."""
+        from ..bundles.format import read_info
+        from .fit import check_complete, check_fit
+
+        infos = read_info(unet, "unet"), read_info(text, "text"), read_info(vae, "vae")
+        check_complete(infos[0])
+        check_complete(infos[2])
+        check_fit(*infos)
+        return self.model.load(unet), self.clip.load(text), self.vae.load(vae)

@@ -84,26 +84,21 @@ class KnowledgeReader:
             text = one.names.respell(text)
         return text
 
-    def inform(self, rows: Mapping[str, Rows]) -> dict[str, Rows]:
-        """Token rows by encoder, with what every attached graph knows added to the tokens of the names in them (see
-        :func:`~.injection.inject`). Rows of other encoders stay as they are."""
-        informed = dict(rows)
-        for space in (space for space in self.spaces if space.key in rows):
-            for one in self.attachments:
+    def inform(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], list[EntityLink]]:
+        """Return the token rows by encoder with what every attached graph knows added to the tokens of the names in them (see
+        :func:`~.injection.inject`), and the links, graph by graph, in reading order.
+
+        Rows of other encoders stay as they are. Two encoders that find the same name at the same place make one link."""
+        informed, found = dict(rows), dict[EntityLink, None]()
+        for one in self.attachments:
+            for space in (space for space in self.spaces if space.key in rows):
                 # Names are looked up in the plain ids, so that graphs do not hide names from each other.
                 links = one.linkers[space.key].link(rows[space.key])
+                found.update(dict.fromkeys(links))
                 informed[space.key] = inject(
                     informed[space.key], links, one.knowledge, _embed_with(space), _project_with(one.weights[space.key]), one.scale
                 )
-        return informed
-
-    def links(self, rows: Mapping[str, Rows]) -> list[EntityLink]:
-        """What :meth:`inform` links in `rows`, graph by graph, in reading order; what two encoders find at one place is one link."""
-        found: dict[EntityLink, None] = {}
-        for one in self.attachments:
-            for space in (space for space in self.spaces if space.key in rows):
-                found.update(dict.fromkeys(one.linkers[space.key].link(rows[space.key])))
-        return list(found)
+        return informed, list(found)
 
     def _weights(self, knowledge: KnowledgeGraph, projection: Projection | None) -> Mapping[str, Tensor]:
         if projection is not None:

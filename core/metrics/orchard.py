@@ -61,14 +61,14 @@ def sample_pictures(
     Picture number i starts from the same noise whatever the prompts are, so that two conditions differ in nothing but the condition.
     Of a prompt that is longer than one row of the text encoder, the first row counts.
     """
-    negative = host.encode_text(clip, "")
+    negative = host.clip.encode(clip, "")
     done = []
     for first in range(0, len(prompts), batch):
         part = prompts[first : first + batch]
-        rows = [host.encode_text(clip, prompt)[0][0] for prompt in part]
+        rows = [host.clip.encode(clip, prompt)[0][0] for prompt in part]
         tokens = torch.cat([row[:, : negative[0][0].shape[1]] for row in rows])
         against = [[negative[0][0].expand(len(part), -1, -1), {}]]
         latent = {"samples": torch.zeros(len(part), 4, side // 8, side // 8)}
         samples = sample(model, [[tokens, {}]], against, latent, seed + first)
-        done.append(host.vae_decode(vae, samples).permute(0, 3, 1, 2) * 2 - 1)
+        done.append(host.vae.decode(vae, samples).permute(0, 3, 1, 2) * 2 - 1)
     return torch.cat(done)

@@ -102,7 +102,7 @@ def profile_pipeline(
     """
     import torch
 
-    from ..host import current
+    from ..host import SamplingRun, current
     from ..upscale.tiles import upscale
 
     _check(width, height, steps, runs, warmup)
@@ -115,16 +115,18 @@ def profile_pipeline(
         for number in range(warmup + runs):
             times: dict[str, float] = {}
             with _measured(times, "text encoder"):
-                positive, negative = host.encode_text(clip, text), host.encode_text(clip, "")
+                positive, negative = host.clip.encode(clip, text), host.clip.encode(clip, "")
             costs: dict[str, Cost] = {}
             with metered(network, costs), _measured(times, "U-Net loop"):
-                drawn = host.sample(model, positive, negative, latent, number, steps, cfg, "euler", "simple")
+                drawn = host.sampling.sample(
+                    host.sampling.make_guider(model, positive, negative, cfg), latent, SamplingRun(number, steps, "euler", "simple")
+                )
             times |= {kind: costs[kind].seconds for kind in TYPES if kind in costs}
             with _measured(times, "VAE decoder"):
-                image = host.vae_decode(vae, drawn["samples"])
+                image = host.vae.decode(vae, drawn["samples"])
             if upscale_model is not None:
                 with _measured(times, "upscaler"):
-                    upscale(upscale_model, image, device=host.upscale_device(upscale_model, 512))
+                    upscale(upscale_model, image, device=host.upscale.device_for(upscale_model, 512))
             if number >= warmup:
                 for part, seconds in times.items():
                     taken.setdefault(part, []).append(seconds * 1000)
@@ -135,6 +137,7 @@ def profile_pipeline(
 
 def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any, steps: int, cfg: float) -> dict[str, Cost]:
     """Weights and multiply-adds by row: one more picture with its products counted instead of its time taken."""
+    from ..host import SamplingRun
     from ..upscale.tiles import upscale
 
     networks = {name: _network(name, whole) for name, whole in parts.items() if whole is not None}
@@ -143,9 +146,11 @@ def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any
         for name, network in networks.items():
             stack.enter_context(metered(network, found[name], count=True))
         if "text encoder" in networks:
-            host.encode_text(parts["text encoder"], "")
-        drawn = host.sample(parts["U-Net loop"], *conds, latent, 0, 1, cfg, "euler", "simple")
-        image = host.vae_decode(parts["VAE decoder"], drawn["samples"])
+            host.clip.encode(parts["text encoder"], "")
+        drawn = host.sampling.sample(
+            host.sampling.make_guider(parts["U-Net loop"], *conds, cfg), latent, SamplingRun(0, 1, "euler", "simple")
+        )
+        image = host.vae.decode(parts["VAE decoder"], drawn["samples"])
         if "upscaler" in networks:
             upscale(parts["upscaler"], image)
     counted = {}

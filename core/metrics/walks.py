@@ -34,10 +34,10 @@ class Walks:
         if not prompts:
             raise InputError("at least one prompt is needed to draw")
         self.host, self.model, self.seed, self.cfg = host, model, seed, cfg
-        negative = host.encode_text(clip, "")[0][0]
-        positive = torch.cat([host.encode_text(clip, prompt)[0][0] for prompt in prompts])
+        negative = host.clip.encode(clip, "")[0][0]
+        positive = torch.cat([host.clip.encode(clip, prompt)[0][0] for prompt in prompts])
         self.conds = [[positive, {}]], [[negative.expand(len(prompts), -1, -1), {}]]
-        self.guider = host.make_guider(model, *self.conds, cfg)
+        self.guider = host.sampling.make_guider(model, *self.conds, cfg)
         space = model.get_model_object("latent_format")
         self.empty = torch.zeros(len(prompts), space.channels, side // space.factor, side // space.factor)
 
@@ -45,18 +45,18 @@ class Walks:
         """The same prompts and noise with another model, or under another guidance."""
         other = copy.copy(self)
         other.model, other.cfg = model or self.model, self.cfg if cfg is None else cfg
-        other.guider = self.host.make_guider(other.model, *self.conds, other.cfg)
+        other.guider = self.host.sampling.make_guider(other.model, *self.conds, other.cfg)
         return other
 
     def sigmas(self, scheduler: str, steps: int) -> Tensor:
         """The noise levels (steps + 1,) of a schedule."""
-        from ..host.embedded.ksampler import scheduled_sigmas
+        from ..host.embedded.sampling import scheduled_sigmas
 
         return scheduled_sigmas(self.model, scheduler, steps)
 
     def draw(self, function: Callable[..., Tensor], sigmas: Tensor, options: Mapping[str, Any] | None = None) -> Walk:
         """Run a k-diffusion function along `sigmas`."""
-        from ..host.embedded.ksampler import RandomNoise, sample_latent
+        from ..host.embedded.sampling import RandomNoise, sample_latent
 
         counted: list[int] = []
 
@@ -64,7 +64,7 @@ class Walks:
             return function(_Counted(model, counted), x, levels, **more)
 
         began = time.perf_counter()
-        sampler = self.host.make_sampler(run, dict(options or {}))
+        sampler = self.host.sampling.make_sampler(run, dict(options or {}))
         latents = sample_latent(RandomNoise(self.seed), self.guider, sampler, sigmas, {"samples": self.empty})[0]["samples"]
         return Walk(latents, sum(counted) // len(self.empty), len(counted), time.perf_counter() - began)
 
@@ -100,7 +100,7 @@ class OrchardWalks:
         from ..scoring.judge import attribute_accuracy, frechet_distance, judge_pictures
         from .orchard import AA_ATTRIBUTES
 
-        pictures = self.walks.host.vae_decode(self.vae, latents).permute(0, 3, 1, 2) * 2 - 1
+        pictures = self.walks.host.vae.decode(self.vae, latents).permute(0, 3, 1, 2) * 2 - 1
         predicted, features = judge_pictures(self.judge, pictures)
         found = {"AA": round(attribute_accuracy(predicted, self.scenes, AA_ATTRIBUTES)["AA"], 3)}
         return found | ({"FID-A": round(frechet_distance(features, self.real), 2)} if len(features) > 1 else {})
@@ -109,16 +109,16 @@ class OrchardWalks:
 def open_orchard(count: int, split: str = "seen", seed: int = 5) -> OrchardWalks:
     """The shipped model with its knowledge graph, ready to draw `count` scenes. Raises :class:`InputError` for a count outside 1..4096."""
     from ..bundles.find import resolve_bundle
-    from ..host.embedded.host import EmbeddedHost
+    from ..host import Host
     from ..knowledge.graph import load_knowledge
     from ..scoring.judge import judge_pictures, load_judge
     from .orchard import evaluation_scenes, prompts_for, render_batch
 
     if isinstance(count, bool) or not 1 <= count <= 4096:
         raise InputError(f"the number of pictures must lie between 1 and 4096, {count!r} was given")
-    host = EmbeddedHost()
+    host = Host("embedded")
     model, clip, vae = host.load_bundles(*(resolve_bundle(f"orchard-{kind}.safetensors", kind) for kind in ("unet", "text", "vae")))
-    clip = host.attach_knowledge(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
+    clip = host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
     judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
     pairs = evaluation_scenes(split, count, seed)
     scenes = [scene for _, scene in pairs]

@@ -23,4 +23,4 @@ def adapt_model(model: Any, path: Path, strength: float) -> Any:
     if strength == 0:
         return model
     host = current()
-    return host.add_weights(model, deltas_for(updates, host.weight_shapes(model), path.name), strength)
+    return host.surgery.add_weights(model, deltas_for(updates, host.surgery.weight_shapes(model), path.name), strength)

@@ -27,10 +27,12 @@ def speed_up(parts: Mapping[str, Any], options: Options) -> dict[str, Any]:
         if whole is None:
             done[part] = None
             continue
-        network = whole.model if part == "upscale_model" else host.network_of(part, whole)
+        network = whole.model if part == "upscale_model" else host.speed.network_of(part, whole)
         accelerator = accelerator_for(_NAMES[part], network, options)
         found[part] = accelerator
-        done[part] = AroundUpscaler(whole, accelerator.run) if part == "upscale_model" else host.run_around(part, whole, accelerator.run)
+        done[part] = (
+            AroundUpscaler(whole, accelerator.run) if part == "upscale_model" else host.speed.run_around(part, whole, accelerator.run)
+        )
     for accelerator in found.values():
         accelerator.companions = {name: other for name, other in found.items() if other is not accelerator}
     return done
@@ -38,7 +40,7 @@ def speed_up(parts: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
 def report_of(model: Any) -> str:
     """What was measured and decided for a MODEL of :func:`speed_up` and for the parts that went through it together."""
-    run = current().runner_of(model)
+    run = current().speed.runner_of(model)
     accelerator = getattr(run, "__self__", None)
     if not isinstance(accelerator, Accelerator):
         return "this MODEL has not been through Compile"

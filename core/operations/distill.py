@@ -47,7 +47,7 @@ class ModelDistillation(Distillation):
         self.encoded: Encoded = encoded
 
     def setup(self, device: torch.device) -> None:
-        self.learner: Denoiser = current().denoiser(self.student, train=True)
+        self.learner: Denoiser = current().training.denoiser(self.student, train=True)
         self.order = EpochOrder(len(self.encoded.latents), self.batch_size, self.seed)
         networks = (self.teacher.network, self.learner.network)
         self.distiller = Distiller(self.teacher.denoise, self.learner.denoise, networks, self.teacher.prediction, self.terms)
@@ -74,7 +74,7 @@ class ModelDistillation(Distillation):
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         self.learner.release()
         with torch.inference_mode():  # a host's own copies and moves expect it
-            return [current().save_unet(self.student, out, provenance)]
+            return [current().model.save(self.student, out, provenance)]
 
     def check(self) -> None:
         super().check()
@@ -103,14 +103,14 @@ def distill_model(
     recipe.check()
     out = unet_path(filename)
     host, images = current(), training_folder(folder, recipe.size)
-    size = network_size(host.network_of("model", model))
-    student = host.rebuild(model, recipe.factor)
-    small = network_size(host.network_of("model", student))
-    recipe.fingerprint = _fingerprint(host.network_of("model", student), images)
+    size = network_size(host.speed.network_of("model", model))
+    student = host.surgery.rebuild(model, recipe.factor)
+    small = network_size(host.speed.network_of("model", student))
+    recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), images)
     found: list[Denoiser] = []
 
     def load_teacher() -> Denoiser:
-        found.append(host.denoiser(model, room=BYTES_A_WEIGHT * small[0]))
+        found.append(host.training.denoiser(model, room=BYTES_A_WEIGHT * small[0]))
         return found[0]
 
     encoded = encode_folder(host, load_teacher, clip, vae, images, recipe.batch_size)

@@ -56,7 +56,7 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     encoded, taken = [], 0
     with Progress(len(number), "encoding texts", "text") as bar:
         for text in number:
-            encoded.append(host.encode_text(clip, text))
+            encoded.append(host.clip.encode(clip, text))
             taken += encoded[-1][0][0].numel() * 4
             if taken > MAX_TOKEN_BYTES:
                 raise InputError(
@@ -85,7 +85,7 @@ def _encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> to
         for first in range(0, len(images), batch):
             count = min(batch, len(images) - first)
             pictures = torch.stack([images.image(first + i) for i in range(count)]).permute(0, 2, 3, 1)
-            parts.append(host.vae_encode(vae, (pictures + 1) / 2).float().cpu())
+            parts.append(host.vae.encode(vae, (pictures + 1) / 2).float().cpu())
             bar.update(count)
     return torch.cat(parts)
 

@@ -144,7 +144,7 @@ def load_writer(name: str) -> Writer:
 
     writer = load_causal(resolve_model(name))
     size = sum(tensor.numel() * tensor.element_size() for tensor in writer.network.parameters())
-    device = current().make_room(size)
+    device = current().process.make_room(size)
     writer.network.to(device)
     return writer
 

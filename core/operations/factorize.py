@@ -37,23 +37,23 @@ def factorize_model(
     if latency == "measure" and latent is None:
         raise InputError("latency=measure needs to know the size of the pictures: link a latent, for example Empty Latent Image")
     host = current()
-    network = host.network_of("model", model)
+    network = host.speed.network_of("model", model)
     before, step, inputs = network_size(network), None, {}
     if latent is not None:
-        once = host.evaluate(model, latent["samples"])
+        once = host.surgery.evaluate(model, latent["samples"])
         inputs = layer_inputs(network, once)
         device = next(iter(inputs.values())).device
         step = step_seconds(once, device)
         macs = multiply_adds(network, inputs)
     keep = {"off": None, "count": slower_when_counted(inputs), "measure": slower_when_measured(inputs)}[latency]
     plans: list[LayerPlan] = []
-    low = host.rebuild(model, lambda copy: plans.extend(factorize(copy, mode, value, targets, split, keep)))
+    low = host.surgery.rebuild(model, lambda copy: plans.extend(factorize(copy, mode, value, targets, split, keep)))
     if latent is None or step is None:
-        return low, Report(tuple(plans), *_pairs(before, network_size(host.network_of("model", low))))
-    once = host.evaluate(low, latent["samples"])
-    made = multiply_adds(host.network_of("model", low), layer_inputs(host.network_of("model", low), once))
+        return low, Report(tuple(plans), *_pairs(before, network_size(host.speed.network_of("model", low))))
+    once = host.surgery.evaluate(low, latent["samples"])
+    made = multiply_adds(host.speed.network_of("model", low), layer_inputs(host.speed.network_of("model", low), once))
     steps = (1000 * step, 1000 * step_seconds(once, device))
-    return low, Report(tuple(plans), *_pairs(before, network_size(host.network_of("model", low))), (macs, made), steps)
+    return low, Report(tuple(plans), *_pairs(before, network_size(host.speed.network_of("model", low))), (macs, made), steps)
 
 
 def save_model(model: Any, filename: str, dense: bool) -> Path:
@@ -62,9 +62,9 @@ def save_model(model: Any, filename: str, dense: bool) -> Path:
     Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a U-Net.
     """
     path, host = unet_path(filename), current()
-    if dense and has_factors(host.network_of("model", model)):
-        model = host.rebuild(model, merge_back)
-    return host.save_unet(model, path, {"recipe": "merge" if dense else "svd"})
+    if dense and has_factors(host.speed.network_of("model", model)):
+        model = host.surgery.rebuild(model, merge_back)
+    return host.model.save(model, path, {"recipe": "merge" if dense else "svd"})
 
 
 def unet_path(filename: str) -> Path:

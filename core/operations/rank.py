@@ -50,16 +50,18 @@ def text_rank(scorer: ClipScorer, original: str) -> Rank:
 
 def picture_rank(scorer: ClipScorer, original: str, parts: Sequence[Any], seed: int) -> Rank:
     """Scores by the similarity of `original` and the picture that a candidate makes: one noise for all, few steps."""
-    from ..host import current
+    from ..host import SamplingRun, current
 
     model, clip, vae, latent = parts
     host = current()
 
     def draw(text: str) -> Any:
         first = {**latent, "samples": latent["samples"][:1]}
-        conds = host.encode_text(clip, text), host.encode_text(clip, "")
-        samples = host.sample(model, *conds, first, seed, STEPS, CFG, "dpmpp_2m", "karras")["samples"]
-        return host.vae_decode(vae, samples)[:1].cpu().float().permute(0, 3, 1, 2) * 2 - 1
+        conds = host.clip.encode(clip, text), host.clip.encode(clip, "")
+        samples = host.sampling.sample(
+            host.sampling.make_guider(model, *conds, CFG), first, SamplingRun(seed, STEPS, "dpmpp_2m", "karras")
+        )["samples"]
+        return host.vae.decode(vae, samples)[:1].cpu().float().permute(0, 3, 1, 2) * 2 - 1
 
     def rank(texts: Sequence[str]) -> list[float]:
         return [float(scorer.score(draw(text), [original])[0]) for text in track(texts, len(texts), "ranking", "prompt")]

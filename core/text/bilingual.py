@@ -81,17 +81,17 @@ def encode_bilingual(host: Any, clip_zh: Any, clip_en: Any, text: str, mode: str
 
     The shorter text is padded with what its own encoder makes of padding: the last token of the empty prompt.
     """
-    chinese, english = host.encode_text(clip_zh, text), host.encode_text(clip_en, text)
+    chinese, english = host.clip.encode(clip_zh, text), host.clip.encode(clip_en, text)
     pads: tuple[Tensor | None, Tensor | None] = (None, None)
     if mode == "feature" and chinese[0][0].shape[1] != english[0][0].shape[1]:
-        pads = (host.encode_text(clip_zh, "")[0][0][:, -1:], host.encode_text(clip_en, "")[0][0][:, -1:])
+        pads = (host.clip.encode(clip_zh, "")[0][0][:, -1:], host.clip.encode(clip_en, "")[0][0][:, -1:])
     return joined_conditioning(chinese, english, mode, "second", pads)
 
 
 def check_width(host: Any, model: Any, conditioning: Conditioning, widths: str) -> None:
     """Raise :class:`InputError` naming both widths unless MODEL's U-Net attends to tokens as wide as the CONDITIONING's. `widths` says how
     those came about, such as "96 + 96". A MODEL that does not say what it attends to passes."""
-    wanted, given = host.attended_width(model), conditioning[0][0].shape[2]
+    wanted, given = host.model.attended_width(model), conditioning[0][0].shape[2]
     if wanted is not None and wanted != given:
         raise InputError(
             f"the two texts make tokens of {widths} = {given} features, the model attends to tokens of {wanted}: use the encoders that it "

@@ -18,6 +18,7 @@ from typing import Any
 COMFYUI, FOLDER, MODELS, RESULT = map(Path, sys.argv[1:5])
 WORDS = sys.argv[5:]
 os.environ["RAPIDDRAW_WEIGHTS"] = str(MODELS)
+os.environ["RAPIDDRAW_DEVICE"] = "cpu"  # the embedded host's
 os.environ["COMFYUI_PATH"] = str(COMFYUI)  # where the embedded host finds CLIP's vocabulary
 sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(FOLDER)]
 sys.path.insert(0, str(COMFYUI))

@@ -67,7 +67,7 @@ def run() -> None:
     found["changed_by_import"] = differences(before)
 
     host = ours("core.host").current()
-    embedded = ours("core.host.embedded.host").EmbeddedHost("cpu")
+    embedded = ours("core.host").Host("embedded")
     found["host"] = host.name
     requirements = ours("core.host.comfy.requirements")
     found["missing"] = requirements.missing()
@@ -96,7 +96,7 @@ def run() -> None:
     found["saves_graphs"] = []
     for disabled in (False, True):
         comfy.cli_args.args.disable_metadata = disabled
-        found["saves_graphs"].append(host.saves_graphs)
+        found["saves_graphs"].append(host.process.saves_graphs())
     comfy.cli_args.args.disable_metadata = False
     found["control"] = controlled(host, paths("tiny", "tiny", "tiny"))
     found["knowledge"] = probe_knowledge.check(host, ours, nodes.NODE_CLASS_MAPPINGS, FOLDER)
@@ -124,8 +124,8 @@ def compare(host: Any, embedded: Any, paths: list[Path]) -> dict[str, Any]:
         "denoised": relative(model.model.apply_model(x, sigma, c_crossattn=context), plain.model.apply_model(x, sigma, context)),
         "latent_in": relative(model.model.process_latent_in(x), plain.model.process_latent_in(x)),
         "latent_out": relative(model.model.process_latent_out(x), plain.model.process_latent_out(x)),
-        "decoded": relative(host.vae_decode(vae, latent), embedded.vae_decode(plain_vae, latent)),
-        "encoded": relative(host.vae_encode(vae, pixels), embedded.vae_encode(plain_vae, pixels)),
+        "decoded": relative(host.vae.decode(vae, latent), embedded.vae.decode(plain_vae, latent)),
+        "encoded": relative(host.vae.encode(vae, pixels), embedded.vae.encode(plain_vae, pixels)),
     }
     format_ = model.get_model_object("latent_format")
     if format_.latent_rgb_factors is not None:
@@ -148,18 +148,18 @@ def compare_texts(host: Any, embedded: Any, graph: Any, paths: list[Path]) -> di
     conds, pooled, linked = [], [], []
     for text in texts:
         for scale in (None, 0.0, 1.0):
-            one = clip if scale is None else host.attach_knowledge(clip, graph, scale)
-            two = plain if scale is None else embedded.attach_knowledge(plain, graph, scale)
-            ((cond, more),) = host.encode_text(one, text)
-            ((other, others),) = embedded.encode_text(two, text)
+            one = clip if scale is None else host.knowledge.attach(clip, graph, scale)
+            two = plain if scale is None else embedded.knowledge.attach(plain, graph, scale)
+            ((cond, more),) = host.clip.encode(one, text)
+            ((other, others),) = embedded.clip.encode(two, text)
             conds.append(relative(cond, other))
             pooled.append(relative(more["pooled_output"], others["pooled_output"]))
-            linked.append(repr(host.knowledge_links(one, text)) == repr(embedded.knowledge_links(two, text)))
+            linked.append(repr(host.knowledge.encode_with_links(one, text)[1]) == repr(embedded.knowledge.encode_with_links(two, text)[1]))
     named = "a round red mirado"
-    without = host.encode_text(clip, named)[0][0]
-    silent = host.encode_text(host.attach_knowledge(clip, graph, 0.0), named)[0][0]
-    spoken = host.encode_text(host.attach_knowledge(clip, graph, 1.0), named)[0][0]
-    skipped = host.attach_knowledge(clip, graph, 1.0)
+    without = host.clip.encode(clip, named)[0][0]
+    silent = host.clip.encode(host.knowledge.attach(clip, graph, 0.0), named)[0][0]
+    spoken = host.clip.encode(host.knowledge.attach(clip, graph, 1.0), named)[0][0]
+    skipped = host.knowledge.attach(clip, graph, 1.0)
     skipped.clip_layer(-2)
     encoder = plain.encoder
     ids = torch.tensor([[token for token, _ in clip.tokenize("a red fruit")["rapiddraw"][0]]])
@@ -167,7 +167,7 @@ def compare_texts(host: Any, embedded: Any, graph: Any, paths: list[Path]) -> di
     shallow = clip.clone()
     shallow.clip_layer(-2)
     try:
-        host.attach_knowledge(comfy.sd.CLIP(no_init=True), graph, 1.0)
+        host.knowledge.attach(comfy.sd.CLIP(no_init=True), graph, 1.0)
     except Exception as error:
         found["foreign_clip"] = type(error).__name__
     return {
@@ -176,8 +176,8 @@ def compare_texts(host: Any, embedded: Any, graph: Any, paths: list[Path]) -> di
         "links": all(linked),
         "scale_0_is_plain": bool(torch.equal(without, silent)),
         "scale_1_changes": relative(spoken, without),
-        "clip_skip": relative(host.encode_text(shallow, "a red fruit")[0][0], expected),
-        "clip_skip_with_knowledge": relative(host.encode_text(skipped, named)[0][0], spoken),
+        "clip_skip": relative(host.clip.encode(shallow, "a red fruit")[0][0], expected),
+        "clip_skip_with_knowledge": relative(host.clip.encode(skipped, named)[0][0], spoken),
     }
 
 
@@ -220,7 +220,7 @@ def controlled(host: Any, paths: list[Path]) -> dict[str, float]:
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
     control = comfy.controlnet.ControlNet(network, load_device=management.get_torch_device())
     image = torch.rand(1, 64, 64, 3, generator=generator)
-    texts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+    texts = [host.clip.encode(clip, text) for text in ("a red fruit", "")]
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
 
     def sampled(strength: float | None, end: float = 1.0) -> torch.Tensor:
@@ -243,12 +243,18 @@ def controlled(host: Any, paths: list[Path]) -> dict[str, float]:
 def every_sampler(host: Any, paths: list[Path]) -> dict[str, str]:
     """What a short walk by each name that the host lists makes: "finite", or what is wrong."""
     model, clip, _ = host.load_bundles(*paths)
-    prompts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+    prompts = [host.clip.encode(clip, text) for text in ("a red fruit", "")]
     said = {}
-    for name in host.sampler_names():
+    for name in host.sampling.sampler_names():
         try:
-            sigmas = host.calculate_sigmas(model, "normal", 3, name)
-            drawn = host.sample_custom(model, *prompts, 2.0, host.named_sampler(name), sigmas, {"samples": torch.zeros(1, 4, 4, 4)}, 5)
+            sigmas = host.sampling.calculate_sigmas(model, "normal", 3, name)
+            drawn = host.sampling.sample_custom(
+                host.sampling.make_guider(model, *prompts, 2.0),
+                host.sampling.named_sampler(name),
+                sigmas,
+                {"samples": torch.zeros(1, 4, 4, 4)},
+                5,
+            )
             said[name] = "finite" if bool(drawn["samples"].isfinite().all()) else "not finite"
         except Exception as error:
             said[name] = f"{type(error).__name__}: {error}"
@@ -261,10 +267,11 @@ def twice_compiled(host: Any, ours: Any, paths: list[Path]) -> dict[str, Any]:
 
     parts, options = ours("core.operations.compile"), ours("core.speed.plan").Options("auto", "at once", 60.0)
     model, clip, _ = host.load_bundles(*paths)
-    prompts = [host.encode_text(clip, text) for text in ("a red fruit", "")]
+    prompts = [host.clip.encode(clip, text) for text in ("a red fruit", "")]
+    run = ours("core.host").SamplingRun(5, 3, "euler", "normal")
 
     def drawn(one: Any) -> torch.Tensor:
-        return host.sample(one, *prompts, {"samples": torch.zeros(1, 4, 4, 4)}, 5, 3, 2.0, "euler", "normal")["samples"]
+        return host.sampling.sample(host.sampling.make_guider(one, *prompts, 2.0), {"samples": torch.zeros(1, 4, 4, 4)}, run)["samples"]
 
     plain = drawn(model)
     said: dict[str, Any] = {}
@@ -295,8 +302,8 @@ def lifetime(host: Any, paths: list[Path]) -> None:
     patched.add_patches({key: (torch.randn(weight.shape, generator=generator),)}, 1.0)
     found["patch_changes"] = relative(denoised(patched), plain)
     found["source_unchanged"] = bool(torch.equal(denoised(model), plain))
-    host.encode_text(clip, "a red fruit")
-    host.vae_decode(vae, x)
+    host.clip.encode(clip, "a red fruit")
+    host.vae.decode(vae, x)
     found["managed"] = sorted(type(one.model.model).__name__ for one in management.current_loaded_models)
     alive = [weakref.ref(model.model), weakref.ref(clip.cond_stage_model), weakref.ref(vae.first_stage_model)]
     management.unload_all_models()

@@ -20,7 +20,7 @@ def run() -> None:
     ours = load_pack()
     host, weights = ours("core.host").current(), MODELS
     loader = nodes.NODE_CLASS_MAPPINGS["RapidDrawKroneckerAdapterLoader"]()
-    model = host.load_unet(weights / "tiny-unet.safetensors")
+    model = host.model.load(weights / "tiny-unet.safetensors")
     before = output(model)
 
     def adapted(given: Any, strength: float) -> Any:
@@ -37,18 +37,18 @@ def run() -> None:
     adapter, kronecker = ours("core.lowrank.adapter"), ours("core.lowrank.kronecker")
     updates = adapter.load_adapter(weights / "tiny-adapter.safetensors")
     deltas = {name: kronecker.materialize(*update) for name, update in updates.items()}
-    names = {name: key for name, key in ours("core.host.comfy.weights")._keys(model).items() if name in deltas}
+    names = {name: key for name, key in ours("core.host.comfy.surgery")._keys(model).items() if name in deltas}
 
     def merge(network: Any) -> None:
         kronecker.add_deltas(network, {names[n].removeprefix("diffusion_model.").removesuffix(".weight"): d for n, d in deltas.items()})
 
-    found["merge_is_exact"] = relative(output(host.rebuild(model, merge)), output(one))
-    saved = host.save_unet(one, RESULT.parent / "saved.safetensors", {"recipe": "test"})
-    found["saved"] = relative(output(host.load_unet(saved)), output(one))
+    found["merge_is_exact"] = relative(output(host.surgery.rebuild(model, merge)), output(one))
+    saved = host.model.save(one, RESULT.parent / "saved.safetensors", {"recipe": "test"})
+    found["saved"] = relative(output(host.model.load(saved)), output(one))
 
     factorize = ours("core.lowrank.factorize")
-    low = host.rebuild(model, lambda network: factorize.factorize(network, "param_ratio", 0.7))
-    flat = host.rebuild(low, factorize.merge_back)
+    low = host.surgery.rebuild(model, lambda network: factorize.factorize(network, "param_ratio", 0.7))
+    flat = host.surgery.rebuild(low, factorize.merge_back)
     found["on_low_rank"] = relative(output(adapted(low, 0.7)), output(adapted(flat, 0.7)))
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     key = keys["lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"]
@@ -62,7 +62,7 @@ def run() -> None:
     second = adapted(comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0)[0], 1.0)
     found["with_a_lora_in_any_order"] = relative(output(first), output(second))
     try:
-        adapted(host.load_unet(weights / "x0-unet.safetensors"), 1.0)
+        adapted(host.model.load(weights / "x0-unet.safetensors"), 1.0)
     except Exception as error:
         found["other_model"] = f"{type(error).__name__}: {error}"
 

@@ -50,7 +50,7 @@ def run() -> None:
     host, backends, patches = ours("core.host").current(), ours("core.attention.backends"), ours("core.attention.patch")
     found["host"], found["missing"] = host.name, ours("core.host.comfy.requirements").missing()
     model, clip, vae = host.load_bundles(*(MODELS / f"{name}.safetensors" for name in ("tiny-unet", "tiny-text", "attention-vae")))
-    positive, negative = host.encode_text(clip, "a round red fruit"), host.encode_text(clip, "")
+    positive, negative = host.clip.encode(clip, "a round red fruit"), host.clip.encode(clip, "")
     controlled = [[tokens, {**details, "control": Control(), "control_apply_to_uncond": True}] for tokens, details in positive]
 
     def draw(patcher: Any, positive: Any = positive) -> torch.Tensor:
@@ -68,29 +68,29 @@ def run() -> None:
     plain = draw(model)
     for backend in ("auto", "tiled", "sdpa_flash"):
         patch = patches.AttentionPatch(backend)
-        patched, _ = host.patch_attention(model, None, patch)
+        patched = host.attention.patch_model(model, patch)
         found[f"{backend} differs"], found[f"{backend} calls"] = relative(draw(patched), plain), counts(patch)
         found[f"{backend} source unchanged"] = bool(torch.equal(draw(model), plain))
 
     patch = patches.AttentionPatch("tiled")
-    patched, _ = host.patch_attention(model, None, patch)
+    patched = host.attention.patch_model(model, patch)
     found["lora changes"] = relative(draw(with_lora(model)), plain)
     found["control changes"] = relative(draw(model, controlled), plain)
     found["patch, lora, control differs"] = relative(draw(with_lora(patched), controlled), draw(with_lora(model), controlled))
     found["lora, patch, control differs"] = relative(
-        draw(host.patch_attention(with_lora(model), None, patch)[0], controlled), draw(with_lora(model), controlled)
+        draw(host.attention.patch_model(with_lora(model), patch), controlled), draw(with_lora(model), controlled)
     )
     found["stack calls"] = counts(patch)
 
     two = [patches.AttentionPatch("tiled", "self"), patches.AttentionPatch("sdpa_math", "cross")]
-    stacked = host.patch_attention(host.patch_attention(model, None, two[0])[0], None, two[1])[0]
+    stacked = host.attention.patch_model(host.attention.patch_model(model, two[0]), two[1])
     found["stacked differs"], found["stacked calls"] = relative(draw(stacked), plain), [counts(one) for one in two]
 
     bad: list[bool] = []
     tiled = backends.BACKENDS["tiled"].run
     flaky = backends.Backend("flaky", lambda q, k, v, m: tiled(q, k, v, m) * (torch.nan if bad else 1), lambda call: True)
     patch = patches.AttentionPatch("flaky", backends={"flaky": flaky})
-    patched, _ = host.patch_attention(model, None, patch)
+    patched = host.attention.patch_model(model, patch)
     draw(patched)
     bad.append(True)
     found["nan differs"] = relative(draw(patched, controlled), draw(model, controlled))
@@ -98,15 +98,15 @@ def run() -> None:
 
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     pixels = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(3))
-    decoded, encoded = host.vae_decode(vae, latent), host.vae_encode(vae, pixels)
+    decoded, encoded = host.vae.decode(vae, latent), host.vae.encode(vae, pixels)
     patch = patches.AttentionPatch("tiled")
-    _, fast = host.patch_attention(model, vae, patch)
-    found["decoded differs"] = max(relative(host.vae_decode(fast, latent), decoded) for _ in range(2))
-    found["encoded differs"] = relative(host.vae_encode(fast, pixels), encoded)
+    fast = host.attention.patch_vae(vae, patch)
+    found["decoded differs"] = max(relative(host.vae.decode(fast, latent), decoded) for _ in range(2))
+    found["encoded differs"] = relative(host.vae.encode(fast, pixels), encoded)
     found["vae calls"] = counts(patch)
-    found["vae unchanged"] = bool(torch.equal(host.vae_decode(vae, latent), decoded)) and counts(patch) == found["vae calls"]
+    found["vae unchanged"] = bool(torch.equal(host.vae.decode(vae, latent), decoded)) and counts(patch) == found["vae calls"]
     plain_vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))[2]
-    found["no attention to patch"] = host.patch_attention(model, plain_vae, patch)[1] is plain_vae
+    found["no attention to patch"] = host.attention.patch_vae(plain_vae, patch) is plain_vae
     management.unload_all_models()
 
 

@@ -24,27 +24,29 @@ def run() -> None:
     for name, text in (("tiny", "a round red fruit"), ("wide", "a tall blue fruit")):
         files = [MODELS / f"{part}.safetensors" for part in (f"{name}-unet", "tiny-text", f"{name}-vae")]
         model, clip, vae = host.load_bundles(*files)
-        sides.append(latent.Side(model, vae, host.encode_text(clip, text), host.encode_text(clip, ""), 3.0))
+        sides.append(latent.Side(model, vae, host.clip.encode(clip, text), host.clip.encode(clip, ""), 3.0))
     a, b = sides
     steps = 3
-    sigmas = host.calculate_sigmas(a.model, "normal", steps)
+    sigmas = host.sampling.calculate_sigmas(a.model, "normal", steps)
     empty = {"samples": torch.zeros(1, 4, 8, 8)}
     noise = _Noise(5)
 
     def both(fusion: Any, name: str, one: Any = a, two: Any = b) -> Any:
         guider = joint.LatentBridgeGuider(one, two, fusion)
-        return joint.sample_bridged(guider, noise, host.named_sampler(name), sigmas, empty, None)
+        return joint.sample_bridged(guider, noise, host.sampling.named_sampler(name), sigmas, empty, None)
 
     def alone(name: str) -> Any:
-        return host.sample_custom(a.model, a.positive, a.negative, 3.0, host.named_sampler(name), sigmas, empty, 5)["samples"]
+        return host.sampling.sample_custom(
+            host.sampling.make_guider(a.model, a.positive, a.negative, 3.0), host.sampling.named_sampler(name), sigmas, empty, 5
+        )["samples"]
 
     decoded: list[int] = []
-    original = type(host).vae_decode
-    type(host).vae_decode = lambda self, *rest: decoded.append(1) or original(self, *rest)
+    original = host.vae.decode
+    host.vae.decode = lambda *rest: decoded.append(1) or original(*rest)
     found["strength_0"] = {name: bool(torch.equal(both(latent.Fusion(0.0), name)[0]["samples"], alone(name))) for name in
                            ("euler", "heun", "dpmpp_2m", "uni_pc", "ipndm", "lms")}  # fmt: skip
     found["strength_0_decoded"] = len(decoded)
-    type(host).vae_decode = original
+    host.vae.decode = original
     samplers = {}
     for name in comfy.samplers.KSampler.SAMPLERS:
         try:
@@ -61,7 +63,9 @@ def run() -> None:
     clone.add_patches({key: (torch.randn(clone.model_state_dict()[key].shape, generator=torch.Generator().manual_seed(0)),)}, 1.0)
     patched = latent.Side(clone, a.vae, a.positive, a.negative, 3.0)
     one, two = both(latent.Fusion(0.0), "euler", a, patched)
-    plain = host.sample_custom(clone, a.positive, a.negative, 3.0, host.named_sampler("euler"), sigmas, empty, 5)["samples"]
+    plain = host.sampling.sample_custom(
+        host.sampling.make_guider(clone, a.positive, a.negative, 3.0), host.sampling.named_sampler("euler"), sigmas, empty, 5
+    )["samples"]
     found["clones"] = [bool(torch.equal(one["samples"], alone("euler"))), bool(torch.equal(two["samples"], plain))]
     found["clones_differ"] = float((one["samples"] - two["samples"]).abs().max())
     before = both(latent.Fusion(0.5), "euler")[0]["samples"]
@@ -103,8 +107,8 @@ def steered(host: Any, both: Any, latent: Any, alone: Any, sigmas: Any, a: Any, 
     guess = latent.Side(b.model, b.vae, [[tokens, {**more, "control": control}] for tokens, more in b.negative], b.negative, 3.0)
     one, two = both(latent.Fusion(0.0), "euler", a, guess)
     found["control_on_b"] = [bool(torch.equal(one["samples"], alone("euler"))), sorted(control.shapes)]
-    plain = host.sample_custom(guess.model, guess.positive, guess.negative, 3.0, host.named_sampler("euler"), sigmas,
-                               {"samples": torch.zeros_like(two["samples"])}, 6)["samples"]  # fmt: skip
+    guider, sampler = host.sampling.make_guider(guess.model, guess.positive, guess.negative, 3.0), host.sampling.named_sampler("euler")
+    plain = host.sampling.sample_custom(guider, sampler, sigmas, {"samples": torch.zeros_like(two["samples"])}, 6)["samples"]
     found["control_on_b_is_b_alone"] = bool(torch.equal(two["samples"], plain))
     moved = both(latent.Fusion(0.5), "euler", a, guess)[0]["samples"] - both(latent.Fusion(0.5), "euler", a, b)[0]["samples"]
     found["control_moves_a"] = float(moved.abs().max())
@@ -124,31 +128,31 @@ def steered(host: Any, both: Any, latent: Any, alone: Any, sigmas: Any, a: Any, 
 
 def displaced(host: Any, both: Any, latent: Any, before: Any) -> None:
     """As on a small card: decoding pushes every model off the device; each is back when it is asked."""
-    original = type(host).vae_decode
+    original = host.vae.decode
 
-    def alone(self: Any, *rest: Any) -> Any:
+    def alone(*rest: Any) -> Any:
         management.unload_all_models()
-        return original(self, *rest)
+        return original(*rest)
 
-    type(host).vae_decode = alone
+    host.vae.decode = alone
     found["displaced"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))
-    type(host).vae_decode = original
+    host.vae.decode = original
 
 
 def stopped(host: Any, both: Any, latent: Any, before: Any, a: Any, b: Any) -> None:
     """ComfyUI's cancel inside a step leaves both models clean."""
-    original = type(host).vae_encode
+    original = host.vae.encode
 
-    def interrupt(self: Any, *rest: Any) -> Any:
+    def interrupt(*rest: Any) -> Any:
         management.interrupt_current_processing(True)
-        return original(self, *rest)
+        return original(*rest)
 
-    type(host).vae_encode = interrupt
+    host.vae.encode = interrupt
     try:
         both(latent.Fusion(0.5), "euler")
     except BaseException as error:
         found["interrupt"] = type(error).__name__
-    type(host).vae_encode = original
+    host.vae.encode = original
     management.interrupt_current_processing(False)
     found["left"] = [getattr(side.model.model, "current_patcher", None) is None for side in (a, b)]
     found["after_interrupt"] = bool(torch.equal(both(latent.Fusion(0.5), "euler")[0]["samples"], before))

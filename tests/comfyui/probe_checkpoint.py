@@ -40,11 +40,11 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 def run() -> dict[str, Any]:
     ours = load_pack()
     load = ours("core.host.embedded.checkpoint").load_checkpoint
-    embedded = ours("core.host.embedded.host").EmbeddedHost("cpu")
+    package = ours("core.host")
     folder_paths.add_model_folder_path("checkpoints", str(MODELS))
     found = {}
     for name, native in (("sd15", nodes.CheckpointLoaderSimple().load_checkpoint), ("sdxl", native_sdxl)):
-        found[name] = compare(native(f"{name}.safetensors"), load(MODELS / f"{name}.safetensors", torch.device("cpu")), embedded)
+        found[name] = compare(native(f"{name}.safetensors"), load(MODELS / f"{name}.safetensors", torch.device("cpu")), package)
     return found
 
 
@@ -69,7 +69,7 @@ def native_sdxl(name: str) -> tuple[Any, Any, Any]:
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu), clip, vae
 
 
-def compare(native: tuple[Any, Any, Any], plain: tuple[Any, Any, Any], embedded: Any) -> dict[str, Any]:
+def compare(native: tuple[Any, Any, Any], plain: tuple[Any, Any, Any], package: Any) -> dict[str, Any]:
     """The largest relative differences between ComfyUI's objects and the embedded host's."""
     (model, clip, vae), (other, other_clip, other_vae) = native[:3], plain
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +86,8 @@ def compare(native: tuple[Any, Any, Any], plain: tuple[Any, Any, Any], embedded:
     conds = [[one.encode_from_tokens_scheduled(one.tokenize(text)) for text in (TEXTS[1], "")] for one in (clip, other_clip)]
     empty = {"samples": torch.zeros(2, 4, 6, 8)}
     (drawn,) = nodes.common_ksampler(model, 5, 3, 4.0, "euler", "normal", *conds[0], dict(empty))
-    again = embedded.sample(other, *conds[1], dict(empty), 5, 3, 4.0, "euler", "normal")
+    sampling, run = package.Host("embedded").sampling, package.SamplingRun(5, 3, "euler", "normal")
+    again = sampling.sample(sampling.make_guider(other, *conds[1], 4.0), dict(empty), run)
     out["drawn"] = relative(drawn["samples"], again["samples"])
     image = vae.decode(drawn["samples"])
     return {**out, "psnr": psnr(image, other_vae.decode(again["samples"])), "spread": float(image.std())}

@@ -29,7 +29,7 @@ class Lines(logging.Handler):
 def run() -> None:
     ours = load_pack()
 
-    host, embedded = ours("core.host").current(), ours("core.host.embedded.host").EmbeddedHost("cpu")
+    host, embedded = ours("core.host").current(), ours("core.host").Host("embedded")
     buckets, bilingual = ours("core.data.buckets"), ours("core.text.bilingual")
     lines = Lines()
     log = logging.getLogger("rapiddraw")
@@ -42,14 +42,14 @@ def run() -> None:
 
     texts, pictures = [], []
     for one in (host, embedded):
-        zh, en = (one.load_text(weights / f"{name}-text.safetensors") for name in ("zh", "en"))
+        zh, en = (one.clip.load(weights / f"{name}-text.safetensors") for name in ("zh", "en"))
         positive, negative = (bilingual.encode_bilingual(one, zh, en, text) for text in ("a round (red:1.3) fruit", ""))
         texts.append(positive[0])
-        model = one.load_unet(weights / "delta-unet.safetensors")
+        model = one.model.load(weights / "delta-unet.safetensors")
         bilingual.check_width(one, model, positive, "16 + 16")
         pictures.append(draw(one, model, positive, negative))
         try:
-            bilingual.check_width(one, model, one.encode_text(zh, "a"), "16")
+            bilingual.check_width(one, model, one.clip.encode(zh, "a"), "16")
         except Exception as error:
             found[f"width_{one.name}"] = f"{type(error).__name__}: {error}"
     found["bilingual_tokens"] = relative(texts[0][0], texts[1][0])
@@ -58,10 +58,10 @@ def run() -> None:
 
     drawn: dict[str, list[torch.Tensor]] = {}
     for one in (host, embedded):
-        clip, model = one.load_text(weights / "tiny-text.safetensors"), one.load_unet(weights / "index-unet.safetensors")
-        plain = one.load_unet(weights / "tiny-unet.safetensors")
-        found[f"takes_{one.name}"] = [one.takes_resolution_index(model), one.takes_resolution_index(plain)]
-        conds = [one.encode_text(clip, text) for text in ("a round red fruit", "")]
+        clip, model = one.clip.load(weights / "tiny-text.safetensors"), one.model.load(weights / "index-unet.safetensors")
+        plain = one.model.load(weights / "tiny-unet.safetensors")
+        found[f"takes_{one.name}"] = [one.model.takes_resolution_index(model), one.model.takes_resolution_index(plain)]
+        conds = [one.clip.encode(clip, text) for text in ("a round red fruit", "")]
         for name, index in (("unset", None), ("2", 2), ("5", 5), ("10", 10)):
             told = conds if index is None else [buckets.with_index(cond, index) for cond in conds]
             drawn.setdefault(name, []).append(draw(one, model, *told))
@@ -69,16 +69,16 @@ def run() -> None:
         ignored = draw(one, plain, *[buckets.with_index(cond, 3) for cond in conds])
         found[f"ignored_{one.name}"] = [bool(torch.equal(ignored, draw(one, plain, *conds))), "no resolution index" in "".join(lines.lines)]
         if one is host:
-            saved = host.save_unet(model, RESULT.parent / "saved.safetensors", {})
-            found["saved"] = relative(draw(host, host.load_unet(saved), *conds), drawn["unset"][0])
-            found["saved_in_embedded"] = relative(draw(embedded, embedded.load_unet(saved), *conds), drawn["unset"][0])
-            found["evaluates"] = host.evaluate(model, LATENT["samples"])() is None
-        same = one.scale_attention_entropy(plain, 128, 64)
+            saved = host.model.save(model, RESULT.parent / "saved.safetensors", {})
+            found["saved"] = relative(draw(host, host.model.load(saved), *conds), drawn["unset"][0])
+            found["saved_in_embedded"] = relative(draw(embedded, embedded.model.load(saved), *conds), drawn["unset"][0])
+            found["evaluates"] = host.surgery.evaluate(model, LATENT["samples"])() is None
+        same = one.attention.scale_entropy(plain, 128, 64)
         found[f"entropy_same_{one.name}"] = bool(torch.equal(draw(one, same, *conds), draw(one, plain, *conds)))
-        drawn.setdefault("entropy", []).append(draw(one, one.scale_attention_entropy(plain, 32, 32), *conds))
+        drawn.setdefault("entropy", []).append(draw(one, one.attention.scale_entropy(plain, 32, 32), *conds))
         drawn.setdefault("plain", []).append(draw(one, plain, *conds))
         patch = ours("core.attention.patch").AttentionPatch("sdpa_math")
-        both = one.patch_attention(one.scale_attention_entropy(plain, 32, 32), None, patch)[0]
+        both = one.attention.patch_model(one.attention.scale_entropy(plain, 32, 32), patch)
         found[f"entropy_stacks_{one.name}"] = relative(draw(one, both, *conds), drawn["entropy"][-1])
     found["parity"] = {name: relative(*pair) for name, pair in drawn.items()}
     found["default_is_2"] = relative(drawn["unset"][0], drawn["2"][0])

@@ -43,7 +43,7 @@ def run() -> None:
     host, bundle = ours("core.host").current(), ours("core.bundles.format")
     adapter_of, files, factorize = ours("core.control.adapter"), ours("core.control.files"), ours("core.lowrank.factorize")
     weights, scratch = MODELS, RESULT.parent
-    model = host.load_unet(weights / "tiny-unet.safetensors")
+    model = host.model.load(weights / "tiny-unet.safetensors")
     loader, apply = (nodes.NODE_CLASS_MAPPINGS[f"RapidDrawControlAdapter{name}"]() for name in ("Loader", "Apply"))
     stock = nodes.ControlNetApplyAdvanced()
     (net,) = loader.execute("tiny-control.safetensors", "edges")
@@ -52,7 +52,7 @@ def run() -> None:
     base = ours("core.bundles.load").load_bundle(weights / "tiny-unet.safetensors")
     unet = ours("core.networks").network_of(UNet2DConditionModel, base)
     fresh, config = adapter_of.copy_of_unet(unet, 8)
-    untrained = host.load_control(files.save_control(scratch / "fresh.safetensors", fresh, config, base.info, {}), "edges")
+    untrained = host.control.load(files.save_control(scratch / "fresh.safetensors", fresh, config, base.info, {}), "edges")
     plain = drawn(model, *conds())
     found["untrained_is_base"] = bool(torch.equal(plain, drawn(model, *apply.execute(*conds(), untrained, 1.0, 0.0, 1.0, edges=IMAGE))))
     given = conds()
@@ -88,13 +88,13 @@ def run() -> None:
     found["hosts_agree"] = max(relative(a, b) for a, b in zip([*mine[0], mine[1]], [*theirs[0], theirs[1]], strict=True))
 
     # Low-rank models and adapters; weights that stay where they are.
-    low = host.rebuild(model, lambda network: factorize.factorize(network, "param_ratio", 0.7))
+    low = host.surgery.rebuild(model, lambda network: factorize.factorize(network, "param_ratio", 0.7))
     found["on_low_rank_model"] = relative(drawn(low, *apply.execute(*conds(), net, 1.0, 0.0, 1.0, edges=IMAGE)), drawn(low, *conds()))
     with torch.no_grad():
         for zero in fresh.zero:
             zero.weight.normal_(std=0.2, generator=torch.Generator().manual_seed(2))
     factorize.factorize(fresh.encoder, "param_ratio", 0.6)
-    lean = host.load_control(files.save_control(scratch / "lean.safetensors", fresh, config, base.info, {}), "edges")
+    lean = host.control.load(files.save_control(scratch / "lean.safetensors", fresh, config, base.info, {}), "edges")
     found["factored_adapter"] = sum(isinstance(m, ours("core.lowrank.layers").FACTORED) for m in lean.network.modules())
     fast = drawn(model, *apply.execute(*conds(), lean, 1.0, 0.0, 1.0, edges=IMAGE))
     management.unload_all_models()
@@ -119,9 +119,9 @@ def run() -> None:
     found["seen_by_wrappers"] = calls
     found["after_a_stop"] = bool(torch.equal(drawn(model, *stock_way), whole)) and control.timestep_range is None
 
-    found["other_model"] = refused(lambda: drawn(host.load_unet(weights / "x0-unet.safetensors"), *stock_way))
+    found["other_model"] = refused(lambda: drawn(host.model.load(weights / "x0-unet.safetensors"), *stock_way))
     found["no_condition"] = refused(lambda: apply.execute(*conds(), net, 1.0, 0.0, 1.0))
-    found["unknown_condition"] = refused(lambda: host.load_control(weights / "tiny-control.safetensors", "depth"))
+    found["unknown_condition"] = refused(lambda: host.control.load(weights / "tiny-control.safetensors", "depth"))
     from dataclasses import replace
 
     good = ours("core.bundles.load").load_bundle(weights / "tiny-control.safetensors")
@@ -129,7 +129,7 @@ def run() -> None:
     def bad(tensors: Any = None, **changes: Any) -> str:
         info = replace(good.info, config={**good.info.config, **changes})
         path = bundle.save_bundle(scratch / "bad.safetensors", tensors or good.tensors, info)
-        return refused(lambda: host.load_control(path, "edges"))
+        return refused(lambda: host.control.load(path, "edges"))
 
     missing = {key: tensor for key, tensor in good.tensors.items() if key != "zero.0.weight"}
     huge = {**good.info.config["unet"], "block_out_channels": [32, 2**20]}

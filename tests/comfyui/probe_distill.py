@@ -64,9 +64,9 @@ def run() -> None:
     found["classes"] = [type(whole).__name__, type(whole.model).__name__]
     found["teacher_unchanged"] = bool(torch.equal(sampled(model, clip), before))
     found["student_differs"] = relative(drawn, before)
-    found["factored"] = sum(isinstance(module, layers.FACTORED) for module in host.network_of("model", whole).modules())
-    found["trainable_left"] = sum(weight.requires_grad for weight in host.network_of("model", whole).parameters())
-    found["reloaded"] = relative(sampled(host.load_unet(OUT / "whole.safetensors"), clip), drawn)
+    found["factored"] = sum(isinstance(module, layers.FACTORED) for module in host.speed.network_of("model", whole).modules())
+    found["trainable_left"] = sum(weight.requires_grad for weight in host.speed.network_of("model", whole).parameters())
+    found["reloaded"] = relative(sampled(host.model.load(OUT / "whole.safetensors"), clip), drawn)
 
     # A cancel: ComfyUI raises it wherever it next looks, which may be in the middle of a network.
     make = progress._make_reporter
@@ -101,7 +101,9 @@ def run() -> None:
     lora = loras(model)
     patched = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
     taught = distilled(patched, filename="patched", steps=1, lr=0.0)
-    wanted = host.rebuild(patched, lambda network: ours("core.lowrank.factorize").factorize(network, "param_ratio", 0.7, split="symmetric"))
+    wanted = host.surgery.rebuild(
+        patched, lambda network: ours("core.lowrank.factorize").factorize(network, "param_ratio", 0.7, split="symmetric")
+    )
     found["lora_is_taught"] = relative(sampled(taught, clip), sampled(wanted, clip))
     found["lora_on_student"] = relative(sampled(comfy.sd.load_lora_for_models(whole, None, lora, 1.0, 0)[0], clip), drawn)
 
@@ -109,10 +111,10 @@ def run() -> None:
 
     foreign = distilled(sd15_unet(), filename="foreign", steps=6)
     found["foreign_log"] = log_of("foreign")
-    found["foreign_dtype"] = str(next(host.network_of("model", foreign).parameters()).dtype)
-    found["foreign_reloaded"] = relative(sampled(host.load_unet(OUT / "foreign.safetensors"), clip), sampled(foreign, clip))
+    found["foreign_dtype"] = str(next(host.speed.network_of("model", foreign).parameters()).dtype)
+    found["foreign_reloaded"] = relative(sampled(host.model.load(OUT / "foreign.safetensors"), clip), sampled(foreign, clip))
     half = distilled(sd15_unet(stored=torch.float16, computes=torch.float32), filename="half", steps=2)
-    found["half_dtypes"] = sorted({str(weight.dtype) for weight in host.network_of("model", half).parameters()})
+    found["half_dtypes"] = sorted({str(weight.dtype) for weight in host.speed.network_of("model", half).parameters()})
     found["half_samples"] = bool(sampled(half, clip).isfinite().all())
     write(found)
 

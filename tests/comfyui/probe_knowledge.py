@@ -133,7 +133,7 @@ def check_kind(
         for i in places[key]:
             exact &= torch.equal(rows[key][0][i][0], table[bare[key][0][i][0]].float() + projection.weights[key] @ vector)
         exact &= all(a == b for i, (a, b) in enumerate(zip(rows[key][0], bare[key][0], strict=True)) if i not in places[key])
-    encode = host.encode_text
+    encode = host.clip.encode
     before, after = encode(clip, named), encode(informed, named)
     first = min(places[next(iter(places))])
     long = "a small hill, " * 25 + named
@@ -165,7 +165,7 @@ def check_kind(
         "first row equal": bool(torch.equal(long_before[:, :77], long_after[:, :77])),
         "last row changed": float((long_before[:, 77:] - long_after[:, 77:]).abs().max()),
         "weight kept": weighted[0],
-        "spelled right": [len(host.knowledge_links(informed, text)) for text in SPELLINGS] == LINKS,
+        "spelled right": [len(host.knowledge.encode_with_links(informed, text)[1]) for text in SPELLINGS] == LINKS,
         "skip": same(encode(skipped, named), plain_skipped.encode_from_tokens_scheduled(tokens))
         and not same(encode(skipped, named), after),
         "lora": check_lora(clip, informed, lambda one: apply(one, graph, 1.0, saved)[0], lambda one: encode(one, named)),

@@ -42,13 +42,13 @@ def run() -> None:
     host = ours("core.host").current()
     factorize, layers, svd = ours("core.lowrank.factorize"), ours("core.lowrank.layers"), ours("core.lowrank.svd")
     weights = MODELS
-    dense = host.load_unet(weights / "tiny-unet.safetensors")
+    dense = host.model.load(weights / "tiny-unet.safetensors")
     before = output(dense)
 
-    low = host.rebuild(dense, lambda network: factorize.factorize(network, "param_ratio", 0.7, split="symmetric"))
-    flat = host.rebuild(low, factorize.merge_back)
+    low = host.surgery.rebuild(dense, lambda network: factorize.factorize(network, "param_ratio", 0.7, split="symmetric"))
+    flat = host.surgery.rebuild(low, factorize.merge_back)
     found["classes"] = [type(low).__name__, type(low.model).__name__, type(flat).__name__, type(low.clone()).__name__]
-    found["layers"] = sum(isinstance(module, layers.FACTORED) for module in host.network_of("model", low).modules())
+    found["layers"] = sum(isinstance(module, layers.FACTORED) for module in host.speed.network_of("model", low).modules())
     found["factored_differs"] = relative(output(low), before)
     found["merged_equals_factored"] = relative(output(flat), output(low))
     found["source_unchanged"] = bool(torch.equal(output(dense), before))
@@ -59,7 +59,7 @@ def run() -> None:
             spectrum = svd.Spectrum.of(layer.weight)
             factorize.put_factors(network, name, spectrum.factors(len(spectrum.s)))
 
-    full = host.rebuild(dense, at_full_rank)
+    full = host.surgery.rebuild(dense, at_full_rank)
     found["full_rank"] = relative(output(full), before)
 
     lora = loras(dense)
@@ -80,18 +80,18 @@ def run() -> None:
         moved.append((output(clone), len(taken)))
     found["diff_equals_dense"], found["diff_taken"] = relative(moved[0][0], moved[1][0]), [moved[0][1], moved[1][1], len(diff)]
 
-    other = host.load_unet(weights / "eps-unet.safetensors")
+    other = host.model.load(weights / "eps-unet.safetensors")
     merge = nodes.NODE_CLASS_MAPPINGS.get("ModelMergeSimple") or _extra("nodes_model_merging", "ModelMergeSimple")
     ab = [merge().merge(model, other, 0.3)[0] for model in (low, flat)]
     ba = [merge().merge(other, model, 0.3)[0] for model in (low, flat)]
     found["merge_into_low"] = relative(*(output(model) for model in ab))
     found["merge_low_into"] = relative(*(output(model) for model in ba))
 
-    saved = host.save_unet(patched[0], RESULT.parent / "saved.safetensors", {"recipe": "test"})
-    again = host.load_unet(saved)
+    saved = host.model.save(patched[0], RESULT.parent / "saved.safetensors", {"recipe": "test"})
+    again = host.model.load(saved)
     found["reloaded"], found["reloaded_layers"] = (
         relative(output(again), outputs[0]),
-        sum(isinstance(module, layers.FACTORED) for module in host.network_of("model", again).modules()),
+        sum(isinstance(module, layers.FACTORED) for module in host.speed.network_of("model", again).modules()),
     )
 
     hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=0.0)
@@ -102,11 +102,11 @@ def run() -> None:
         found["hook"] = f"{type(error).__name__}: {error}"
 
     foreign = sd15_unet()
-    theirs = host.rebuild(foreign, lambda network: factorize.factorize(network, "rank", 4))
+    theirs = host.surgery.rebuild(foreign, lambda network: factorize.factorize(network, "rank", 4))
     wanted = output(theirs)
-    kept = host.save_unet(theirs, RESULT.parent / "foreign.safetensors", {})
-    found["foreign"] = relative(output(host.load_unet(kept)), wanted)
-    found["evaluates"] = host.evaluate(low, LATENT)() is None
+    kept = host.model.save(theirs, RESULT.parent / "foreign.safetensors", {})
+    found["foreign"] = relative(output(host.model.load(kept)), wanted)
+    found["evaluates"] = host.surgery.evaluate(low, LATENT)() is None
     write(found)
 
 

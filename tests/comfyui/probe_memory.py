@@ -79,7 +79,8 @@ class Card:
 
 def run() -> None:
     ours = load_pack()
-    host = ours("core.host").current()
+    package = ours("core.host")
+    host = package.current()
     card = Card()
     structure, texture = network(0), network(1)
     weights = structure.model_size()
@@ -88,11 +89,13 @@ def run() -> None:
     card.need = 0.1 * weights
 
     def pair() -> torch.Tensor:
-        guider = host.time_decoupled_guider(structure, texture, (POSITIVE, NEGATIVE), (None, None), (2.0, 2.0), 500)
-        return host.time_decoupled_sample(guider, LATENT, 3, 4, "euler", "normal", 1.0, "keep")["samples"]
+        guider = host.time_decoupled.make_guider(
+            [package.Stage(structure, POSITIVE, NEGATIVE, 2.0, 500), package.Stage(texture, None, None, 2.0)]
+        )
+        return host.time_decoupled.sample(guider, LATENT, package.SamplingRun(3, 4, "euler", "normal"), "keep")["samples"]
 
     def composite() -> torch.Tensor:
-        return stock(host.time_decoupled_model(structure, texture, 500))
+        return stock(host.time_decoupled.join(structure, texture, 500))
 
     def stock(model: Any) -> torch.Tensor:
         return nodes.common_ksampler(model, 3, 4, 2.0, "euler", "normal", POSITIVE, NEGATIVE, LATENT)[0]["samples"]

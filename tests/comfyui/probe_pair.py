@@ -38,8 +38,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.ours = load_pack()
-        self.host = self.ours("core.host").current()
-        self.embedded = self.ours("core.host.embedded.host").EmbeddedHost("cpu")
+        self.package = self.ours("core.host")
+        self.host, self.embedded = self.package.current(), self.package.Host("embedded")
 
     def load(self, unet: str, host: Any = None, vae: str = "tiny") -> Any:
         names = (f"{unet}-unet", "tiny-text", f"{vae}-vae")
@@ -47,7 +47,9 @@ class Bench:
 
     def guider(self, structure: Any, texture: Any, t_struct: int = 500, texture_conds: Any = (None, None), cfgs: Any = (CFG, CFG),
                conds: Any = (POSITIVE, NEGATIVE), host: Any = None) -> Any:  # fmt: skip
-        return (host or self.host).time_decoupled_guider(structure, texture, conds, texture_conds, cfgs, t_struct)
+        stage = self.package.Stage
+        stages = stage(structure, *conds, cfgs[0], t_struct), stage(texture, *texture_conds, cfgs[1])
+        return (host or self.host).time_decoupled.make_guider(stages)
 
     def draw(self, structure: Any, texture: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, history: str = "keep",
              host: Any = None, **more: Any) -> torch.Tensor:  # fmt: skip
@@ -56,8 +58,8 @@ class Bench:
 
     def run(self, guider: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, history: str = "keep",
             host: Any = None) -> torch.Tensor:  # fmt: skip
-        walk = (SEED, STEPS, name, "normal", denoise, history)
-        return (host or self.host).time_decoupled_sample(guider, latent, *walk)["samples"]
+        settings = self.package.SamplingRun(SEED, STEPS, name, "normal", denoise)
+        return (host or self.host).time_decoupled.sample(guider, latent, settings, history)["samples"]
 
 
 def plain(model: Any, latent: Any = EMPTY, name: str = "euler", denoise: float = 1.0, positive: Any = POSITIVE) -> torch.Tensor:
@@ -106,7 +108,7 @@ def identities(bench: Bench) -> None:
     found["own_prompt"] = torch.equal(own, plain(texture, positive=OTHER))
     kept = bench.draw(mine, texture, {**FILLED, "noise_mask": HALF}, history="reset")[..., 4:]
     found["mask_over_reset"] = relative(kept, FILLED["samples"][..., 4:])
-    found["composite"] = torch.equal(plain(bench.host.time_decoupled_model(mine, texture, 500), name="heun"),
+    found["composite"] = torch.equal(plain(bench.host.time_decoupled.join(mine, texture, 500), name="heun"),
                                      bench.draw(mine, texture, name="heun"))  # fmt: skip
     found["sources_unchanged"] = torch.equal(plain(mine), bench.draw(mine, mine)) and "model_function_wrapper" not in mine.model_options
     for name in ("eps", "x0"):
@@ -170,7 +172,7 @@ def loading(bench: Bench) -> None:
 
     management.load_models_gpu = spy
     try:
-        composite = bench.host.time_decoupled_model(one, other, 500)
+        composite = bench.host.time_decoupled.join(one, other, 500)
         ways = {
             "guider": lambda: bench.draw(one, other),
             "composite": lambda: plain(composite),
@@ -199,7 +201,7 @@ def shared_weights(bench: Bench) -> None:
     found["clone_all_texture"] = torch.equal(bench.draw(base, clone, t_struct=1000), plain(clone))
     found["clone_mixed"] = relative(bench.draw(base, clone), bench.draw(base, apart))
     found["clone_mixed_again"] = relative(bench.draw(clone, base), bench.draw(apart, base))
-    found["clone_composite"] = relative(plain(bench.host.time_decoupled_model(base, clone, 500)), bench.draw(base, apart))
+    found["clone_composite"] = relative(plain(bench.host.time_decoupled.join(base, clone, 500)), bench.draw(base, apart))
 
     def there_and_back(model: Any, x: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, **_: Any) -> torch.Tensor:
         for level in (9.0, 0.5, 6.0, 0.2):
@@ -212,7 +214,7 @@ def shared_weights(bench: Bench) -> None:
         return bench.guider(structure, texture).sample(FILLED["samples"], FILLED["samples"], sampler, torch.tensor([9.0, 0.0]), seed=1)
 
     found["clone_there_and_back"] = relative(walk(base, clone), walk(base, apart))
-    composite = [bench.host.time_decoupled_model(base, other, 500) for other in (clone, apart)]
+    composite = [bench.host.time_decoupled.join(base, other, 500) for other in (clone, apart)]
     guiders = [comfy.samplers.CFGGuider(model) for model in composite]
     for guider in guiders:
         guider.set_conds(POSITIVE, NEGATIVE)
@@ -234,7 +236,7 @@ def patches(bench: Bench) -> None:
     bench.draw(mine, touched)
     found["patch_calls_guider"] = len(calls)
     calls.clear()
-    plain(bench.host.time_decoupled_model(mine, touched, 500))
+    plain(bench.host.time_decoupled.join(mine, touched, 500))
     found["patch_calls_composite"] = len(calls)
     calls.clear()
     plain(touched)
@@ -286,7 +288,7 @@ def controls(bench: Bench) -> None:
     control.levels.clear()
     drawn = bench.draw(mine, other, conds=(steered, NEGATIVE))
     found["control_levels"] = [len(control.levels) > 0, max([0.0, *(s for s in control.levels if s < switch * 0.9999)])]
-    found["control_kept_from_texture"] = relative(plain(bench.host.time_decoupled_model(mine, other, 500), positive=steered), drawn)
+    found["control_kept_from_texture"] = relative(plain(bench.host.time_decoupled.join(mine, other, 500), positive=steered), drawn)
     own, own_steered = controlled(2.0, 3)
     control.levels.clear()
     bench.draw(mine, texture, conds=(steered, NEGATIVE), texture_conds=(own_steered, NEGATIVE))
@@ -327,26 +329,28 @@ def style(bench: Bench) -> None:
     cost = len(levels)
     host = bench.host
     levels.clear()
-    found["style_0"] = [torch.equal(plain(host.style_guidance(seen, OTHER, 0.0, 0.0, 1.0)), stock), len(levels) == cost]
+    found["style_0"] = [torch.equal(plain(host.style.guide(seen, OTHER, 0.0, 0.0, 1.0)), stock), len(levels) == cost]
     levels.clear()
-    found["style_never"] = [torch.equal(plain(host.style_guidance(seen, OTHER, 3.0, 0.0, 0.0)), stock), len(levels) == cost]
+    found["style_never"] = [torch.equal(plain(host.style.guide(seen, OTHER, 3.0, 0.0, 0.0)), stock), len(levels) == cost]
     levels.clear()
-    found["style_matters"] = relative(plain(host.style_guidance(seen, OTHER, 3.0, 0.0, 1.0)), stock)
+    found["style_matters"] = relative(plain(host.style.guide(seen, OTHER, 3.0, 0.0, 1.0)), stock)
     found["style_cost"] = len(levels) / cost
-    twice = host.style_guidance(host.style_guidance(mine, OTHER, 1.0, 0.0, 1.0), OTHER, 2.0, 0.0, 1.0)
-    found["styles_add_up"] = relative(plain(twice), plain(host.style_guidance(mine, OTHER, 3.0, 0.0, 1.0)))
+    twice = host.style.guide(host.style.guide(mine, OTHER, 1.0, 0.0, 1.0), OTHER, 2.0, 0.0, 1.0)
+    found["styles_add_up"] = relative(plain(twice), plain(host.style.guide(mine, OTHER, 3.0, 0.0, 1.0)))
     found["style_source"] = torch.equal(plain(mine), stock)
     ways = {}
     for host in (bench.host, bench.embedded):
-        model = host.style_guidance(bench.load("tiny", host), OTHER, 3.0, 0.2, 0.8)
-        ways[host.name] = host.sample(model, POSITIVE, NEGATIVE, EMPTY, SEED, STEPS, CFG, "euler", "normal")["samples"]
+        model = host.style.guide(bench.load("tiny", host), OTHER, 3.0, 0.2, 0.8)
+        ways[host.name] = host.sampling.sample(
+            host.sampling.make_guider(model, POSITIVE, NEGATIVE, CFG), EMPTY, bench.package.SamplingRun(SEED, STEPS, "euler", "normal")
+        )["samples"]
     found["style_hosts"] = relative(ways["comfy"], ways["embedded"])
 
 
 def lifetime(bench: Bench) -> None:
     """Nothing keeps a pair alive once its nodes' outputs are gone."""
     mine, texture = bench.load("tiny"), bench.load("eps")
-    guider, composite = bench.guider(mine, texture), bench.host.time_decoupled_model(mine, texture, 500)
+    guider, composite = bench.guider(mine, texture), bench.host.time_decoupled.join(mine, texture, 500)
     bench.run(guider)
     plain(composite)
     alive = [weakref.ref(mine.model), weakref.ref(texture.model)]

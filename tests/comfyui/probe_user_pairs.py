@@ -57,7 +57,8 @@ class World:
 
     def __init__(self) -> None:
         self.ours = load_pack()
-        self.comfy, self.embedded = self.ours("core.host").current(), self.ours("core.host.embedded.host").EmbeddedHost("cpu")
+        self.package = self.ours("core.host")
+        self.comfy, self.embedded = self.package.current(), self.package.Host("embedded")
         load = self.ours("core.host.embedded.checkpoint").load_checkpoint
         self.parts: dict[Any, dict[str, tuple[Any, Any]]] = {self.comfy: {}, self.embedded: {}}
         self.prompts: dict[str, tuple[Any, Any]] = {}
@@ -73,20 +74,23 @@ class World:
 
     def pair(self, host: Any, one: str, other: str, sampler: str, t_struct: int = 500, history: str = "keep") -> torch.Tensor:
         models = (self.parts[host][name][0] for name in (one, other))
-        guider = host.time_decoupled_guider(*models, self.prompts[one], self.prompts[other], (CFG, CFG), t_struct)
-        return host.time_decoupled_sample(guider, EMPTY, SEED, STEPS, sampler, "normal", 1.0, history)["samples"]
+        stage = self.package.Stage
+        guider = host.time_decoupled.make_guider(
+            [stage(models[0], *self.prompts[one], CFG, t_struct), stage(models[1], *self.prompts[other], CFG)]
+        )
+        return host.time_decoupled.sample(guider, EMPTY, self.package.SamplingRun(SEED, STEPS, sampler, "normal"), history)["samples"]
 
     def bridged(self, host: Any, one: str, other: str, sampler: str, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of both, with `host` as the current one."""
-        package, latent, joint = self.ours("core.host"), self.ours("core.bridge.latent"), self.ours("core.bridge.joint")
-        usual, package.current = package.current, lambda: host
+        latent, joint = self.ours("core.bridge.latent"), self.ours("core.bridge.joint")
+        usual, self.package.current = self.package.current, lambda: host
         try:
             sides = [latent.Side(*self.parts[host][name], *self.prompts[name], CFG) for name in (one, other)]
             guider = joint.LatentBridgeGuider(*sides, latent.Fusion(strength, end=1.0))
-            sigmas = host.calculate_sigmas(sides[0].model, "normal", STEPS)
-            drawn = joint.sample_bridged(guider, _Noise(), host.named_sampler(sampler), sigmas, EMPTY, None)
+            sigmas = host.sampling.calculate_sigmas(sides[0].model, "normal", STEPS)
+            drawn = joint.sample_bridged(guider, _Noise(), host.sampling.named_sampler(sampler), sigmas, EMPTY, None)
         finally:
-            package.current = usual
+            self.package.current = usual
         return drawn[0]["samples"], drawn[1]["samples"]
 
 
@@ -117,7 +121,7 @@ def in_time(world: World) -> None:
     for host in (world.comfy, world.embedded):
         models = {name: parts[0] for name, parts in world.parts[host].items()}
         found[f"refused {host.name}"] = said_of(lambda host=host: world.pair(host, "sd15", "sdxl", "euler"))
-        found[f"one prompt {host.name}"] = said_of(lambda h=host, m=models: h.time_decoupled_model(m["sdxl"], m["refiner"], 500))
+        found[f"one prompt {host.name}"] = said_of(lambda h=host, m=models: h.time_decoupled.join(m["sdxl"], m["refiner"], 500))
 
 
 def across(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from rapiddraw.core import host
 from rapiddraw.core.errors import InputError
@@ -42,15 +44,19 @@ def test_a_graph_with_patch_and_report_runs_headless(tiny_pack):
 def test_the_node_hands_its_settings_to_the_host(monkeypatch):
     seen = []
 
-    class RecordingHost:
-        def patch_attention(self, model, vae, patch):
-            seen.append((model, vae, patch.backend, patch.apply_to, "sage" in patch.backends))
-            return "patched", vae
+    class Attention:
+        def patch_model(self, model, patch):
+            seen.append((model, patch.backend, patch.apply_to, "sage" in patch.backends))
+            return "patched"
 
-    monkeypatch.setattr(host, "current", RecordingHost)
+        def patch_vae(self, vae, patch):
+            seen.append((vae, patch.backend, patch.apply_to, "sage" in patch.backends))
+            return "patched VAE"
+
+    monkeypatch.setattr(host, "current", lambda: SimpleNamespace(attention=Attention()))
     assert FlashAttentionPatch().execute("M", "tiled", "self", False) == ("patched", None)
-    assert FlashAttentionPatch().execute("M", "auto", "both", False, "V") == ("patched", "V")
-    assert seen == [("M", None, "tiled", "self", False), ("M", "V", "auto", "both", False)]
+    assert FlashAttentionPatch().execute("M", "auto", "both", False, "V") == ("patched", "patched VAE")
+    assert seen == [("M", "tiled", "self", False), ("M", "auto", "both", False), ("V", "auto", "both", False)]
     with pytest.raises(InputError, match="allow_inexact"):
         FlashAttentionPatch().execute("M", "sage", "both", False)
 

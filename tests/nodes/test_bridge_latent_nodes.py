@@ -21,7 +21,7 @@ def stock(name: str, **inputs: Any) -> Any:
 @pytest.fixture(scope="module")
 def pair(tiny_weights: Path) -> dict[str, Any]:
     model, clip, vae = current().load_bundles(*(tiny_weights / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
-    a, b, nothing = (current().encode_text(clip, text) for text in ("a round red fruit", "a tall blue fruit", ""))
+    a, b, nothing = (current().clip.encode(clip, text) for text in ("a round red fruit", "a tall blue fruit", ""))
     return {
         "model_a": model, "vae_a": vae, "positive_a": a, "negative_a": nothing, "model_b": model, "vae_b": vae, "positive_b": b,
         "negative_b": nothing, "cfg_a": 3.0, "cfg_b": 2.0, "strength": 0.5, "start_percent": 0.0, "end_percent": 1.0, "bridge_every": 1,
@@ -39,7 +39,7 @@ def run(pair: dict[str, Any]) -> dict[str, Any]:
 def test_the_sampler_and_the_guider_draw_the_same(pair: dict[str, Any], run: dict[str, Any], cells: tuple[int, int]) -> None:
     empty, second = {"samples": torch.zeros(1, 4, 4, 4)}, {"latent_b": {"samples": torch.zeros(1, 4, *cells)}}
     a, b, image = LatentSpaceBridgeSampler().execute(latent_a=empty, **second, **run, **pair)
-    assert image.shape == (1, 32, 32, 3) and torch.equal(image, current().vae_decode(pair["vae_a"], a["samples"]))
+    assert image.shape == (1, 32, 32, 3) and torch.equal(image, current().vae.decode(pair["vae_a"], a["samples"]))
     assert b["samples"].shape == (1, 4, *cells)
     (guider,) = LatentSpaceBridgeGuider().execute(**pair, **second)
     out, last = stock("SamplerCustomAdvanced", guider=guider, latent_image=empty, **run)

@@ -15,7 +15,7 @@ from rapiddraw.nodes.bridge_resolution import METHODS, NODE_CLASS_MAPPINGS, Nois
 @pytest.fixture(scope="module")
 def parts(tiny_weights: Path) -> tuple[Any, ...]:
     model, clip, vae = current().load_bundles(*(tiny_weights / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
-    return model, vae, current().encode_text(clip, "a round red fruit"), current().encode_text(clip, "")
+    return model, vae, current().clip.encode(clip, "a round red fruit"), current().clip.encode(clip, "")
 
 
 def stock(name: str, **inputs: Any) -> Any:

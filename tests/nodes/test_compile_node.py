@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host import current
+from rapiddraw.core.host import SamplingRun, current
 from rapiddraw.core.upscale.tiles import upscale
 from rapiddraw.nodes.compile import Compile, CompileReport
 from rapiddraw.nodes.loaders import BundleLoader
@@ -21,8 +21,12 @@ def parts(tiny_pack):
 def draw(model, clip, vae, upscale_model, cfg=3.0):
     host = current()
     latent = {"samples": torch.zeros(1, 4, 4, 4)}
-    drawn = host.sample(model, host.encode_text(clip, "a red fruit"), host.encode_text(clip, ""), latent, 1, 3, cfg, "euler", "simple")
-    return upscale(upscale_model, host.vae_decode(vae, drawn["samples"]))
+    drawn = host.sampling.sample(
+        host.sampling.make_guider(model, host.clip.encode(clip, "a red fruit"), host.clip.encode(clip, ""), cfg),
+        latent,
+        SamplingRun(1, 3, "euler", "simple"),
+    )
+    return upscale(upscale_model, host.vae.decode(vae, drawn["samples"]))
 
 
 def test_the_picture_is_the_same_and_the_source_unchanged(parts):

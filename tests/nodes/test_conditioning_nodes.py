@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host.embedded.host import EmbeddedHost
+from rapiddraw.core.host import Host, SamplingRun
 from rapiddraw.nodes.attention import AttentionEntropyScale
 from rapiddraw.nodes.conditioning import BilingualTextEncode, ConditioningConcatFeature, TextLoader
 from rapiddraw.nodes.resolution import ConditioningSetResolutionIndex, ResolutionBucket
@@ -16,7 +16,7 @@ from rapiddraw.tests.helpers import write_unet
 
 @pytest.fixture(scope="module")
 def host():
-    return EmbeddedHost("cpu")
+    return Host("embedded")
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +25,18 @@ def models(host, tmp_path_factory):
     config = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 32 + 256}
     wide, told, plain = (write_unet(folder / f"{name}.safetensors", **more) for name, more in
                          (("wide", {"cross_attention_dim": 64}), ("told", config), ("plain", {})))  # fmt: skip
-    return {path.stem: host.load_unet(path) for path in (wide, told, plain)}
+    return {path.stem: host.model.load(path) for path in (wide, told, plain)}
 
 
 def draw(host, model, conds, latent):
-    return host.sample(model, *conds, latent, 1, 2, 3.0, "euler", "simple")["samples"]
+    return host.sampling.sample(host.sampling.make_guider(model, *conds, 3.0), latent, SamplingRun(1, 2, "euler", "simple"))["samples"]
 
 
 def test_two_encoders_draw_with_a_model_of_their_width(tiny_pack, host, models):
     (clip,) = TextLoader().execute("tiny-text.safetensors")
     (positive,) = BilingualTextEncode().execute(clip, clip, "a round fruit", "feature", models["wide"])
     (negative,) = BilingualTextEncode().execute(clip, clip, "", "feature")
-    one = host.encode_text(clip, "a round fruit")
+    one = host.clip.encode(clip, "a round fruit")
     (joined,) = ConditioningConcatFeature().execute(one, one, "second", models["wide"])
     assert torch.equal(joined[0][0], positive[0][0])
     latent = ResolutionBucket().execute("5: 1:1 (1024x1024)", "texture", 0.125, 1, 32)[0]
@@ -65,7 +65,7 @@ def test_a_bucket_is_as_wide_as_it_says():
 
 def test_the_index_is_drawn_by_and_follows_the_latent_where_unset(host, models, tiny_pack, caplog):
     (clip,) = TextLoader().execute("tiny-text.safetensors")
-    conds = [host.encode_text(clip, text) for text in ("a round fruit", "")]
+    conds = [host.clip.encode(clip, text) for text in ("a round fruit", "")]
     latent = ResolutionBucket().execute("10: 1:4 (512x2048)", "structure", 0.0625, 1, 8)[0]
     pictures = []
     for index in (None, 10, 2):
@@ -85,7 +85,7 @@ def test_the_index_is_drawn_by_and_follows_the_latent_where_unset(host, models, 
 
 def test_entropy_is_scaled_only_at_another_size(host, models, tiny_pack):
     (clip,) = TextLoader().execute("tiny-text.safetensors")
-    conds = [host.encode_text(clip, text) for text in ("a round fruit", "")]
+    conds = [host.clip.encode(clip, text) for text in ("a round fruit", "")]
     latent = {"samples": torch.zeros(1, 4, 8, 16)}
     plain = draw(host, models["plain"], conds, latent)
     assert torch.equal(draw(host, AttentionEntropyScale().execute(models["plain"], 128, 64)[0], conds, latent), plain)

@@ -72,7 +72,7 @@ def test_pictures_are_evaluated_against_a_reference(pictures):
 
 
 def test_the_adapter_is_linear_in_its_strength_and_leaves_the_given_model_alone():
-    model = current().load_unet(paths.weights_dirs()[0] / "tiny-unet.safetensors")
+    model = current().model.load(paths.weights_dirs()[0] / "tiny-unet.safetensors")
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
     weights = {s: _weight(KroneckerAdapterLoader().execute(model, "tiny-adapter.safetensors", s)[0], name) for s in (0.0, 0.5, 1.0)}
     assert torch.equal(weights[0.0], _weight(model, name)) and not torch.equal(weights[1.0], weights[0.0])
@@ -87,7 +87,7 @@ def test_the_adapter_is_linear_in_its_strength_and_leaves_the_given_model_alone(
 def test_an_adapter_fits_a_low_rank_model_too():
     from rapiddraw.core.operations.factorize import factorize_model
 
-    model = current().load_unet(paths.weights_dirs()[0] / "tiny-unet.safetensors")
+    model = current().model.load(paths.weights_dirs()[0] / "tiny-unet.safetensors")
     low = factorize_model(model, "param_ratio", 0.7)[0]
     x, sigma, tokens = torch.randn(1, 4, 8, 8), torch.tensor([2.0]), torch.randn(1, 4, 32)
     adapted = KroneckerAdapterLoader().execute(low, "tiny-adapter.safetensors", 1.0)[0]

@@ -37,17 +37,17 @@ def denoised(model):
 def test_the_student_learns_and_its_teacher_is_as_before(parts):
     before = denoised(parts[0])
     student, report, plot = run(parts, steps=20, feature_weight=0.1, task_weight=0.01)
-    assert torch.equal(denoised(parts[0]), before) and not current().network_of("model", parts[0]).training
-    network = current().network_of("model", student)
+    assert torch.equal(denoised(parts[0]), before) and not current().speed.network_of("model", parts[0]).training
+    network = current().speed.network_of("model", student)
     assert has_factors(network) and not any(weight.requires_grad for weight in network.parameters())
-    assert not has_factors(current().network_of("model", parts[0]))
+    assert not has_factors(current().speed.network_of("model", parts[0]))
     log = (paths.made_weights_dir() / "student-run" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     noise = [float(line.split('"noise": ')[1].split(",")[0]) for line in log]
     assert sum(noise[-5:]) < 0.8 * sum(noise[:5])
     for word in ("parameters", "20 steps on 4 pictures", "features", "task", "student.safetensors"):
         assert word in report
     assert plot.ndim == 4 and plot.shape[-1] == 3 and 0 <= plot.min() <= plot.max() <= 1
-    again = current().load_unet(paths.made_weights_dir() / "student.safetensors")
+    again = current().model.load(paths.made_weights_dir() / "student.safetensors")
     assert torch.allclose(denoised(again), denoised(student), atol=5e-3)  # stored in half precision
 
 

@@ -48,7 +48,7 @@ def test_marked_pictures_are_saved_with_their_graph(folder):
 
 
 def test_a_host_that_saves_no_graphs_still_marks_the_file(folder, monkeypatch):
-    monkeypatch.setattr("rapiddraw.core.host.embedded.host.EmbeddedHost.saves_graphs", False)
+    monkeypatch.setattr("rapiddraw.core.host.embedded.process.saves_graphs", lambda: False)
     node, words = SaveMarkedImage(), {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {}}}
     node.execute(torch.zeros(1, 8, 8, 3), "x", **words)
     with Image.open(folder / "x_00001_.png") as image:

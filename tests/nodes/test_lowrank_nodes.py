@@ -18,7 +18,7 @@ SWITCHES = {"attention": True, "feed_forward": True, "resnet": True, "projection
 @pytest.fixture
 def model(tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "_dirs", {"input": tmp_path / "in", "output": tmp_path / "out", "temp": tmp_path / "temp"})
-    return current().load_unet(tiny_weights / "tiny-unet.safetensors")
+    return current().model.load(tiny_weights / "tiny-unet.safetensors")
 
 
 def denoised(model):
@@ -45,10 +45,10 @@ def test_saved_and_loaded_it_draws_the_same_and_merged_back_as_well(model):
     saved = SaveLowRankUNet().execute(low, "small", False)
     assert saved["result"] == ("small.safetensors",) and read_info(paths.made_weights_dir() / "small.safetensors").kind == "unet"
     again = LowRankUNETLoader().execute("small.safetensors")[0]
-    assert has_factors(current().network_of("model", again))
+    assert has_factors(current().speed.network_of("model", again))
     assert torch.allclose(denoised(again), denoised(low), atol=5e-3)  # stored in half precision
-    dense = current().load_unet(save_model(low, "dense", True))
-    assert not has_factors(current().network_of("model", dense)) and torch.allclose(denoised(dense), denoised(low), atol=5e-3)
+    dense = current().model.load(save_model(low, "dense", True))
+    assert not has_factors(current().speed.network_of("model", dense)) and torch.allclose(denoised(dense), denoised(low), atol=5e-3)
 
 
 def test_nothing_but_a_unet_is_replaced_and_no_name_leaves_the_folder(model):
@@ -64,8 +64,8 @@ def test_nothing_but_a_unet_is_replaced_and_no_name_leaves_the_folder(model):
 
 
 def test_layers_that_would_not_gain_stay_dense(model):
-    network = current().network_of("model", model)
-    inputs = layer_inputs(network, current().evaluate(model, LATENT["samples"]))
+    network = current().speed.network_of("model", model)
+    inputs = layer_inputs(network, current().surgery.evaluate(model, LATENT["samples"]))
     name, layer = next((n, m) for n, m in network.named_modules() if n.endswith("conv1"))
     assert inputs[name].shape[1] == layer.in_channels and inputs[name].positions == inputs[name].shape[-1] * inputs[name].shape[-2]
     assert slower_by_count(name, layer, 1) is None and "multiply-adds" in slower_by_count(name, layer, layer.weight.shape[0])

@@ -21,8 +21,7 @@ from rapiddraw.nodes.sampling import (
 
 
 class RecordingHost:
-    def make_sampler(self, function, options):
-        return function, options
+    sampling = types.SimpleNamespace(make_sampler=lambda function, options: (function, options))
 
 
 def test_every_variant_becomes_a_sampler(monkeypatch):

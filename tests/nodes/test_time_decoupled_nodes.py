@@ -8,6 +8,7 @@ import pytest
 import torch
 from rapiddraw.core import host
 from rapiddraw.core.graph.inputs import input_specs
+from rapiddraw.core.host import SamplingRun, Stage
 from rapiddraw.nodes import style, time_decoupled
 from rapiddraw.nodes.style import StyleGuidance
 from rapiddraw.nodes.time_decoupled import SplitSigmasAtTimestep, TimeDecoupledGuider, TimeDecoupledModel, TimeDecoupledSampler
@@ -16,9 +17,15 @@ NODES = {**time_decoupled.NODE_CLASS_MAPPINGS, **style.NODE_CLASS_MAPPINGS}
 PAIR = {"structure": "S", "texture": "T", "positive": "p", "negative": "n", "structure_cfg": 4.0, "texture_cfg": 2.0, "t_struct": 300}
 
 
-class RecordingHost:
+class Recording:
+    """Records a call on any of its attributes as (name, what was given)."""
+
     def __getattr__(self, name):
         return lambda *given: (name, *given)
+
+
+class RecordingHost:
+    time_decoupled = style = Recording()
 
 
 @pytest.fixture
@@ -28,21 +35,21 @@ def recorded(monkeypatch):
 
 def test_a_guider_is_told_whose_prompt_is_whose(recorded):
     ((name, *given),) = TimeDecoupledGuider().execute(**PAIR)
-    assert (name, given) == ("time_decoupled_guider", ["S", "T", ("p", "n"), (None, None), (4.0, 2.0), 300])
-    ((_, *given),) = TimeDecoupledGuider().execute(**PAIR, texture_positive="tp")
-    assert given[3] == ("tp", None)
+    assert (name, given) == ("make_guider", [(Stage("S", "p", "n", 4.0, 300), Stage("T", None, None, 2.0, 0))])
+    ((_, stages),) = TimeDecoupledGuider().execute(**PAIR, texture_positive="tp")
+    assert stages[1] == Stage("T", "tp", None, 2.0)
 
 
 def test_the_sampler_walks_with_that_guider(recorded):
     walk = {"latent_image": "L", "seed": 1, "steps": 2, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.5, "history": "reset"}
     ((name, guider, *given),) = TimeDecoupledSampler().execute(**PAIR, **walk, texture_negative="tn")
-    assert name == "time_decoupled_sample" and guider[0] == "time_decoupled_guider" and guider[4] == (None, "tn")
-    assert given == ["L", 1, 2, "euler", "simple", 0.5, "reset"]
+    assert name == "sample" and guider[0] == "make_guider" and guider[1][1] == Stage("T", None, "tn", 2.0)
+    assert given == ["L", SamplingRun(1, 2, "euler", "simple", 0.5), "reset"]
 
 
 def test_model_and_style_are_the_hosts(recorded):
-    assert TimeDecoupledModel().execute("S", "T", 7) == (("time_decoupled_model", "S", "T", 7),)
-    assert StyleGuidance().execute("M", "c", 4.0, 0.1, 0.9) == (("style_guidance", "M", "c", 4.0, 0.1, 0.9),)
+    assert TimeDecoupledModel().execute("S", "T", 7) == (("join", "S", "T", 7),)
+    assert StyleGuidance().execute("M", "c", 4.0, 0.1, 0.9) == (("guide", "M", "c", 4.0, 0.1, 0.9),)
 
 
 def test_sigmas_are_cut_on_the_models_schedule(tiny_weights):

@@ -63,7 +63,7 @@ class CFGGuider:
     def get_guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> tuple[Any]:
         from ...host import current
 
-        return (current().make_guider(model, positive, negative, cfg),)
+        return (current().sampling.make_guider(model, positive, negative, cfg),)
 
 
 class BasicGuider:
@@ -83,7 +83,7 @@ class BasicGuider:
         }
 
     def get_guider(self, model: Any, conditioning: Any) -> tuple[Any]:
-        from ...host.embedded.sampling import CFGGuider as Guider
+        from ...host.embedded.guider import CFGGuider as Guider
 
         guider = Guider(model)
         guider.set_conds(conditioning)
@@ -102,7 +102,7 @@ class KSamplerSelect:
         return {"required": {"sampler_name": (sampler_names(), {"tooltip": "How a step is taken."})}}
 
     def get_sampler(self, sampler_name: str) -> tuple[Any]:
-        from ...host.embedded.ksampler import sampler_object
+        from ...host.embedded.sampling import sampler_object
 
         return (sampler_object(sampler_name),)
 
@@ -127,7 +127,7 @@ class BasicScheduler:
         }
 
     def get_sigmas(self, model: Any, scheduler: str, steps: int, denoise: float) -> tuple[Any]:
-        from ...host.embedded.ksampler import scheduled_sigmas
+        from ...host.embedded.sampling import scheduled_sigmas
 
         return (scheduled_sigmas(model, scheduler, steps, denoise),)
 
@@ -258,7 +258,7 @@ class SamplerCustomAdvanced:
         }
 
     def sample(self, noise: Any, guider: Any, sampler: Any, sigmas: Any, latent_image: dict[str, Any]) -> tuple[Any, Any]:
-        from ...host.embedded.ksampler import sample_latent
+        from ...host.embedded.sampling import sample_latent
 
         return sample_latent(noise, guider, sampler, sigmas, latent_image)
 

@@ -236,7 +236,7 @@ class UpscaleModelLoader:
     def load_model(self, model_name: str) -> tuple[Any]:
         from ...host import current
 
-        return (current().load_upscaler(resolve_bundle(model_name, "esrgan")),)
+        return (current().upscale.load(resolve_bundle(model_name, "esrgan")),)
 
     @classmethod
     def IS_CHANGED(cls, model_name: str) -> str:

@@ -22,12 +22,10 @@ class CheckpointLoaderSimple:
         return {"required": {"ckpt_name": (names, {"tooltip": "A .safetensors file, or a diffusers folder."})}}
 
     def load_checkpoint(self, ckpt_name: str) -> tuple[Any, Any, Any]:
-        import torch
-
         from ...host import current
         from ...host.embedded.checkpoint import load_checkpoint
 
-        return load_checkpoint(resolve_checkpoint(ckpt_name), torch.device(getattr(current(), "device", "cpu")))
+        return load_checkpoint(resolve_checkpoint(ckpt_name), current().process.device())
 
 
 class CLIPSetLastLayer:

@@ -9,7 +9,7 @@ MAX_SEED = 2**64 - 1
 
 def sampler_names() -> list[str]:
     """Names that KSampler and KSamplerSelect offer."""
-    from ...host.embedded.ksampler import STOCK_SAMPLERS
+    from ...host.embedded.sampling import STOCK_SAMPLERS
 
     return list(STOCK_SAMPLERS)
 
@@ -76,11 +76,11 @@ class KSampler:
         latent_image: dict[str, Any],
         denoise: float = 1.0,
     ) -> tuple[dict[str, Any]]:
-        from ...host.embedded.ksampler import ksample
         from ...host.embedded.latent import RandomNoise
+        from ...host.embedded.sampling import make_guider, sample_latent, sampler_object, scheduled_sigmas
 
-        noise = RandomNoise(seed)
-        return (ksample(model, noise, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise),)
+        guider, sigmas = make_guider(model, positive, negative, cfg), scheduled_sigmas(model, scheduler, steps, denoise)
+        return (sample_latent(RandomNoise(seed), guider, sampler_object(sampler_name), sigmas, latent_image)[0],)
 
 
 class KSamplerAdvanced:
@@ -131,26 +131,13 @@ class KSamplerAdvanced:
         return_with_leftover_noise: str,
         denoise: float = 1.0,
     ) -> tuple[dict[str, Any]]:
-        from ...host.embedded.ksampler import ksample
         from ...host.embedded.latent import EmptyNoise, RandomNoise
+        from ...host.embedded.sampling import cut_sigmas, make_guider, sample_latent, sampler_object, scheduled_sigmas
 
         noise = EmptyNoise(noise_seed) if add_noise == "disable" else RandomNoise(noise_seed)
-        out = ksample(
-            model,
-            noise,
-            steps,
-            cfg,
-            sampler_name,
-            scheduler,
-            positive,
-            negative,
-            latent_image,
-            denoise,
-            start_step=start_at_step,
-            last_step=end_at_step,
-            force_full_denoise=return_with_leftover_noise != "enable",
-        )
-        return (out,)
+        sigmas = scheduled_sigmas(model, scheduler, steps, denoise)
+        sigmas = cut_sigmas(sigmas, start_at_step, end_at_step, return_with_leftover_noise != "enable")
+        return (sample_latent(noise, make_guider(model, positive, negative, cfg), sampler_object(sampler_name), sigmas, latent_image)[0],)
 
 
 NODES = [KSampler, KSamplerAdvanced]

@@ -16,7 +16,7 @@ _CONTROL = 4  # the place of `control` among apply_model's arguments: x, t, c_co
 
 
 def patch_model(model: Any, patch: AttentionPatch) -> Any:
-    """A clone of MODEL whose attention calls go through `patch`, and whose evaluations are watched for non-finite output."""
+    """See :meth:`AttentionTopic.patch_model`."""
     patched = attached(model, patch)
 
     def watched(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -30,7 +30,7 @@ def patch_model(model: Any, patch: AttentionPatch) -> Any:
 
 
 def scale_entropy(model: Any, width: int, height: int) -> Any:
-    """See :meth:`Host.scale_attention_entropy`."""
+    """See :meth:`AttentionTopic.scale_entropy`."""
     check_size(width, height)
     space = model.get_model_object("latent_format")
     patched = model.clone()
@@ -39,7 +39,7 @@ def scale_entropy(model: Any, width: int, height: int) -> Any:
 
 
 def patch_vae(vae: Any, patch: AttentionPatch) -> Any:
-    """A copy of VAE, sharing its weights, whose attention over pixels goes through `patch`; the same VAE where it has no such attention."""
+    """See :meth:`AttentionTopic.patch_vae`. The copy shares the weights; the attention is the one over pixels."""
     network = vae.first_stage_model
     names = [f"{part}.mid.attn_1.optimized_attention" for part in ("encoder", "decoder")]
     found = {name: own for name in names if (own := _attribute(network, name)) is not None}

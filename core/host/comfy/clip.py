@@ -4,6 +4,7 @@ projection W that it was trained with; see :mod:`.knowledge`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.clip_model
@@ -14,10 +15,10 @@ import comfy.supported_models_base
 import folder_paths
 import torch
 
-from ...bundles.format import Bundle
+from ...bundles.load import load_bundle
 from ...text.encoder import check_text_bundle
 from ...text.tokenizer import make_tokenizer
-from .model import check_shapes
+from .weights import check_shapes
 
 ENCODER = "rapiddraw"  # the key of this encoder's rows in what `tokenize` returns
 _UNLIMITED = 10**9
@@ -78,8 +79,14 @@ def clip_target(config: dict[str, Any], vocabulary: list[str], projection: torch
     return comfy.supported_models_base.ClipTarget(Tokenizer, RapidDrawText)
 
 
-def load_clip(bundle: Bundle) -> Any:
-    """A CLIP from a bundle of kind `text`, in fp32 (it is small, and ComfyUI's fp16 would show on a CPU). Raises :class:`BundleError`."""
+def encode(clip: Any, text: str) -> Any:
+    """See :meth:`ClipTopic.encode`."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def load(path: Path) -> Any:
+    """See :meth:`ClipTopic.load`. Weights are in fp32: they are few, and ComfyUI's fp16 would show on a CPU."""
+    bundle = load_bundle(path, "text")
     check_text_bundle(bundle)
     tensors = {name: tensor.float() for name, tensor in bundle.tensors.items()}
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("text_model.") and not name.endswith("position_ids")}

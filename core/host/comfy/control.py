@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import comfy.controlnet
@@ -21,14 +22,14 @@ from torch import Tensor, nn
 from ...attention.chain import OVERRIDE
 from ...bundles.format import Bundle
 from ...control.adapter import norm_names
-from ...control.files import check_control
+from ...control.files import check_control, load_control
 from ...control.hints import CHANNELS, fit_hint, hint_batch, place_hint
 from ...control.layers import Extractor, injected, through, zero_convolutions
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
 from ..fit import check_control_fits, name_of
-from .model import check_shapes, model_config, unet_arguments
-from .save import choose_dtype, with_factors
+from .unet import model_config, unet_arguments
+from .weights import check_shapes, choose_dtype, with_factors
 
 _SHAPES = ("in_channels", "model_channels", "channel_mult", "num_res_blocks", "transformer_depth", "transformer_depth_middle",
            "context_dim", "adm_in_channels")  # fmt: skip
@@ -132,8 +133,9 @@ class AdapterControl(comfy.controlnet.ControlBase):
         super().cleanup()
 
 
-def load_control(bundle: Bundle, default: str) -> AdapterControl:
-    """A CONTROL_NET from a bundle of kind `control`. Raises :class:`BundleError` where it cannot be one."""
+def load(path: Path, default: str) -> AdapterControl:
+    """See :meth:`ControlTopic.load`. Raises :class:`BundleError` where the bundle cannot be a CONTROL_NET."""
+    bundle = load_control(path)
     info = bundle.info
     check_control(info)
     config = info.config

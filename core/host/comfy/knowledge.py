@@ -37,15 +37,11 @@ class KnowledgeTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
         """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
-        return self.reader.inform(self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options))
-
-    def links(self, text: str) -> list[EntityLink]:
-        """What :meth:`tokenize_with_weights` links in `text`."""
-        return self.reader.links(self.base.tokenize_with_weights(self.reader.respell(text)))
+        return self.reader.inform(self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options))[0]
 
 
 def reader_of(clip: Any) -> KnowledgeReader:
-    """What a CLIP knows of graphs. Raises :class:`KnowledgeError` for one without a CLIP text encoder (T5, a language model)."""
+    """See :meth:`KnowledgeTopic.reader_of`. T5 and language models are no CLIP text encoders."""
     tokenizer, model = getattr(clip, "tokenizer", None), getattr(clip, "cond_stage_model", None)
     if isinstance(tokenizer, KnowledgeTokenizer):
         return tokenizer.reader
@@ -69,19 +65,24 @@ def reader_of(clip: Any) -> KnowledgeReader:
     return KnowledgeReader(tuple(spaces))
 
 
-def attach_knowledge(clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
-    """A clone of CLIP that knows the graph (see :meth:`KnowledgeReader.attached`)."""
+def attach(clip: Any, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> Any:
+    """See :meth:`KnowledgeTopic.attach`."""
     return _clone(clip, reader_of(clip).attached(knowledge, scale, projection))
 
 
 def carry_projection(clip: Any, projection: Projection) -> Any:
-    """A clone of CLIP that uses `projection` for the graphs attached to it."""
+    """See :meth:`KnowledgeTopic.carry_projection`."""
     return _clone(clip, reader_of(clip).carrying(projection))
 
 
-def knowledge_links(clip: Any, text: str) -> list[EntityLink]:
-    """The entities that encoding `text` with this CLIP finds."""
-    return clip.tokenizer.links(text) if isinstance(clip.tokenizer, KnowledgeTokenizer) else []
+def encode_with_links(clip: Any, text: str) -> tuple[Any, list[EntityLink]]:
+    """See :meth:`KnowledgeTopic.encode_with_links`."""
+    if not isinstance(clip.tokenizer, KnowledgeTokenizer):
+        return clip.encode_from_tokens_scheduled(clip.tokenize(text)), []
+    reader, plain = clip.tokenizer.reader, clip.clone()
+    plain.tokenizer = clip.tokenizer.base
+    tokens, links = reader.inform(plain.tokenize(reader.respell(text)))
+    return clip.encode_from_tokens_scheduled(tokens), links
 
 
 def _clone(clip: Any, reader: KnowledgeReader) -> Any:

@@ -1,4 +1,4 @@
-"""Low-rank MODELs in ComfyUI: copies of a MODEL's network to operate on, and a ModelPatcher that carries patches over to factors.
+"""Low-rank MODELs in ComfyUI: a ModelPatcher that carries patches over to factors.
 
 A factored layer has no `X.weight`, only `X.a.weight` and `X.b.weight`. Patches are made for dense weights, so:
 
@@ -9,37 +9,15 @@ A factored layer has no `X.weight`, only `X.a.weight` and `X.b.weight`. Patches 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from typing import Any
 
 import comfy.lora
-import comfy.model_management
 import comfy.model_patcher
 import comfy.weight_adapter
 import torch
 
 from ...errors import InputError
 from ...lowrank.layers import FACTORED, has_factors
-
-_CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "injections", "model_options", "object_patches")
-
-
-def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
-    """A MODEL around a copy of `model`'s network, its patches merged in, on which `surgery(network)` ran. `model` is as before."""
-    comfy.model_management.unload_all_models()  # so that the shared network holds its own weights, on the offload device
-    shared = (model.model.model_config, getattr(model.model, "current_patcher", None))  # who it is, and who runs it: not copied
-    inner = copy.deepcopy(model.model, {id(one): one for one in shared if one is not None})
-    scratch = comfy.model_patcher.ModelPatcher(inner, load_device=model.offload_device, offload_device=model.offload_device)
-    scratch.patches = {key: list(patches) for key, patches in model.patches.items()}
-    for key in scratch.patches:
-        scratch.patch_weight_to_device(key, device_to=model.offload_device)
-    surgery(inner.diffusion_model)
-    made = wrap(inner, model.load_device, model.offload_device)
-    source = model.clone()
-    for name in _CARRIED:
-        setattr(made, name, getattr(source, name))
-    return made
 
 
 def wrap(inner: Any, load_device: Any, offload_device: Any) -> Any:

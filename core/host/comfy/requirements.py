@@ -119,7 +119,6 @@ REQUIRED = (
     "comfy.model_management:get_total_memory",
     "comfy.model_management:unload_all_models",
     "comfy.cli_args:args.disable_metadata",
-    "nodes:common_ksampler",
     # files
     "folder_paths:models_dir",
     "folder_paths:folder_names_and_paths",

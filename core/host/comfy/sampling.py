@@ -16,24 +16,35 @@ from ...diffusion.samplers import SAMPLERS
 from ...diffusion.schedule import check_steps
 from ...errors import InputError
 from ...progress import Progress
+from ..run import SamplingRun
 
 
 def make_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Any:
-    """ComfyUI's own classifier-free guidance."""
+    """See :meth:`SamplingTopic.make_guider`."""
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return guider
 
 
+def make_sampler(function: Callable[..., torch.Tensor], options: Mapping[str, Any]) -> Any:
+    """See :meth:`SamplingTopic.make_sampler`."""
+    return comfy.samplers.KSAMPLER(function, extra_options=dict(options))
+
+
 def sampler_names() -> list[str]:
-    """ComfyUI's samplers, then those of ours that it does not have."""
+    """See :meth:`SamplingTopic.sampler_names`."""
     stock = list(comfy.samplers.KSampler.SAMPLERS)
     return stock + [name for name in SAMPLERS if name not in stock]
 
 
+def scheduler_names() -> list[str]:
+    """See :meth:`SamplingTopic.scheduler_names`."""
+    return list(comfy.samplers.KSampler.SCHEDULERS)
+
+
 def named_sampler(name: str) -> Any:
-    """The SAMPLER of a name of :func:`sampler_names`."""
+    """See :meth:`SamplingTopic.named_sampler`."""
     if name not in sampler_names():
         raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(sampler_names())}")
     if name in comfy.samplers.KSampler.SAMPLERS:
@@ -41,8 +52,8 @@ def named_sampler(name: str) -> Any:
     return comfy.samplers.KSAMPLER(SAMPLERS[name])
 
 
-def calculate_sigmas(model: Any, scheduler: str, steps: int, sampler_name: str) -> torch.Tensor:
-    """What KSampler would walk: samplers that leave out the last level but one do so here too. Raises :class:`InputError` for bad names."""
+def calculate_sigmas(model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> torch.Tensor:
+    """See :meth:`SamplingTopic.calculate_sigmas`. Samplers that leave out the last level but one do so here too."""
     sampler = comfy.samplers.KSampler
     for name, known in ((scheduler, sampler.SCHEDULERS), (sampler_name, sampler_names())):
         if name not in known:
@@ -51,7 +62,7 @@ def calculate_sigmas(model: Any, scheduler: str, steps: int, sampler_name: str) 
 
 
 def fit_latent(model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a LATENT that fits `model`: an empty one takes on its channels (and, in newer versions, its cell size)."""
+    """See :meth:`SamplingTopic.fit_latent`. In newer versions of ComfyUI an empty latent takes on the model's cell size too."""
     out = dict(latent)
     ratio = out.pop("downscale_ratio_spacial", None)
     fix = comfy.sample.fix_empty_latent_channels
@@ -61,7 +72,7 @@ def fit_latent(model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_ready(model: Any) -> None:
-    """Load `model` again where a VAE, or another clone of the same network, has displaced it in the middle of a run."""
+    """See :meth:`SamplingTopic.keep_ready`. A VAE or another clone of the same network may have displaced the model."""
     if not any(loaded.model is model for loaded in comfy.model_management.current_loaded_models):
         comfy.model_management.load_models_gpu([model])
     if getattr(model.model, "current_patcher", model) is not model:  # clones share one network, which knows one patcher at a time
@@ -84,10 +95,35 @@ def reporting(model: Any, bar: Progress, preview: Callable[[torch.Tensor], Any] 
     return callback
 
 
+def step_callback(model: Any, bar: Progress) -> Callable[..., None]:
+    """See :meth:`SamplingTopic.step_callback`."""
+    return reporting(model, bar)
+
+
+def sample(guider: Any, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
+    """See :meth:`SamplingTopic.sample`."""
+    return run_stock(guider, guider.model_patcher, named_sampler(run.sampler_name), latent, run)
+
+
+def run_stock(guider: Any, model: Any, sampler: Any, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
+    """Run `sampler` along the stock KSampler's noise levels on `model`'s schedule, through ComfyUI's own SamplerCustomAdvanced."""
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+
+    if run.scheduler not in scheduler_names():
+        raise InputError(f"unknown scheduler {run.scheduler!r}: the known ones are {', '.join(scheduler_names())}")
+    if run.denoise <= 0:
+        return dict(latent)
+    stock = comfy.samplers.KSampler(
+        model, run.steps, model.load_device, sampler=run.sampler_name, scheduler=run.scheduler, denoise=run.denoise
+    )
+    out = SamplerCustomAdvanced().sample(Noise_RandomNoise(run.seed), guider, sampler, stock.sigmas, dict(latent))
+    return getattr(out, "result", out)[0]
+
+
 def sample_custom(
-    guider: Any, sampler: Any, sigmas: torch.Tensor, latent: Mapping[str, Any], seed: int | None, bar: Progress | None
+    guider: Any, sampler: Any, sigmas: torch.Tensor, latent: Mapping[str, Any], seed: int | None, bar: Progress | None = None
 ) -> dict[str, Any]:
-    """See :meth:`Host.sample_custom`."""
+    """See :meth:`SamplingTopic.sample_custom`."""
     fitted = fit_latent(guider.model_patcher, latent)
     samples = fitted["samples"]
     noise = (

@@ -17,14 +17,14 @@ _METHODS = {"clip": ("encode_token_weights",), "vae": ("encode", "decode")}
 
 
 def network_of(part: str, whole: Any) -> Any:
-    """The network inside a MODEL, CLIP or VAE (`part` is "model", "clip" or "vae")."""
+    """See :meth:`SpeedTopic.network_of`."""
     return {"model": lambda: whole.model.diffusion_model, "clip": lambda: whole.cond_stage_model, "vae": lambda: whole.first_stage_model}[
         part
     ]()
 
 
 def run_around(part: str, whole: Any, run: Runner) -> Any:
-    """A clone of a MODEL, CLIP or VAE whose every use of its network is `run(call)`."""
+    """See :meth:`SpeedTopic.run_around`."""
     if part == "model":
         return _model(whole, run)
     if part == "clip":
@@ -40,7 +40,7 @@ def run_around(part: str, whole: Any, run: Runner) -> Any:
 
 
 def runner_of(model: Any) -> Runner | None:
-    """The function that :func:`run_around` was given for this MODEL, or None."""
+    """See :meth:`SpeedTopic.runner_of`."""
     found = model.get_wrappers(WrappersMP.APPLY_MODEL, KEY)
     return found[0].run if found else None
 

@@ -13,8 +13,8 @@ from ...diffusion.guidance import style_function
 _SHARED = ("control", "control_apply_to_uncond", "gligen", "hooks", "area", "mask", "strength", "mask_strength")
 
 
-def style_guidance(model: Any, style: Any, scale: float, start: float, end: float) -> Any:
-    """See :meth:`Host.style_guidance`."""
+def guide(model: Any, style: Any, scale: float, start: float, end: float) -> Any:
+    """See :meth:`StyleTopic.guide`."""
 
     def predict(given: dict[str, Any]) -> Tensor:
         base, x = given["model"], given["input"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.model_management
@@ -14,16 +14,18 @@ from torch import Tensor
 from ...diffusion.time_decoupled import by_sigma, check_history, starting_afresh, switch_sigma, take_rows
 from ...errors import InputError
 from ..fit import check_same_latents, without_control
+from ..run import SamplingRun, Stage
 from .guiders import GuestGuider, TimeDecoupledGuider
-from .sampling import named_sampler
+from .sampling import named_sampler, run_stock
 
 _OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transformer options that belong to a call, not to a model
 
 
-def make_guider(
-    structure: Any, texture: Any, conds: tuple[Any, Any], texture_conds: tuple[Any, Any], cfgs: tuple[float, float], t_struct: int
-) -> TimeDecoupledGuider:
-    """See :meth:`Host.time_decoupled_guider`."""
+def make_guider(stages: Sequence[Stage]) -> TimeDecoupledGuider:
+    """See :meth:`TimeDecoupledTopic.make_guider`."""
+    first, second = stages
+    structure, texture, t_struct, cfgs = first.model, second.model, first.t_from, (first.cfg, second.cfg)
+    conds, texture_conds = (first.positive, first.negative), (second.positive, second.negative)
     check_same_latents(structure, texture)
     guest = GuestGuider(texture)
     guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
@@ -36,35 +38,18 @@ def make_guider(
     return guider
 
 
-def sample(
-    guider: TimeDecoupledGuider,
-    latent: Mapping[str, Any],
-    seed: int,
-    steps: int,
-    sampler_name: str,
-    scheduler: str,
-    denoise: float,
-    history: str,
-) -> dict[str, Any]:
-    """See :meth:`Host.time_decoupled_sample`: the stock KSampler's walk and noise, through ComfyUI's own SamplerCustomAdvanced."""
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-
-    if scheduler not in comfy.samplers.KSampler.SCHEDULERS:
-        raise InputError(f"unknown scheduler {scheduler!r}: the known ones are {', '.join(comfy.samplers.KSampler.SCHEDULERS)}")
-    sampler = named_sampler(sampler_name)
+def sample(guider: TimeDecoupledGuider, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
+    """See :meth:`TimeDecoupledTopic.sample`."""
+    sampler = named_sampler(run.sampler_name)
     if check_history(history) == "reset":
         function = starting_afresh(sampler.sampler_function, guider.switch)
         sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
-    if denoise <= 0:
-        return dict(latent)
-    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the walk follows
-    walk = comfy.samplers.KSampler(model, steps=steps, device=model.load_device, sampler=sampler_name, scheduler=scheduler, denoise=denoise)
-    out = SamplerCustomAdvanced().sample(Noise_RandomNoise(seed), guider, sampler, walk.sigmas, dict(latent))
-    return getattr(out, "result", out)[0]
+    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the run follows
+    return run_stock(guider, model, sampler, latent, run)
 
 
-def make_model(structure: Any, texture: Any, t_struct: int) -> Any:
-    """See :meth:`Host.time_decoupled_model`.
+def join(structure: Any, texture: Any, t_struct: int) -> Any:
+    """See :meth:`TimeDecoupledTopic.join`.
 
     The texture model is loaded when a run first goes below the switch, as in the guider, and not up front: two models that are patches
     of one set of weights cannot be loaded at once, and what is not reached need not be loaded.

@@ -15,7 +15,7 @@ from ..denoiser import Condition, Denoiser, first_of, make_trainable
 
 
 def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
-    """See :meth:`Host.denoiser`. Without `train` ComfyUI loads the model by its own rules, in part where memory is short."""
+    """See :meth:`TrainingTopic.denoiser`. Without `train` ComfyUI loads the model by its own rules, in part where memory is short."""
     inner, sampling = model.model, model.get_model_object("model_sampling")
     network, device, prediction = inner.diffusion_model, model.load_device, prediction_of(sampling)
     release = _nothing

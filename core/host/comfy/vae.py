@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import comfy.ldm.models.autoencoder
@@ -10,10 +11,12 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ...bundles.format import Bundle, BundleInfo
+from ...bundles.format import BundleInfo
+from ...bundles.load import load_bundle
 from ...errors import BundleError
 from ..fit import check_complete, name_of
-from .model import Tensors, check_shapes
+from ..tiling import tiles
+from .weights import Tensors, check_shapes
 
 _SD_WIDTH = 128  # first width of Stable Diffusion's VAE, for which ComfyUI's estimate of memory was made
 _RENAMED = (
@@ -78,8 +81,26 @@ def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
     return weights
 
 
-def load_vae(bundle: Bundle) -> Any:
-    """A VAE from a bundle of kind `vae`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
+def decode(vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """See :meth:`VaeTopic.decode`. Out of memory, ComfyUI goes on in tiles by itself."""
+    if not tile:
+        return vae.decode(latent)
+    side, shared = tiles(tile, vae.spacial_compression_decode())
+    return vae.decode_tiled(latent, tile_x=side, tile_y=side, overlap=shared)
+
+
+def encode(vae: Any, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """See :meth:`VaeTopic.encode`. Out of memory, ComfyUI goes on in tiles by itself."""
+    if not tile:
+        return vae.encode(pixels[..., :3])
+    cell = vae.spacial_compression_encode()
+    side, shared = (count * cell for count in tiles(tile, cell))
+    return vae.encode_tiled(pixels[..., :3], tile_x=side, tile_y=side, overlap=shared)
+
+
+def load(path: Path) -> Any:
+    """See :meth:`VaeTopic.load`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
+    bundle = load_bundle(path, "vae")
     info = bundle.info
     check_complete(info)
     assert info.latent is not None  # noqa: S101 - check_complete has seen to it

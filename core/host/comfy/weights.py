@@ -1,37 +1,53 @@
-"""Changes of weights as ComfyUI's own patches: they stack with LoRAs, scale with their strength, and are merged where those are."""
+"""Weights in ComfyUI: the dtypes it chooses for them, the shapes a network has for them, and the names of low-rank factors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import torch
 
-from ...errors import InputError
+from ...bundles.format import BundleInfo
+from ...errors import BundleError
+from ...lowrank.factorize import factored_names
+from ..fit import name_of
 
-_PREFIX = "diffusion_model."
-
-
-def weight_shapes(model: Any) -> dict[str, torch.Size]:
-    """See :meth:`Host.weight_shapes`. Raises :class:`InputError` for a model that is no U-Net."""
-    tensors = model.model.state_dict()
-    return {name: tensors[key].shape for name, key in _keys(model).items()}
+Tensors = dict[str, torch.Tensor]
 
 
-def add_weights(model: Any, deltas: Mapping[str, torch.Tensor], strength: float) -> Any:
-    """See :meth:`Host.add_weights`: one `diff` patch a layer."""
-    keys, clone = _keys(model), model.clone()
-    clone.add_patches({keys[name]: ("diff", (delta,)) for name, delta in deltas.items()}, strength)
-    return clone
+def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.device, torch.device]:
+    """Set the dtypes that ComfyUI chooses for a `config` with these weights; return the device it computes on and the one it rests on."""
+    management, device = comfy.model_management, comfy.model_management.get_torch_device()
+    dtype = management.unet_dtype(
+        model_params=sum(tensor.numel() for tensor in tensors.values()),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=comfy.utils.weight_dtype(tensors),
+    )
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    return device, management.unet_offload_device()
 
 
-def _keys(model: Any) -> dict[str, str]:
-    """ComfyUI's key of each weight of two dimensions or more, by its layer's name in diffusers' layout."""
-    config = model.model.model_config.unet_config
-    if "channel_mult" not in config:
-        raise InputError(f"this model ({type(model.model).__name__}) is no U-Net; the adapter changes the layers of one")
-    tensors = model.model.state_dict()
-    names = {name: f"{_PREFIX}{key}" for name, key in comfy.utils.unet_to_diffusers(config).items()}
-    return {name.removesuffix(".weight"): key for name, key in names.items()
-            if name.endswith(".weight") and key in tensors and tensors[key].dim() >= 2}  # fmt: skip
+def with_factors(names: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[str, str]:
+    """A map of weights' names from one layout to another, completed for the factors in `tensors` (the first layout's names)."""
+    found = dict(names)
+    for path in factored_names(tensors):
+        dense = names.get(f"{path}.weight")
+        if dense is not None:
+            other = dense.removesuffix(".weight")
+            found |= {f"{path}.{end}": f"{other}.{end}" for end in ("a.weight", "a.bias", "b.weight")}
+    return found
+
+
+def check_shapes(info: BundleInfo, weights: Tensors, network: torch.nn.Module) -> None:
+    """Raise :class:`BundleError` unless `weights` are exactly `network`'s, name by name and shape by shape."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    wrong = [name for name in expected | weights if expected.get(name) != (tuple(weights[name].shape) if name in weights else None)]
+    if wrong:
+        name = sorted(wrong)[0]
+        given = tuple(weights[name].shape) if name in weights else "nothing"
+        raise BundleError(
+            f"{name_of(info)}: its config and its tensors do not make one network ({len(wrong)} differ; {name!r} should have shape "
+            f"{expected.get(name, 'none')}, there is {given})"
+        )

@@ -67,7 +67,7 @@ def open_attention(network: Any) -> Any:
 
 
 def scale_entropy(model: Any, width: int, height: int) -> Any:
-    """See :meth:`Host.scale_attention_entropy`."""
+    """See :meth:`AttentionTopic.scale_entropy`."""
     check_size(width, height)
     patched = model.clone()
     patches = patched.model_options.setdefault("transformer_options", {}).setdefault("patches", {})
@@ -76,7 +76,7 @@ def scale_entropy(model: Any, width: int, height: int) -> Any:
 
 
 def patch_model(model: Any, patch: AttentionPatch) -> Any:
-    """A clone of MODEL whose attention calls go through `patch`, and whose evaluations are watched for non-finite output."""
+    """See :meth:`AttentionTopic.patch_model`."""
     patched = attached(model, patch)
     previous = patched.model_options.get("model_function_wrapper")
 
@@ -88,3 +88,8 @@ def patch_model(model: Any, patch: AttentionPatch) -> Any:
 
     patched.set_model_unet_function_wrapper(watched)
     return patched
+
+
+def patch_vae(vae: Any, patch: AttentionPatch) -> Any:
+    """See :meth:`AttentionTopic.patch_vae`. A VAE uses torch's attention already, and diffusers gives it no options of its own."""
+    return vae

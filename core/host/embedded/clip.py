@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...bundles.load import load_bundle
 from ...knowledge.attach import KnowledgeReader, TokenSpace
-from ...knowledge.linking import EntityLink
-from ...text.encoder import TextEncoder
+from ...text.encoder import TextEncoder, load_text_encoder
+from . import process
 from .prompt import parse_weights, token_rows
 from .rows import Rows, embed_rows, encode_weighted
 
@@ -40,16 +42,14 @@ class Clip:
 
     def tokenize(self, text: str) -> dict[str, Rows]:
         """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
-        return self.reader.inform({ENCODER: self._plain_rows(text)})
+        return self.reader.inform(self.plain_rows(text))[0]
 
-    def links(self, text: str) -> list[EntityLink]:
-        """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
-        return self.reader.links({ENCODER: self._plain_rows(text)})
-
-    def _plain_rows(self, text: str) -> Rows:
+    def plain_rows(self, text: str) -> dict[str, Rows]:
+        """Return the rows of (id, weight) of `text` before any graph adds to them."""
         config = self.encoder.config
         start, end, pad = config["bos_token_id"], config["eos_token_id"], config["pad_token_id"]
-        return token_rows(parse_weights(self.reader.respell(text)), self._token_ids, start, end, pad, self.encoder.length)
+        segments = parse_weights(self.reader.respell(text))
+        return {ENCODER: token_rows(segments, self._token_ids, start, end, pad, self.encoder.length)}
 
     def _token_ids(self, segment: str) -> list[int]:
         return self.encoder.tokenizer(segment, add_special_tokens=False, verbose=False)["input_ids"]
@@ -70,6 +70,17 @@ class Clip:
         embeddings, ids = embed_rows(rows, self.encoder.embed, self.device)
         layer = self.layer if -self.layer <= self.encoder.config["num_hidden_layers"] else -1
         return self.encoder.encode_embeddings(embeddings, (ids == self.encoder.end_id).int().argmax(dim=1), layer)
+
+
+def load(path: Path) -> Clip:
+    """See :meth:`ClipTopic.load`."""
+    encoder, device = load_text_encoder(load_bundle(path, "text")), process.device()
+    return Clip(encoder.to(device).requires_grad_(False), device)
+
+
+def encode(clip: Any, text: str) -> list[list[Any]]:
+    """See :meth:`ClipTopic.encode`."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def _space(encoder: TextEncoder, device: torch.device) -> TokenSpace:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...bundles.format import Bundle, BundleInfo
+from ...bundles.format import BundleInfo
 from ...control.adapter import ControlAdapter
-from ...control.files import build_control
+from ...control.files import build_control, load_control
 from ...control.hints import fit_hint, hint_batch, place_hint
 from ...diffusion.time_decoupled import repeat_rows
 from ...errors import InputError
 from ..fit import check_control_fits, name_of
+from . import process
 from .model import BaseModel
 
 Residuals = dict[str, list[Tensor]]
@@ -78,9 +80,10 @@ class Control:
         return {key: [one + other for one, other in zip(previous[key], own[key], strict=True)] for key in own}
 
 
-def load_control(bundle: Bundle, default: str, device: torch.device) -> Control:
-    """A :class:`Control` from a bundle of kind `control`."""
-    adapter = build_control(bundle).to(device)
+def load(path: Path, default: str) -> Control:
+    """See :meth:`ControlTopic.load`."""
+    bundle = load_control(path)
+    adapter = build_control(bundle).to(process.device())
     if default not in adapter.conditions:
         raise InputError(f"condition {default!r}: this adapter's conditions are {', '.join(adapter.conditions)}")
     return Control(adapter, bundle.info, default)

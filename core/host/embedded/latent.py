@@ -55,8 +55,8 @@ class EmptyNoise:
         return torch.zeros_like(latent["samples"], device="cpu")
 
 
-def fit_empty_latent(model: Model, latent: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a LATENT that fits `model`: an all-zero one takes on its channels and cell size, any other must already fit."""
+def fit_latent(model: Model, latent: Mapping[str, Any]) -> dict[str, Any]:
+    """See :meth:`SamplingTopic.fit_latent`. An all-zero latent takes on the cell size too; any other must already fit."""
     out = dict(latent)
     samples: Tensor = out["samples"]
     space = model.get_model_object("latent_format")

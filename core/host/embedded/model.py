@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...attention.chain import OVERRIDE
-from ...bundles.format import Bundle, LatentSpace
+from ...bundles.format import Bundle, BundleInfo, LatentSpace, save_bundle
+from ...bundles.load import load_bundle
 from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import BundleError, InputError
 from ...networks import network_of
 from ...progress import raise_if_cancelled
+from . import process
 
 _SIZES = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")  # in SDXL's order, under ComfyUI's names
 _OF_REFINER = ("height", "width", "crop_h", "crop_w", "aesthetic_score")
@@ -172,6 +175,29 @@ def copy_options(options: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         out[key] = copy_options(value) if isinstance(value, dict) else copy.copy(value) if isinstance(value, list) else value
     return out
+
+
+def load(path: Path) -> Model:
+    """See :meth:`ModelTopic.load`."""
+    return load_model(load_bundle(path, "unet"), process.device())
+
+
+def save(model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
+    """See :meth:`ModelTopic.save`. Weights are written in half precision, as those of the recipes' bundles are."""
+    unet = model.model.diffusion_model
+    config = {key: value for key, value in dict(unet.config).items() if not key.startswith("_")}
+    info = BundleInfo("unet", config, model.model.latent_format, model.model.model_sampling.schedule, provenance=dict(provenance))
+    return save_bundle(path, {key: tensor.half() for key, tensor in unet.state_dict().items()}, info)
+
+
+def attended_width(model: Model) -> int | None:
+    """See :meth:`ModelTopic.attended_width`."""
+    return model.model.context_width
+
+
+def takes_resolution_index(model: Model) -> bool:
+    """See :meth:`ModelTopic.takes_resolution_index`."""
+    return model.model.takes_index
 
 
 def load_model(bundle: Bundle, device: torch.device) -> Model:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ...knowledge.attach import KnowledgeReader, TokenSpace
-from ...knowledge.linking import EntityLink
 from ...text.encoder import layer_states
 from .prompt import parse_weights, token_rows
 from .rows import Rows, embed_rows, encode_weighted
@@ -88,16 +87,14 @@ class SdClip:
         """Take the states of `layer` (-1 the last, -2 the one before, "clip skip") in every encoder that has so many."""
         self.layer = layer
 
-    def links(self, text: str) -> list[EntityLink]:
-        """What :meth:`tokenize` links in `text`, graph by graph, in reading order."""
-        return self.reader.links(self._plain_rows(text))
-
     def tokenize(self, text: str) -> dict[str, Rows]:
         """Rows of (id, weight) for each encoder; at the tokens of a linked entity an embedding (width,) instead of an id."""
-        return self.reader.inform(self._plain_rows(text))
+        return self.reader.inform(self.plain_rows(text))[0]
 
-    def _plain_rows(self, text: str) -> dict[str, Rows]:
-        return {key: encoder.rows(text) for key, encoder in self.encoders.items()}
+    def plain_rows(self, text: str) -> dict[str, Rows]:
+        """Return the rows of (id, weight) of `text` for each encoder before any graph adds to them."""
+        spelled = self.reader.respell(text)
+        return {key: encoder.rows(spelled) for key, encoder in self.encoders.items()}
 
     def encode_from_tokens(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
         """Hidden states (1, T, sum of widths) of all encoders side by side, and the last encoder's projected pooled state (1, width)."""

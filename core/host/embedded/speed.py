@@ -11,14 +11,14 @@ from .vae import Vae
 
 
 def network_of(part: str, whole: Any) -> Any:
-    """The network inside a MODEL, CLIP or VAE (`part` is "model", "clip" or "vae"). Of a CLIP with two encoders it is the larger one's."""
+    """See :meth:`SpeedTopic.network_of`. Of a CLIP with two encoders it is the larger one's."""
     if part == "clip":
         return list(whole.encoders.values())[-1].network if isinstance(whole, SdClip) else whole.encoder.text_model
     return whole.model.diffusion_model if part == "model" else whole.first_stage_model
 
 
 def run_around(part: str, whole: Any, run: Runner) -> Any:
-    """A clone of a MODEL, CLIP or VAE whose every use of its network is `run(call)`."""
+    """See :meth:`SpeedTopic.run_around`."""
     if part == "vae":
         return Vae(Around(whole.first_stage_model, ("decode", "encode"), run), whole.latent_format, whole.device)
     clone = whole.clone()
@@ -33,5 +33,5 @@ def run_around(part: str, whole: Any, run: Runner) -> Any:
 
 
 def runner_of(model: Any) -> Runner | None:
-    """The function that :func:`run_around` was given for this MODEL, or None."""
+    """See :meth:`SpeedTopic.runner_of`."""
     return vars(model.model).get("_run")

@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 
 from ...diffusion.guidance import style_function
+from .guider import calc_cond_batch, prepare_conds
 from .model import Model
-from .sampling import calc_cond_batch, prepare_conds
 
 
-def style_guidance(model: Model, style: list[Any], scale: float, start: float, end: float) -> Model:
-    """See :meth:`Host.style_guidance`."""
+def guide(model: Model, style: list[Any], scale: float, start: float, end: float) -> Model:
+    """See :meth:`StyleTopic.guide`."""
 
     def predict(given: dict[str, Any]) -> Tensor:
         base = given["model"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,12 +10,10 @@ from torch import Tensor
 from ...diffusion.time_decoupled import by_sigma, check_history, is_structure, repeat_rows, starting_afresh, switch_sigma, take_rows
 from ...errors import InputError
 from ..fit import check_same_latents, without_control
-from .ksampler import named_sampler, sample_latent, scheduled_sigmas
-from .latent import RandomNoise
+from ..run import SamplingRun, Stage
+from .guider import CFGGuider, Sampler, guided_denoised, prepare_conds
 from .model import Model, copy_options
-from .sampling import CFGGuider, Sampler, guided_denoised, prepare_conds
-
-Conds = tuple[list[Any] | None, list[Any] | None]
+from .sampling import named_sampler, run_stock
 
 
 class TimeDecoupledGuider(CFGGuider):
@@ -73,10 +71,11 @@ def _entry_rows(entry: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     return {**entry, **cut, "cross_attn": repeat_rows(entry["cross_attn"], rows)}
 
 
-def make_guider(
-    structure: Model, texture: Model, conds: tuple[list[Any], list[Any]], texture_conds: Conds, cfgs: tuple[float, float], t_struct: int
-) -> TimeDecoupledGuider:
-    """See :meth:`Host.time_decoupled_guider`."""
+def make_guider(stages: Sequence[Stage]) -> TimeDecoupledGuider:
+    """See :meth:`TimeDecoupledTopic.make_guider`."""
+    first, second = stages
+    structure, texture, t_struct, cfgs = first.model, second.model, first.t_from, (first.cfg, second.cfg)
+    conds, texture_conds = (first.positive, first.negative), (second.positive, second.negative)
     check_same_latents(structure, texture)
     guest = CFGGuider(texture)
     guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
@@ -88,28 +87,18 @@ def make_guider(
     return guider
 
 
-def sample(
-    guider: TimeDecoupledGuider,
-    latent: Mapping[str, Any],
-    seed: int,
-    steps: int,
-    sampler_name: str,
-    scheduler: str,
-    denoise: float,
-    history: str,
-) -> dict[str, Any]:
-    """See :meth:`Host.time_decoupled_sample`."""
-    sampler = named_sampler(sampler_name)
+def sample(guider: TimeDecoupledGuider, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
+    """See :meth:`TimeDecoupledTopic.sample`."""
+    sampler = named_sampler(run.sampler_name)
     if check_history(history) == "reset":
         function = starting_afresh(sampler.sampler_function, guider.switch)
         sampler = Sampler(function, sampler.extra_options, sampler.fresh_inpaint_noise)
-    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the walk follows
-    sigmas = scheduled_sigmas(model, scheduler, steps, denoise)
-    return sample_latent(RandomNoise(seed), guider, sampler, sigmas, latent)[0]
+    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the run follows
+    return run_stock(guider, model, sampler, latent, run)
 
 
-def make_model(structure: Model, texture: Model, t_struct: int) -> Model:
-    """See :meth:`Host.time_decoupled_model`."""
+def join(structure: Model, texture: Model, t_struct: int) -> Model:
+    """See :meth:`TimeDecoupledTopic.join`."""
     check_same_latents(structure, texture)
     one, other = structure.model.context_width, texture.model.context_width
     if one != other:

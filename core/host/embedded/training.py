@@ -10,8 +10,8 @@ from ..denoiser import Condition, Denoiser, first_of, make_trainable
 from .model import Model
 
 
-def denoiser(model: Model, train: bool = False) -> Denoiser:
-    """See :meth:`Host.denoiser`. Everything is on the device already."""
+def denoiser(model: Model, train: bool = False, room: int = 0) -> Denoiser:
+    """See :meth:`TrainingTopic.denoiser`. Everything is on the device already."""
     inner, network, levels = model.model, model.model.diffusion_model, model.model.model_sampling
     release = make_trainable(network, inner.device) if train else _nothing
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...bundles.format import Bundle, LatentSpace
+from ...bundles.load import load_bundle
 from ...errors import BundleError, InputError
 from ...networks import network_of
 from ...progress import raise_if_cancelled
+from .. import tiling
+from . import process
 
 
 class Vae:
@@ -69,6 +73,21 @@ class Vae:
                 )
             pixels = pixels.narrow(dim, (size - whole) // 2, whole)
         return pixels
+
+
+def load(path: Path) -> Vae:
+    """See :meth:`VaeTopic.load`."""
+    return load_vae(load_bundle(path, "vae"), process.device())
+
+
+def decode(vae: Vae, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """See :meth:`VaeTopic.decode`."""
+    return tiling.decode(vae, latent, tile)
+
+
+def encode(vae: Vae, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
+    """See :meth:`VaeTopic.encode`."""
+    return tiling.encode(vae, pixels, tile)
 
 
 def load_vae(bundle: Bundle, device: torch.device) -> Vae:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from ...bundles.format import save_bundle
 from ...bundles.load import load_bundle
 from ...errors import InputError
-from ...host import current
+from ...host import SamplingRun, current
 from ...knowledge.graph import load_knowledge
 from ...metrics.orchard import sample_pictures
 from ...scoring.aesthetics import preference
@@ -116,7 +116,7 @@ class RaftRecipe(Recipe):
         graph = load_knowledge(self.graph) if self.graph else None
         if graph is not None:
             model, clip, vae = self.parts
-            self.parts = model, self.host.attach_knowledge(clip, graph, 1.0), vae
+            self.parts = model, self.host.knowledge.attach(clip, graph, 1.0), vae
         self.clip_scorer = load_scorer(self.scorer, graph)
         self.attribute_judge = load_judge(self.judge).requires_grad_(False)
         self.pairs = orchard_pairs(ANCHORS, self.seed)
@@ -213,7 +213,11 @@ class RaftRecipe(Recipe):
         def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> Tensor:
             # the same noise for every expansion of a prompt, by making the batch index stand still
             latent = {**latent, "batch_index": [index // each for index in range(len(latent["samples"]))]}
-            drawn = self.host.sample(model, positive, negative, latent, seed, self.picture_steps, self.cfg, "dpmpp_2m", "karras")
+            drawn = self.host.sampling.sample(
+                self.host.sampling.make_guider(model, positive, negative, self.cfg),
+                latent,
+                SamplingRun(seed, self.picture_steps, "dpmpp_2m", "karras"),
+            )
             return drawn["samples"]
 
         batch = max(each, self.pictures // each * each)

@@ -16,8 +16,8 @@ from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.core.diffusion.samplers import SAMPLERS
 from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.host import current
+from rapiddraw.core.host.embedded.guider import Sampler
 from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise
-from rapiddraw.core.host.embedded.sampling import Sampler
 from torch import Tensor
 
 STEPS = 4
@@ -59,7 +59,7 @@ def worlds(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     found: dict[str, Any] = {}
     for number, (name, (unet, vae)) in enumerate(files.items()):
         model, clip, loaded = host.load_bundles(unet, tiny_weights / "tiny-text.safetensors", vae)
-        texts = [host.encode_text(clip, text) for text in (("a round red fruit", "a tall blue fruit", "dots")[number], "")]
+        texts = [host.clip.encode(clip, text) for text in (("a round red fruit", "a tall blue fruit", "dots")[number], "")]
         found[name] = Side(model, loaded, *texts, 3.0)
     return found
 
@@ -69,7 +69,7 @@ def empty(batch: int = 1, side: int = 4) -> dict[str, Any]:
 
 
 def walk(side: Side, steps: int = STEPS) -> Tensor:
-    return current().calculate_sigmas(side.model, "normal", steps)
+    return current().sampling.calculate_sigmas(side.model, "normal", steps)
 
 
 def sampler(name: str = "euler") -> Sampler:
@@ -82,9 +82,9 @@ def bridged(a: Side, b: Side, fusion: Fusion, name: str = "euler", latent: Any =
 
 def alone(side: Side, name: str = "euler", seed: int = 5, latent: Any = None) -> Tensor:
     host = current()
-    return host.sample_custom(side.model, side.positive, side.negative, side.cfg, sampler(name), walk(side), latent or empty(), seed)[
-        "samples"
-    ]
+    return host.sampling.sample_custom(
+        host.sampling.make_guider(side.model, side.positive, side.negative, side.cfg), sampler(name), walk(side), latent or empty(), seed
+    )["samples"]
 
 
 def counted(side: Side) -> tuple[Side, list[float]]:
@@ -105,8 +105,8 @@ def test_strength_0_is_each_model_alone_bit_for_bit_without_a_vae(worlds: Any, n
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("a VAE was called")
 
-    monkeypatch.setattr(type(current()), "vae_decode", never)
-    monkeypatch.setattr(type(current()), "vae_encode", never)
+    monkeypatch.setattr(current().vae, "decode", never)
+    monkeypatch.setattr(current().vae, "encode", never)
     one, two = bridged(a, b, Fusion(0.0), name)
     assert torch.equal(one["samples"], alone(a, name))
     assert two["samples"].shape == (1, 8, 8, 8) and torch.equal(two["samples"], alone(b, name, 6, {"samples": torch.zeros(1, 8, 8, 8)}))
@@ -143,7 +143,7 @@ def test_it_is_algorithm_1_written_out(worlds: Any) -> None:
     y = RandomNoise(6).generate_noise({"samples": torch.zeros(1, 8, 8, 8)}) * start
 
     def noise_of(side: Side, state: Tensor, sigma: Tensor) -> Tensor:
-        guider = host.make_guider(side.model, side.positive, side.negative, side.cfg)
+        guider = host.sampling.make_guider(side.model, side.positive, side.negative, side.cfg)
         seen: list[Tensor] = []
 
         def ask(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, **_: Any) -> Tensor:
@@ -204,8 +204,8 @@ def test_one_call_of_each_model_an_evaluation(
 
 def test_window_and_stride_decide_where_vaes_run(worlds: Any, monkeypatch: Any) -> None:
     calls: list[str] = []
-    original = type(current()).vae_decode
-    monkeypatch.setattr(type(current()), "vae_decode", lambda self, *rest: calls.append("") or original(self, *rest))
+    original = current().vae.decode
+    monkeypatch.setattr(current().vae, "decode", lambda *rest: calls.append("") or original(*rest))
 
     def pairs(fusion: Fusion) -> int:
         calls.clear()
@@ -233,7 +233,7 @@ def test_b_starts_from_as_picture(worlds: Any) -> None:
     a, b = worlds["a"], worlds["wide"]
     latent = {"samples": torch.randn(1, 4, 4, 4), "noise_mask": torch.ones(1, 1, 32, 32)}
     made = latent_for_b(a, b, latent)
-    assert torch.equal(made["samples"], current().vae_encode(b.vae, current().vae_decode(a.vae, latent["samples"])))
+    assert torch.equal(made["samples"], current().vae.encode(b.vae, current().vae.decode(a.vae, latent["samples"])))
     assert "noise_mask" in made and not latent_for_b(a, b, empty())["samples"].any()
 
 

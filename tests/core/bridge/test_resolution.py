@@ -22,7 +22,7 @@ from rapiddraw.core.bridge.resolution import (
     target_pixels,
 )
 from rapiddraw.core.errors import Cancelled, InputError
-from rapiddraw.core.host import current
+from rapiddraw.core.host import SamplingRun, current
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def parts(tiny_weights: Path) -> tuple[Any, Any, Any]:
 
 @pytest.fixture(scope="module")
 def prompts(parts: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-    return tuple(current().encode_text(parts[1], text) for text in ("a round red fruit", ""))  # type: ignore[return-value]
+    return tuple(current().clip.encode(parts[1], text) for text in ("a round red fruit", ""))  # type: ignore[return-value]
 
 
 def empty(side: int = 4, batch: int = 1) -> dict[str, Any]:
@@ -43,8 +43,10 @@ def empty(side: int = 4, batch: int = 1) -> dict[str, Any]:
 def half(parts: Any, prompts: Any, side: int = 4, steps: int = 4) -> tuple[dict[str, Any], torch.Tensor]:
     """(a walk stopped in its middle, its high sigmas)."""
     host = current()
-    high, _ = split_at(host.calculate_sigmas(parts[0], "normal", steps), 1.5)
-    return host.sample_custom(parts[0], *prompts, 3.0, host.named_sampler("euler"), high, empty(side), 1), high
+    high, _ = split_at(host.sampling.calculate_sigmas(parts[0], "normal", steps), 1.5)
+    return host.sampling.sample_custom(
+        host.sampling.make_guider(parts[0], *prompts, 3.0), host.sampling.named_sampler("euler"), high, empty(side), 1
+    ), high
 
 
 def counted(model: Any) -> tuple[Any, list[float]]:
@@ -69,7 +71,7 @@ def test_one_extra_evaluation_at_the_bridges_own_level(parts: Any, prompts: Any)
     out, image = bridge(parts, prompts, latent, noise_level(high), model=model)
     assert seen == [pytest.approx(float(high[-1]))]
     assert out["samples"].shape == (1, 4, 8, 8) and image.shape == (1, 64, 64, 3)
-    assert torch.equal(out["samples"], current().vae_encode(parts[2], image))
+    assert torch.equal(out["samples"], current().vae.encode(parts[2], image))
     bridge(parts, prompts, latent, noise_level(high), model=model, extra_eval=False)
     assert len(seen) == 1
 
@@ -88,9 +90,9 @@ def test_it_is_what_its_parts_do(parts: Any, prompts: Any) -> None:
     latent, high = half(parts, prompts)
     host = current()
     clean = predict_clean(parts[0], *prompts, 3.0, latent, noise_level(high))
-    image = resample(host.vae_decode(parts[2], clean), (48, 64), "area")
+    image = resample(host.vae.decode(parts[2], clean), (48, 64), "area")
     out, seen = bridge(parts, prompts, latent, noise_level(high), size=(48, 64), method="area")
-    assert torch.equal(seen, image) and torch.equal(out["samples"], host.vae_encode(parts[2], image))
+    assert torch.equal(seen, image) and torch.equal(out["samples"], host.vae.encode(parts[2], image))
 
 
 def test_both_directions_and_masks_and_batches(parts: Any, prompts: Any) -> None:
@@ -103,7 +105,7 @@ def test_both_directions_and_masks_and_batches(parts: Any, prompts: Any) -> None
 
 
 def test_an_upscaler_enlarges_and_is_left_alone_when_the_picture_shrinks(parts: Any, prompts: Any, tiny_weights: Path) -> None:
-    upscaler = current().load_upscaler(tiny_weights / "tiny-esrgan.safetensors")
+    upscaler = current().upscale.load(tiny_weights / "tiny-esrgan.safetensors")
     latent, high = half(parts, prompts)
     _, plain = bridge(parts, prompts, latent, noise_level(high))
     _, drawn = bridge(parts, prompts, latent, noise_level(high), upscaler=upscaler)
@@ -168,24 +170,26 @@ def test_a_split_adds_no_level_and_loses_none(levels: list[float], switch: float
 
 def test_one_call_does_what_the_parts_do_and_the_second_noise_is_another(parts: Any, prompts: Any, monkeypatch: Any) -> None:
     host, seeds = current(), []
-    original = type(host).sample_custom
+    original = host.sampling.sample_custom
 
-    def spy(self: Any, *arguments: Any, **more: Any) -> Any:
-        seeds.append(arguments[7])
-        return original(self, *arguments, **more)
+    def spy(*arguments: Any, **more: Any) -> Any:
+        seeds.append(arguments[4])
+        return original(*arguments, **more)
 
-    monkeypatch.setattr(type(host), "sample_custom", spy)
+    monkeypatch.setattr(host.sampling, "sample_custom", spy)
     pair = lambda one: (one, one)  # noqa: E731
     options = {"seed": 5, "steps": 4, "sampler_name": "euler", "scheduler": "normal"}
     out, image = sample_across(*(pair(p) for p in (parts[0], *prompts, 3.0, parts[2])), empty(), t_low=400, **options)  # type: ignore[arg-type]
     assert seeds == [5, None, 6] and out["samples"].shape == (1, 4, 8, 8)
-    sigmas = host.calculate_sigmas(parts[0], "normal", 4)
+    sigmas = host.sampling.calculate_sigmas(parts[0], "normal", 4)
     high, low = split_at(sigmas, float(parts[0].get_model_object("model_sampling").sigma(torch.tensor(400.0))))
-    sampler = host.named_sampler("euler")
-    first = host.sample_custom(parts[0], *prompts, 3.0, sampler, high, empty(), 5)
+    sampler = host.sampling.named_sampler("euler")
+    first = host.sampling.sample_custom(host.sampling.make_guider(parts[0], *prompts, 3.0), sampler, high, empty(), 5)
     larger, seen = bridge(parts, prompts, first, noise_level(high))
     assert torch.equal(image, seen)
-    assert torch.equal(out["samples"], host.sample_custom(parts[0], *prompts, 3.0, sampler, low, larger, 6)["samples"])
+    assert torch.equal(
+        out["samples"], host.sampling.sample_custom(host.sampling.make_guider(parts[0], *prompts, 3.0), sampler, low, larger, 6)["samples"]
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -207,7 +211,7 @@ def test_each_model_draws_its_own_side_of_t_low(
     pairs = [(one, one) for one in (*prompts, 3.0, parts[2])]
     latent = {"samples": torch.zeros(cells[0], 4, *cells[1:])}
     options = {"seed": 5, "steps": steps, "sampler_name": name, "scheduler": scheduler, "scale_by": scale}
-    sigmas = current().calculate_sigmas(parts[0], scheduler, steps)
+    sigmas = current().sampling.calculate_sigmas(parts[0], scheduler, steps)
     above, below = split_at(sigmas, float(schedule.sigma(torch.tensor(float(t_low)))) if t_low else 0.0)
     if len(above) < 2:
         with pytest.raises(InputError, match="t_low"):
@@ -228,9 +232,11 @@ def test_the_ends_of_t_low(parts: Any, prompts: Any) -> None:
     arguments = [pair(p) for p in (parts[0], *prompts, 3.0, parts[2])]
     options = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "normal"}
     out, image = sample_across(*arguments, empty(), t_low=0, **options)  # type: ignore[arg-type]
-    whole = current().sample(parts[0], *prompts, empty(), 5, 3, 3.0, "euler", "normal")["samples"]
-    torch.testing.assert_close(image, resample(current().vae_decode(parts[2], whole), (64, 64)))
-    assert torch.equal(out["samples"], current().vae_encode(parts[2], image))
+    whole = current().sampling.sample(
+        current().sampling.make_guider(parts[0], *prompts, 3.0), empty(), SamplingRun(5, 3, "euler", "normal")
+    )["samples"]
+    torch.testing.assert_close(image, resample(current().vae.decode(parts[2], whole), (64, 64)))
+    assert torch.equal(out["samples"], current().vae.encode(parts[2], image))
     for t_low in (999, -1, float("nan")):
         with pytest.raises(InputError, match="t_low"):
             sample_across(*arguments, empty(), t_low=t_low, **options)  # type: ignore[arg-type]

@@ -26,25 +26,31 @@ class FakeModel:
 
 
 class FakeHost:
+    """A host that notes its calls; it stands for its topics as well."""
+
     calls: list[str]
 
     def __init__(self):
         self.calls = []
+        self.clip = self.sampling = self.vae = self.upscale = self
 
-    def encode_text(self, clip, text):
+    def encode(self, clip, text):
         self.calls.append("text")
 
-    def sample(self, model, positive, negative, latent, seed, steps, *_):
+    def make_guider(self, model, positive, negative, cfg):
+        return model
+
+    def sample(self, guider, latent, run):
         self.calls.append("sample")
-        for _ in range(steps):
-            model.diffusion_model(torch.zeros(1, 4))
+        for _ in range(run.steps):
+            guider.diffusion_model(torch.zeros(1, 4))
         return {"samples": latent["samples"]}
 
-    def vae_decode(self, vae, latent):
+    def decode(self, vae, latent):
         self.calls.append("decode")
         return torch.zeros(1, latent.shape[2] * 8, latent.shape[3] * 8, 3)
 
-    def upscale_device(self, upscaler, tile):
+    def device_for(self, upscaler, tile):
         return torch.device("cpu")
 
 

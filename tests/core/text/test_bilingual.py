@@ -6,7 +6,7 @@ import pytest
 import torch
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host.embedded.host import EmbeddedHost
+from rapiddraw.core.host import Host
 from rapiddraw.core.text.bilingual import check_width, encode_bilingual, joined_conditioning, joined_tokens, pad_tokens
 from rapiddraw.core.text.encoder import load_text_encoder
 from rapiddraw.core.text.tokenizer import build_vocabulary, make_tokenizer
@@ -24,27 +24,27 @@ def folder(tmp_path_factory):
 
 
 def test_features_stand_side_by_side_and_the_pooled_state_is_the_english_one(folder):
-    host = EmbeddedHost("cpu")
-    zh, en = host.load_text(folder / "zh.safetensors"), host.load_text(folder / "en.safetensors")
+    host = Host("embedded")
+    zh, en = host.clip.load(folder / "zh.safetensors"), host.clip.load(folder / "en.safetensors")
     ((tokens, details),) = encode_bilingual(host, zh, en, "a round fruit")
-    ((first, _),), ((second, english),) = host.encode_text(zh, "a round fruit"), host.encode_text(en, "a round fruit")
+    ((first, _),), ((second, english),) = host.clip.encode(zh, "a round fruit"), host.clip.encode(en, "a round fruit")
     assert torch.equal(tokens, torch.cat([first, second], dim=2)) and tokens.shape[2] == 96
     assert torch.equal(details["pooled_output"], english["pooled_output"])
-    check_width(host, host.load_unet(folder / "both.safetensors"), [[tokens, details]], "32 + 64")
+    check_width(host, host.model.load(folder / "both.safetensors"), [[tokens, details]], "32 + 64")
     with pytest.raises(InputError, match=r"32 \+ 64 = 96 features, the model attends to tokens of 32"):
-        check_width(host, host.load_unet(folder / "one.safetensors"), [[tokens, details]], "32 + 64")
+        check_width(host, host.model.load(folder / "one.safetensors"), [[tokens, details]], "32 + 64")
 
 
 def test_the_shorter_text_is_padded_with_its_own_padding(folder):
-    host = EmbeddedHost("cpu")
-    zh, en = host.load_text(folder / "zh.safetensors"), host.load_text(folder / "en.safetensors")
+    host = Host("embedded")
+    zh, en = host.clip.load(folder / "zh.safetensors"), host.clip.load(folder / "en.safetensors")
     long = "xqzj " * 20  # spelled letter by letter in one vocabulary or the other: several rows
 
-    with_rows = host.encode_text(en, long)[0][0].shape[1]
+    with_rows = host.clip.encode(en, long)[0][0].shape[1]
     assert with_rows > 32
-    short = host.encode_text(zh, "a")
-    pad = host.encode_text(zh, "")[0][0][:, -1:]
-    joined = joined_conditioning(short, host.encode_text(en, long), pads=(pad, None))[0][0]
+    short = host.clip.encode(zh, "a")
+    pad = host.clip.encode(zh, "")[0][0][:, -1:]
+    joined = joined_conditioning(short, host.clip.encode(en, long), pads=(pad, None))[0][0]
     assert joined.shape[1:] == (with_rows, 96)
     assert torch.equal(joined[:, 32:, :32], pad.expand(1, with_rows - 32, 32))
     own = joined_tokens(short[0][0], torch.zeros(1, 40, 8))

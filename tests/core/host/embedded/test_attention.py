@@ -8,14 +8,14 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from rapiddraw.core.attention.backends import BACKENDS, Backend
 from rapiddraw.core.attention.chain import OVERRIDE, patches_of
 from rapiddraw.core.attention.patch import AttentionPatch
+from rapiddraw.core.host import Host, SamplingRun
 from rapiddraw.core.host.embedded.attention import HostAttnProcessor, open_attention
-from rapiddraw.core.host.embedded.host import EmbeddedHost
 from rapiddraw.tests.helpers import UNET_CONFIG, seeded
 
 
 @pytest.fixture(scope="module")
 def host():
-    return EmbeddedHost("cpu")
+    return Host("embedded")
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,11 @@ def parts(host, tiny_weights):
 
 
 def drawn(host, parts, model):
-    positive, negative = host.encode_text(parts[1], "a round red fruit"), host.encode_text(parts[1], "")
+    positive, negative = host.clip.encode(parts[1], "a round red fruit"), host.clip.encode(parts[1], "")
     latent = {"samples": torch.zeros(1, 4, 8, 8), "downscale_ratio_spacial": 8}
-    return host.sample(model, positive, negative, latent, 1, 2, 3.0, "euler", "simple")["samples"]
+    return host.sampling.sample(host.sampling.make_guider(model, positive, negative, 3.0), latent, SamplingRun(1, 2, "euler", "simple"))[
+        "samples"
+    ]
 
 
 def test_our_processor_is_diffusers_own_where_nothing_is_patched():
@@ -63,7 +65,7 @@ def test_processors_of_another_kind_are_left_alone():
 def test_the_picture_is_the_same_and_the_source_unchanged(host, parts, backend):
     plain = drawn(host, parts, parts[0])
     patch = AttentionPatch(backend)
-    model, vae = host.patch_attention(parts[0], parts[2], patch)
+    model, vae = host.attention.patch_model(parts[0], patch), host.attention.patch_vae(parts[2], patch)
     assert vae is parts[2] and model is not parts[0] and patches_of(parts[0]) == ()
     torch.testing.assert_close(drawn(host, parts, model), plain, rtol=1e-4, atol=1e-4)
     assert torch.equal(drawn(host, parts, parts[0]), plain)
@@ -78,7 +80,7 @@ def test_a_kernel_that_turns_bad_does_not_reach_the_picture(host, parts, caplog)
         return BACKENDS["tiled"].run(q, k, v, mask) * (torch.nan if bad else 1)
 
     patch = AttentionPatch("flaky", backends={"flaky": Backend("flaky", run, lambda call: True)})
-    model, _ = host.patch_attention(parts[0], None, patch)
+    model = host.attention.patch_model(parts[0], patch)
     plain = drawn(host, parts, parts[0])
     torch.testing.assert_close(drawn(host, parts, model), plain, rtol=1e-4, atol=1e-4)
     bad.append(True)
@@ -95,6 +97,6 @@ def test_a_function_wrapper_that_is_there_already_still_runs(host, parts):
 
     wrapped = parts[0].clone()
     wrapped.set_model_unet_function_wrapper(wrapper)
-    model, _ = host.patch_attention(wrapped, None, AttentionPatch())
+    model = host.attention.patch_model(wrapped, AttentionPatch())
     drawn(host, parts, model)
     assert len(seen) == 2

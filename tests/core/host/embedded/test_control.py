@@ -8,10 +8,10 @@ from rapiddraw.core.control.adapter import copy_of_unet
 from rapiddraw.core.control.apply import apply_adapter, attach_control
 from rapiddraw.core.control.files import save_control
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host.embedded.host import EmbeddedHost
-from rapiddraw.core.host.embedded.ksampler import named_sampler
+from rapiddraw.core.host import Host, Stage
+from rapiddraw.core.host.embedded.guider import calc_cond_batch, prepare_conds
 from rapiddraw.core.host.embedded.latent import RandomNoise
-from rapiddraw.core.host.embedded.sampling import calc_cond_batch, prepare_conds
+from rapiddraw.core.host.embedded.sampling import named_sampler
 from rapiddraw.core.networks import network_of
 from rapiddraw.tests.helpers import write_unet
 
@@ -21,17 +21,17 @@ SIGMAS = torch.tensor([5.0, 1.0, 0.3, 0.0])
 
 @pytest.fixture(scope="module")
 def host():
-    return EmbeddedHost("cpu")
+    return Host("embedded")
 
 
 @pytest.fixture(scope="module")
 def model(host, tiny_weights):
-    return host.load_unet(tiny_weights / "tiny-unet.safetensors")
+    return host.model.load(tiny_weights / "tiny-unet.safetensors")
 
 
 @pytest.fixture(scope="module")
 def net(host, tiny_weights):
-    return host.load_control(tiny_weights / "tiny-control.safetensors", "edges")
+    return host.control.load(tiny_weights / "tiny-control.safetensors", "edges")
 
 
 def conds():
@@ -44,13 +44,15 @@ def picture(batch=1, seed=3):
 
 
 def drawn(host, model, positive, negative, sampler="euler", latent=LATENT):
-    return host.sample_custom(model, positive, negative, 3.0, named_sampler(sampler), SIGMAS, latent, 5)["samples"]
+    return host.sampling.sample_custom(
+        host.sampling.make_guider(model, positive, negative, 3.0), named_sampler(sampler), SIGMAS, latent, 5
+    )["samples"]
 
 
 def test_an_untrained_adapter_and_strength_0_leave_every_bit_as_it_is(host, model, tiny_weights, tmp_path):
     base = load_bundle(tiny_weights / "tiny-unet.safetensors")
     adapter, config = copy_of_unet(network_of(UNet2DConditionModel, base), 8)
-    untrained = host.load_control(save_control(tmp_path / "new.safetensors", adapter, config, base.info, {}), "sketch")
+    untrained = host.control.load(save_control(tmp_path / "new.safetensors", adapter, config, base.info, {}), "sketch")
     plain = drawn(host, model, *conds())
     assert torch.equal(plain, drawn(host, model, *apply_adapter(*conds(), untrained, {"edges": picture()}, 1.0, 0.0, 1.0)))
     given = conds()
@@ -105,33 +107,33 @@ def test_every_sampler_and_guider_of_ours_carries_it(host, model, net, tiny_weig
     from rapiddraw.core.bridge.latent import Fusion, Side
 
     positive, negative = apply_adapter(*conds(), net, {"sketch": picture()}, 1.0, 0.0, 1.0)
-    for name in host.sampler_names():
+    for name in host.sampling.sampler_names():
         plain, controlled = (drawn(host, model, *given, sampler=name) for given in (conds(), (positive, negative)))
         assert controlled.isfinite().all() and not torch.allclose(plain, controlled, atol=1e-4), name
-    same = {"conds": (positive, negative), "texture_conds": (None, None), "cfgs": (2.0, 2.0), "t_struct": 500}
-    guider = host.time_decoupled_guider(model, host.load_unet(tiny_weights / "tiny-unet.safetensors"), **same)
+    texture = host.model.load(tiny_weights / "tiny-unet.safetensors")
+    guider = host.time_decoupled.make_guider([Stage(model, positive, negative, 2.0, 500), Stage(texture, None, None, 2.0)])
     noise = RandomNoise(4).generate_noise(LATENT)
-    sampler = host.named_sampler("euler")
+    sampler = host.sampling.named_sampler("euler")
     assert guider.sample(noise, LATENT["samples"], sampler, SIGMAS, seed=4).isfinite().all()
-    composite = host.time_decoupled_model(model, model, 500)
+    composite = host.time_decoupled.join(model, model, 500)
     assert torch.allclose(drawn(host, composite, positive, negative), drawn(host, model, positive, negative), atol=1e-5)
     vae = host.load_bundles(*(tiny_weights / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))[2]
     sides = [Side(model, vae, *given, 2.0) for given in ((positive, negative), conds())]
     joint = LatentBridgeGuider(*sides, Fusion(strength=0.0))
-    alone = host.make_guider(model, positive, negative, 2.0)
+    alone = host.sampling.make_guider(model, positive, negative, 2.0)
     found = joint.sample(noise, LATENT["samples"], sampler, SIGMAS, seed=4)
     assert torch.allclose(found, alone.sample(noise, LATENT["samples"], sampler, SIGMAS, seed=4), atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(host, model, net, tiny_weights, tmp_path):
-    other = host.load_unet(write_unet(tmp_path / "wide.safetensors", block_out_channels=[32, 96]))
+    other = host.model.load(write_unet(tmp_path / "wide.safetensors", block_out_channels=[32, 96]))
     positive, negative = apply_adapter(*conds(), net, {"edges": picture()}, 1.0, 0.0, 1.0)
     with pytest.raises(InputError, match=r"tiny-control.*another U-Net.*block_out_channels"):
         drawn(host, other, positive, negative)
     with pytest.raises(InputError, match="cannot run"):
         prepare_conds(model.model, [[conds()[0][0][0], {"control": object()}]])
     with pytest.raises(InputError, match="conditions are edges, segmentation, sketch"):
-        host.load_control(tiny_weights / "tiny-control.safetensors", "depth")
+        host.control.load(tiny_weights / "tiny-control.safetensors", "depth")
     for numbers, words in (((11.0, 0.0, 1.0), "strength"), ((float("nan"), 0.0, 1.0), "strength"), ((1.0, -0.1, 1.0), "start")):
         with pytest.raises(InputError, match=words):
             apply_adapter(*conds(), net, {"edges": picture()}, *numbers)

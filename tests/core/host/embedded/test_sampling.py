@@ -13,10 +13,10 @@ from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, Cancelled, InputError
 from rapiddraw.core.host import current
-from rapiddraw.core.host.embedded.ksampler import STOCK_SAMPLERS, ksample, sample_latent, sampler_object, scheduled_sigmas
-from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise, fit_empty_latent, prepare_mask, prepare_noise
+from rapiddraw.core.host.embedded.guider import CFGGuider, calc_cond_batch, prepare_conds
+from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise, fit_latent, prepare_mask, prepare_noise
 from rapiddraw.core.host.embedded.model import Model, load_model
-from rapiddraw.core.host.embedded.sampling import CFGGuider, calc_cond_batch, prepare_conds
+from rapiddraw.core.host.embedded.sampling import STOCK_SAMPLERS, cut_sigmas, make_guider, sample_latent, sampler_object, scheduled_sigmas
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def sample(
     model: Model, latent: dict[str, Any], seed: int = 5, steps: int = 3, cfg: float = 4.0, name: str = "euler", **more: Any
 ) -> torch.Tensor:
     noise = more.pop("noise", None) or RandomNoise(seed)
-    out = ksample(model, noise, steps, cfg, name, "normal", POSITIVE, NEGATIVE, latent, **more)
-    return out["samples"]
+    sigmas = scheduled_sigmas(model, "normal", steps, **more)
+    return sample_latent(noise, make_guider(model, POSITIVE, NEGATIVE, cfg), sampler_object(name), sigmas, latent)[0]["samples"]
 
 
 class Counting:
@@ -111,16 +111,18 @@ def test_custom_sampling_is_ksampler_bit_for_bit(model: Model) -> None:
     assert torch.equal(out["samples"], sample(model, empty(), name="euler_ancestral"))
 
 
-@pytest.mark.parametrize("name", current().sampler_names())
+@pytest.mark.parametrize("name", current().sampling.sampler_names())
 def test_every_sampler_on_the_list_can_be_run(name: str, model: Model) -> None:
     host = current()
-    sigmas = host.calculate_sigmas(model, "normal", 3, name)
-    drawn = host.sample_custom(model, POSITIVE, NEGATIVE, 4.0, host.named_sampler(name), sigmas, empty(), 5)
+    sigmas = host.sampling.calculate_sigmas(model, "normal", 3, name)
+    drawn = host.sampling.sample_custom(
+        host.sampling.make_guider(model, POSITIVE, NEGATIVE, 4.0), host.sampling.named_sampler(name), sigmas, empty(), 5
+    )
     assert drawn["samples"].isfinite().all()
 
 
 def test_a_sampler_that_is_not_on_the_list_is_refused_with_the_list(model: Model) -> None:
-    for ask in (current().named_sampler, lambda name: current().calculate_sigmas(model, "normal", 3, name)):
+    for ask in (current().sampling.named_sampler, lambda name: current().sampling.calculate_sigmas(model, "normal", 3, name)):
         with pytest.raises(InputError, match=r"'unheard_of'.*euler.*plms"):
             ask("unheard_of")
 
@@ -134,8 +136,8 @@ def test_a_split_walk_is_the_whole_walk(model: Model) -> None:
     first, _ = sample_latent(RandomNoise(5), guider, sampler_object("euler"), sigmas[:3], empty())
     second, _ = sample_latent(EmptyNoise(), guider, sampler_object("euler"), sigmas[2:], first)
     torch.testing.assert_close(second["samples"], whole, rtol=1e-4, atol=1e-4)
-    first = ksample(model, RandomNoise(5), 4, 4.0, "euler", "normal", POSITIVE, NEGATIVE, empty(), last_step=2, force_full_denoise=False)
-    advanced = ksample(model, EmptyNoise(5), 4, 4.0, "euler", "normal", POSITIVE, NEGATIVE, first, start_step=2)
+    first, _ = sample_latent(RandomNoise(5), guider, sampler_object("euler"), cut_sigmas(sigmas, 0, 2, False), empty())
+    advanced, _ = sample_latent(EmptyNoise(5), guider, sampler_object("euler"), cut_sigmas(sigmas, 2, 10000, True), first)
     torch.testing.assert_close(advanced["samples"], whole, rtol=1e-4, atol=1e-4)
 
 
@@ -151,7 +153,8 @@ def test_cfg_one_never_asks_for_the_negative(model: Model) -> None:
 
 def test_cond_and_uncond_share_one_call_also_at_different_lengths(model: Model) -> None:
     clone, counter = counted(model)
-    ksample(clone, RandomNoise(5), 2, 4.0, "euler", "normal", conditioning(1, 64), NEGATIVE, empty(2))
+    guider = make_guider(clone, conditioning(1, 64), NEGATIVE, 4.0)
+    sample_latent(RandomNoise(5), guider, sampler_object("euler"), scheduled_sigmas(model, "normal", 2), empty(2))
     assert counter.calls == [(4, [1, 0])] * 2
     x, sigma = torch.randn(1, 4, 4, 4), torch.tensor([2.0])
     both = [prepare_conds(model.model, c) for c in (conditioning(1, 64), conditioning(2, 32))]
@@ -244,7 +247,7 @@ def test_the_sampler_walks_in_the_models_scale_and_sockets_do_not(model: Model) 
 
     guider = CFGGuider(model)
     guider.set_conds(POSITIVE, NEGATIVE)
-    sampler, sigmas = current().make_sampler(stay, {}), torch.tensor([2.0, 1.0, 0.0])
+    sampler, sigmas = current().sampling.make_sampler(stay, {}), torch.tensor([2.0, 1.0, 0.0])
     out, last = sample_latent(EmptyNoise(), guider, sampler, sigmas, {"samples": latent})
     torch.testing.assert_close(seen[0], base.process_latent_in(latent))
     torch.testing.assert_close(out["samples"], latent)
@@ -265,7 +268,7 @@ def test_noise_is_scaled_as_at_full_noise_only_at_the_top(model: Model) -> None:
     top = float(model.get_model_object("model_sampling").sigma_max)
     noise = prepare_noise(torch.zeros(1, 4, 4, 4), 5)
     for first in (top, 3.0):
-        sample_latent(RandomNoise(5), guider, current().make_sampler(stay, {}), torch.tensor([first, 0.0]), empty())
+        sample_latent(RandomNoise(5), guider, current().sampling.make_sampler(stay, {}), torch.tensor([first, 0.0]), empty())
     torch.testing.assert_close(seen[0], noise * (1 + top**2) ** 0.5)
     torch.testing.assert_close(seen[1], noise * 3.0)
 
@@ -284,10 +287,10 @@ def test_an_empty_latent_takes_on_the_models_shape() -> None:
         def get_model_object(self, name: str) -> LatentSpace:
             return LatentSpace(channels=8, factor=4)
 
-    fitted = fit_empty_latent(Fake(), empty(2, 4))  # type: ignore[arg-type]
+    fitted = fit_latent(Fake(), empty(2, 4))  # type: ignore[arg-type]
     assert fitted["samples"].shape == (2, 8, 8, 8)
     with pytest.raises(InputError, match="8 latent channels"):
-        fit_empty_latent(Fake(), filled())  # type: ignore[arg-type]
+        fit_latent(Fake(), filled())  # type: ignore[arg-type]
 
 
 def test_cancelling_stops_at_the_next_call_and_does_not_poison_the_next_run(model: Model) -> None:
@@ -361,8 +364,10 @@ def test_a_bundle_whose_parts_disagree_is_refused(tiny_weights: Path, tmp_path: 
     with pytest.raises(BundleError, match="scale 0.9 against 0.5"):
         host.load_bundles(**{**good, "vae": other})
     liar = write_vae(tmp_path / "liar.safetensors", latent=LatentSpace(channels=16))
-    with pytest.raises(BundleError, match="16 channels"):
+    with pytest.raises(BundleError, match="channels 16 against 4"):
         host.load_bundles(**{**good, "vae": liar})
+    with pytest.raises(BundleError, match="16 channels"):
+        host.vae.load(liar)
     bundle = load_bundle(good["unet"])
     lying = bundle.info.config | {"block_out_channels": [320_000, 640_000]}
     with pytest.raises(BundleError, match="config and its tensors"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rapiddraw.core.errors import KnowledgeError
+from rapiddraw.core.host.embedded.knowledge import encode_with_links
 from rapiddraw.core.host.embedded.sd_clip import SdClip, SdEncoder
 from rapiddraw.tests.helpers import tiny_graph
 from rapiddraw.tests.sd_helpers import clip_network, write_tokenizer
@@ -99,6 +100,6 @@ def test_an_embedding_in_the_place_of_its_id_changes_nothing(single: SdClip) -> 
 
 
 def test_knowledge_without_a_projection_is_refused(single: SdClip) -> None:
-    assert single.links("mirado") == []
+    assert encode_with_links(single, "mirado")[1] == []
     with pytest.raises(KnowledgeError, match="no projection"):
         single.reader.attached(tiny_graph(), 1.0)

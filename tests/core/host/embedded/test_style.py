@@ -9,7 +9,7 @@ import pytest
 import torch
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.host import current
+from rapiddraw.core.host import SamplingRun, Stage, current
 from rapiddraw.core.host.embedded.model import Model, load_model
 
 
@@ -27,11 +27,13 @@ def model(tiny_weights: Path) -> Model:
 
 def draw(model: Model, name: str = "euler", cfg: float = 3.0) -> torch.Tensor:
     latent = {"samples": torch.zeros(2, 4, 4, 4)}
-    return current().sample(model, PROMPT, NEGATIVE, latent, 1, 4, cfg, name, "normal")["samples"]
+    return current().sampling.sample(
+        current().sampling.make_guider(model, PROMPT, NEGATIVE, cfg), latent, SamplingRun(1, 4, name, "normal")
+    )["samples"]
 
 
 def styled(model: Model, style: Any = STYLE, scale: float = 4.0, start: float = 0.0, end: float = 1.0) -> Model:
-    return current().style_guidance(model, style, scale, start, end)
+    return current().style.guide(model, style, scale, start, end)
 
 
 def counting(model: Model) -> tuple[Model, list[int]]:
@@ -81,8 +83,8 @@ def test_a_style_belongs_to_its_model_of_a_pair(model: Model) -> None:
     pair = (styled(model), model)
     latent = {"samples": torch.zeros(2, 4, 4, 4)}
     for t_struct, expected in ((0, pair[0]), (1000, pair[1])):
-        guider = current().time_decoupled_guider(*pair, (PROMPT, NEGATIVE), (None, None), (3.0, 3.0), t_struct)
-        out = current().time_decoupled_sample(guider, latent, 1, 4, "euler", "normal", 1.0, "keep")["samples"]
+        guider = current().time_decoupled.make_guider([Stage(pair[0], PROMPT, NEGATIVE, 3.0, t_struct), Stage(pair[1], None, None, 3.0)])
+        out = current().time_decoupled.sample(guider, latent, SamplingRun(1, 4, "euler", "normal"), "keep")["samples"]
         assert torch.equal(out, draw(expected))
 
 

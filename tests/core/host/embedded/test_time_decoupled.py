@@ -14,18 +14,18 @@ from rapiddraw.core.bundles.format import LatentSpace, Schedule
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.diffusion.time_decoupled import is_structure, switch_sigma
 from rapiddraw.core.errors import Cancelled, InputError
-from rapiddraw.core.host import current
-from rapiddraw.core.host.embedded.ksampler import (
+from rapiddraw.core.host import SamplingRun, Stage, current
+from rapiddraw.core.host.embedded.guider import CFGGuider, Sampler
+from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise
+from rapiddraw.core.host.embedded.model import Model, load_model
+from rapiddraw.core.host.embedded.sampling import (
     STOCK_SAMPLERS,
-    ksample,
+    make_guider,
     named_sampler,
     sample_latent,
     sampler_names,
     scheduled_sigmas,
 )
-from rapiddraw.core.host.embedded.latent import EmptyNoise, RandomNoise
-from rapiddraw.core.host.embedded.model import Model, load_model
-from rapiddraw.core.host.embedded.sampling import CFGGuider, Sampler
 from rapiddraw.tests.helpers import write_unet
 
 OURS = [name for name in sampler_names() if name not in STOCK_SAMPLERS]
@@ -60,23 +60,21 @@ def filled(batch: int = 1) -> dict[str, Any]:
 
 
 def guider_of(structure: Model, texture: Model, t_struct: int = 500, texture_conds: Any = (None, None), cfgs: Any = (4.0, 4.0)) -> Any:
-    return current().time_decoupled_guider(structure, texture, (POSITIVE, NEGATIVE), texture_conds, cfgs, t_struct)
+    stages = Stage(structure, POSITIVE, NEGATIVE, cfgs[0], t_struct), Stage(texture, *texture_conds, cfgs[1])
+    return current().time_decoupled.make_guider(stages)
 
 
 def draw(structure: Model, texture: Model, latent: Any = None, t_struct: int = 500, name: str = "euler", steps: int = 5,
          scheduler: str = "normal", denoise: float = 1.0, history: str = "keep", **more: Any) -> torch.Tensor:  # fmt: skip
     guider = guider_of(structure, texture, t_struct, **more)
-    return current().time_decoupled_sample(guider, latent or empty(), 5, steps, name, scheduler, denoise, history)["samples"]
+    run = SamplingRun(5, steps, name, scheduler, denoise)
+    return current().time_decoupled.sample(guider, latent or empty(), run, history)["samples"]
 
 
 def plain(model: Model, latent: Any = None, name: str = "euler", steps: int = 5, denoise: float = 1.0, cfg: float = 4.0) -> torch.Tensor:
-    if name in STOCK_SAMPLERS:
-        return ksample(model, RandomNoise(5), steps, cfg, name, "normal", POSITIVE, NEGATIVE, latent or empty(), denoise)["samples"]
-    guider = CFGGuider(model)
-    guider.set_conds(POSITIVE, NEGATIVE)
-    guider.set_cfg(cfg)
     sigmas = scheduled_sigmas(model, "normal", steps, denoise)
-    return sample_latent(RandomNoise(5), guider, named_sampler(name), sigmas, latent or empty())[0]["samples"]
+    guider, sampler = make_guider(model, POSITIVE, NEGATIVE, cfg), named_sampler(name)
+    return sample_latent(RandomNoise(5), guider, sampler, sigmas, latent or empty())[0]["samples"]
 
 
 class Watched:
@@ -152,7 +150,8 @@ def test_the_levels_at_the_switch_belong_to_the_structure_model(pair: tuple[Mode
 def test_each_model_has_its_own_prompts_and_scale(pair: tuple[Model, Model]) -> None:
     mine, texture = pair
     both = draw(mine, texture, texture_conds=(OTHER, NEGATIVE), cfgs=(4.0, 2.0), t_struct=1000)
-    alone = ksample(texture, RandomNoise(5), 5, 2.0, "euler", "normal", OTHER, NEGATIVE, empty())["samples"]
+    guider = make_guider(texture, OTHER, NEGATIVE, 2.0)
+    alone = current().sampling.sample(guider, empty(), SamplingRun(5, 5, "euler", "normal"))["samples"]
     assert torch.equal(both, alone)
     assert torch.equal(draw(mine, texture, texture_conds=(OTHER, NEGATIVE), cfgs=(4.0, 2.0), t_struct=0), plain(mine))
     counted = Watched(texture)
@@ -187,7 +186,7 @@ def test_one_batch_may_hold_both_sides_of_the_switch(pair: tuple[Model, Model]) 
     """Samplers that work on several levels at once (Picard windows): each sample by its own model, under its own prompt."""
     prompts = (conditioning(4, batch=2), conditioning(5, batch=2))
     x, sigma = torch.randn(4, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([9.0, 0.2, 0.4, 5.0])
-    guider = current().time_decoupled_guider(*pair, prompts, (None, None), (3.0, 2.0), 500)
+    guider = current().time_decoupled.make_guider([Stage(pair[0], *prompts, 3.0, 500), Stage(pair[1], None, None, 2.0)])
     answers: list[torch.Tensor] = []
 
     def ask(model: Any, start: torch.Tensor, sigmas: torch.Tensor, extra_args: Any = None, **_: Any) -> torch.Tensor:
@@ -214,10 +213,10 @@ def test_one_batch_may_hold_both_sides_of_the_switch(pair: tuple[Model, Model]) 
 @pytest.mark.parametrize("t_struct", [0, 500, 1000])
 def test_the_composite_model_draws_what_the_guider_draws(pair: tuple[Model, Model], t_struct: int) -> None:
     one = load_like(pair[0])
-    model = current().time_decoupled_model(pair[0], one, t_struct)
+    model = current().time_decoupled.join(pair[0], one, t_struct)
     assert torch.equal(plain(model, name="heun"), draw(pair[0], one, name="heun", t_struct=t_struct))
     watched = [Watched(pair[0]), Watched(pair[1])]
-    plain(current().time_decoupled_model(*(w.model for w in watched), t_struct), name="heun")
+    plain(current().time_decoupled.join(*(w.model for w in watched), t_struct), name="heun")
     assert [bool(w.levels) for w in watched] == [t_struct < 1000, t_struct > 0]
 
 
@@ -232,7 +231,7 @@ def test_nothing_is_changed(pair: tuple[Model, Model]) -> None:
     before = [plain(model) for model in pair]
     options = [dict(model.model_options) for model in pair]
     draw(*pair)
-    plain(current().time_decoupled_model(*pair, 500))
+    plain(current().time_decoupled.join(*pair, 500))
     assert [model.model_options for model in pair] == options
     assert all(torch.equal(plain(model), picture) for model, picture in zip(pair, before, strict=True))
 
@@ -247,7 +246,7 @@ def test_cancelling_in_either_stage_leaves_nothing_behind(pair: tuple[Model, Mod
     models[stage].set_model_unet_function_wrapper(cancel)
     guider = guider_of(*models)
     with pytest.raises(Cancelled):
-        current().time_decoupled_sample(guider, empty(), 5, 9, "euler", "normal", 1.0, "keep")
+        current().time_decoupled.sample(guider, empty(), SamplingRun(5, 9, "euler", "normal"), "keep")
     progress.clear_cancel()
     assert torch.equal(draw(*pair), draw(*pair)) and not hasattr(guider, "inner_model")
 
@@ -256,7 +255,7 @@ def test_other_latent_spaces_are_refused_with_the_way_out(pair: tuple[Model, Mod
     scaled = load(write_unet(tmp_path / "scaled.safetensors", latent=LatentSpace(scale=0.9, shift=0.25)))
     wide = load(write_unet(tmp_path / "wide.safetensors", latent=LatentSpace(channels=8, factor=4), in_channels=8, out_channels=8))
     for other, said in ((scaled, "another scale"), (wide, "channels 4 against 8")):
-        for make in (guider_of, lambda a, b: current().time_decoupled_model(a, b, 500)):
+        for make in (guider_of, lambda a, b: current().time_decoupled.join(a, b, 500)):
             with pytest.raises(InputError, match=f"{said}.*RapidDrawLatentSpaceBridge"):
                 make(pair[0], other)
 
@@ -264,7 +263,7 @@ def test_other_latent_spaces_are_refused_with_the_way_out(pair: tuple[Model, Mod
 def test_a_composite_needs_one_width_of_prompt(pair: tuple[Model, Model], tmp_path: Path) -> None:
     other = load(write_unet(tmp_path / "other.safetensors", cross_attention_dim=64))
     with pytest.raises(InputError, match="width 32.*64.*TimeDecoupledGuider"):
-        current().time_decoupled_model(pair[0], other, 500)
+        current().time_decoupled.join(pair[0], other, 500)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_kronecker_adapter_is_trained_resumed_and_put_on_the_model(folder, tin
     updates = load_adapter(out)
     assert len(updates) > 4 and all(".attn" in name or ".ff." in name for name in updates)
     assert any(materialize(*update).abs().max() > 1e-4 for update in updates.values())
-    model = current().load_unet(tiny_weights / "tiny-unet.safetensors")
+    model = current().model.load(tiny_weights / "tiny-unet.safetensors")
     x, sigma, tokens = torch.randn(1, 4, 8, 8), torch.tensor([2.0]), torch.randn(1, 5, model.model.context_width)
     before = model.model.apply_model(x, sigma, tokens)
     assert adapt_model(model, out, 0.0) is model

@@ -43,7 +43,7 @@ def test_the_student_comes_nearer_to_its_teacher_and_is_a_low_rank_unet(folder, 
     assert info.provenance["teacher"] == teacher.provenance and info.provenance["settings"]["value"] == 0.7
     sizes = info.provenance["parameters"]
     assert 0.6 < sizes["student"] / sizes["teacher"] <= 0.7
-    assert has_factors(current().network_of("model", current().load_unet(result.files[0])))
+    assert has_factors(current().speed.network_of("model", current().model.load(result.files[0])))
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(folder, tiny_weights, tmp_path):

@@ -8,7 +8,7 @@ from rapiddraw.core.bundles.format import read_info, save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.data.buckets import bucket_sizes, index_embedding
 from rapiddraw.core.errors import BundleError, InputError
-from rapiddraw.core.host.embedded.host import EmbeddedHost
+from rapiddraw.core.host import Host
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import Intervals, train
@@ -119,9 +119,9 @@ def test_a_new_index_changes_nothing_at_first_and_is_learned(parts):
         told = made.unet(x, 5, encoder_hidden_states=tokens, class_labels=labels, return_dict=False)[0]
         assert torch.allclose(told, plain(x, 5, encoder_hidden_states=tokens, return_dict=False)[0], atol=1e-5)
     out = run(made, parts / "sized.safetensors")
-    host = EmbeddedHost("cpu")
-    model = host.load_unet(out)
-    assert host.takes_resolution_index(model) and not host.takes_resolution_index(host.load_unet(parts / "unet.safetensors"))
+    host = Host("embedded")
+    model = host.model.load(out)
+    assert host.model.takes_resolution_index(model) and not host.model.takes_resolution_index(host.model.load(parts / "unet.safetensors"))
     assert model.model.pooled_width == 32
 
 

@@ -1,22 +1,20 @@
-"""Surgery on the embedded host's MODELs: a copy to operate on, a bundle to save, and one evaluation to measure."""
+"""Surgery on the embedded host's MODELs: a copy to operate on, changes of weights, and one evaluation to measure."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...bundles.format import BundleInfo, save_bundle
 from ...lowrank.kronecker import add_deltas, can_update, dense_shape
 from ...lowrank.layers import has_factors
 from .model import Model, copy_options
 
 
 def rebuild(model: Model, surgery: Callable[[Any], None]) -> Model:
-    """See :meth:`Host.rebuild`. There are no weight patches here that could be merged in."""
+    """See :meth:`SurgeryTopic.rebuild`. There are no weight patches here that could be merged in."""
     inner = copy.copy(model.model)
     inner.diffusion_model = copy.deepcopy(model.model.diffusion_model)
     surgery(inner.diffusion_model)
@@ -24,14 +22,14 @@ def rebuild(model: Model, surgery: Callable[[Any], None]) -> Model:
 
 
 def weight_shapes(model: Model) -> dict[str, torch.Size]:
-    """See :meth:`Host.weight_shapes`."""
+    """See :meth:`SurgeryTopic.weight_shapes`."""
     factored = tuple(f"{name}." for name, layer in model.model.diffusion_model.named_modules() if has_factors(layer) and can_update(layer))
     layers = [(name, layer) for name, layer in model.model.diffusion_model.named_modules() if can_update(layer)]
     return {name: dense_shape(layer) for name, layer in layers if not name.startswith(factored)}
 
 
 def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: float) -> Model:
-    """See :meth:`Host.add_weights`. The weights that do not change are shared with the given model."""
+    """See :meth:`SurgeryTopic.add_weights`. The weights that do not change are shared with the given model."""
     inner, network = copy.copy(model.model), model.model.diffusion_model
     changed = tuple(f"{name}." for name in deltas)
     kept = {id(one): one for name, one in network.named_parameters() if not name.startswith(changed)}
@@ -40,16 +38,8 @@ def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: floa
     return Model(inner, copy_options(model.model_options))
 
 
-def save_unet(model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
-    """See :meth:`Host.save_unet`: in half precision, as the recipes' bundles are."""
-    unet = model.model.diffusion_model
-    config = {key: value for key, value in dict(unet.config).items() if not key.startswith("_")}
-    info = BundleInfo("unet", config, model.model.latent_format, model.model.model_sampling.schedule, provenance=dict(provenance))
-    return save_bundle(path, {key: tensor.half() for key, tensor in unet.state_dict().items()}, info)
-
-
 def evaluate(model: Model, latent: torch.Tensor) -> Callable[[], None]:
-    """See :meth:`Host.evaluate`."""
+    """See :meth:`SurgeryTopic.evaluate`."""
     inner = model.model
     shape = (latent.shape[0], inner.latent_format.channels, *latent.shape[2:])  # an empty latent has four channels whatever the model takes
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(inner.device)

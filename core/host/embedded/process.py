@@ -1,0 +1,37 @@
+"""The embedded host's process: diffusers and transformers networks behind ComfyUI's sockets, on one device.
+
+The embedded host is for headless runs, tests and first steps; it is not a second ComfyUI. It manages no memory beyond one device and knows
+no LoRA, no areas and no masks on conditionings. What it does, it does by ComfyUI's rules, so that a graph gives the same picture in both.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from ...errors import InputError
+
+
+def start() -> None:
+    """See :meth:`ProcessTopic.start`. Raises :class:`InputError` where `$RAPIDDRAW_DEVICE` is no torch device."""
+    device()
+
+
+def device() -> torch.device:
+    """See :meth:`ProcessTopic.device`. `$RAPIDDRAW_DEVICE` overrides the choice: CUDA where there is one, else the CPU."""
+    chosen = os.environ.get("RAPIDDRAW_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(chosen)
+    except RuntimeError as error:
+        raise InputError(f"RAPIDDRAW_DEVICE={chosen!r} is no torch device; give cpu or cuda") from error
+
+
+def make_room(size: int) -> torch.device:
+    """See :meth:`ProcessTopic.make_room`. Nothing is moved: there is one device."""
+    return device()
+
+
+def saves_graphs() -> bool:
+    """See :meth:`ProcessTopic.saves_graphs`."""
+    return True
