@@ -44,7 +44,7 @@ def reader():
 def test_a_name_links_however_it_is_written(reader, entity, written):
     text = f"a photo of {written}, on sand"
     ids = reader.spaces[0].tokenizer(reader.respell(text), add_special_tokens=False)["input_ids"]
-    assert [link.entity for link in reader.links({"rapiddraw": [[(token, 1.0) for token in ids]]})] == [entity]
+    assert [link.entity for link in reader.inform({"rapiddraw": [[(token, 1.0) for token in ids]]})[1]] == [entity]
     assert [text[span.start : span.end] for span in name_spans(text, GRAPH)] == [written]
 
 
