@@ -1,6 +1,6 @@
-"""The nodes, one file a family. A family that cannot be imported is left out with one clear line; the others still load.
+"""Node classes, one file for each family. A family that cannot be imported is left out with one line in the log; the others load.
 
-Each file's ids are spelled out in its own mapping, so that the tools which only read a pack's source find them.
+Each file spells out its ids in a mapping of its own, for tools that read a pack's source without running it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FAILED: dict[str, str] = {}
 for _family in FAMILIES:
     try:
         _nodes = importlib.import_module(f".{_family}", __name__).NODE_CLASS_MAPPINGS
-    except Exception as _error:  # whatever is wrong with one family must not take the pack down
+    except Exception as _error:  # an error in one family must not stop the others
         FAILED[_family] = f"{type(_error).__name__}: {_error}"
         logging.getLogger("rapiddraw").error("the nodes in nodes/%s.py are not available (%s)", _family, FAILED[_family])
         continue

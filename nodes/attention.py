@@ -1,4 +1,4 @@
-"""Faster attention (Rapid Diffusion, section 3.2.2), and a report of what it did."""
+"""Nodes for faster attention (Rapid Diffusion, section 3.2.2), with a report of its calls, and for attention at other sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BACKENDS = (
 
 
 class FlashAttentionPatch:
-    """MODEL in, MODEL out: every attention call goes to the fastest kernel that this machine has for it."""
+    """MODEL in, MODEL out: each attention call goes to the fastest kernel of this machine."""
 
     DISPLAY_NAME = "FlashAttention Patch"
     CATEGORY = "RapidDraw/attention"
@@ -62,7 +62,7 @@ class FlashAttentionPatch:
 
 
 class AttentionReport:
-    """What the attention patches of a MODEL did, after sampling."""
+    """A report of the attention calls of a MODEL, after sampling."""
 
     DISPLAY_NAME = "Attention Report"
     CATEGORY = "RapidDraw/attention"
@@ -92,28 +92,34 @@ class AttentionReport:
 
 
 class AttentionEntropyScale:
-    """Self-attention as sharp at any picture size as at the one of training."""
+    """Self-attention that is as sharp at another picture size as at the size of training."""
 
     DISPLAY_NAME = "Attention Entropy Scale"
     CATEGORY = "RapidDraw/attention"
     DESCRIPTION = (
-        "For drawing at another size than a model was trained at: with more tokens a softmax grows flat, so self-attention is sharpened by "
-        "sqrt(log N / log N in training), level by level (Jin et al. 2023). At the size of training nothing changes."
+        "Keeps pictures sharp at another size than the model was trained at. With more tokens attention becomes flat; self-attention is "
+        "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model with scaled self-attention; the one given stays as it was. Works with FlashAttention Patch.",)
+    OUTPUT_TOOLTIPS = ("The model with scaled self-attention; the model at the input is not changed. Works with FlashAttention Patch.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         side = {"default": 512, "min": 16, "max": 16384, "step": 8}
-        width_tip = "Width in pixels of the pictures that the model was trained on: 512 for SD 1.5, 1024 for SDXL, 128 for the Orchard's."
+        width_tip = (
+            "Width in pixels of the pictures in the model's training: 512 for SD 1.5, 1024 for SDXL, 128 for the shipped model. "
+            "Smaller sharpens more."
+        )
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "A model with a U-Net of Stable Diffusion's kind; others are left as they are."}),
+                "model": ("MODEL", {"tooltip": "A model with a U-Net like Stable Diffusion's. Other models stay as they are."}),
                 "trained_width": ("INT", {**side, "tooltip": width_tip}),
-                "trained_height": ("INT", {**side, "tooltip": "Height of those pictures."}),
+                "trained_height": (
+                    "INT",
+                    {**side, "tooltip": "Height in pixels of the pictures in the model's training. Smaller sharpens more."},
+                ),
             }
         }
 

@@ -1,4 +1,4 @@
-"""Coop-Diffusion between latent spaces (PanGu-Draw, Alg. 1, sub-module 1): two models draw one picture."""
+"""Nodes in which two models draw one picture (Coop-Diffusion of PanGu-Draw, section 4.2, Algorithm 1, sub-module 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _share(default: float, tooltip: str) -> tuple[str, dict[str, Any]]:
     return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": tooltip})
 
 
-_LATENT_B = "What model B starts from; without it, the same picture as A, in B's space. May have another size."
+_LATENT_B = "The latent that model B starts from, of any size. Without it, model B starts from A's picture in its own latent space."
 
 
 def _cfg(tooltip: str) -> tuple[str, dict[str, Any]]:
@@ -22,25 +22,31 @@ def _cfg(tooltip: str) -> tuple[str, dict[str, Any]]:
 
 
 def _pair() -> dict[str, Any]:
-    """The two models, what each draws, and how they are fused."""
-    every = "Fuse at every n-th step only: a fused step costs two decodings and two encodings more. 1 is the paper's way."
+    """Return the inputs for the two models, their prompts, and the fusing."""
+    every = "Fuses at every n-th step only. A fused step costs two decodings and two encodings more. PanGu-Draw fuses at every step: 1."
     end = (
-        "Share of the timesteps after which each model goes on alone. At low noise the trips through the VAEs cost more detail than the "
-        "other model gives; 0.8 by default, 1 fuses to the end as the paper does."
+        "Where fusing ends, as a share of the timesteps, 0 to 1. After it each model draws alone. At low noise the VAEs lose more detail "
+        "than the other model gives. 1 fuses to the end, as PanGu-Draw does."
     )
     return {
-        "model_a": ("MODEL", {"tooltip": "The model in whose space the picture is drawn."}),
+        "model_a": ("MODEL", {"tooltip": "The model in whose latent space the picture is drawn."}),
         "vae_a": ("VAE", {"tooltip": "Model A's VAE."}),
         "positive_a": ("CONDITIONING", {"tooltip": "What model A draws, its ControlNets included."}),
         "negative_a": ("CONDITIONING", {"tooltip": "What model A avoids."}),
-        "model_b": ("MODEL", {"tooltip": "The model that has a say: of another latent space, or the same model with another prompt."}),
-        "vae_b": ("VAE", {"tooltip": "Model B's VAE. May be the same."}),
-        "positive_b": ("CONDITIONING", {"tooltip": "What model B draws; with a ControlNet and an empty prompt this is guess mode."}),
+        "model_b": ("MODEL", {"tooltip": "The second model: of another latent space, or the same model with another prompt."}),
+        "vae_b": ("VAE", {"tooltip": "Model B's VAE. It may be the same."}),
+        "positive_b": ("CONDITIONING", {"tooltip": "What model B draws. A ControlNet with an empty prompt is ControlNet's guess mode."}),
         "negative_b": ("CONDITIONING", {"tooltip": "What model B avoids."}),
-        "cfg_a": _cfg("Guidance of model A. The paper's release uses 6."),
-        "cfg_b": _cfg("Guidance of model B."),
-        "strength": _share(0.5, "d: how much of the picture is model B's. 0 is model A alone, bit for bit; at 1 model A is not asked."),
-        "start_percent": _share(0.0, "Share of the timesteps before which each model draws alone."),
+        "cfg_a": _cfg("Guidance scale of model A, 0 to 100. Higher follows its prompt more closely. PanGu-Draw's released code uses 6."),
+        "cfg_b": _cfg("Guidance scale of model B, 0 to 100. Higher follows its prompt more closely."),
+        "strength": _share(
+            0.5,
+            (
+                "Model B's share of the picture, 0 to 1 (d in PanGu-Draw's Algorithm 1, which gives no value). 0: model A alone, bit "
+                "for bit. 1: model B alone."
+            ),
+        ),
+        "start_percent": _share(0.0, "Where fusing begins, as a share of the timesteps, 0 to 1. Before it each model draws alone."),
         "end_percent": _share(0.8, end),
         "bridge_every": ("INT", {"default": 1, "min": 1, "max": 10000, "advanced": True, "tooltip": every}),
     }
@@ -56,20 +62,21 @@ def _guider(given: dict[str, Any]) -> Any:
 
 
 class LatentSpaceBridgeSampler:
-    """Two models of different latent spaces under one sampler."""
+    """Two models, of one or two latent spaces, under one sampler."""
 
     DISPLAY_NAME = "Latent Space Bridge Sampler"
     CATEGORY = "RapidDraw/bridge"
     DESCRIPTION = (
-        "Lets two models draw one picture, even where their latent spaces, sizes or prompts differ (Coop-Diffusion, PanGu-Draw): at each "
-        "step both say what they take the picture to be, their answers are fused in A's space through image space, and carried back to "
-        "B's. Works with any sampler but the cfg++ ones."
+        "Lets two models draw one picture together, even of different latent spaces, sizes or prompts: two ControlNets with a prompt "
+        "each, SD 1.5 beside SDXL, an image variation beside text. At each step the two estimates of the clean picture are fused in A's "
+        "latent space, by way of image space, and carried back to B's (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 1). Works "
+        "with any sampler but the cfg++ ones."
     )
     RETURN_TYPES = ("LATENT", "LATENT", "IMAGE")
     RETURN_NAMES = ("latent_a", "latent_b", "image")
     OUTPUT_TOOLTIPS = (
-        "The picture in model A's space.",
-        "The picture in model B's space, finished by model B.",
+        "The picture in model A's latent space.",
+        "The picture in model B's latent space, finished by model B.",
         "Model A's picture, decoded.",
     )
     FUNCTION = "execute"
@@ -80,11 +87,11 @@ class LatentSpaceBridgeSampler:
             "required": {
                 "noise": (
                     "NOISE",
-                    {"tooltip": "The noise of both: the same where the two latents have one shape, else of seed + 1 for B."},
+                    {"tooltip": "The noise of both models. Where the latents' shapes differ, model B gets the noise of seed + 1."},
                 ),
-                "sampler": ("SAMPLER", {"tooltip": "How a step is taken; both states take it together."}),
-                "sigmas": ("SIGMAS", {"tooltip": "Which noise levels the steps visit. Both models are asked at the same sigma."}),
-                "latent_a": ("LATENT", {"tooltip": "What model A starts from."}),
+                "sampler": ("SAMPLER", {"tooltip": "The sampling method. Both latents take each step together."}),
+                "sigmas": ("SIGMAS", {"tooltip": "The noise levels of the steps. Both models work at the same level."}),
+                "latent_a": ("LATENT", {"tooltip": "The latent that model A starts from."}),
                 **_pair(),
             },
             "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})},
@@ -101,18 +108,19 @@ class LatentSpaceBridgeSampler:
 
 
 class LatentSpaceBridgeGuider:
-    """The same as a GUIDER, for SamplerCustomAdvanced."""
+    """The latent space bridge as a GUIDER, for SamplerCustomAdvanced."""
 
     DISPLAY_NAME = "Latent Space Bridge Guider"
     CATEGORY = "RapidDraw/bridge"
     DESCRIPTION = (
-        "The latent-space bridge (Coop-Diffusion, PanGu-Draw) as a guider: link it to SamplerCustomAdvanced with model A's latent and "
-        "noise. Previews and denoised_output are model A's; model B's latent stays inside. It starts from noise: for a walk in parts use "
-        "Latent Space Bridge Sampler."
+        "Lets two models draw one picture, for SamplerCustomAdvanced: the same as Latent Space Bridge Sampler (Coop-Diffusion of "
+        "PanGu-Draw, Algorithm 1, sub-module 1). Link model A's latent and noise to the sampler. Previews and denoised_output show model "
+        "A's picture; model B's latent stays inside. Sampling must start from noise; for sampling in parts use Latent Space Bridge "
+        "Sampler."
     )
     RETURN_TYPES = ("GUIDER",)
     RETURN_NAMES = ("guider",)
-    OUTPUT_TOOLTIPS = ("Model A guided by both, for SamplerCustomAdvanced.",)
+    OUTPUT_TOOLTIPS = ("Model A guided by both models, for SamplerCustomAdvanced.",)
     FUNCTION = "execute"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Coop-Diffusion between resolutions (PanGu-Draw, Alg. 1, sub-module 2), and a look at the noise it leaves."""
+"""Nodes that change the resolution during sampling (Coop-Diffusion of PanGu-Draw, section 4.2, Algorithm 1, sub-module 2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _cfg(tooltip: str) -> tuple[str, dict[str, Any]]:
 
 
 def _target() -> dict[str, Any]:
-    """How large the result is and how it gets there."""
+    """Return the inputs for the size of the result and the resampling."""
     return {
         "scale_by": (
             "FLOAT",
@@ -30,22 +30,22 @@ def _target() -> dict[str, Any]:
                 "min": 0.05,
                 "max": 16.0,
                 "step": 0.05,
-                "tooltip": "How many times larger, along each side; below 1 the bridge goes from high to low resolution.",
+                "tooltip": "How many times larger each side becomes. Below 1 the bridge goes from high to low resolution.",
             },
         ),
         "width": _whole(
-            0, 16384, "Width of the result in pixels, instead of scale_by. 0 follows from height; both 0 leave it to scale_by."
+            0, 16384, "Width of the result in pixels, used instead of scale_by. 0: follows from height; both 0: scale_by decides."
         ),
-        "height": _whole(0, 16384, "Height of the result in pixels, instead of scale_by. 0 follows from width."),
+        "height": _whole(0, 16384, "Height of the result in pixels, used instead of scale_by. 0: follows from width."),
         "upscale_method": (
             METHODS,
-            {"default": "bicubic", "tooltip": "How the picture is resampled. The paper does not say; area is for reducing."},
+            {"default": "bicubic", "tooltip": "How the picture is resampled. area suits reducing. PanGu-Draw does not name its method."},
         ),
     }
 
 
 def _tile() -> tuple[str, dict[str, Any]]:
-    tooltip = "Decode and encode in tiles of so many pixels. 0 does it whole, and in tiles only where memory runs out."
+    tooltip = "Decode and encode in tiles with sides of this many pixels. 0: whole pictures, and tiles only where memory runs out."
     return ("INT", {"default": 0, "min": 0, "max": 8192, "step": 64, "advanced": True, "tooltip": tooltip})
 
 
@@ -59,15 +59,15 @@ class ResolutionBridge:
     DISPLAY_NAME = "Resolution Bridge"
     CATEGORY = "RapidDraw/bridge"
     DESCRIPTION = (
-        "Carries a half-drawn picture from one resolution to another (Coop-Diffusion, PanGu-Draw): the model says once more what it takes "
-        "the picture to be, that is decoded, resampled and encoded. Go on with the low part of the sigmas and noise of ANOTHER seed. "
-        "Enlarging the noisy latent itself would correlate its noise."
+        "Lets a second sampler finish a half-drawn picture at another resolution, without artefacts: the model's estimate of the clean "
+        "picture is decoded, resampled and encoded (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Go on with the low part of "
+        "the sigmas and noise of ANOTHER seed. Enlarging the noisy latent instead would make its noise correlated."
     )
     RETURN_TYPES = ("LATENT", "IMAGE")
     RETURN_NAMES = ("latent", "image")
     OUTPUT_TOOLTIPS = (
         "The clean latent at the new resolution, for a sampler with fresh noise and the low part of the sigmas.",
-        "The resampled picture that was encoded.",
+        "The resampled picture, before it is encoded.",
     )
     FUNCTION = "execute"
 
@@ -75,26 +75,34 @@ class ResolutionBridge:
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The model that drew the latent so far (usually the low-resolution one)."}),
+                "model": ("MODEL", {"tooltip": "The model that drew the latent so far, usually the low-resolution one."}),
                 "positive": ("CONDITIONING", {"tooltip": "What that model draws."}),
                 "negative": ("CONDITIONING", {"tooltip": "What that model avoids."}),
-                "vae": ("VAE", {"tooltip": "The VAE of that model: it decodes."}),
-                "vae_high": ("VAE", {"tooltip": "The VAE of the model that goes on: it encodes. May be the same."}),
+                "vae": ("VAE", {"tooltip": "The VAE of that model. It decodes."}),
+                "vae_high": ("VAE", {"tooltip": "The VAE of the model that goes on. It encodes, and may be the same."}),
                 "latent": ("LATENT", {"tooltip": "The noisy output of the sampler that ran the high part of the sigmas."}),
-                "sigmas": ("SIGMAS", {"tooltip": "The high part of the sigmas: the last one is the noise level of the latent."}),
-                "cfg": _cfg("Guidance of the extra evaluation; the same as in the sampler before. The paper's release uses 6."),
+                "sigmas": ("SIGMAS", {"tooltip": "The high part of the sigmas. Its last value is the noise level of the latent."}),
+                "cfg": _cfg(
+                    "Guidance scale of the extra evaluation; use the value of the sampler before. PanGu-Draw's released code uses 6."
+                ),
                 **_target(),
                 "extra_eval": (
                     "BOOLEAN",
                     {
                         "default": True,
-                        "tooltip": "Ask the model once more at the latent's own noise level, as the paper does. Off: the latent is a clean "
-                        "estimate already, such as the sampler's denoised_output, which is one step older and costs nothing.",
+                        "tooltip": "On: one more evaluation of the model at the latent's own noise level, as in PanGu-Draw's Algorithm 1. "
+                        "Off: the latent is a clean estimate already, such as the sampler's denoised_output; that estimate is "
+                        "one step older and costs nothing.",
                     },
                 ),
                 "tile": _tile(),
             },
-            "optional": {"upscale_model": ("UPSCALE_MODEL", {"tooltip": "Enlarges the picture instead of upscale_method, e.g. ESRGAN."})},
+            "optional": {
+                "upscale_model": (
+                    "UPSCALE_MODEL",
+                    {"tooltip": "An upscaler, such as an ESRGAN. It enlarges the picture instead of upscale_method."},
+                )
+            },
         }
 
     def execute(
@@ -136,18 +144,19 @@ class ResolutionBridge:
 
 
 class ResolutionBridgeSampler:
-    """A KSampler over two models of different resolution."""
+    """A KSampler with two models, or one model at two resolutions."""
 
     DISPLAY_NAME = "KSampler (Resolution Bridge)"
     CATEGORY = "RapidDraw/bridge"
     DESCRIPTION = (
-        "Draws the composition at low resolution and the rest at high resolution in one walk (Coop-Diffusion, PanGu-Draw): from t_low down "
-        "the second model goes on with the enlarged picture and fresh noise of seed + 1. Cheaper than drawing all of it large, and a model "
-        "that was trained on small pictures keeps its composition. Both models may be the same."
+        "Draws pictures larger than the model was trained for, and keeps their composition: it composes at low resolution and finishes at "
+        "high resolution in one sampling run, like a hires fix without a second start. From t_low down, the second model goes on with the "
+        "enlarged picture and fresh noise of seed + 1 (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Both models may be the "
+        "same."
     )
     RETURN_TYPES = ("LATENT", "IMAGE")
     RETURN_NAMES = ("latent", "image")
-    OUTPUT_TOOLTIPS = ("The drawn latent at the new resolution.", "The resampled picture at the bridge, before the second model.")
+    OUTPUT_TOOLTIPS = ("The drawn latent, at the new resolution.", "The resampled picture at the bridge, before the second model goes on.")
     FUNCTION = "execute"
 
     @classmethod
@@ -155,15 +164,15 @@ class ResolutionBridgeSampler:
         from ..core.host import current
 
         host = current()
-        seed = "Seed of the first model's noise; the second one gets seed + 1, because the same would be no fresh noise."
+        seed = "Seed of the first model's noise. The second model gets seed + 1, since the same seed would not give fresh noise."
         t_low = (
-            "The timestep (0 to 999) from which the second model goes on. Higher leaves it more to invent, lower keeps more of the small "
-            "picture. 400 is our default; the paper gives none."
+            "Timestep from which the second model goes on, 0 to 999. Higher lets the second model invent more; lower keeps more of the "
+            "small picture. 400 is our default; PanGu-Draw gives no value."
         )
         return {
             "required": {
-                "model_low": ("MODEL", {"tooltip": "Draws from noise down to t_low."}),
-                "model_high": ("MODEL", {"tooltip": "Goes on from t_low. May be the same model."}),
+                "model_low": ("MODEL", {"tooltip": "The first model. It draws from noise down to t_low."}),
+                "model_high": ("MODEL", {"tooltip": "The second model. It goes on from t_low, and may be the same."}),
                 "positive_low": ("CONDITIONING", {"tooltip": "What the first model draws, ControlNets included."}),
                 "negative_low": ("CONDITIONING", {"tooltip": "What the first model avoids."}),
                 "positive_high": ("CONDITIONING", {"tooltip": "What the second model draws."}),
@@ -172,19 +181,38 @@ class ResolutionBridgeSampler:
                 "vae_high": ("VAE", {"tooltip": "The second model's VAE. May be the same."}),
                 "latent_image": ("LATENT", {"tooltip": "The latent to start from, at the first model's resolution."}),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": seed}),
-                "steps": ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Steps of the whole walk, both models together."}),
-                "cfg_low": _cfg("Guidance of the first model. The paper's release uses 6."),
-                "cfg_high": _cfg("Guidance of the second model."),
-                "sampler_name": (host.sampling.sampler_names(), {"tooltip": "How a step is taken. Its history starts anew at the bridge."}),
+                "steps": (
+                    "INT",
+                    {
+                        "default": 20,
+                        "min": 1,
+                        "max": 10000,
+                        "tooltip": "Steps of the whole sampling run, both models together. More is more exact and takes longer.",
+                    },
+                ),
+                "cfg_low": _cfg(
+                    "Guidance scale of the first model, 0 to 100. Higher follows the prompt more closely. PanGu-Draw's released "
+                    "code uses 6."
+                ),
+                "cfg_high": _cfg("Guidance scale of the second model, 0 to 100. Higher follows the prompt more closely."),
+                "sampler_name": (
+                    host.sampling.sampler_names(),
+                    {"tooltip": "The sampling method. It starts again at the bridge, without memory of earlier steps."},
+                ),
                 "scheduler": (
                     host.sampling.scheduler_names(),
-                    {"tooltip": "Which noise levels the steps visit, on the first model's schedule."},
+                    {"tooltip": "The noise levels of the steps, on the first model's schedule."},
                 ),
                 "t_low": ("INT", {"default": 400, "min": 0, "max": 999, "step": 10, "tooltip": t_low}),
                 **_target(),
                 "tile": _tile(),
             },
-            "optional": {"upscale_model": ("UPSCALE_MODEL", {"tooltip": "Enlarges the picture instead of upscale_method, e.g. ESRGAN."})},
+            "optional": {
+                "upscale_model": (
+                    "UPSCALE_MODEL",
+                    {"tooltip": "An upscaler, such as an ESRGAN. It enlarges the picture instead of upscale_method."},
+                )
+            },
         }
 
     def execute(
@@ -235,27 +263,32 @@ class ResolutionBridgeSampler:
 
 
 class NoiseCorrelation:
-    """Says whether the noise in a latent is still white."""
+    """A measure of how white the noise in a latent is."""
 
     DISPLAY_NAME = "Noise Correlation"
     CATEGORY = "RapidDraw/bridge"
     DESCRIPTION = (
-        "Compares a noisy latent with its clean one: how much neighbouring cells' noise is correlated (white noise: 0) and how strong it "
-        "is (white noise: 1). An enlarged noisy latent shows 0.75 and 0.64 (bilinear x2), a bridged one 0 and 1."
+        "Checks whether a latent's noise is still the kind that models were trained on. It compares the noisy latent with its clean one "
+        "and measures the correlation of neighbouring cells (white noise: 0) and the strength (white noise: 1). A noisy latent enlarged "
+        "by bilinear x2 gives 0.75 and 0.64, a bridged one 0 and 1."
     )
     RETURN_TYPES = ("FLOAT", "FLOAT", "STRING")
     RETURN_NAMES = ("correlation", "std", "text")
-    OUTPUT_TOOLTIPS = ("Correlation of neighbouring cells, -1 to 1.", "Standard deviation in units of the noise level.", "Both in words.")
+    OUTPUT_TOOLTIPS = (
+        "Correlation of neighbouring cells, -1 to 1. White noise has 0.",
+        "Standard deviation in units of the noise level. White noise has 1.",
+        "Both in words.",
+    )
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The model whose scale the latents have."}),
+                "model": ("MODEL", {"tooltip": "The model that the latents are for; its scale of latents is used."}),
                 "noisy": ("LATENT", {"tooltip": "The latent with noise, for example from AddNoise."}),
-                "clean": ("LATENT", {"tooltip": "The same latent without it."}),
-                "sigmas": ("SIGMAS", {"tooltip": "The low part of the sigmas: the first one is the noise level."}),
+                "clean": ("LATENT", {"tooltip": "The same latent without noise."}),
+                "sigmas": ("SIGMAS", {"tooltip": "The low part of the sigmas. Its first value is the noise level."}),
             }
         }
 

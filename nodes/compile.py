@@ -1,4 +1,4 @@
-"""Compile what can be compiled, where that pays (Rapid Diffusion, section 4.4 and table 3)."""
+"""Nodes that make networks faster where a measurement shows a gain (after Rapid Diffusion, section 3.2.1 and Table 3)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
 
 
 class Compile:
-    """MODEL, CLIP, VAE and UPSCALE_MODEL in and out: their networks run the fastest way that measurement finds."""
+    """MODEL, CLIP, VAE and UPSCALE_MODEL in and out: their networks run in the fastest way that was measured."""
 
     DISPLAY_NAME = "Compile"
     CATEGORY = "RapidDraw/speed"
     DESCRIPTION = (
-        "Measures, when they first run, how these networks compute fastest: as they are, in channels-last memory, in bf16 (where allowed), "
-        "or compiled by torch.compile; block by block and in one piece. What is not faster, or not the same picture, stays as it was, so "
-        "that nothing gets slower. Attention is left to its own patch. LoRA, ControlNet, other sizes and other batches need no new start."
+        "Makes networks faster where this machine can. When they first run, it measures them as they are, in channels-last memory, in "
+        "bf16 (where allowed) and compiled by torch.compile, block by block and in one piece. What is not faster, or changes the picture, "
+        "is not used. LoRA, ControlNet, other sizes and batches need no new start. For attention use FlashAttention Patch. After Rapid "
+        "Diffusion, section 3.2.1."
     )
     RETURN_TYPES = ("MODEL", "CLIP", "VAE", "UPSCALE_MODEL")
     RETURN_NAMES = ("model", "clip", "vae", "upscale_model")
@@ -38,12 +39,12 @@ class Compile:
             "the log warns, and nothing is compiled."
         )
         precision_tip = (
-            "keep: products as they are, the same picture but for rounding. auto: products in bf16 where that is faster, of a block whose "
-            "result stays within 1%, or of a whole network whose result stays within 2%. The picture changes a little."
+            "keep: the same precision, and the same picture but for rounding. auto: bf16 where it is faster and a block's result stays "
+            "within 1%, or a whole network's within 2%. The picture changes a little."
         )
         budget_tip = (
-            "Seconds that measuring and compiling may take for each network; nothing more is begun after. Blocks take a few "
-            "seconds each; a U-Net in one piece, which gains most, one to five minutes on two cores: give 300 for a long series."
+            "Seconds for measuring and compiling each network, 0 to 3600. When they are used up, nothing more is begun. A block takes a "
+            "few seconds. A U-Net in one piece gains most and takes one to five minutes on two cores: give 300 for a long series."
         )
         return {
             "required": {
@@ -71,7 +72,7 @@ class Compile:
 
 
 class CompileReport:
-    """What Compile measured and decided, after the picture is drawn."""
+    """A report of what Compile measured and decided, after the picture is drawn."""
 
     DISPLAY_NAME = "Compile Report"
     CATEGORY = "RapidDraw/speed"

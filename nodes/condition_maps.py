@@ -1,4 +1,4 @@
-"""Condition maps of pictures, and how well a picture follows them (ELR-Diffusion, section 4)."""
+"""Nodes for condition maps, and for measures of how well pictures follow them (ELR-Diffusion, sections 3.1 and 3.2)."""
 
 from __future__ import annotations
 
@@ -15,31 +15,39 @@ if TYPE_CHECKING:
 NO_GRAPH = "none"
 _LOW = {"default": 0.1, "min": 0.0, "max": 4.0, "step": 0.01}
 _HIGH = {**_LOW, "default": 0.2}
-_SEGMENTER = "A bundle of kind segmenter; the shipped one knows the Orchard's sky, ground, fruit and topper."
+_SEGMENTER = (
+    "A bundle of kind segmenter. The shipped one knows Orchard pictures (this pack's drawings of imaginary fruits): sky, ground, "
+    "fruit and topper."
+)
 
 
 def tower_choices(kind: str) -> tuple[list[str], dict[str, Any]]:
-    """The bundles of a kind, those first that nothing fine-tuned away from the space that texts and images share."""
+    """Return the bundles of a kind, pretrained ones first: later training moves a text encoder away from its image tower."""
     names = sorted(bundle_choices(kind), key=lambda name: not name.startswith("pretrained"))
     return names, {"default": names[0]}
 
 
 def score_inputs() -> dict[str, Any]:
-    """The widgets of a node that scores pictures against texts."""
+    """Return the widgets of a node that scores pictures against texts."""
     texts, images = tower_choices("text"), tower_choices("image")
-    tip = "What the pictures should show: one text for all, or one a line for each. Empty: no CLIP score."
-    text_tip = "The text encoder of the score. Take the pretrained one: the U-Net's own was moved away from the image tower."
-    graph_tip = "The knowledge graph for names in the texts; none leaves them to the encoder."
+    tip = "What the pictures should show: one text for all, or a line for each picture. Empty: no CLIP score."
+    text_tip = (
+        "The text encoder of the score. Use the pretrained one: training with the U-Net moved its text encoder away from the image tower."
+    )
+    graph_tip = "The knowledge graph for names in the texts. none: the encoder alone reads them."
     return {
         "texts": ("STRING", {"default": "", "multiline": True, "tooltip": tip}),
         "text_name": (texts[0], {**texts[1], "tooltip": text_tip}),
-        "image_name": (images[0], {**images[1], "tooltip": "The image tower that was trained together with that text encoder."}),
+        "image_name": (
+            images[0],
+            {**images[1], "tooltip": "The image tower (the picture's encoder) that was trained together with that text encoder."},
+        ),
         "kg_name": ([NO_GRAPH, *bundle_choices("kg")], {"default": NO_GRAPH, "tooltip": graph_tip}),
     }
 
 
 def score_towers(texts: str, text_name: str, image_name: str, kg_name: str) -> Towers:
-    """The files behind those widgets; looked for only where there is a text to score."""
+    """Return the files that those widgets choose; empty paths where there is no text to score."""
     from pathlib import Path
 
     from ..core.bundles.find import resolve_bundle
@@ -57,23 +65,29 @@ class ConditionMapExtractor:
     DISPLAY_NAME = "Condition Map"
     CATEGORY = "RapidDraw/control"
     DESCRIPTION = (
-        "Edges, a sketch or the segments of a picture, as control models take them. canny: thin edges. sketch: the main contours as "
-        "strokes. segmentation: each segment in its colour. outline: the borders of the segments as strokes."
+        "Turns a picture into what ControlNets and control adapters follow. canny: thin edges. sketch: the main contours as strokes. "
+        "segmentation: each segment in its colour. outline: the borders of the segments as strokes."
     )
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("map",)
-    OUTPUT_TOOLTIPS = ("White on black; a segmentation in the colours of its classes.",)
+    OUTPUT_TOOLTIPS = ("White on black. A segmentation has one colour for each class.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         types = ["canny", "sketch", "segmentation", "outline"]
-        low = "Canny's lower threshold: a weaker edge than this is none. 1 is a step from black to white. The paper's value: 0.1."
-        high = "Canny's upper threshold: an edge needs one place above it. Lower finds more. The paper's value: 0.2."
+        low = (
+            "Canny's lower threshold, 0 to 4, where 1 is a step from black to white. Weaker edges are left out; lower finds more. "
+            "0.1 is our default: ELR-Diffusion gives no thresholds."
+        )
+        high = (
+            "Canny's upper threshold, 0 to 4. An edge needs at least one place above it; lower finds more. 0.2 is our default: "
+            "ELR-Diffusion gives no thresholds."
+        )
         return {
             "required": {
                 "image": ("IMAGE", {"tooltip": "The picture, or a batch of them."}),
-                "type": (types, {"default": "canny", "tooltip": "Which map. Segmentation and outline need the segmenter."}),
+                "type": (types, {"default": "canny", "tooltip": "Which map to make. segmentation and outline need the segmenter."}),
                 "low": ("FLOAT", {**_LOW, "tooltip": low}),
                 "high": ("FLOAT", {**_HIGH, "tooltip": high}),
                 "segmenter_name": (bundle_choices("segmenter"), {"tooltip": _SEGMENTER}),
@@ -93,21 +107,24 @@ class ConditionMapExtractor:
 
 
 class ControllabilityMetrics:
-    """Pictures against the maps and texts they were drawn after."""
+    """Scores of pictures against the maps and texts that they were drawn from."""
 
     DISPLAY_NAME = "Controllability Metrics"
     CATEGORY = "RapidDraw/metrics"
     DESCRIPTION = (
-        "How well pictures follow their conditions: the error of their edges, the overlap of their segments, and how well they match their "
-        "texts. What is not connected is not measured."
+        "Measures how well pictures follow what they were drawn from: the error of their edges, the overlap of their segments, and the "
+        "match with their texts (ELR-Diffusion, section 3.2). An input that is not linked is not measured."
     )
     RETURN_TYPES = ("STRING", "FLOAT", "FLOAT", "FLOAT")
     RETURN_NAMES = ("report", "edge_nmse", "iou", "clip_score")
     OUTPUT_TOOLTIPS = (
-        "The three numbers with what they mean, as text.",
-        "Squared error of the pictures' edges, as a share of the given edges: 0 is the same, 1 as if there were none. -1: not measured.",
-        "Intersection over union of the segments, the mean over classes: 1 is the same. -1: not measured.",
-        "Mean cosine of pictures and texts, -1 to 1. -1: not measured.",
+        "The three numbers as text, with what they mean.",
+        (
+            "Squared error of the pictures' edges, divided by that of no edges at all: 0 is equal, 1 is as bad as no edges. -1: "
+            "not measured."
+        ),
+        "Intersection over union of the segments, averaged over the classes, 0 to 1; 1 is equal. -1: not measured.",
+        "Mean cosine between pictures and texts, -1 to 1; higher fits better. -1: not measured.",
     )
     FUNCTION = "execute"
 
@@ -117,13 +134,19 @@ class ControllabilityMetrics:
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to measure."}),
                 **score_inputs(),
-                "low": ("FLOAT", {**_LOW, "tooltip": "Canny's lower threshold for the edges of the pictures."}),
-                "high": ("FLOAT", {**_HIGH, "tooltip": "Canny's upper threshold for the edges of the pictures."}),
+                "low": (
+                    "FLOAT",
+                    {**_LOW, "tooltip": "Canny's lower threshold for the edges of the pictures, 0 to 4. Lower finds more edges."},
+                ),
+                "high": (
+                    "FLOAT",
+                    {**_HIGH, "tooltip": "Canny's upper threshold for the edges of the pictures, 0 to 4. Lower finds more edges."},
+                ),
                 "segmenter_name": (bundle_choices("segmenter"), {"tooltip": _SEGMENTER}),
             },
             "optional": {
-                "edges": ("IMAGE", {"tooltip": "The edges that were wanted, white on black: one map, or one a picture."}),
-                "segmentation": ("IMAGE", {"tooltip": "The segments that were wanted, in the colours of Condition Map."}),
+                "edges": ("IMAGE", {"tooltip": "The wanted edges, white on black: one map for all, or one for each picture."}),
+                "segmentation": ("IMAGE", {"tooltip": "The wanted segments, in the colours of Condition Map."}),
             },
         }
 
@@ -161,21 +184,25 @@ class ControllabilityMetrics:
 
 
 class EvaluatePictures:
-    """Pictures against a reference and texts, by the judge."""
+    """Scores of pictures against a reference and texts, by the judge network."""
 
     DISPLAY_NAME = "Evaluate Pictures"
     CATEGORY = "RapidDraw/metrics"
     DESCRIPTION = (
-        "What a batch of Orchard pictures is worth by the project's own judge: their distance to reference pictures (FID-A), how surely "
-        "and how differently they show things (inception score), and how well they match their texts. Take dozens of pictures, not two."
+        "Puts numbers on a batch of Orchard pictures (this pack's drawings of imaginary fruits), by the pack's own judge network: "
+        "distance to reference pictures (FID-A), how surely and how differently they show things (inception score), and the match with "
+        "their texts. Use dozens of pictures, better a hundred."
     )
     RETURN_TYPES = ("STRING", "FLOAT", "FLOAT", "FLOAT")
     RETURN_NAMES = ("report", "fid_a", "inception_score", "clip_score")
     OUTPUT_TOOLTIPS = (
-        "The three numbers with what they mean, as text.",
-        "Frechet distance in the judge's features; not FID, and comparable at equal counts only. -1: no reference.",
-        "Of the judge's attributes, not Inception's classes: 1 and more. -1: one picture only.",
-        "Mean cosine of pictures and texts, -1 to 1. -1: no text.",
+        "The three numbers as text, with what they mean.",
+        (
+            "Frechet distance between the two batches, in the judge's features; lower is nearer. It is not FID, and only equal "
+            "numbers of pictures compare. -1: no reference."
+        ),
+        "Inception score over the judge's attributes, 1 and more; higher is surer and more varied. -1: one picture only.",
+        "Mean cosine between pictures and texts, -1 to 1; higher fits better. -1: no text.",
     )
     FUNCTION = "execute"
 
@@ -184,7 +211,10 @@ class EvaluatePictures:
         return {
             "required": {
                 "images": ("IMAGE", {"tooltip": "The pictures to measure."}),
-                "judge_name": (bundle_choices("judge"), {"tooltip": "The attribute classifier, a bundle of kind judge."}),
+                "judge_name": (
+                    bundle_choices("judge"),
+                    {"tooltip": "The classifier of attributes (shape, colour, pattern ...), a bundle of kind judge."},
+                ),
                 **score_inputs(),
             },
             "optional": {"reference": ("IMAGE", {"tooltip": "At least two pictures of what should have come out."})},

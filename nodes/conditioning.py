@@ -1,4 +1,4 @@
-"""Text for one model from two encoders, and the index of a picture's resolution (PanGu-Draw, section 4 and Table 7)."""
+"""Nodes for models that read two text encoders (PanGu-Draw, section 5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .loaders import bundle_choices, content_of
 if TYPE_CHECKING:
     from .sockets import Inputs
 
-_MODEL_TIP = "The model that will draw: where it is linked, widths that do not fit are refused here, with their numbers."
+_MODEL_TIP = "The model that will draw. With it, a width that does not fit is refused here, with the numbers."
 
 
 class TextLoader:
@@ -17,7 +17,9 @@ class TextLoader:
 
     DISPLAY_NAME = "Load Text Encoder"
     CATEGORY = "RapidDraw/loaders"
-    DESCRIPTION = "Loads one trained text encoder as a CLIP, without a model: for Bilingual Text Encode, which takes two."
+    DESCRIPTION = (
+        "Loads one text encoder without a model, for a model that reads two: Bilingual Text Encode takes a Chinese and an English one."
+    )
     RETURN_TYPES = ("CLIP",)
     RETURN_NAMES = ("clip",)
     OUTPUT_TOOLTIPS = ("The text encoder.",)
@@ -44,27 +46,31 @@ class BilingualTextEncode:
     DISPLAY_NAME = "Bilingual Text Encode"
     CATEGORY = "RapidDraw/conditioning"
     DESCRIPTION = (
-        "Encodes one prompt with a Chinese and an English text encoder and puts their features side by side (PanGu-Draw), for a model that "
-        "was trained with the two. Each understands the words of its own language, so a prompt may mix them."
+        "Lets a prompt be in Chinese, English or both, for a model that was trained with an encoder of each language. Both encoders read "
+        "the whole prompt; their features are put side by side (PanGu-Draw, section 5)."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)
-    OUTPUT_TOOLTIPS = ("The prompt as both encoders read it; its pooled state is the English one's.",)
+    OUTPUT_TOOLTIPS = ("The prompt as both encoders read it, with the English encoder's pooled state.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         mode_tip = (
-            "feature: tokens as wide as both together (the paper: 768 + 1280), the shorter text padded. token: the texts one after the "
-            "other, for two encoders of the width that the model attends to."
+            "feature: each token is as wide as both encoders together (768 + 1280 in PanGu-Draw's released model); the shorter text is "
+            "padded. token: one text after the other, for two encoders of the width that the model reads."
         )
         return {
             "required": {
-                "clip_zh": ("CLIP", {"tooltip": "The Chinese text encoder: its features come first."}),
-                "clip_en": ("CLIP", {"tooltip": "The English text encoder: its features come second, and its pooled state counts."}),
+                "clip_zh": ("CLIP", {"tooltip": "The Chinese text encoder. Its features come first."}),
+                "clip_en": ("CLIP", {"tooltip": "The English text encoder. Its features come second, and its pooled state is used."}),
                 "text": (
                     "STRING",
-                    {"multiline": True, "dynamicPrompts": True, "tooltip": "The prompt, in Chinese, English or both. (word:1.2) weighs."},
+                    {
+                        "multiline": True,
+                        "dynamicPrompts": True,
+                        "tooltip": "The prompt, in Chinese, English or both. (word:1.2) gives a word 1.2 times the weight.",
+                    },
                 ),
                 "mode": (["feature", "token"], {"default": "feature", "tooltip": mode_tip}),
             },
@@ -83,22 +89,22 @@ class BilingualTextEncode:
 
 
 class ConditioningConcatFeature:
-    """Two conditionings side by side."""
+    """The features of two conditionings, side by side."""
 
     DISPLAY_NAME = "Conditioning Concat (Features)"
     CATEGORY = "RapidDraw/conditioning"
     DESCRIPTION = (
-        "Puts the features of two conditionings side by side in each token, for models trained on several text encoders. The stock "
-        "Conditioning (Concat) puts their tokens one after the other instead."
+        "Joins two encoded prompts for a model that reads two text encoders: the features stand side by side in each token. The stock "
+        "Conditioning (Concat) puts the tokens one after the other instead."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)
-    OUTPUT_TOOLTIPS = ("Tokens as wide as both together. Area, mask and range of steps are the first's.",)
+    OUTPUT_TOOLTIPS = ("Tokens as wide as both together, with the area, mask and range of steps of the first.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        second_tip = "Its features come second. The shorter of the two is padded with its last token, which is one of padding as a rule."
+        second_tip = "Its features come second. The shorter of the two is filled up with its last token, which is padding as a rule."
         return {
             "required": {
                 "first": ("CONDITIONING", {"tooltip": "Its features come first in each token."}),
@@ -107,7 +113,7 @@ class ConditioningConcatFeature:
                     ["second", "first"],
                     {
                         "default": "second",
-                        "tooltip": "Whose pooled state the result carries; in the paper's model the English, second one's.",
+                        "tooltip": "Whose pooled state the result has. PanGu-Draw's released model takes the English, second one's.",
                     },
                 ),
             },

@@ -1,4 +1,4 @@
-"""Local control (ELR-Diffusion, section 2.4): a picture that follows edges, segments and sketches at once."""
+"""Nodes for control by edges, segments and sketches at once (ELR-Diffusion, section 2.4)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class ControlAdapterLoader:
     DISPLAY_NAME = "Load Control Adapter"
     CATEGORY = "RapidDraw/control"
     DESCRIPTION = (
-        "Loads a control adapter: a small copy of a U-Net's encoder that follows condition maps. It works with the stock node Apply "
-        "ControlNet, which gives it one picture, and with Apply Control Adapter, which gives it several at once."
+        "Makes pictures follow edges, segments or a sketch. A control adapter is a small copy of a U-Net's encoder (ELR-Diffusion, "
+        "section 2.4). The stock Apply ControlNet gives it one picture, Apply Control Adapter gives it several at once."
     )
     RETURN_TYPES = ("CONTROL_NET",)
     RETURN_NAMES = ("control_net",)
@@ -30,7 +30,7 @@ class ControlAdapterLoader:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        which = "What a single picture is taken for when the stock node applies it. Apply Control Adapter names them itself."
+        which = "What a picture from the stock Apply ControlNet is. Apply Control Adapter names its pictures itself."
         return {
             "required": {
                 "control_name": (bundle_choices("control"), {"tooltip": "A bundle of kind control in a weights folder."}),
@@ -55,8 +55,8 @@ class ControlAdapterApply:
     DISPLAY_NAME = "Apply Control Adapter"
     CATEGORY = "RapidDraw/control"
     DESCRIPTION = (
-        "Lets edges, segments and a sketch guide the model at once, beside the prompts. Conditions that are not connected are missing, "
-        "which the adapter was trained for. May be chained with other ControlNets."
+        "Makes a picture follow edges, segments and a sketch at once, beside the prompt (ELR-Diffusion, section 2.4). Any of them may be "
+        "missing; the adapter was trained for that. Other ControlNets may be chained."
     )
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING")
     RETURN_NAMES = ("positive", "negative")
@@ -66,15 +66,20 @@ class ControlAdapterApply:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         share = {"min": 0.0, "max": 1.0, "step": 0.001}
-        strength = "How much of the adapter's output is added. 1 is what it was trained with; 0 changes nothing and costs nothing."
+        strength = (
+            "How strongly the adapter acts, 0 to 10. 0: not at all, at no cost. 1: as trained. Higher follows the pictures more closely."
+        )
         return {
             "required": {
                 "positive": ("CONDITIONING", {"tooltip": "The prompt."}),
-                "negative": ("CONDITIONING", {"tooltip": "The negative prompt; control acts on it as well."}),
+                "negative": ("CONDITIONING", {"tooltip": "The negative prompt. Control acts on it too."}),
                 "control_net": ("CONTROL_NET", {"tooltip": "From Load Control Adapter."}),
                 "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.01, "tooltip": strength}),
-                "start": ("FLOAT", {"default": 0.0, **share, "tooltip": "Part of the sampling where control begins; 0 is the first step."}),
-                "end": ("FLOAT", {"default": 1.0, **share, "tooltip": "Part of the sampling where control ends; 1 is the last step."}),
+                "start": (
+                    "FLOAT",
+                    {"default": 0.0, **share, "tooltip": "Where in the sampling control begins, 0 to 1; 0 is the first step."},
+                ),
+                "end": ("FLOAT", {"default": 1.0, **share, "tooltip": "Where in the sampling control ends, 0 to 1; 1 is the last step."}),
             },
             "optional": {
                 "edges": ("IMAGE", {"tooltip": "White edges on black, one pixel wide, as Canny draws them."}),

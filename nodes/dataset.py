@@ -1,4 +1,4 @@
-"""Dataset folders: draw one, filter one, caption one anew (PanGu-Draw, section 4, dataset construction)."""
+"""Nodes that draw, filter and caption dataset folders (PanGu-Draw, section 5, "Dataset Construction")."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from ..core.knowledge.graph import KnowledgeGraph
     from .sockets import Inputs
 
-_FOLDER_TIP = "The folder of pictures, by its name in the input or the output folder: captions.jsonl, or a name.txt beside each picture."
-_OUT_TIP = "The folder to write, in the output folder. Pictures are linked into it; nothing in the first folder changes."
-_SCORER_TIP = "What gives CLIP scores: a text bundle with its image tower beside it. It can only tell what it was trained on."
-_JUDGE_TIP = "An attribute classifier. It knows the Orchard's pictures; for others choose none."
+_FOLDER_TIP = "Name of the folder of pictures, in the input or the output folder. It holds a captions.jsonl, or a .txt beside each picture."
+_OUT_TIP = "The folder to write, in the output folder. The pictures are linked into it; the first folder is not changed."
+_SCORER_TIP = "The network for CLIP scores: a text bundle with its image tower beside it. It can only judge what it was trained on."
+_JUDGE_TIP = "A classifier of attributes. It knows Orchard pictures (this pack's drawings); for other pictures choose none."
 NONE = "none"
 
 
@@ -25,7 +25,7 @@ def _choices(kind: str) -> list[str]:
 
 
 def _load(kind: str, name: str, knowledge: KnowledgeGraph | None = None) -> Any:
-    """The scorer (`text`) or the classifier (`judge`) of that name; `None` for none."""
+    """Return the scorer (kind `text`) or the classifier (kind `judge`) of that name; `None` for none."""
     if name == NONE:
         return None
     from ..core.bundles.find import resolve_bundle
@@ -37,7 +37,7 @@ def _load(kind: str, name: str, knowledge: KnowledgeGraph | None = None) -> Any:
 
 
 class _OfFolder:
-    """Runs again when what lies in its folder, or a file that it reads, has changed."""
+    """A node that runs again when its folder, or a file that it reads, has changed."""
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, scorer: str | None = NONE, judge: str | None = NONE, **_: Any) -> str:
@@ -52,8 +52,9 @@ class OrchardDataset(_OfFolder):
     DISPLAY_NAME = "Draw Orchard Dataset"
     CATEGORY = "RapidDraw/dataset"
     DESCRIPTION = (
-        "Draws pictures of the demonstration world with captions in two languages into the output folder, in the layout that every trainer "
-        "here reads. A share of them can be spoiled, as pictures from the web are, to try the filters on."
+        "Draws pictures to try trainers and filters on, before you have your own: imaginary fruits on scenery (the Orchard), with "
+        "captions in English and Chinese, in the folder layout that all trainers of this pack read. A share of the pictures can have "
+        "flaws, as pictures from the web have."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("folder",)
@@ -63,12 +64,20 @@ class OrchardDataset(_OfFolder):
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        spoiled_tip = "Share of pictures with a flaw: blurred, marked like a stock site's, or with the captions of another picture."
+        spoiled_tip = (
+            "Share of the pictures with a flaw, 0 to 1: blurred, marked like a stock site's, or with the captions of another picture."
+        )
         return {
             "required": {
                 "folder": ("STRING", {"default": "orchard", "tooltip": "The folder to write, in the output folder."}),
-                "count": ("INT", {"default": 48, "min": 1, "max": 100000, "tooltip": "How many pictures; about 30 a second at 128 px."}),
-                "size": ("INT", {"default": 128, "min": 64, "max": 512, "step": 8, "tooltip": "Their side in pixels."}),
+                "count": (
+                    "INT",
+                    {"default": 48, "min": 1, "max": 100000, "tooltip": "How many pictures. About 30 are drawn in a second at 128 pixels."},
+                ),
+                "size": (
+                    "INT",
+                    {"default": 128, "min": 64, "max": 512, "step": 8, "tooltip": "Side of the square pictures, 64 to 512 pixels."},
+                ),
                 "spoiled": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip": spoiled_tip}),
                 "seed": (
                     "INT",
@@ -77,7 +86,7 @@ class OrchardDataset(_OfFolder):
                         "min": 0,
                         "max": 2**64 - 1,
                         "control_after_generate": True,
-                        "tooltip": "Another seed, other pictures.",
+                        "tooltip": "Another seed gives other pictures.",
                     },
                 ),
             }
@@ -97,15 +106,16 @@ class FilterDataset(_OfFolder):
     DISPLAY_NAME = "Filter Dataset"
     CATEGORY = "RapidDraw/dataset"
     DESCRIPTION = (
-        "Chooses pictures by resolution, aspect ratio, looks, watermark and CLIP score, as PanGu-Draw's dataset was made. Those that pass "
-        "are linked into a new folder with their captions and maps; nothing is deleted. Every measure and reason is written beside them."
+        "Keeps the pictures of a folder that are worth training on: by resolution, aspect ratio, looks, watermark and CLIP score, the "
+        "filters of PanGu-Draw's dataset (section 5). The kept pictures are linked into a new folder, with captions and maps; nothing is "
+        "deleted. filter.jsonl lists every measure and reason."
     )
     RETURN_TYPES = ("STRING", "STRING", "IMAGE")
     RETURN_NAMES = ("folder", "report", "sheet")
     OUTPUT_TOOLTIPS = (
-        "The name of the folder that was written.",
-        "How many were kept, why others were not, and the range of each measure.",
-        "Some of the kept pictures in green frames, then some of those left out in red.",
+        "Name of the written folder.",
+        "How many were kept, why the others were not, and the range of each measure.",
+        "Some of the kept pictures in green frames, then some of the others in red frames.",
     )
     FUNCTION = "execute"
     OUTPUT_NODE = True
@@ -113,21 +123,27 @@ class FilterDataset(_OfFolder):
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         looks_tip = (
-            "Least looks, 0 for any: a proxy of sharpness, contrast, colour and exposure from 0 to 1; with a judge, how surely it reads "
-            "the picture. There is no network trained on people's taste here."
+            "Lowest score for looks, 0 to 1; 0: any. Without a judge the score comes from sharpness, contrast, colour and exposure; with "
+            "one it is how surely the judge reads the picture. Neither is trained on people's taste."
         )
         mark_tip = (
-            "How like the folder's common mark a corner may look, 0 for any. A heuristic: what several pictures have in common in a corner "
-            "is taken for a mark; 0.5 is a good limit."
+            "Highest likeness of a corner to the folder's common mark, 0 to 1; 0: any. 0.5 is a good limit. A mark is what several "
+            "pictures have in common in a corner."
         )
         return {
             "required": {
                 "folder": ("STRING", {"default": "orchard", "tooltip": _FOLDER_TIP}),
                 "out": ("STRING", {"default": "filtered", "tooltip": _OUT_TIP}),
-                "min_side": ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "Least pixels of the shorter side, 0 for any."}),
+                "min_side": ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "Fewest pixels of the shorter side. 0: any."}),
                 "max_aspect": (
                     "FLOAT",
-                    {"default": 0.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": "Longest side to shortest at most, 0 for any."},
+                    {
+                        "default": 0.0,
+                        "min": 0.0,
+                        "max": 100.0,
+                        "step": 0.1,
+                        "tooltip": "Largest ratio of the longer to the shorter side. 0: any.",
+                    },
                 ),
                 "min_aesthetics": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": looks_tip}),
                 "max_watermark": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip": mark_tip}),
@@ -138,13 +154,13 @@ class FilterDataset(_OfFolder):
                         "min": -1.0,
                         "max": 1.0,
                         "step": 0.01,
-                        "tooltip": "Least CLIP score of its best caption, -1: any.",
+                        "tooltip": "Lowest CLIP score of a picture's best caption, -1 to 1; -1: any.",
                     },
                 ),
                 "scorer": (_choices("text"), {"default": NONE, "tooltip": _SCORER_TIP}),
                 "judge": (_choices("judge"), {"default": NONE, "tooltip": _JUDGE_TIP}),
             },
-            "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions stand for."})},
+            "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions mean."})},
         }
 
     def execute(
@@ -172,23 +188,24 @@ class FilterDataset(_OfFolder):
 
 
 class RecaptionDataset(_OfFolder):
-    """New captions for a folder."""
+    """New captions for the pictures of a folder."""
 
     DISPLAY_NAME = "Recaption Dataset"
     CATEGORY = "RapidDraw/dataset"
     DESCRIPTION = (
-        "Writes a folder anew with captions of what is on the pictures, in English and Chinese, from their scene graphs or an attribute "
-        "classifier, and drops old captions or those that do not match (PanGu-Draw). It describes the Orchard; other pictures keep theirs."
+        "Gives a folder of pictures captions that say what is in them, in English and Chinese, and drops old captions, or those that do "
+        "not match (PanGu-Draw, section 5). The new captions come from scene graphs or a classifier of attributes, and describe Orchard "
+        "pictures (this pack's drawings). The result is a new folder."
     )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("folder", "report")
-    OUTPUT_TOOLTIPS = ("The name of the folder that was written.", "How many captions are new, kept and dropped, with a few examples.")
+    OUTPUT_TOOLTIPS = ("Name of the written folder.", "How many captions are new, kept and dropped, with a few examples.")
     FUNCTION = "execute"
     OUTPUT_NODE = True
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        old_tip = "Old captions: drop them, keep them, or keep those that match their picture by the scorer."
+        old_tip = "Old captions. drop: none is kept. keep: all. matching: those that match their picture, by the scorer."
         return {
             "required": {
                 "folder": ("STRING", {"default": "filtered", "tooltip": _FOLDER_TIP}),
@@ -197,28 +214,49 @@ class RecaptionDataset(_OfFolder):
                     ["scene", "judge"],
                     {
                         "default": "scene",
-                        "tooltip": "Scene graphs (where there is none, the judge), or always the judge.",
+                        "tooltip": "scene: the scene graph of each picture, or the judge where there is none. judge: always the judge.",
                     },
                 ),
-                "languages": (["en, zh", "en", "zh"], {"default": "en, zh", "tooltip": "Of the new captions."}),
-                "captions_each": ("INT", {"default": 1, "min": 1, "max": 8, "tooltip": "New captions a picture and language."}),
+                "languages": (["en, zh", "en", "zh"], {"default": "en, zh", "tooltip": "Languages of the new captions."}),
+                "captions_each": (
+                    "INT",
+                    {"default": 1, "min": 1, "max": 8, "tooltip": "New captions for each picture and language, 1 to 8."},
+                ),
                 "least_sure": (
                     "FLOAT",
-                    {"default": 0.8, "min": 0.0, "max": 1.0, "step": 0.05, "tooltip": "What the judge is less sure of is not said."},
+                    {
+                        "default": 0.8,
+                        "min": 0.0,
+                        "max": 1.0,
+                        "step": 0.05,
+                        "tooltip": "How sure the judge must be of an attribute to name it, 0 to 1. Higher says less and errs less.",
+                    },
                 ),
                 "old_captions": (["drop", "keep", "matching"], {"default": "drop", "tooltip": old_tip}),
                 "min_clip": (
                     "FLOAT",
-                    {"default": 0.2, "min": -1.0, "max": 1.0, "step": 0.01, "tooltip": "From which CLIP score an old caption matches."},
+                    {
+                        "default": 0.2,
+                        "min": -1.0,
+                        "max": 1.0,
+                        "step": 0.01,
+                        "tooltip": "CLIP score from which an old caption matches, -1 to 1. Higher keeps fewer.",
+                    },
                 ),
                 "seed": (
                     "INT",
-                    {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": "Which templates are used."},
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 2**64 - 1,
+                        "control_after_generate": True,
+                        "tooltip": "Chooses the sentences' templates.",
+                    },
                 ),
                 "scorer": (_choices("text"), {"default": NONE, "tooltip": _SCORER_TIP}),
                 "judge": (_choices("judge"), {"default": NONE, "tooltip": _JUDGE_TIP}),
             },
-            "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions stand for."})},
+            "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions mean."})},
         }
 
     def execute(

@@ -1,4 +1,4 @@
-"""A detailed prompt from a succinct one (PanGu-Draw, section 7)."""
+"""A node that makes a detailed prompt of a short one (PanGu-Draw, section 7)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 
 
 class PromptEnhancer:
-    """What a language model makes of a prompt, with every name kept."""
+    """A short prompt, made detailed by a language model, with every name kept."""
 
     DISPLAY_NAME = "Prompt Enhancer"
     CATEGORY = "RapidDraw/prompts"
     DESCRIPTION = (
-        "Enriches a short prompt with background, light and style, in English or Chinese. Names of the knowledge graph, quoted terms and "
-        "prompt syntax come through letter by letter; where a model cannot do that, the prompt stays as it was and the report says so. "
-        "Uses our own small model, any language model of yours in models/rapiddraw/llm or models/LLM, or a grammar. Nothing is downloaded."
+        "Adds background, light and style to a short prompt, in English or Chinese (PanGu-Draw, section 7). Names of the knowledge graph, "
+        "quoted terms and prompt syntax are kept letter by letter; where that fails, the prompt stays as it was and the report says so. "
+        "The writer is this pack's small model, your own language model in models/rapiddraw/llm or models/LLM, or a grammar. Nothing is "
+        "downloaded."
     )
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("prompt", "report")
-    OUTPUT_TOOLTIPS = ("The detailed prompt, for a text-encode node.", "All proposals with their scores, and what was kept.")
+    OUTPUT_TOOLTIPS = ("The detailed prompt, for a text-encode node.", "All proposals with their scores, and which names were kept.")
     FUNCTION = "execute"
 
     @classmethod
@@ -31,38 +32,63 @@ class PromptEnhancer:
         from ..core.operations.enhance import BEST_OF, LANGUAGES, list_writers
 
         model_tip = (
-            "What writes: a bundle of kind prompt, a folder with a causal language model that transformers can load, or a grammar that "
-            "adds what is missing. A large model takes its seconds and its memory."
+            "The writer: a bundle of kind prompt, a folder with a causal language model that transformers can load, or a grammar that "
+            "adds what is missing. A large model needs time and memory."
         )
-        temperature_tip = "How daring the words are: 0 always takes the likeliest, 1 is as learned, above that it soon becomes nonsense."
+        temperature_tip = (
+            "How varied the words are, 0 to 2. 0: always the likeliest word. 1: as learnt. Above 1 the text soon becomes nonsense."
+        )
         best_tip = (
-            "Which proposal wins. likelihood: the one its writer finds likeliest. clip: nearest to the short prompt in the scorer's space: "
-            "of its picture where diffusion_model, clip, vae and latent are linked, else of its text. first: as they come."
+            "How the proposal is chosen. likelihood: the likeliest one to its writer. clip: the one nearest to the short prompt in the "
+            "scorer's space, by its picture where diffusion_model, clip, vae and latent are linked, else by its text. first: the first "
+            "one."
         )
-        draws = "Links diffusion_model, clip, vae and latent together make best_of clip draw every proposal in 8 steps and look at it."
+        draws = (
+            "With diffusion_model, clip, vae and latent all linked, best_of clip draws every proposal in 8 steps and judges the pictures."
+        )
         return {
             "required": {
                 "text": ("STRING", {"multiline": True, "default": "", "tooltip": "The short prompt. An empty one stays empty."}),
                 "model": (list_writers(), {"tooltip": model_tip}),
-                "num_candidates": ("INT", {"default": 4, "min": 1, "max": 16, "tooltip": "Proposals to choose from (the paper: several)."}),
+                "num_candidates": (
+                    "INT",
+                    {
+                        "default": 4,
+                        "min": 1,
+                        "max": 16,
+                        "tooltip": "Proposals to choose from, 1 to 16. More takes longer. PanGu-Draw says 'multiple' (section 7).",
+                    },
+                ),
                 "temperature": ("FLOAT", {"default": 0.7, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": temperature_tip}),
                 "seed": (
                     "INT",
-                    {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": "Another seed, other proposals."},
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 2**64 - 1,
+                        "control_after_generate": True,
+                        "tooltip": "Another seed gives other proposals.",
+                    },
                 ),
-                "language": (list(LANGUAGES), {"default": "auto", "tooltip": "Of the detailed prompt; auto is that of the short one."}),
+                "language": (
+                    list(LANGUAGES),
+                    {"default": "auto", "tooltip": "Language of the detailed prompt. auto: the language of the short prompt."},
+                ),
                 "best_of": (list(BEST_OF), {"default": BEST_OF[0], "tooltip": best_tip}),
             },
             "optional": {
-                "knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Its names are kept; without a graph only quoted terms and syntax are."}),
+                "knowledge": (
+                    "KNOWLEDGE_GRAPH",
+                    {"tooltip": "Names of this graph are kept. Without a graph, only quoted terms and syntax are."},
+                ),
                 "scorer": (
                     _scorers(),
-                    {"tooltip": "For best_of clip: a text bundle with its image tower beside it. It knows what it was trained on."},
+                    {"tooltip": "For best_of clip: a text bundle with its image tower beside it. It judges only what it was trained on."},
                 ),
                 "diffusion_model": ("MODEL", {"tooltip": draws}),
                 "clip": ("CLIP", {"tooltip": "The text encoder of diffusion_model."}),
                 "vae": ("VAE", {"tooltip": "The VAE of diffusion_model."}),
-                "latent": ("LATENT", {"tooltip": "An empty latent of the size to look at."}),
+                "latent": ("LATENT", {"tooltip": "An empty latent of the size for those pictures."}),
             },
         }
 

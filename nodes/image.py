@@ -1,4 +1,4 @@
-"""Mark pictures as AI-generated (Rapid Diffusion, deployment)."""
+"""Nodes that mark pictures as AI-generated (Rapid Diffusion, section 5.1)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class MarkAIGenerated:
 
 
 class SaveMarkedImage:
-    """Save Image, with files that say they are AI-generated."""
+    """Save Image, with files that say that they are AI-generated."""
 
     DISPLAY_NAME = "Save Marked Image"
     CATEGORY = "RapidDraw/image"

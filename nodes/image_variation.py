@@ -1,4 +1,4 @@
-"""A picture as a prompt (PanGu-Draw, section 3.2: the image-variation model)."""
+"""A node that uses a picture as a prompt (the image variation model that PanGu-Draw fuses with, section 5.2)."""
 
 from __future__ import annotations
 
@@ -19,30 +19,34 @@ class ImageVariationEncode:
     DISPLAY_NAME = "Image Variation Encode"
     CATEGORY = "RapidDraw/conditioning"
     DESCRIPTION = (
-        "Makes a prompt of a picture: what it shows, as tokens that the model attends to. Alone it draws variations of the picture; after "
-        "a text it brings the picture's contents into what the text says. For the model that the projection was trained on."
+        "Uses a picture as a prompt. Alone it draws variations of the picture; after a text it brings the picture's contents into the "
+        "text's scene, as IP-Adapter does. The picture's embedding becomes tokens that the model attends to: the image variation that "
+        "PanGu-Draw fuses with (section 5.2). For the model that the projection was trained for."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)
-    OUTPUT_TOOLTIPS = ("The picture's tokens, after those of the text where there is one. A batch of pictures is a batch of prompts.",)
+    OUTPUT_TOOLTIPS = ("The picture's tokens, after those of the text. A batch of pictures gives a batch of prompts.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        tokens = "A projection that the recipe image_tokens trained (python -m rapiddraw train image_tokens)."
-        strength = "How loud the picture speaks: 0 leaves the text alone, 1 is as trained, higher presses it."
-        vision = "Takes the image tower's place. Needs a projection that was trained for this CLIP_VISION; the shipped one was not."
+        tokens = "The projection from the picture's embedding to tokens, from python -m rapiddraw train image_tokens."
+        strength = "How strongly the picture acts, 0 to 10. 0: the text alone. 1: as trained. Higher follows the picture more closely."
+        vision = "Used instead of the image tower. It needs a projection that was trained for this CLIP_VISION; the shipped one was not."
         return {
             "required": {
-                "image": ("IMAGE", {"tooltip": "The picture to be varied, or a batch of them."}),
+                "image": ("IMAGE", {"tooltip": "The picture to vary, or a batch of them."}),
                 "tokens_name": (bundle_choices("image_tokens"), {"tooltip": tokens}),
-                "tower_name": (tower_choices("image")[0], {"tooltip": "The image tower that the projection was trained for."}),
+                "tower_name": (
+                    tower_choices("image")[0],
+                    {"tooltip": "The image tower (the picture's encoder) that the projection was trained for."},
+                ),
                 "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05, "tooltip": strength}),
             },
             "optional": {
                 "conditioning": (
                     "CONDITIONING",
-                    {"tooltip": "A text to follow as well; without one the picture alone is the prompt."},
+                    {"tooltip": "A text to follow as well. Without it the picture alone is the prompt."},
                 ),
                 "clip_vision": ("CLIP_VISION", {"tooltip": vision}),
             },

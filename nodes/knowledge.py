@@ -1,4 +1,4 @@
-"""Nodes that bring a knowledge graph into the text encoder (Rapid Diffusion, section 3: e = e_txt + kg_scale * W e_kg)."""
+"""Nodes that bring a knowledge graph into the text encoder (Rapid Diffusion, section 3.1.1: e = e_txt + kg_scale * W e_kg)."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class KnowledgeGraphLoader:
 
 
 class ApplyKnowledge:
-    """CLIP in, CLIP out: every text encoded with the result knows the graph's entities."""
+    """CLIP in, CLIP out: the result knows the graph's entities in every text."""
 
     DISPLAY_NAME = "Apply Knowledge"
     CATEGORY = "RapidDraw/knowledge"
@@ -113,7 +113,7 @@ class ApplyKnowledge:
 
 
 class KGTextEncode:
-    """A prompt with knowledge, and a report of what was linked."""
+    """A prompt encoded with knowledge, and a report of the names that were found."""
 
     DISPLAY_NAME = "KG Text Encode"
     CATEGORY = "RapidDraw/knowledge"

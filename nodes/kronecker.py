@@ -1,4 +1,4 @@
-"""Kronecker adapters (ELR-Diffusion, section 3.2) on any MODEL."""
+"""A node that loads a Kronecker adapter (ELR-Diffusion, section 2.4, equation 9) onto any MODEL."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 
 class KroneckerAdapterLoader:
-    """MODEL in, MODEL out, with the updates of a file added to its weights."""
+    """MODEL in, MODEL out, with the changes of an adapter added to its weights."""
 
     DISPLAY_NAME = "Load Kronecker Adapter"
     CATEGORY = "RapidDraw/low-rank"
     DESCRIPTION = (
-        "Adds a trained Kronecker adapter to a model's weights, as Load LoRA does with a LoRA: with as many parameters it changes the "
-        "weights in many more directions. Chain several; LoRAs and merges work beside it."
+        "Adds a trained change to a model, as Load LoRA does with a LoRA. With the same number of parameters, a Kronecker adapter changes "
+        "the weights in many more directions (ELR-Diffusion, section 2.4, equation 9). Chain several; LoRAs and merges work beside it."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The adapted model. The one that came in is as before.",)
+    OUTPUT_TOOLTIPS = ("The adapted model; the model at the input is not changed.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        tip = "An adapter that the recipe kronecker trained for this model (python -m rapiddraw train kronecker)."
-        amount = "How much of it: 0 leaves the model untouched, 1 is as trained, in between and beyond in proportion; below 0 the opposite."
+        tip = "An adapter for this model, from python -m rapiddraw train kronecker."
+        amount = "How strongly the adapter acts. 0: not at all; 1: as trained; other values in proportion; below 0: the opposite."
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that the adapter was trained for, or a fine-tune of it."}),

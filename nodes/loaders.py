@@ -1,4 +1,4 @@
-"""The node that loads what this project's recipes have trained."""
+"""The node that loads trained bundles, and what other nodes need to list and fingerprint their files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ if TYPE_CHECKING:
 
 
 def bundle_choices(kind: str) -> list[str]:
-    """Names of the bundles of a kind for a COMBO; where there are none, one entry that says what to do (an empty COMBO cannot run)."""
+    """Return the names of the bundles of a kind for a COMBO; where there are none, one entry that says what to do."""
     from ..core.bundles.find import list_bundles
 
     return list_bundles(kind) or [f"(no {kind} bundle found: train one or put it into weights/)"]
 
 
 def content_of(**names: str | None) -> str:
-    """For IS_CHANGED: what the files of these names hold, each given under its kind: a bundle's, `kg`, `upscaler`, or `scorer` for a text
-    bundle with its image tower. A name that stands for no file ("none", one that is gone) counts as itself; one that comes by a link is not
-    known before the graph runs."""
+    """Return a fingerprint of the contents of the files with these names, for IS_CHANGED.
+
+    A keyword is the kind of its file: a bundle's kind, `kg`, `upscaler`, or `scorer` for a text bundle with its image tower. A name without
+    a file ("none", or a file that is gone) counts as itself. A name that comes by a link is `None`: it is not known before the graph runs.
+    """
     from ..core.bundles.find import resolve_bundle
     from ..core.errors import RapidDrawError
     from ..core.knowledge.choices import resolve_graph
@@ -43,7 +45,7 @@ def content_of(**names: str | None) -> str:
 
 
 class BundleLoader:
-    """Loads a U-Net, the text encoder it was trained with and the VAE whose latent space it lives in."""
+    """A U-Net, with the text encoder and the VAE that it was trained with."""
 
     DISPLAY_NAME = "Load Bundles (model, text encoder, VAE)"
     CATEGORY = "RapidDraw/loaders"

@@ -1,4 +1,4 @@
-"""Low-rank U-Nets (ELR-Diffusion): factor any MODEL, save it, load it again."""
+"""Nodes that factor any MODEL, save it, and load it again (low-rank U-Nets: ELR-Diffusion, section 2.2)."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ class SaveLowRankUNet:
     DISPLAY_NAME = "Save Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
     DESCRIPTION = (
-        "Writes the U-Net of a model, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. Our own models load everywhere; "
-        "one that came from ComfyUI's Load Checkpoint loads in ComfyUI."
+        "Keeps a model on disk: writes its U-Net, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. This pack's models "
+        "load everywhere; a model from ComfyUI's Load Checkpoint loads in ComfyUI only."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("unet_name",)
@@ -135,11 +135,11 @@ class SaveLowRankUNet:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        name_tip = "The file to write, in rapiddraw/ of the output folder; a U-Net of that name is replaced."
-        dense_tip = "Multiply the factors out and save a dense model."
+        name_tip = "The file to write, in rapiddraw/ of the output folder. A U-Net of the same name is replaced."
+        dense_tip = "Multiplies the factors out and saves a dense model, which is larger."
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The model whose U-Net is saved, factored or not."}),
+                "model": ("MODEL", {"tooltip": "The model whose U-Net is saved, factored or dense."}),
                 "filename": ("STRING", {"default": "low-rank-unet", "tooltip": name_tip}),
                 "as_dense": ("BOOLEAN", {"default": False, "tooltip": dense_tip}),
             }

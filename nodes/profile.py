@@ -1,4 +1,4 @@
-"""Measure where the time of a picture goes (Rapid Diffusion, figure 2 and table 3)."""
+"""A node that measures where the time of a picture goes (Rapid Diffusion, Figure 2 and Table 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _count(default: int, low: int, high: int, tooltip: str, step: int = 1) -> tu
 
 
 class ProfilePipeline:
-    """Draws one picture several times and says how long each part took."""
+    """The time of each part of drawing, measured over several runs."""
 
     DISPLAY_NAME = "Profile Pipeline"
     CATEGORY = "RapidDraw/profile"
@@ -56,7 +56,7 @@ class ProfilePipeline:
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
-        return float("nan")  # a measurement is worth repeating
+        return float("nan")  # measured again each time the graph is queued
 
     def execute(
         self, model: Any, clip: Any, vae: Any, width: int, height: int, steps: int, runs: int, warmup: int, upscale_model: Any = None

@@ -1,4 +1,4 @@
-"""The node that teaches a CLIP, trained without a graph, to read one (the W of Rapid Diffusion, section 3)."""
+"""A node that lets a CLIP which was trained without a graph read one (a matrix W for Rapid Diffusion, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class FitKnowledgeProjection:
-    """Learns W for the user's own CLIP from the entities whose names it knows, says how well, and saves it."""
+    """The matrix W of the user's own CLIP: fitted, measured and saved."""
 
     DISPLAY_NAME = "Fit Knowledge Projection"
     CATEGORY = "RapidDraw/knowledge"

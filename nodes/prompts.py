@@ -1,4 +1,4 @@
-"""Prompts from keywords (Rapid Diffusion, applications)."""
+"""A node that makes prompts of keywords (Rapid Diffusion, section 5.1)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class KeywordPromptGenerator:
-    """A list of prompts from keywords; what it feeds runs once for each of them."""
+    """A list of prompts from keywords. The nodes after it run once for each prompt."""
 
     DISPLAY_NAME = "Keyword Prompt Generator"
     CATEGORY = "RapidDraw/prompts"

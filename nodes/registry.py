@@ -1,4 +1,4 @@
-"""Every node that a headless run knows."""
+"""The registry of nodes for headless runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..core.graph.inputs import Registry
 
 
 def registry() -> Registry:
-    """Every node that a headless run knows: the pack's own and the embedded host's stock nodes."""
+    """Return every node that a headless run knows: the pack's own and the embedded host's stock nodes."""
     from ..core.graph.stock.registry import STOCK_NODES
     from . import NODE_CLASS_MAPPINGS
 

@@ -1,4 +1,4 @@
-"""Pictures of many aspect ratios from one model: sizes from PanGu-Draw's Table 7, and the index that tells the model which it draws."""
+"""Nodes for many aspect ratios from one model: PanGu-Draw's sizes (Table 7), and the index that names one (section 5)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ if TYPE_CHECKING:
 
 
 class ResolutionBucket:
-    """An empty latent of one of the paper's sizes."""
+    """An empty latent of one of PanGu-Draw's sizes."""
 
     DISPLAY_NAME = "Resolution Bucket"
     CATEGORY = "RapidDraw/conditioning"
     DESCRIPTION = (
-        "An empty latent of one of the eleven aspect ratios that PanGu-Draw was trained on (Table 7), for its structure or its texture "
-        "stage. The index is the same in both stages: give it to Set Resolution Index."
+        "Gives an empty latent with one of eleven aspect ratios, from 4:1 to 1:4, at the sizes that PanGu-Draw was trained on (Table 7). "
+        "Its structure and texture stage share the index: link it to Set Resolution Index."
     )
     RETURN_TYPES = ("LATENT", "INT", "INT", "INT")
     RETURN_NAMES = ("latent", "width", "height", "index")
-    OUTPUT_TOOLTIPS = ("The empty latents.", "Width in pixels.", "Height in pixels.", "The row of the table, 0 (widest) to 10 (highest).")
+    OUTPUT_TOOLTIPS = (
+        "The empty latents.",
+        "Width in pixels.",
+        "Height in pixels.",
+        "The row of Table 7, from 0 (widest) to 10 (tallest).",
+    )
     FUNCTION = "execute"
 
     @classmethod
@@ -28,18 +33,22 @@ class ResolutionBucket:
 
         rows = aspect_choices()
         scale_tip = (
-            "Of the paper's size. 1 is about a megapixel in the structure stage, for SDXL's kind; 0.5 suits SD 1.5, 0.125 the Orchard's "
-            "model."
+            "Factor of the sides in Table 7. 1 is about a megapixel in the structure stage and suits SDXL; 0.5 suits SD 1.5; 0.125 suits "
+            "the shipped model."
         )
         multiple_tip = (
-            "Sides are rounded to multiples of it: 32 for the Orchard's model and SDXL, 64 for SD 1.5. At scale 1, 32 changes none."
+            "Sides become multiples of this number of pixels: 32 suits the shipped model and SDXL, 64 suits SD 1.5. At scale "
+            "1, 32 changes no size."
         )
         return {
             "required": {
-                "aspect": (rows, {"default": rows[SQUARE], "tooltip": "Width to height, and the paper's size in the structure stage."}),
+                "aspect": (
+                    rows,
+                    {"default": rows[SQUARE], "tooltip": "Width to height, with the size in pixels of PanGu-Draw's structure stage."},
+                ),
                 "stage": (
                     ["structure", "texture"],
-                    {"default": "structure", "tooltip": "Which of the paper's two lists: the texture model's sizes are half as large."},
+                    {"default": "structure", "tooltip": "Which column of Table 7. The sides of the texture stage are half as long."},
                 ),
                 "scale": ("FLOAT", {"default": 1.0, "min": 0.01, "max": 8.0, "step": 0.005, "round": False, "tooltip": scale_tip}),
                 "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures."}),
@@ -56,23 +65,24 @@ class ResolutionBucket:
 
 
 class ConditioningSetResolutionIndex:
-    """Tells a model the index of the resolution it draws."""
+    """A conditioning that tells the model the index of its resolution."""
 
     DISPLAY_NAME = "Set Resolution Index"
     CATEGORY = "RapidDraw/conditioning"
     DESCRIPTION = (
-        "Tells a model that was trained on PanGu-Draw's resolution buckets which one it draws: the index's sinusoidal embedding stands "
-        "beside the pooled text. Where nothing is set, such a model goes by the latent's aspect ratio; others ignore it, as the log says."
+        "Tells a model that was trained on many aspect ratios which one it draws, so that it composes for that shape. The index's "
+        "sinusoidal embedding is put beside the pooled text (PanGu-Draw, section 5). Without this node such a model goes by the latent's "
+        "shape; other models ignore the index, and the log says so."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)
-    OUTPUT_TOOLTIPS = ("The conditioning with the index. Give the negative prompt the same one.",)
+    OUTPUT_TOOLTIPS = ("The conditioning with the index. Give the negative prompt the same index.",)
     FUNCTION = "execute"
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        index_tip = "From Resolution Bucket: 0 is four times as wide as high, 5 square, 10 four times as high as wide."
-        model_tip = "The model that will draw: where it is linked and takes no index, the log says so at once."
+        index_tip = "From Resolution Bucket, 0 to 10: 0 is four times as wide as high, 5 is square, 10 is four times as high as wide."
+        model_tip = "The model that will draw. Where it takes no index, the log says so at once."
         return {
             "required": {
                 "conditioning": ("CONDITIONING", {"tooltip": "An encoded prompt."}),

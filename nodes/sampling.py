@@ -1,4 +1,4 @@
-"""Samplers for SamplerCustomAdvanced and its kin."""
+"""Samplers for SamplerCustomAdvanced and SamplerCustom, and a report of their cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class SamplerPNDM:
-    """PNDM (Liu et al. 2022), the step reducer of Rapid Diffusion, as a SAMPLER."""
+    """PNDM (Liu et al. 2022), which Rapid Diffusion samples with (section 3.1.2), as a SAMPLER."""
 
     DISPLAY_NAME = "PNDM Sampler"
     CATEGORY = "RapidDraw/sampling"
@@ -33,9 +33,10 @@ class SamplerPNDM:
                         "default": "PLMS",
                         "tooltip": (
                             "Cost for N steps, in network evaluations: PLMS N + 1 (4th order, as in latent diffusion's code), F-PNDM N + "
-                            "9 (as in the PNDM paper: three Runge-Kutta steps first), S-PNDM N + 1 (2nd order). All assume equal steps in "
-                            "timestep; on karras and the like they are approximate, and the log warns once. With guidance use 25 steps or "
-                            "more: larger steps make the 4th order unstable. For fewer steps take S-PNDM. Rapid Diffusion uses 50 steps."
+                            "9 (as in the PNDM paper: three Runge-Kutta steps first), S-PNDM N + 1 (2nd order). All assume uniform "
+                            "timesteps; on karras and the like they are approximate, and the log warns once. With guidance use 25 steps "
+                            "or more: larger steps make the 4th order unstable. For fewer steps take S-PNDM. Rapid Diffusion uses 50 "
+                            "steps."
                         ),
                     },
                 ),
@@ -65,7 +66,8 @@ class SamplerPicard:
     DESCRIPTION = (
         "Shortens the time to a picture on hardware with room to spare: many steps are refined together, in one batch, until they stop "
         "changing. It needs more evaluations, not fewer, so on a CPU it is slower. The picture is that of euler (ddim) or euler_ancestral "
-        "(ddpm). Gains begin at about 25 steps. Method: ParaDiGMS (Shih et al. 2023). ddpm does not suit flow models; the log then warns."
+        "(ddpm). Any schedule is valid; gains begin at about 25 steps. Method: ParaDiGMS (Shih et al. 2023). ddpm does not suit flow "
+        "models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
@@ -115,8 +117,8 @@ class SamplerAdaptiveSDE:
     DISPLAY_NAME = "Adaptive SDE Sampler"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Only the first and the last noise "
-        "level of the schedule count. It often takes 100 evaluations or more. The same seed gives the same picture. Method: "
+        "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Any schedule is valid, and only "
+        "its first and last noise level count. It often takes 100 evaluations or more. The same seed gives the same picture. Method: "
         "Jolicoeur-Martineau et al. 2021, 'Gotta Go Fast'. Not for flow models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
@@ -198,9 +200,9 @@ class SamplerDPMSolver:
     DISPLAY_NAME = "DPM-Solver++ Sampler"
     CATEGORY = "RapidDraw/sampling"
     DESCRIPTION = (
-        "Good pictures in about 10 to 20 steps, with one evaluation for each step. The higher orders help where steps are alike in log "
-        "sigma: use karras, exponential or simple. The last step of normal and ddim_uniform is long; the log then warns once. Method: "
-        "DPM-Solver++ (Lu et al. 2022). Not for flow models; the log then warns."
+        "Good pictures in about 10 to 20 steps, with one evaluation for each step. Any descending schedule is valid. The higher orders "
+        "help where steps are alike in log sigma: use karras, exponential or simple. The last step of normal and ddim_uniform is long; "
+        "the log then warns once. Method: DPM-Solver++ (Lu et al. 2022). Not for flow models; the log then warns."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
@@ -237,7 +239,7 @@ class SamplerDPMSolver:
 
 
 class SamplerReport:
-    """What the last run of a sampler took, as text."""
+    """The cost of a sampler's last run, as text."""
 
     DISPLAY_NAME = "Sampler Report"
     CATEGORY = "RapidDraw/sampling"
@@ -265,9 +267,9 @@ class SamplerReport:
     def execute(self, sampler: Any, latent: Latent) -> tuple[Latent, str]:
         stats = getattr(sampler, "extra_options", {}).get("stats")
         if stats is None:
-            return latent, "this sampler takes one evaluation or a fixed number a step and keeps no report"
+            return latent, "this sampler keeps no report: it takes a fixed number of evaluations for each step"
         if not stats:
-            return latent, "this sampler has not run yet"
+            return latent, "this sampler has not run yet: link the latent that it makes"
         return latent, "\n".join(f"{key.replace('_', ' ')}: {value}" for key, value in stats.items())
 
 

@@ -1,4 +1,4 @@
-"""How much of a style a picture shows (PanGu-Draw, section 7)."""
+"""A node that sets how much of a style a picture shows (PanGu-Draw, section 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two generators split in time (PanGu-Draw, section 3.1): one draws the structure, another the texture."""
+"""Nodes that draw with two models, one for the structure and one for the texture (PanGu-Draw, section 4.1)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class TimeDecoupledGuider:
 
 
 class TimeDecoupledSampler:
-    """KSampler with two models."""
+    """A KSampler with two models."""
 
     DISPLAY_NAME = "Time-Decoupled KSampler"
     CATEGORY = "RapidDraw/time-decoupled"
@@ -190,7 +190,7 @@ class TimeDecoupledModel:
 
 
 class SplitSigmasAtTimestep:
-    """Cuts sigmas at a timestep."""
+    """Two parts of a list of sigmas, cut at a timestep."""
 
     DISPLAY_NAME = "Split Sigmas at Timestep"
     CATEGORY = "RapidDraw/time-decoupled"

@@ -1,4 +1,4 @@
-"""ESRGAN: loading an upscaler, and enlarging pictures in tiles."""
+"""Nodes that load an ESRGAN upscaler and enlarge pictures in tiles (Rapid Diffusion, section 3.1.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ESRGANLoader:
-    """Loads an ESRGAN upscaler as a native UPSCALE_MODEL."""
+    """An ESRGAN upscaler as a native UPSCALE_MODEL."""
 
     DISPLAY_NAME = "Load ESRGAN Upscaler"
     CATEGORY = "RapidDraw/loaders"
@@ -56,7 +56,7 @@ class ESRGANLoader:
 
 
 class ESRGANUpscale:
-    """Enlarges pictures with an upscaler, to a factor or to a size, in tiles that leave no seam."""
+    """Pictures enlarged by an upscaler, to a factor or to a size, in tiles without seams."""
 
     DISPLAY_NAME = "ESRGAN Upscale"
     CATEGORY = "RapidDraw/image"
@@ -127,15 +127,18 @@ class ESRGANUpscale:
                         "default": 0,
                         "min": 0,
                         "max": 16,
-                        "tooltip": "Tiles computed at once. 0: as many as fit into a GPU's memory, one on a CPU, where more are no faster.",
+                        "tooltip": (
+                            "Tiles computed at once, 0 to 16. 0: as many as fit into a GPU's memory; one on a CPU, where more are "
+                            "no faster."
+                        ),
                     },
                 ),
                 "precision": (
                     ["keep", "auto"],
                     {
                         "default": "keep",
-                        "tooltip": "auto: most of an ESRGAN's products in bf16, where a sample shows that this is faster and moves no "
-                        "pixel by more than 1/255. keep: the same pixels everywhere.",
+                        "tooltip": "auto: computes most of an ESRGAN in bf16, where a sample shows that this is faster and changes no "
+                        "pixel by more than 1/255. keep: the same pixels on every machine.",
                     },
                 ),
             },
