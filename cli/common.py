@@ -1,20 +1,26 @@
-"""What several commands need."""
+"""Output of the commands: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 def say(text: str = "") -> None:
     """One line of the command's result, on stdout."""
-    sys.stdout.write(text + "\n")
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """One line about the course of things, on stderr, so that it never mixes with a result."""
-    sys.stderr.write(text + "\n")
+    """One line about progress or a problem, on stderr, so that it never mixes with a result."""
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line. A character that the terminal's encoding does not have, or half of one, is written as an escape."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def say_json(data: Any) -> None:

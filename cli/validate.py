@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..nodes.registry import registry
-from .common import say, say_json
+from .common import note, say, say_json
 
 EXAMPLE = """example:
   python -m rapiddraw validate workflows/*.json workflows/api/*.json
@@ -27,13 +27,16 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..core.errors import GraphError
     from ..core.graph.formats import read_graph
-    from ..core.graph.validate import Problem, validate
+    from ..core.graph.validate import Problem, passed_over, validate
 
     nodes = registry()
     found: dict[str, list[Problem]] = {}
     for name in args.graphs:
         try:
-            found[name] = validate(read_graph(name), nodes)
+            api = read_graph(name).to_api(nodes)
+            found[name] = validate(api, nodes)
+            for problem in passed_over(api, nodes):
+                note(f"{name}: warning: {problem}. No output needs it")
         except GraphError as error:
             found[name] = [Problem("invalid_prompt", str(error))]
     if args.json:

@@ -1,28 +1,41 @@
 """From the UI format to the API format, by the rules of ComfyUI's editor (`graphToPrompt`).
 
-Widget values are stored by position, in the order of the node class's inputs, with one more entry behind every seed (what to do
-after a run) and behind every upload button. Muted nodes (mode 2) vanish with their links; bypassed nodes (mode 4) pass an input of
-the same type through; Reroute, PrimitiveNode and notes exist in the editor only.
+Widget values are stored by position, in the order of the node class's inputs, with one more entry behind every seed (what to do after a
+run) and behind every upload button. Muted nodes (mode 2) vanish with their links; bypassed nodes (mode 4) pass an input of the same type
+through; Reroute, PrimitiveNode, GetNode, SetNode, notes and labels exist in the editor only. A subgraph is unfolded: its nodes appear
+under ids such as `5:12`, node 12 inside node 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraphError
-from .inputs import CONTROL_VALUES, InputSpec, Registry, input_specs
+from .editor import BYPASSED, MUTED, EditorGraph, EditorNode, Slot
+from .inputs import CONTROL_VALUES, InputSpec, Registry, SpecsOf, is_link
+from .prompt_text import TOKENS_IN, resolve_choices, resolve_tokens, seed_of
+from .subgraphs import Level, open_file
 
-MUTED, BYPASSED = 2, 4
 NOTES = ("Note", "MarkdownNote")
-VIRTUAL = ("Reroute", "PrimitiveNode", *NOTES)
+REROUTES = ("Reroute", "Reroute (rgthree)")
+DECORATIONS = (
+    "Label (rgthree)", "Bookmark (rgthree)", "Fast Muter (rgthree)", "Fast Bypasser (rgthree)", "Fast Groups Muter (rgthree)",
+    "Fast Groups Bypasser (rgthree)", "Fast Actions Button (rgthree)", "Node Collector (rgthree)", "Mute / Bypass Repeater (rgthree)",
+    "Mute / Bypass Relay (rgthree)", "Random Unmuter (rgthree)",
+)  # fmt: skip
+VIRTUAL = ("PrimitiveNode", "GetNode", "SetNode", *REROUTES, *NOTES, *DECORATIONS)
+"""Node classes that exist in the editor only and are never sent to a server."""
+_REPLACES = "Run widget replace on values"
 
 
 def to_api(ui: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     """The API form of a graph in UI format.
 
-    A node whose class is not in `registry` keeps its links and loses its widget values: only the class knows their names, and
-    validation will name the node. Raises :class:`GraphError` for a graph with subgraphs or with malformed links.
+    A node whose class is not in `registry` keeps its links and loses its widget values: only the class knows their names. Validation
+    names the node where something needs it. Raises :class:`GraphError` for links that are malformed or run in a circle, and for
+    subgraphs that contain themselves or unfold into too many nodes.
     """
     return _Converter(ui, registry).convert()
 
@@ -33,10 +46,10 @@ def widget_values(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> di
     widgets = [spec for spec in specs.values() if spec.is_widget]
     if isinstance(stored, Mapping):  # some packs store them by name
         return {spec.name: stored.get(spec.name, spec.default) for spec in widgets}
-    stored = list(stored or [])
+    entries = stored if isinstance(stored, list) else []
     values: dict[str, Any] = {}
     for spec, position in zip(widgets, widget_positions(node, specs), strict=True):
-        values[spec.name] = stored[position] if position < len(stored) else spec.default
+        values[spec.name] = entries[position] if position < len(entries) else spec.default
     return values
 
 
@@ -63,100 +76,150 @@ def widget_positions(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) ->
     return positions
 
 
+@dataclass(frozen=True)
+class _Output:
+    """Output `slot` of the node whose id in the API format is `node_id`."""
+
+    node_id: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value instead of a link. `is_final`: the editor sends it as it is, without resolving choices in a prompt."""
+
+    value: Any
+    is_final: bool
+
+
 class _Converter:
     def __init__(self, ui: Mapping[str, Any], registry: Registry) -> None:
-        self.registry = registry
-        subgraphs = {entry.get("id") for entry in ((ui.get("definitions") or {}).get("subgraphs") or []) if isinstance(entry, Mapping)}
-        self.nodes: dict[str, Mapping[str, Any]] = {}
-        for node in ui.get("nodes", []):
-            if node["type"] in subgraphs:
-                raise GraphError(
-                    f"node {node['id']} is a subgraph, which the headless runner cannot unfold: "
-                    "in ComfyUI unpack it, or export the API format"
-                )
-            self.nodes[str(node["id"])] = node
-        self.links = {link[0]: link[1:] for link in map(_link_fields, ui.get("links") or [])}
+        self.registry, self.specs_of = registry, SpecsOf(registry)
+        self.root = open_file(ui)
+        self.named: dict[tuple[str, str], tuple[Level, EditorNode]] | None = None
+        self.seed = seed_of(self._seeds())
 
     def convert(self) -> dict[str, Any]:
-        ordered = sorted(self.nodes.items(), key=lambda item: _number(item[1].get("order")))
-        return {node_id: self._node(node) for node_id, node in ordered if self._runs(node)}
+        api = {level.path + node.id: self._node(level, node) for level, node in self.root.nodes() if self._runs(node)}
+        for node in api.values():  # a link to a node that does not run is no link
+            node["inputs"] = {name: value for name, value in node["inputs"].items() if not is_link(value) or value[0] in api}
+        return api
 
-    def _runs(self, node: Mapping[str, Any]) -> bool:
-        return node.get("mode", 0) not in (MUTED, BYPASSED) and node["type"] not in VIRTUAL
+    def _runs(self, node: EditorNode) -> bool:
+        return node.mode not in (MUTED, BYPASSED) and node.type not in VIRTUAL
 
-    def _node(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        node_class = self.registry.get(node["type"])
-        specs = input_specs(node_class) if node_class else {}
-        inputs: dict[str, Any] = {name: _constant(value) for name, value in widget_values(node, specs).items()}
-        for slot in node.get("inputs") or []:
-            link = slot.get("link")
-            if link is None or (specs and slot.get("name") not in specs):
+    def _node(self, level: Level, node: EditorNode) -> dict[str, Any]:
+        specs = self.specs_of[node.type]
+        values: dict[str, _Value | _Output] = {name: _Value(value, False) for name, value in widget_values(node.raw, specs).items()}
+        values |= {name: _Value(value, True) for name, value in level.promoted.get(node.id, {}).items() if name in specs}
+        for slot in node.inputs:
+            if slot.link is not None and (not specs or slot.name in specs) and (origin := self._origin(level, slot)) is not None:
+                values[slot.name] = origin
+        inputs = {name: self._sent(level, node, name, value) for name, value in values.items()}
+        return {"class_type": node.type, "inputs": inputs, "_meta": {"title": self._title(node)}}
+
+    def _title(self, node: EditorNode) -> str:
+        return node.title or getattr(self.registry.get(node.type), "DISPLAY_NAME", None) or node.type
+
+    def _sent(self, level: Level, node: EditorNode, name: str, given: _Value | _Output) -> Any:
+        """A value as the API format has it: resolved as the editor resolves it, and a list wrapped, because a bare list means a link."""
+        if isinstance(given, _Output):
+            return [given.node_id, given.slot]
+        value, spec = given.value, self.specs_of[node.type].get(name)
+        if isinstance(value, str) and not given.is_final:
+            if node.type in TOKENS_IN and name == "filename_prefix":
+                value = resolve_tokens(value, self._value_of)
+            elif spec is not None and spec.options.get("dynamicPrompts"):
+                value = resolve_choices(value, f"{self.seed} {level.path}{node.id} {name}")
+        return {"__value__": value} if isinstance(value, list) else value
+
+    def _value_of(self, wanted: str, widget: str) -> Any:
+        """The value of `widget` of the first node that has the name `wanted` for search and replace, else of the first with that title."""
+        if self.named is None:
+            self.named = {}
+            for level, node in self.root.nodes():
+                self.named.setdefault(("title", self._title(node)), (level, node))
+                self.named.setdefault(("name", str(node.properties.get("Node name for S&R"))), (level, node))
+        level, node = self.named.get(("name", wanted)) or self.named["title", wanted]
+        slot = node.slot(widget)
+        origin = self._origin(level, slot) if slot is not None and slot.link is not None else None
+        return origin.value if isinstance(origin, _Value) else widget_values(node.raw, self.specs_of[node.type])[widget]
+
+    def _seeds(self) -> Iterator[Any]:
+        for _, node in self.root.nodes():
+            specs = self.specs_of[node.type]
+            values = widget_values(node.raw, specs)
+            yield from (values[name] for name, spec in specs.items() if spec.is_widget and spec.is_seed)
+
+    def _origin(self, level: Level, slot: Slot) -> _Output | _Value | None:
+        """What feeds a linked input once everything that exists in the editor only is gone: an output, a value, or nothing."""
+        number, kind = slot.link, slot.type
+        seen: set[tuple[str, str]] = set()
+        while number is not None and (link := level.graph.links.get(number)) is not None:
+            if (level.path, number) in seen:
+                raise GraphError(f"link {number} runs in a circle through reroutes, bypassed nodes or subgraphs")
+            seen.add((level.path, number))
+            if level.parent is not None and link.source == level.graph.input_side:
+                outer = level.outer_slot(link.slot)
+                if outer is None or outer.link is None:
+                    return _Value(level.host[outer.name], True) if outer is not None and outer.name in level.host else None
+                level, number, kind = level.parent, outer.link, outer.type
                 continue
-            origin = self._origin(link)
-            if origin is None:
-                continue
-            source, value = origin
-            inputs[slot["name"]] = [source, value] if source is not None else _constant(value)
-        title = node.get("title") or getattr(node_class, "DISPLAY_NAME", None) or node["type"]
-        return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
-
-    def _origin(self, link: Any) -> tuple[str | None, Any] | None:
-        """What feeds a link once virtual and bypassed nodes are gone: (node id, slot), (None, constant), or nothing."""
-        seen: set[Any] = set()
-        while link is not None:
-            if link in seen:
-                raise GraphError(f"link {link} runs in a circle through reroutes or bypassed nodes")
-            seen.add(link)
-            if link not in self.links:
+            node = level.graph.nodes.get(link.source)
+            if node is None:
                 return None
-            source, slot = str(self.links[link][0]), self.links[link][1]
-            node = self.nodes.get(source)
-            if node is None or node.get("mode", 0) == MUTED:
+            if node.type == "PrimitiveNode":  # muted or not: the editor writes its value into the widgets that it is linked to
+                return self._primitive(level, node)
+            if node.mode == MUTED:
                 return None
-            if node["type"] == "PrimitiveNode":
-                values = node.get("widgets_values") or [None]
-                return None, values[0]
-            if node["type"] == "Reroute":
-                link = _slot_link(node, 0)
-            elif node.get("mode", 0) == BYPASSED:
-                link = _bypass(node, slot, self.links[link][4])
+            if node.mode == BYPASSED:
+                passed = _passed_through(node, link.slot, kind)
+                number, kind = (passed.link, passed.type) if passed is not None else (None, kind)
+            elif node.type in REROUTES:
+                number = node.inputs[0].link if node.inputs else None
+            elif node.type in ("GetNode", "SetNode"):
+                number = _variable(level.graph, node, link.slot)
+            elif (inner := level.inner.get(node.id)) is not None:
+                outputs = inner.graph.outputs
+                level, number = inner, outputs[link.slot] if 0 <= link.slot < len(outputs) else None
+            elif node.type in VIRTUAL:
+                return None
             else:
-                return source, slot
+                return _Output(level.path + node.id, link.slot)
         return None
 
-
-def _bypass(node: Mapping[str, Any], slot: int, kind: Any) -> Any:
-    """The link that feeds a bypassed node's output: the input at the same place if it fits, else the first of the same type."""
-    inputs, outputs = node.get("inputs") or [], node.get("outputs") or []
-    wanted = outputs[slot].get("type", kind) if slot < len(outputs) else kind
-    if wanted == "*":
-        return _slot_link(node, slot if slot < len(inputs) else 0)
-    order = [*([slot] if slot < len(inputs) else []), *range(len(inputs))]
-    for accepted in (wanted, "*"):
-        for index in order:
-            if inputs[index].get("type") == accepted:
-                return inputs[index].get("link")
-    return None
+    def _primitive(self, level: Level, node: EditorNode) -> _Value | None:
+        if promoted := level.promoted.get(node.id):
+            return _Value(next(iter(promoted.values())), True)
+        if not node.values:
+            return None  # it has never been given a value: the widget that it is linked to keeps its own
+        value = node.values[0]
+        if isinstance(value, str) and node.properties.get(_REPLACES):
+            value = resolve_tokens(value, self._value_of)
+        return _Value(value, False)
 
 
-def _slot_link(node: Mapping[str, Any], slot: int) -> Any:
-    inputs = node.get("inputs") or []
-    return inputs[slot].get("link") if slot < len(inputs) else None
+def _passed_through(node: EditorNode, slot: int, kind: Any) -> Slot | None:
+    """The input that a bypassed node passes on as output `slot`: the one at the same place if it fits, else the first that does."""
+    inputs = node.inputs
+    there = inputs[slot] if 0 <= slot < len(inputs) else None
+    if kind in ("*", ""):
+        return there or (inputs[0] if inputs else None)
+    given = node.outputs[slot] if 0 <= slot < len(node.outputs) else kind
+    if there is not None and _connects(there.type, given) and _connects(there.type, kind):
+        return there
+    alike = [one for one in inputs if one.type == kind]
+    return next(iter(alike or [one for one in inputs if _connects(one.type, given) and _connects(one.type, kind)]), None)
 
 
-def _link_fields(link: Any) -> tuple[Any, ...]:
-    """(id, from node, from slot, to node, to slot, type) of a link in either spelling."""
-    if isinstance(link, Mapping):
-        link = [link.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")]
-    if not isinstance(link, list) or len(link) < 5 or not all(isinstance(link[index], int) for index in (2, 4)):
-        raise GraphError(f"malformed link {str(link)[:80]}: expected [id, from node, from slot, to node, to slot, type]")
-    return (*link[:5], link[5] if len(link) > 5 else "*")
+def _connects(one: Any, other: Any) -> bool:
+    """Whether the editor links these types: equal without regard to case, a wildcard, or unions ("A,B") that share a type."""
+    if one == other or not {str(one), str(other)}.isdisjoint(("*", "", "0")):
+        return True
+    return not {kind.strip() for kind in str(one).lower().split(",")}.isdisjoint(kind.strip() for kind in str(other).lower().split(","))
 
 
-def _constant(value: Any) -> Any:
-    """A widget value as the API format stores it: a list is wrapped, because a bare list means a link."""
-    return {"__value__": value} if isinstance(value, list) else value
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0
+def _variable(graph: EditorGraph, node: EditorNode, slot: int) -> str | None:
+    """The link behind a pair of SetNode and GetNode, which share a name instead of a line."""
+    setter = graph.setters.get(str(node.values[0])) if node.type == "GetNode" and node.values else node
+    return setter.inputs[slot].link if setter is not None and 0 <= slot < len(setter.inputs) else None

@@ -9,13 +9,15 @@ import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InputError
 from .convert import widget_positions, widget_values
+from .editor import definitions
 from .formats import Graph
-from .inputs import MAX_SEED, InputSpec, Registry, coerce, describe, input_specs, is_link, nearest, one_line, title_of
+from .inputs import MAX_SEED, InputSpec, Registry, SpecsOf, coerce, describe, input_specs, is_link, nearest, one_line, title_of
 from .layout import widget_entries
+from .subgraphs import Level, find_place, open_file
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,12 @@ def apply_changes(graph: Graph, registry: Registry, changes: Iterable[Change]) -
     """A copy of `graph` with new widget values, in each form that it has. A link into a changed input is removed."""
     api = copy.deepcopy(graph.to_api(registry))
     ui = copy.deepcopy(graph.ui)
+    top = open_file(ui) if ui is not None else None
     for change in changes:
         value = {"__value__": change.value} if isinstance(change.value, list) else change.value
         api[change.node_id]["inputs"][change.input_name] = value
-        if ui is not None:
-            _change_ui(ui, registry, change)
+        if ui is not None and top is not None:
+            top = _change_ui(ui, top, registry, change)
     return replace(graph, api=api, ui=ui)
 
 
@@ -88,10 +91,9 @@ def with_seed(graph: Graph, registry: Registry, seed: int) -> Graph:
     """A copy of `graph` in which every seed widget holds `seed` (0..2**64-1); linked seeds keep their link."""
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed {seed} is out of range: give a whole number from 0 to {MAX_SEED}")
-    changes = []
+    changes, specs_of = [], SpecsOf(registry)
     for node_id, node in graph.to_api(registry).items():
-        node_class = registry.get(node.get("class_type", ""))
-        for spec in input_specs(node_class).values() if node_class else ():
+        for spec in specs_of[node.get("class_type", "")].values():
             if spec.type == "INT" and spec.is_seed and not is_link(node.get("inputs", {}).get(spec.name)):
                 changes.append(Change(node_id, spec.name, min(seed, spec.options.get("max", MAX_SEED))))
     return apply_changes(graph, registry, changes)
@@ -111,31 +113,53 @@ def _read_value(raw: str, spec: InputSpec) -> Any:
     return value
 
 
-def _change_ui(ui: dict[str, Any], registry: Registry, change: Change) -> None:
-    node = next((node for node in ui["nodes"] if str(node["id"]) == change.node_id), None)
-    if node is None:
-        return
-    specs = input_specs(registry[node["type"]])
-    if isinstance(node.get("widgets_values"), dict):
-        node["widgets_values"][change.input_name] = change.value
+def _change_ui(ui: dict[str, Any], top: Level, registry: Registry, change: Change) -> Level:
+    """Write a new value where the editor will look for it: into the node, or into the subgraph that promotes the widget. Returns the
+    root of the graph's levels for the next change."""
+    place = find_place(ui, top, change.node_id, change.input_name)
+    if place is None:
+        return top
+    node = place.node
+    raw = cast(dict[str, Any], node.raw)
+    if place.position is not None:
+        values = [*node.values, *[None] * (place.position + 1 - len(node.values))]
+        values[place.position] = change.value
+        raw["widgets_values"] = values
+        return place.top
+    specs = input_specs(registry[node.type])
+    if isinstance(raw.get("widgets_values"), dict):
+        raw["widgets_values"][change.input_name] = change.value
     else:
         widgets = [spec for spec in specs.values() if spec.is_widget]
         index = [spec.name for spec in widgets].index(change.input_name)
-        stored, position = list(node.get("widgets_values") or []), widget_positions(node, specs)[index]
+        stored, position = list(node.values), widget_positions(raw, specs)[index]
         if position >= len(stored):  # a file from before this input existed: write every value out
-            values = widget_values(node, specs)
-            stored = [entry for spec in widgets for entry in widget_entries(spec, values[spec.name])]
+            known = widget_values(raw, specs)
+            stored = [entry for spec in widgets for entry in widget_entries(spec, known[spec.name])]
             position = sum(len(widget_entries(spec, None)) for spec in widgets[:index])
         stored[position] = change.value
-        node["widgets_values"] = stored
-    for slot in node.get("inputs") or []:
-        if slot.get("name") == change.input_name and slot.get("link") is not None:
-            _drop_link(ui, slot["link"])
+        raw["widgets_values"] = stored
+    for slot in raw.get("inputs") or []:
+        if isinstance(slot, dict) and slot.get("name") == change.input_name and slot.get("link") is not None:
+            _drop_link(_holder(ui, place.level), str(slot["link"]))
             slot["link"] = None
+    return place.top
 
 
-def _drop_link(ui: dict[str, Any], number: Any) -> None:
-    ui["links"] = [link for link in ui.get("links") or [] if (link.get("id") if isinstance(link, dict) else link[0]) != number]
-    for node in ui["nodes"]:
-        for output in node.get("outputs") or []:
-            output["links"] = [link for link in output.get("links") or [] if link != number]
+def _holder(ui: dict[str, Any], level: Level) -> dict[str, Any]:
+    """The object of the file that holds the nodes and links of a level."""
+    if level.user is None:
+        return ui
+    return cast(dict[str, Any], next(entry for entry in definitions(ui) if str(entry["id"]) == level.user.type))
+
+
+def _drop_link(holder: dict[str, Any], number: str) -> None:
+    def is_other(link: Any) -> bool:
+        return link is None or str(link.get("id") if isinstance(link, dict) else link[0]) != number
+
+    stored = holder.get("links") or []
+    holder["links"] = [link for link in (stored.values() if isinstance(stored, dict) else stored) if is_other(link)]
+    outputs = [(output, "links") for node in holder["nodes"] for output in node.get("outputs") or []]
+    for entry, key in [*outputs, *((entry, "linkIds") for entry in holder.get("inputs") or [])]:
+        if isinstance(entry, dict) and isinstance(entry.get(key), list):
+            entry[key] = [link for link in entry[key] if str(link) != number]

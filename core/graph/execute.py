@@ -24,7 +24,7 @@ from ..errors import Cancelled, NodeError, RapidDrawError
 from ..progress import raise_if_cancelled
 from .edit import with_seed
 from .formats import Graph, read_graph
-from .inputs import InputSpec, Registry, coerce, describe, hidden_inputs, input_specs, is_link, links_of
+from .inputs import InputSpec, Registry, SpecsOf, coerce, describe, hidden_inputs, is_link, links_of
 from .validate import check, output_nodes, reachable
 
 log = logging.getLogger("rapiddraw")
@@ -118,7 +118,7 @@ class Runner:
 
 
 class _Run:
-    """One walk over the nodes that `targets` need."""
+    """One run over the nodes that `targets` need."""
 
     def __init__(
         self,
@@ -133,8 +133,9 @@ class _Run:
         needed = reachable(api, targets)
         self.done: dict[str, _Entry] = {}
         self.demanded: dict[str, set[str]] = {}
+        self.specs_of = SpecsOf(runner.registry)
         self.classes = {node_id: runner.registry[node["class_type"]] for node_id, node in api.items() if node_id in needed}
-        self.signatures = _signatures(api, self.classes)
+        self.signatures = _signatures(api, self.classes, self.specs_of)
 
     def evaluate(self, target: str) -> None:
         """Run `target` and whatever it needs, depth first without recursion."""
@@ -168,7 +169,7 @@ class _Run:
         return [self.api[node_id]["inputs"][name][0] for name in self._strong(node_id)]
 
     def _strong(self, node_id: str) -> list[str]:
-        specs = input_specs(self.classes[node_id])
+        specs = self.specs_of[self.api[node_id]["class_type"]]
         asked = self.demanded.get(node_id, set())
         return [name for name in links_of(self.api[node_id]) if name in specs and (name in asked or not specs[name].options.get("lazy"))]
 
@@ -201,7 +202,7 @@ class _Run:
     def _gather(self, node_id: str) -> tuple[dict[str, list[Any]], set[str]]:
         """The inputs of a node as lists, and the names of those lazy ones that are not evaluated (they are `[None]`)."""
         node, node_class = self.api[node_id], self.classes[node_id]
-        specs, strong = input_specs(node_class), set(self._strong(node_id))
+        specs, strong = self.specs_of[node["class_type"]], set(self._strong(node_id))
         inputs: dict[str, list[Any]] = {}
         lazy: set[str] = set()
         for name, value in node["inputs"].items():
@@ -277,13 +278,16 @@ def _entry(returned: list[Any], node_class: type) -> _Entry:
     return _Entry(slots, ui)
 
 
-def _signatures(api: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str, str]:
+def _signatures(api: Mapping[str, Any], classes: Mapping[str, type], specs_of: SpecsOf) -> dict[str, str]:
     """For each node in `classes` (free of cycles), a hash of all that decides what it gives: see :func:`_signature`."""
     found: dict[str, str] = {}
     for start in classes:
         stack = [start]
         while stack:
             node_id = stack[-1]
+            if node_id in found:
+                stack.pop()
+                continue
             links = links_of(api[node_id])
             waiting = [source for source, _ in links.values() if source not in found]
             if waiting:
@@ -291,23 +295,23 @@ def _signatures(api: Mapping[str, Any], classes: Mapping[str, type]) -> dict[str
                 continue
             stack.pop()
             upstream = {name: (found[source], slot) for name, (source, slot) in links.items()}
-            found[node_id] = _signature(node_id, api[node_id], classes[node_id], upstream)
+            changed = _is_changed(api[node_id], classes[node_id], specs_of[api[node_id]["class_type"]])
+            found[node_id] = _signature(node_id, api[node_id], classes[node_id], changed, upstream)
     return found
 
 
-def _signature(node_id: str, node: Mapping[str, Any], node_class: type, links: Mapping[str, tuple[str, int]]) -> str:
-    """A hash of a node's class, constants and `IS_CHANGED`, and through `links` of the same of everything upstream."""
+def _signature(node_id: str, node: Mapping[str, Any], node_class: type, changed: Any, links: Mapping[str, tuple[str, int]]) -> str:
+    """A hash of a node's class, constants and `IS_CHANGED` value, and through `links` of the same of everything upstream."""
     constants = {name: value for name, value in node["inputs"].items() if name not in links}
     own = getattr(node_class, "NOT_IDEMPOTENT", False) or "UNIQUE_ID" in hidden_inputs(node_class).values()
-    parts = [node["class_type"], node_id if own else "", _is_changed(node, node_class), constants, links]
+    parts = [node["class_type"], node_id if own else "", changed, constants, links]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()
 
 
-def _is_changed(node: Mapping[str, Any], node_class: type) -> Any:
+def _is_changed(node: Mapping[str, Any], node_class: type, specs: Mapping[str, InputSpec]) -> Any:
     """The node's `IS_CHANGED` value, called with constants only. A failure, or NaN, means: always run again."""
     if not hasattr(node_class, "IS_CHANGED"):
         return None
-    specs = input_specs(node_class)
     try:
         declared = {name: value for name, value in node["inputs"].items() if name in specs}
         constants = {name: None if is_link(value) else coerce(value, specs[name]) for name, value in declared.items()}

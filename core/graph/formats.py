@@ -7,6 +7,7 @@ id, inputs by name). A PNG saved by ComfyUI carries both as text chunks, `workfl
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from ..files import replacing
 from .convert import to_api
 from .inputs import Registry
 from .layout import to_ui
+from .png_text import SIGNATURE, DamagedPictureError, TextTooLargeError, read_text_chunks
 
 __all__ = ["Graph", "as_api", "read_graph", "to_api", "to_ui", "write_graph"]
 
+log = logging.getLogger("rapiddraw")
 MAX_GRAPH_BYTES = 64 * 2**20
 MAX_PNG_BYTES = 512 * 2**20
 
@@ -58,7 +61,7 @@ def read_graph(source: str | os.PathLike[str] | Mapping[str, Any]) -> Graph:
         raise GraphError(f"no such graph file: {path}. Give a .json saved by ComfyUI (either format) or a .png that it saved")
     with path.open("rb") as file:
         start = file.read(8)
-    if start == b"\x89PNG\r\n\x1a\n":
+    if start == SIGNATURE:
         return _read_png(path)
     size = path.stat().st_size
     if size > MAX_GRAPH_BYTES:
@@ -77,35 +80,47 @@ def as_api(graph: Graph | Mapping[str, Any], registry: Registry) -> dict[str, An
 def write_graph(path: str | os.PathLike[str], graph: Mapping[str, Any]) -> Path:
     """Write a graph of either format as JSON, whole or not at all."""
     path = Path(path)
+    text = json.dumps(graph, ensure_ascii=False, indent=2)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):  # half a character, which no file can hold
+        text = json.dumps(graph, indent=2)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(graph, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
     return path
 
 
 def _read_png(path: Path) -> Graph:
-    from PIL import Image
-
+    """The graph that a picture carries. Where one of its two texts cannot be used, the other one is, with a warning."""
     size = path.stat().st_size
     if size > MAX_PNG_BYTES:
         raise GraphError(f"{path.name} is {size} bytes long; a picture that carries a graph may have {MAX_PNG_BYTES}")
     try:
-        with Image.open(path) as image:
-            image.load()  # text chunks may follow the pixels
-            chunks = {key: value for key, value in image.info.items() if isinstance(value, str)}
-    except Exception as error:  # Pillow raises many kinds for a damaged or hostile file
+        texts = read_text_chunks(path, ("workflow", "prompt"), MAX_GRAPH_BYTES)
+    except TextTooLargeError as error:
+        raise GraphError(f"{path.name} carries {error}; a graph in a picture may have {MAX_GRAPH_BYTES} bytes") from error
+    except (DamagedPictureError, OSError) as error:
         raise GraphError(f"{path.name} cannot be read as a PNG picture ({error})") from error
-    found = {key: _parse(chunks[key], f"{path.name} ({key})") for key in ("workflow", "prompt") if chunks.get(key)}
-    ui, api = found.get("workflow"), found.get("prompt")
-    if ui is None and api is None:
-        raise GraphError(
-            f"{path.name} carries no graph: it has no 'workflow' and no 'prompt' text. Pictures keep them unless another "
-            "program saved them again, or ComfyUI ran with --disable-metadata"
+    found: dict[str, Graph] = {}
+    failed: dict[str, GraphError] = {}
+    for key in ("workflow", "prompt"):
+        if texts.get(key):
+            try:
+                found[key] = _recognise(_parse(texts[key], f"{path.name} ({key})"), f"{path.name} ({key})")
+            except GraphError as error:
+                failed[key] = error
+    if not found:
+        raise (
+            next(iter(failed.values()))
+            if failed
+            else GraphError(
+                f"{path.name} carries no graph: it has no whole 'workflow' and no whole 'prompt' text. Pictures keep them unless another "
+                "program saved them again, the file is cut short, or ComfyUI ran with --disable-metadata"
+            )
         )
-    return Graph(
-        ui=_recognise(ui, path.name).ui if ui is not None else None,
-        api=_recognise(api, path.name).api if api is not None else None,
-        source=path.name,
-    )
+    for key, reason in failed.items():
+        log.warning("%s; its other graph (%s) is used instead of '%s'", reason, ", ".join(found), key)
+    ui = next((graph.ui for graph in found.values() if graph.ui is not None), None)
+    api = next((graph.api for graph in found.values() if graph.api is not None), None)
+    return Graph(ui, api, path.name)
 
 
 def _parse(text: str, name: str) -> Any:
@@ -137,7 +152,7 @@ def _checked_ui(data: dict[str, Any], name: str) -> dict[str, Any]:
     for position, node in enumerate(data["nodes"]):
         if not isinstance(node, dict) or "id" not in node or not isinstance(node.get("type"), str):
             raise GraphError(f"{name}: entry {position} of 'nodes' is not a node (it needs an 'id' and a 'type')")
-    if not isinstance(data.get("links", []), list):
+    if not isinstance(data.get("links") or [], list | dict):
         raise GraphError(f"{name}: 'links' is not a list")
     return data
 

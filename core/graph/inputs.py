@@ -75,6 +75,19 @@ def input_specs(node_class: type) -> dict[str, InputSpec]:
     return specs
 
 
+class SpecsOf(dict[str, dict[str, InputSpec]]):
+    """The inputs of node classes by id, each class asked once: `INPUT_TYPES` may list folders. Empty for an unknown class."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def __missing__(self, kind: str) -> dict[str, InputSpec]:
+        node_class = self._registry.get(kind)
+        self[kind] = input_specs(node_class) if node_class else {}
+        return self[kind]
+
+
 def hidden_inputs(node_class: type) -> dict[str, str]:
     """Hidden inputs by name, e.g. `{"prompt": "PROMPT"}`."""
     return dict(node_class.INPUT_TYPES().get("hidden") or {})  # type: ignore[attr-defined]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .inputs import InputSpec, Registry, input_specs, is_link, links_of, title_of, unwrap
+from .inputs import InputSpec, Registry, SpecsOf, is_link, links_of, title_of, unwrap
 
 COLUMN_GAP, ROW_GAP, TITLE_HEIGHT, SLOT_HEIGHT, WIDGET_HEIGHT, TEXT_HEIGHT = 80, 50, 34, 22, 26, 120
 
@@ -18,8 +18,8 @@ def to_ui(api: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     Nodes of unknown classes keep their links and their constants (by name). The workflow id is a UUID made from the content, so
     that the same graph always gives the same file.
     """
-    columns = _columns(api)
-    nodes = {node_id: _node(node_id, node, registry) for node_id, node in api.items()}
+    columns, specs_of = _columns(api), SpecsOf(registry)
+    nodes = {node_id: _node(node_id, node, registry, specs_of) for node_id, node in api.items()}
     links: list[list[Any]] = []
     for node_id, node in api.items():
         slots = {slot["name"]: index for index, slot in enumerate(nodes[node_id]["inputs"])}
@@ -59,11 +59,10 @@ def widget_entries(spec: InputSpec, value: Any) -> list[Any]:
     return [value, "image"] if spec.is_upload else [value]
 
 
-def _node(node_id: str, node: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
+def _node(node_id: str, node: Mapping[str, Any], registry: Registry, specs_of: SpecsOf) -> dict[str, Any]:
     kind = node.get("class_type", "")
-    node_class = registry.get(kind)
+    node_class, specs = registry.get(kind), specs_of[kind]
     given = node.get("inputs", {})
-    specs = input_specs(node_class) if node_class else {}
     inputs: list[dict[str, Any]] = []
     values: list[Any] = []
     for spec in specs.values():
@@ -114,16 +113,17 @@ def _size(specs: Mapping[str, InputSpec], inputs: list[dict[str, Any]], node_cla
 
 def _columns(api: Mapping[str, Any]) -> dict[str, int]:
     """The column of every node: right of all that feeds it, and directly left of the first node that it feeds."""
-    column = dict.fromkeys(api, 0)
-    for _ in range(len(api)):  # longest path by relaxation; a cycle stops at the number of nodes
-        changed = False
-        for node_id, node in api.items():
-            for source, _slot in links_of(node).values():
-                if source in column and column[node_id] < column[source] + 1 <= len(api):
-                    column[node_id] = column[source] + 1
-                    changed = True
-        if not changed:
-            break
+    column: dict[str, int] = {}
+    for start in api:  # longest path, each node after all that feeds it; a link that closes a cycle does not count
+        path: dict[str, Iterator[str]] = {start: _sources(api, start)} if start not in column else {}
+        while path:
+            node_id = next(reversed(path))
+            source = next(path[node_id], None)
+            if source is None:
+                column[node_id] = max((column[one] + 1 for one in _sources(api, node_id) if one in column), default=0)
+                del path[node_id]
+            elif source not in column and source not in path:
+                path[source] = _sources(api, source)
     consumers: dict[str, list[str]] = {}
     for node_id, node in api.items():
         for source, _slot in links_of(node).values():
@@ -134,11 +134,17 @@ def _columns(api: Mapping[str, Any]) -> dict[str, int]:
     return column
 
 
+def _sources(api: Mapping[str, Any], node_id: str) -> Iterator[str]:
+    return (source for source, _ in links_of(api[node_id]).values() if source in api)
+
+
 def _place(api: Mapping[str, Any], nodes: Mapping[str, dict[str, Any]], columns: Mapping[str, int]) -> None:
     """Give every node its place; in a column, nodes stand at the height of what feeds them, so that few links cross."""
+    rows: dict[int, list[str]] = {}
+    for node_id in nodes:
+        rows.setdefault(columns[node_id], []).append(node_id)
     x = 0
-    for column in sorted(set(columns.values())):
-        members = [node_id for node_id in nodes if columns[node_id] == column]
+    for column, members in sorted(rows.items()):
         heights = {}
         for node_id in members:
             above = [nodes[source]["pos"][1] for source, _ in links_of(api[node_id]).values() if columns.get(source, column) < column]

@@ -1,22 +1,27 @@
 """What is wrong with a graph, before anything runs: ComfyUI's own checks and error types, one readable line a problem.
 
-Only what the output nodes need is checked, as in ComfyUI; an unknown node class is reported wherever it stands. Unlike ComfyUI,
-which runs the good outputs and drops the bad ones, every problem counts: a headless run should not half succeed.
+Only what the output nodes need is checked, as in ComfyUI. A node of an unknown class counts where an output needs it or where it takes
+links, because it may itself be an output; a label of the editor does not. Unlike ComfyUI, which runs the good outputs and drops the bad
+ones, every problem counts: a headless run should not half succeed.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ..errors import InvalidGraphError
 from .formats import Graph, as_api
-from .inputs import InputSpec, Registry, coerce, describe, input_specs, is_link, links_of, nearest, one_line, title_of, unwrap
+from .inputs import InputSpec, Registry, SpecsOf, coerce, describe, is_link, links_of, nearest, one_line, title_of, unwrap
 
-_SHOWN = 8
+log = logging.getLogger("rapiddraw")
+_SHOWN = 8  # values of a list that a message names
+_GUESSES = 20  # unknown classes for which a known one that looks alike is searched
 
 
 @dataclass(frozen=True)
@@ -46,33 +51,53 @@ def validate(graph: Graph | Mapping[str, Any], registry: Registry, outputs: Iter
     `outputs` limits the check to what these nodes need; by default it is every output node of the graph.
     """
     api = as_api(graph, registry)
-    unknown = [problem for node_id, node in api.items() for problem in _unknown_class(node_id, node, registry)]
-    if unknown:
-        return unknown
     if outputs is None:
         wanted = output_nodes(api, registry)
-        if not wanted:
-            return [_no_outputs(api)]
     else:
         wanted = [str(output) for output in outputs]
         missing = [output for output in wanted if output not in api]
         if missing:
             text = f"there is no node {one_line(missing[0], 40)}; the graph has {_some(api)}"
             return [Problem("bad_output", text, given=missing[0], allowed=_some(api))]
+    needed = reachable(api, wanted)
+    unknown = [node_id for node_id, node in api.items() if node.get("class_type") not in registry]
+    counting = [node_id for node_id in unknown if _counts(node_id, api, needed, outputs is None)]
+    if counting or (unknown and not wanted):
+        return _unknown_classes(counting or unknown, api, registry)
+    if not wanted:
+        return [_no_outputs(api)]
     cycle = find_cycle(api, wanted)
     problems = [_cycle(api, cycle)] if cycle else []
-    needed = reachable(api, wanted)
+    checks = _Checks(api, registry)
     for node_id in api:
         if node_id in needed:
-            problems += _Node(node_id, api, registry).problems()
+            problems += _Node(node_id, checks).problems()
     return problems
 
 
+def passed_over(graph: Graph | Mapping[str, Any], registry: Registry) -> list[Problem]:
+    """A warning for each node of an unknown class that no output needs and that takes no link, such as a label of the editor."""
+    api = as_api(graph, registry)
+    needed = reachable(api, output_nodes(api, registry))
+    unknown = [node_id for node_id, node in api.items() if node.get("class_type") not in registry]
+    return _unknown_classes([node_id for node_id in unknown if not _counts(node_id, api, needed, True)], api, registry)
+
+
+def _counts(node_id: str, api: Mapping[str, Any], needed: set[str], is_whole_graph: bool) -> bool:
+    """Whether a node of an unknown class keeps the graph from running: something needs it, it may itself be an output, because it takes
+    links, or it says no class at all."""
+    node = api[node_id]
+    return node_id in needed or (is_whole_graph and (bool(links_of(node)) or not node.get("class_type")))
+
+
 def check(graph: Graph | Mapping[str, Any], registry: Registry, outputs: Iterable[str] | None = None) -> None:
-    """Raise :class:`InvalidGraphError` with every problem of `graph`, if there is one."""
-    problems = validate(graph, registry, outputs)
+    """Raise :class:`InvalidGraphError` with every problem of `graph`, if there is one. Nodes that are passed over are logged."""
+    api = as_api(graph, registry)
+    problems = validate(api, registry, outputs)
     if problems:
         raise InvalidGraphError(problems)
+    for problem in passed_over(api, registry):
+        log.warning("%s. No output needs it, so it is left out", problem)
 
 
 def output_nodes(api: Mapping[str, Any], registry: Registry) -> list[str]:
@@ -125,14 +150,33 @@ def types_fit(given: Any, accepted: Any) -> bool:
     return bool(left & right) or "*" in left | right
 
 
+class _Checks:
+    """A graph under check, with what is looked up for many nodes."""
+
+    def __init__(self, api: Mapping[str, Any], registry: Registry) -> None:
+        self.api, self.registry, self.specs_of = api, registry, SpecsOf(registry)
+        self._givers: dict[str, list[str]] = {}
+
+    def giver(self, kind: str, but: str) -> str | None:
+        """A node that could feed an input of type `kind`, other than the node `but`."""
+        if kind not in self._givers:
+            found = (node_id for node_id, node in self.api.items() if kind in self.kinds(node.get("class_type", "")))
+            self._givers[kind] = list(islice(found, 2))
+        return next((node_id for node_id in self._givers[kind] if node_id != but), None)
+
+    def kinds(self, class_type: str) -> tuple[Any, ...]:
+        """The types of a class's outputs."""
+        return getattr(self.registry.get(class_type), "RETURN_TYPES", ())
+
+
 class _Node:
     """The checks of one node whose class is known."""
 
-    def __init__(self, node_id: str, api: Mapping[str, Any], registry: Registry) -> None:
-        self.id, self.api, self.registry = node_id, api, registry
-        self.node = api[node_id]
-        self.node_class = registry[self.node["class_type"]]
-        self.specs = input_specs(self.node_class)
+    def __init__(self, node_id: str, checks: _Checks) -> None:
+        self.id, self.api, self.checks = node_id, checks.api, checks
+        self.node = self.api[node_id]
+        self.node_class = checks.registry[self.node["class_type"]]
+        self.specs = checks.specs_of[self.node["class_type"]]
         self.given = self.node.get("inputs", {})
         checker = getattr(self.node_class, "VALIDATE_INPUTS", None)
         signature = inspect.getfullargspec(checker) if checker else None
@@ -189,15 +233,12 @@ class _Node:
             allowed = _some(spec.choices) if spec.choices else spec.type
             return self._problem("required_input_missing", spec, "nothing", allowed, f"is required and missing. Allowed: {allowed}")
         allowed = _output(spec.type)
-        givers = [describe(node_id, node) for node_id, node in self.api.items() if node_id != self.id and self._gives(node, spec.type)]
-        hint = f", such as {givers[0]}" if givers else ""
+        giver = self.checks.giver(spec.type, self.id)
+        hint = f", such as {describe(giver, self.api[giver])}" if giver is not None else ""
         return self._problem("required_input_missing", spec, "nothing", allowed, f"is required and not linked. It takes {allowed}{hint}")
 
     def _kinds(self, node_id: str) -> tuple[Any, ...]:
-        return getattr(self.registry[self.api[node_id]["class_type"]], "RETURN_TYPES", ())
-
-    def _gives(self, node: Mapping[str, Any], kind: str) -> bool:
-        return kind in getattr(self.registry.get(node.get("class_type", "")), "RETURN_TYPES", ())
+        return self.checks.kinds(self.api[node_id].get("class_type", ""))
 
     def _link(self, spec: InputSpec, value: list[Any]) -> Problem | None:
         form = "[node id, output number]"
@@ -259,18 +300,24 @@ class _Node:
         return Problem(kind, message, self.id, self.node["class_type"], title_of(self.node), spec.name, given, allowed)
 
 
-def _unknown_class(node_id: str, node: Mapping[str, Any], registry: Registry) -> list[Problem]:
-    kind = node.get("class_type")
-    if kind in registry:
-        return []
-    title = title_of(node)
-    if not kind:
-        named = f'node {node_id} "{one_line(title, 60)}"' if title else f"node {node_id}"
-        return [Problem("missing_node_type", f"{named}: it has no class_type; the graph is damaged", node_id, title=title)]
-    near = nearest(kind, registry)
-    hint = f"did you mean {near}?" if near else "`python -m rapiddraw nodes` lists the known ones"
-    message = f"{describe(node_id, node)}: there is no node class {_show(kind)}; {hint}"
-    return [Problem("missing_node_type", message, node_id, str(kind), title, given=str(kind), allowed=near or "")]
+def _unknown_classes(node_ids: Iterable[str], api: Mapping[str, Any], registry: Registry) -> list[Problem]:
+    """One problem for each of these nodes; the nearest known class is looked up once a class, and for the first classes only."""
+    hints: dict[str, str | None] = {}
+    problems = []
+    for node_id in node_ids:
+        node = api[node_id]
+        kind, title = node.get("class_type"), title_of(node)
+        if not kind:
+            named = f'node {node_id} "{one_line(title, 60)}"' if title else f"node {node_id}"
+            problems.append(Problem("missing_node_type", f"{named}: it has no class_type; the graph is damaged", node_id, title=title))
+            continue
+        if kind not in hints:
+            hints[kind] = nearest(kind, registry) if len(hints) < _GUESSES else None
+        near = hints[kind]
+        hint = f"did you mean {near}?" if near else "`python -m rapiddraw nodes` lists the known ones"
+        message = f"{describe(node_id, node)}: there is no node class {_show(kind)}; {hint}"
+        problems.append(Problem("missing_node_type", message, node_id, str(kind), title, given=str(kind), allowed=near or ""))
+    return problems
 
 
 def _no_outputs(api: Mapping[str, Any]) -> Problem:
@@ -303,8 +350,7 @@ def _show(value: Any) -> str:
         return one_line(repr(value))
 
 
-def _some(values: Iterable[Any]) -> str:
+def _some(values: Collection[Any]) -> str:
     """The first few values, and how many more there are."""
-    shown = [str(value) for value in values]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return one_line(", ".join(shown[:_SHOWN]), 200) + more
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return one_line(", ".join(str(value) for value in islice(values, _SHOWN)), 200) + more

@@ -62,3 +62,16 @@ def test_a_good_graph_is_ok(tmp_path, capsys):
     (tmp_path / "good.json").write_text(json.dumps(graph))
     assert main(["validate", str(tmp_path / "good.json")]) == 0
     assert capsys.readouterr().out.endswith("good.json: ok\n")
+
+
+def test_an_unknown_node_that_nothing_needs_is_a_warning(tmp_path, capsys):
+    graph = {
+        "1": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+        "3": {"class_type": "A Clock \ud83d", "inputs": {}},
+    }
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert main(["validate", str(tmp_path / "graph.json")]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.endswith("graph.json: ok\n")
+    assert len(shown.err.splitlines()) == 1 and "warning: node 3" in shown.err

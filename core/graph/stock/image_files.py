@@ -8,12 +8,20 @@ import os
 import secrets
 import tempfile
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...errors import InputError
 from ...paths import file_sha256, input_dir, output_dir, safe_join, temp_dir
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
+MAX_FRAMES, MAX_PIXELS = 4096, 2**27
 _FOLDERS = {"input": input_dir, "output": output_dir, "temp": temp_dir}
 
 
@@ -168,34 +176,70 @@ class LoadImage:
 def read_image(path: Path) -> tuple[Any, Any]:
     """An IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent; without alpha it is (frames, 64, 64) zeros.
 
-    EXIF rotation is applied; frames of another size than the first are left out. Raises :class:`InputError` for an unreadable file.
+    EXIF rotation is applied; frames of another size than the first are left out. A picture that is cut short, or that carries more text
+    than Pillow unpacks, gives what ComfyUI's own node gives: what is there of its pixels, and no text. Raises :class:`InputError` for an
+    unreadable file, and, before its pixels are unpacked, for one of more than 4,096 frames or 2^27 pixels in all frames.
     """
+    import torch
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is the one that counts
+            frames = _lenient(lambda: list(_frames(path)))
+    except InputError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for a damaged or hostile file
+        raise InputError(f"{path.name} in {path.parent.name}/ is no picture that can be read ({error})") from error
+    if len(frames) == 1:
+        return frames[0][0][None], frames[0][1][None]
+    return torch.stack([colour for colour, _ in frames]), torch.stack([mask for _, mask in frames])
+
+
+def _lenient(read: Callable[[], T]) -> T:
+    """What `read` gives; where Pillow refuses, what it gives when it is told to accept pictures that are cut short."""
+    from PIL import ImageFile
+
+    try:
+        return read()
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError):
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        try:
+            return read()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _frames(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """Colour (H, W, 3) and mask of each frame of a picture."""
     import numpy as np
     import torch
-    from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+    from PIL import Image, ImageOps, ImageSequence
 
-    images: list[torch.Tensor] = []
-    masks: list[torch.Tensor] = []
-    try:
-        with Image.open(path) as opened:
-            for frame in ImageSequence.Iterator(opened):
-                turned = ImageOps.exif_transpose(frame)
-                if turned.mode == "I":  # 16-bit grey
-                    turned = turned.point(lambda value: value * (1 / 255))
-                colour = torch.from_numpy(np.array(turned.convert("RGB"), dtype=np.float32) / 255)
-                if images and colour.shape != images[0].shape:
-                    continue
-                has_alpha = "A" in turned.getbands() or (turned.mode == "P" and "transparency" in turned.info)
-                alpha = (
-                    np.array(turned.convert("RGBA").getchannel("A"), dtype=np.float32) / 255 if has_alpha else np.ones((64, 64), np.float32)
+    first: torch.Size | None = None
+    pixels = count = 0
+    with Image.open(path) as opened:
+        for frame in ImageSequence.Iterator(opened):
+            pixels, count = pixels + frame.width * frame.height, count + 1
+            if pixels > MAX_PIXELS or count > MAX_FRAMES:
+                raise InputError(
+                    f"{path.name} holds more than {MAX_FRAMES} frames or {MAX_PIXELS} pixels in all frames (this one is {frame.width} x "
+                    f"{frame.height}); make it smaller, or cut it into several files"
                 )
-                images.append(colour)
-                masks.append(1 - torch.from_numpy(alpha))
-                if opened.format == "MPO":  # a phone's second frame is not the picture
-                    break
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path.name} in {path.parent.name}/ is no picture that can be read ({error})") from error
-    return torch.stack(images), torch.stack(masks)
+            turned = ImageOps.exif_transpose(frame)
+            if turned.mode == "I":  # 16-bit grey
+                turned = turned.point(lambda value: value * (1 / 255))
+            colour = torch.from_numpy(np.array(turned.convert("RGB"), dtype=np.float32)).div_(255)
+            if first is not None and colour.shape != first:
+                continue
+            first = colour.shape
+            has_alpha = "A" in turned.getbands() or (turned.mode == "P" and "transparency" in turned.info)
+            alpha = np.array(turned.convert("RGBA").getchannel("A"), dtype=np.float32) / 255 if has_alpha else np.ones((64, 64), np.float32)
+            yield colour, 1 - torch.from_numpy(alpha)
+            if opened.format == "MPO":  # a phone's second frame is not the picture
+                break
 
 
 NODES = [SaveImage, PreviewImage, LoadImage]

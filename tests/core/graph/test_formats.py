@@ -146,12 +146,6 @@ def test_links_may_be_objects_and_must_not_run_in_circles(registry):
         to_api(ui_graph(nodes, [(1, 2)]), registry)
 
 
-def test_a_subgraph_is_refused_by_name(registry):
-    graph = {**ui_graph([ui_node(3, "0000-sub")]), "definitions": {"subgraphs": [{"id": "0000-sub"}]}}
-    with pytest.raises(GraphError, match="node 3 is a subgraph"):
-        to_api(graph, registry)
-
-
 def test_layout_gives_a_loadable_graph(make, registry):
     api = {
         "1": make("Number", value=3, scale=2.0),

@@ -249,3 +249,70 @@ def test_upscaling_with_a_model(tiny_pack: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [("a", "a"), (3, "3"), (None, "None"), ({"a": 1}, '{\n    "a": 1\n}')])
 def test_preview_as_text(value: object, text: str) -> None:
     assert run("PreviewAny", source=value) == {"ui": {"text": (text,)}}
+
+
+PICTURES = Path(__file__).parents[3] / "data" / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "mean"),
+    [  # what ComfyUI's own LoadImage gives
+        ("compressed_text_over_1_mib.png", 8, 0.0),
+        ("text_whole_pixels_cut.png", 8, 0.0),
+        ("good_workflow_bad_prompt.png", 8, 0.0),
+        ("cut_short.jpg", 64, 0.4948529),
+    ],
+)
+def test_pictures_that_pillow_alone_refuses_give_what_comfyui_gives(name: str, side: int, mean: float) -> None:
+    from PIL import ImageFile
+
+    pixels, mask = read_image(PICTURES / name)
+    assert pixels.shape == (1, side, side, 3) and mask.shape == (1, 64, 64)
+    assert pixels.mean().item() == pytest.approx(mean, abs=0.004)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False, "the setting is Pillow's and is put back"
+
+
+def bomb_gif(path: Path, frames: int, side: int) -> Path:
+    """A GIF of many frames that claims a large size in a few bytes a frame."""
+    import struct
+
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    head = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    path.write_bytes(head + frame * frames + b"\x3b")
+    return path
+
+
+def bomb_png(path: Path, side: int) -> Path:
+    """A PNG of one colour: a square of `side` pixels in a few kilobytes."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" * (side // 8 + 1)
+    packer = zlib.compressobj(9)
+    body = b"".join(packer.compress(row) for _ in range(side // 8)) + packer.flush()
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", body)
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: bomb_gif(path, 20_000, 4), lambda path: bomb_gif(path, 40, 600), lambda path: bomb_png(path, 12_000)],
+    ids=["many frames", "large frames", "one large frame"],
+)
+def test_pictures_that_unpack_without_end_are_refused(tmp_path: Path, monkeypatch, make) -> None:
+    monkeypatch.setattr("rapiddraw.core.graph.stock.image_files.MAX_PIXELS", 2**21)
+    with pytest.raises(InputError, match="more than 4096 frames or 2097152 pixels"):
+        read_image(make(tmp_path / "bomb.img"))
+
+
+def test_a_picture_beyond_pillows_own_limit_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"bomb\.img"):
+        read_image(bomb_png(tmp_path / "bomb.img", 30_000))

@@ -1,0 +1,184 @@
+"""Subgraphs are unfolded as the editor unfolds them, and written back where the editor will look."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import pytest
+from rapiddraw.core.errors import GraphError
+from rapiddraw.core.graph.convert import to_api
+from rapiddraw.core.graph.edit import Change, apply_changes
+from rapiddraw.core.graph.execute import execute
+from rapiddraw.core.graph.formats import Graph
+
+
+def node(node_id, kind, values=None, inputs=(), outputs=("INT",), **more):
+    """`inputs`: (name, type, link) or (name, type, link, widget)."""
+    slots = [
+        {"name": entry[0], "type": entry[1], "link": entry[2]} | ({"widget": {"name": entry[3]}} if entry[3:] else {}) for entry in inputs
+    ]
+    outs = [{"name": kind, "type": kind, "links": []} for kind in outputs]
+    return {"id": node_id, "type": kind, "mode": 0, "order": 0, "inputs": slots, "outputs": outs, "widgets_values": values, **more}
+
+
+def link(number, source, slot, target, target_slot, kind="INT"):
+    return {"id": number, "origin_id": source, "origin_slot": slot, "target_id": target, "target_slot": target_slot, "type": kind}
+
+
+def definition(name="sum", **more):
+    """a (INT) and the promoted widgets `value` of Number 1 go in, their sum goes out: Number 1 -> Add 2 (b), input a -> Add 2 (a)."""
+    return {
+        "id": name,
+        "name": name,
+        "inputs": [
+            {"id": "i1", "name": "a", "type": "INT", "linkIds": [1]},
+            {"id": "i2", "name": "value", "type": "INT", "linkIds": [2]},
+        ],
+        "outputs": [{"id": "o1", "name": "sum", "type": "INT", "linkIds": [4]}],
+        "nodes": [
+            node(1, "Number", [7, 1.0], [("value", "INT", 2, "value")]),
+            node(2, "Add", [0], [("a", "INT", 1), ("b", "INT", 3, "b")]),
+        ],
+        "links": [link(1, -10, 0, 2, 0), link(2, -10, 1, 1, 0), link(3, 1, 0, 2, 1), link(4, 2, 0, -20, 0)],
+        **more,
+    }
+
+
+def use(node_id, source, values=None, name="sum", **more):
+    """A node that uses the definition; `source` is the link into its input a."""
+    return node(node_id, name, values, [("a", "INT", source), ("value", "INT", None, "value")], **more)
+
+
+@pytest.fixture
+def graph():
+    """Number 1 -> sum 5 -> sum 6 -> Show 9; the second use gives its promoted widget a value of its own."""
+    return {
+        "nodes": [node(1, "Number", [4, 1.0]), use(5, 1), use(6, 2, [30]), node(9, "Show", None, [("value", "*", 3)], ())],
+        "links": [[1, 1, 0, 5, 0, "INT"], [2, 5, 0, 6, 0, "INT"], [3, 6, 0, 9, 0, "INT"]],
+        "definitions": {"subgraphs": [definition()]},
+    }
+
+
+def inputs(ui, registry):
+    return {node_id: entry["inputs"] for node_id, entry in to_api(ui, registry).items()}
+
+
+def test_each_use_becomes_nodes_of_its_own(graph, registry, calls):
+    assert inputs(graph, registry) == {
+        "1": {"value": 4, "scale": 1.0},
+        "5:1": {"value": 7, "scale": 1.0},
+        "5:2": {"a": ["1", 0], "b": ["5:1", 0]},
+        "6:1": {"value": 30, "scale": 1.0},
+        "6:2": {"a": ["5:2", 0], "b": ["6:1", 0]},
+        "9": {"value": ["6:2", 0]},
+    }
+    assert execute(Graph(ui=graph), registry).outputs["9"]["text"] == ["41"]
+
+
+def test_a_link_into_a_promoted_widget_counts_more_than_its_value(graph, registry):
+    graph["nodes"][2]["inputs"][1]["link"] = 8
+    graph["links"].append([8, 1, 0, 6, 1, "INT"])
+    assert inputs(graph, registry)["6:1"] == {"value": ["1", 0], "scale": 1.0}
+
+
+def test_a_muted_use_vanishes_and_a_bypassed_one_passes_its_input_through(graph, registry):
+    graph["nodes"][2]["mode"] = 4
+    assert inputs(graph, registry)["9"] == {"value": ["5:2", 0]} and "6:2" not in to_api(graph, registry)
+    graph["nodes"][2]["mode"] = 2
+    assert inputs(graph, registry)["9"] == {} and "6:2" not in to_api(graph, registry)
+
+
+def test_muted_and_bypassed_nodes_inside(graph, registry):
+    inside = graph["definitions"]["subgraphs"][0]["nodes"]
+    inside[0]["mode"] = 2
+    assert inputs(graph, registry)["5:2"] == {"a": ["1", 0], "b": 0}, "a muted node's link is gone, the widget's own value counts"
+    inside[1]["mode"] = 4
+    assert inputs(graph, registry)["9"] == {"value": ["1", 0]}, "Add passes its first input through, twice"
+
+
+def test_definitions_nest_and_promote_through_each_other(graph, registry):
+    outer = {
+        "id": "outer",
+        "name": "outer",
+        "inputs": [{"name": "x", "type": "INT", "linkIds": [1]}, {"name": "deep", "type": "INT", "linkIds": [2]}],
+        "outputs": [{"name": "y", "type": "INT", "linkIds": [3]}],
+        "nodes": [node(3, "sum", [11], [("a", "INT", 1), ("value", "INT", 2, "value")])],
+        "links": [link(1, -10, 0, 3, 0), link(2, -10, 1, 3, 1), link(3, 3, 0, -20, 0)],
+    }
+    graph["definitions"]["subgraphs"].append(outer)
+    graph["nodes"][2] = node(6, "outer", [50], [("x", "INT", 2), ("deep", "INT", None, "deep")])
+    found = inputs(graph, registry)
+    assert found["6:3:1"] == {"value": 50, "scale": 1.0}
+    assert found["6:3:2"] == {"a": ["5:2", 0], "b": ["6:3:1", 0]} and found["9"] == {"value": ["6:3:2", 0]}
+    graph["nodes"][2]["widgets_values"] = None
+    assert inputs(graph, registry)["6:3:1"]["value"] == 7, "without values of the outer node those inside count"
+
+
+def test_files_of_older_editors_list_promoted_widgets(graph, registry):
+    graph["nodes"][2] |= {
+        "properties": {"proxyWidgets": [["1", "scale"], ["-1", "value"], ["77", "gone"], "broken"]},
+        "widgets_values": [2.5, 8, 1],
+    }
+    assert inputs(graph, registry)["6:1"] == {"value": 8, "scale": 2.5}
+    assert inputs(graph, registry)["5:1"] == {"value": 7, "scale": 1.0}
+
+
+def test_a_promoted_primitive_gives_its_value_to_what_it_is_linked_to(graph, registry):
+    inside = graph["definitions"]["subgraphs"][0]
+    inside["nodes"].append(node(8, "PrimitiveNode", [5, "fixed"]))
+    inside["nodes"][0]["inputs"].append({"name": "scale", "type": "FLOAT", "link": 9, "widget": {"name": "scale"}})
+    inside["links"].append(link(9, 8, 0, 1, 1, "FLOAT"))
+    graph["nodes"][2] |= {"properties": {"proxyWidgets": [["8", "value"]]}, "widgets_values": [3.5]}
+    assert inputs(graph, registry)["5:1"]["scale"] == 5 and inputs(graph, registry)["6:1"]["scale"] == 3.5
+
+
+def test_reroutes_and_variables_work_at_every_level(graph, registry):
+    inside = graph["definitions"]["subgraphs"][0]
+    inside["nodes"] += [
+        node(11, "SetNode", ["it"], [("INT", "INT", 3)]),
+        node(12, "GetNode", ["it"]),
+        node(13, "Reroute", None, [("", "*", 12)], ("*",)),
+    ]
+    inside["nodes"][1]["inputs"][1]["link"] = 13
+    inside["links"] += [link(3, 1, 0, 11, 0), link(12, 12, 0, 13, 0), link(13, 13, 0, 2, 1)]
+    assert inputs(graph, registry)["6:2"]["b"] == ["6:1", 0]
+
+
+def test_a_definition_in_a_definition_is_found(graph, registry):
+    nested = graph["definitions"]["subgraphs"]
+    graph["definitions"] = {"subgraphs": [{"id": "holder", "nodes": [], "links": [], "definitions": {"subgraphs": nested}}]}
+    assert inputs(graph, registry)["9"] == {"value": ["6:2", 0]}
+
+
+def test_a_definition_that_contains_itself_is_refused(graph, registry):
+    graph["definitions"]["subgraphs"][0]["nodes"].append(node(4, "sum"))
+    with pytest.raises(GraphError, match=r"node 6:4: its subgraph contains itself|node 5:4: its subgraph contains itself"):
+        to_api(graph, registry)
+
+
+def test_definitions_that_multiply_are_refused_in_time(registry):
+    levels = [{"id": f"s{i}", "nodes": [node(j, f"s{i + 1}") for j in range(10)], "links": []} for i in range(20)]
+    levels.append({"id": "s20", "nodes": [node(1, "Number", [1, 1.0])], "links": []})
+    started = time.process_time()
+    with pytest.raises(GraphError, match="more than 100000 nodes"):
+        to_api({"nodes": [node(1, "s0")], "links": [], "definitions": {"subgraphs": levels}}, registry)
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(("node_id", "name", "value"), [("6:1", "value", 77), ("5:1", "value", 78), ("6:1", "scale", 3.0), ("5:2", "b", 9)])
+def test_a_change_inside_one_use_leaves_the_other_alone(graph, registry, node_id, name, value):
+    before, kept = inputs(graph, registry), copy.deepcopy(graph)
+    changed = apply_changes(Graph(ui=graph), registry, [Change(node_id, name, value)])
+    wanted = before | {node_id: before[node_id] | {name: value}}
+    assert {key: entry["inputs"] for key, entry in changed.api.items()} == wanted
+    assert inputs(changed.ui, registry) == wanted, "what the editor will open says the same"
+    assert graph == kept
+
+
+def test_a_change_of_a_promoted_widget_stays_with_the_node_that_promotes_it(graph, registry):
+    changed = apply_changes(Graph(ui=graph), registry, [Change("6:1", "value", 77)])
+    assert changed.ui["nodes"][2]["widgets_values"] == [77] and len(changed.ui["definitions"]["subgraphs"]) == 1
+    graph["nodes"][2] |= {"properties": {"proxyWidgets": [["1", "scale"]]}, "widgets_values": [2.5]}
+    changed = apply_changes(Graph(ui=graph), registry, [Change("6:1", "scale", 4.0)])
+    assert changed.ui["nodes"][2]["widgets_values"] == [4.0]
