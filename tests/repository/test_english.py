@@ -1,0 +1,97 @@
+"""Plain English in what people read: no word that a reader whose first language is another has to look up or to guess."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rapiddraw import NODE_CLASS_MAPPINGS
+from rapiddraw.cli.node_docs import texts
+from rapiddraw.core.paths import pack_root
+
+ROOT = pack_root()
+INSTEAD = {
+    r"walks?|walked|walking": "sampling run (or step, go through, traverse)",
+    "anew": "again",
+    "whence|thereof|therein|whereof": "from which, of it, in it, of which",
+    "ever after": "from then on",
+    "have (its|their) say": "act, take effect",
+    "what it takes": "its estimate of, what is needed",
+}
+"""Odd words, and what to write instead."""
+ODD = re.compile(rf"\b({'|'.join(INSTEAD)})\b", re.IGNORECASE)
+CODE = re.compile(r"```.*?```|``[^`]+``|`[^`\n]+`|^    .*$", re.DOTALL | re.MULTILINE)
+PENDING: set[str] = {
+    "benchmarks/history.py",
+    "benchmarks/lowrank.py",
+    "benchmarks/picard.py",
+    "benchmarks/solvers.py",
+    "core/bridge/joint.py",
+    "core/bridge/resolution.py",
+    "core/control/apply.py",
+    "core/data/filters.py",
+    "core/data/recaption.py",
+    "core/diffusion/samplers/adaptive.py",
+    "core/diffusion/samplers/picard.py",
+    "core/diffusion/samplers/pndm.py",
+    "core/diffusion/schedule.py",
+    "core/diffusion/time_decoupled.py",
+    "core/host/embedded/sampling.py",
+    "core/metrics/walks.py",
+    "core/orchard/entities.py",
+    "core/speed/accelerator.py",
+    "core/speed/dense.py",
+    "core/speed/whole.py",
+    "core/text/protect.py",
+    "core/train/inputs/text_data.py",
+    "core/train/recipe.py",
+    "core/train/recipes/judge.py",
+    "web/docs/RapidDrawControlAdapterLoader.md",
+    "web/docs/RapidDrawLatentSpaceBridgeGuider.md",
+    "web/docs/RapidDrawLatentSpaceBridgeSampler.md",
+    "web/docs/RapidDrawResolutionBridge.md",
+    "web/docs/RapidDrawResolutionBridgeSampler.md",
+    "web/docs/RapidDrawSamplerPicard.md",
+    "web/docs/RapidDrawTimeDecoupledModel.md",
+    "web/docs/RapidDrawTimeDecoupledSampler.md",
+}
+"""Files that still have odd words; add none."""
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """The docstrings of a module and of its public classes and functions; a string below a public constant counts as one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and not getattr(node, "name", "").startswith("_"):
+            yield ast.get_docstring(node) or ""
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+
+
+def odd_words(text: str) -> list[str]:
+    """The odd words of a text; identifiers and code are left out."""
+    return [found[0].lower() for found in ODD.finditer(CODE.sub(" ", text))]
+
+
+SOURCES = sorted(path for part in ("core", "nodes", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md", *(ROOT / "web" / "docs").glob("*.md")])
+
+
+def test_documents_and_docstrings_are_in_plain_words() -> None:
+    found = {path.relative_to(ROOT).as_posix(): odd_words(" ".join(docstrings(path))) for path in SOURCES}
+    found |= {path.relative_to(ROOT).as_posix(): odd_words(path.read_text(encoding="utf-8")) for path in PAGES}
+    odd = {name: words for name, words in found.items() if words}
+    assert not {name: words for name, words in odd.items() if name not in PENDING}, f"write instead: {INSTEAD}"
+
+
+def test_texts_of_nodes_are_in_plain_words() -> None:
+    assert not [(text, words) for text in texts(NODE_CLASS_MAPPINGS) if (words := odd_words(text))], f"write instead: {INSTEAD}"
+
+
+@pytest.mark.parametrize(("text", "found"), [("A walk, anew.", ["walk", "anew"]), ("`Walk` of :class:`Walks`", []), ("sidewalk", [])])
+def test_words_are_found_and_identifiers_are_not(text: str, found: list[str]) -> None:
+    assert odd_words(text) == found
