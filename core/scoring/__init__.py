@@ -1,1 +1,1 @@
-"""Scores of a picture."""
+"""Scores of a picture: its attributes, its looks, and its similarity to a text."""

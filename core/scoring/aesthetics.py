@@ -1,8 +1,8 @@
-"""How good a picture looks, without a model of people's taste: proxies, and called that wherever they are shown.
+"""Proxies for how good a picture looks, called proxies wherever they are shown.
 
-PanGu-Draw scores aesthetics with a network that was trained on people's votes; there is none here. :func:`confidence` is for pictures of
-the Orchard: a picture in which nothing is in doubt is a clean one. :func:`preference` also likes shading and texture better than flat
-colours. :func:`appearance` is for any picture.
+PanGu-Draw (section 7) scores aesthetics with a network that was trained on people's votes; no such network is available here.
+:func:`confidence` is for pictures of the Orchard: a picture of which every attribute is clear is a clean one. :func:`preference` also
+scores shading and texture above flat colours. :func:`appearance` is for any picture.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _LUMA = (0.299, 0.587, 0.114)
 _SIDE = 256
 _SHARP, _COLOURFUL, _CONTRAST = 0.12, 0.5, 0.22
-"""Values at which a quality counts as full: the detail's, the colour's and the brightness's spread, of channels in [0, 1]."""
+"""Spreads of detail, colour and brightness, of channels in [0, 1], at which the quality counts as 1."""
 
 
 @torch.no_grad()
 def confidence(judge: Judge, pictures: Tensor, batch: int = 128) -> Tensor:
-    """(B,) in (0, 1]: the mean over attributes of the probability that the judge gives its own reading of pictures (B, 3, H, W) in
-    [-1, 1]."""
+    """Return (B,) in (0, 1]: how sure the judge is of its own reading of pictures (B, 3, H, W) in [-1, 1]. The mean over attributes of
+    the largest probability."""
     rows = []
     for part in pictures.split(batch):
         logits = judge(part)
@@ -37,18 +37,18 @@ def confidence(judge: Judge, pictures: Tensor, batch: int = 128) -> Tensor:
 
 @torch.no_grad()
 def preference(judge: Judge, pictures: Tensor, batch: int = 128) -> Tensor:
-    """(B,) in [0, 1]: half :func:`confidence`, half the probability that the judge takes pictures (B, 3, H, W) in [-1, 1] for fine ones and
-    not for cartoons, which PanGu-Draw (section 7) sets apart from what its voters preferred."""
+    """Return (B,) in [0, 1] for pictures (B, 3, H, W) in [-1, 1]: half :func:`confidence`, half the probability that the judge finds a
+    picture finely drawn. PanGu-Draw (section 7) likewise sets cartoons apart from the pictures that people prefer."""
     fine = ATTRIBUTES["style"].index("fine")
     shaded = torch.cat([judge(part)["style"].softmax(dim=1)[:, fine] for part in pictures.split(batch)])
     return (confidence(judge, pictures, batch) + shaded) / 2
 
 
 def appearance(picture: Tensor) -> dict[str, float]:
-    """What can be measured of one picture (3, H, W) in [0, 1], each from 0 to 1, and their mean as `aesthetics`.
+    """Return measures of one picture (3, H, W) in [0, 1], each from 0 to 1, and their mean as `aesthetics`.
 
-    `sharpness`: the spread of fine detail; `contrast`: the spread of brightness; `colour`: colourfulness (Hasler and Suesstrunk 2003, eq.
-    of M3); `exposure`: the share of pixels that are neither black nor burnt out.
+    `sharpness` is the spread of fine detail, `contrast` the spread of brightness, `colour` the colourfulness (Hasler and Suesstrunk 2003,
+    measure M3), `exposure` the share of pixels that are neither black nor burnt out.
     """
     scale = _SIDE / max(picture.shape[-2:])
     if scale < 1:  # the same measure for a picture and its enlargement

@@ -1,8 +1,8 @@
 """The judge: an attribute classifier for Orchard pictures, trained on renders that no other model sees.
 
-It gives the two measures of the benchmarks. **AA** (attribute accuracy): the share of a scene's attributes that the judge reads back
-from a picture. **FID-A**: the Frechet distance (Heusel et al. 2017, eq. 6) between two sets of pictures in the judge's 128 features; it
-is not FID, and is only comparable at equal set sizes, so the distance between two sets of real pictures of the same size is reported as
+It gives the two measures of the benchmarks. Attribute accuracy (AA) is the share of a scene's attributes that the judge reads back from a
+picture. FID-A is the Frechet distance (Heusel et al. 2017, eq. 6) between two sets of pictures in the judge's 128 features. FID-A is not
+FID, and two values compare only at equal set sizes; hence the distance between two sets of real pictures of the same size is reported as
 its floor.
 """
 
@@ -27,7 +27,8 @@ IGNORE = -100
 
 
 class Judge(nn.Module):
-    """Five convolutions, 128 features, one linear head an attribute. `operations` is where layers come from, as in ComfyUI."""
+    """Five convolutions, 128 features, one linear head for each attribute. `operations` is the module that layers come from, as in
+    ComfyUI."""
 
     def __init__(self, width: int = 32, features: int = 128, operations: Any = nn) -> None:
         super().__init__()
@@ -44,24 +45,24 @@ class Judge(nn.Module):
         self.heads = nn.ModuleDict({name: operations.Linear(features, len(values)) for name, values in ATTRIBUTES.items()})
 
     def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(B, 128) features of pictures (B, 3, H, W) in [-1, 1] at any size."""
+        """Return the features (B, 128) of pictures (B, 3, H, W) in [-1, 1] of any size."""
         if pictures.shape[-2:] != (SIDE, SIDE):
             pictures = functional.interpolate(pictures, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
         return functional.relu(self.squeeze(self.body(pictures).flatten(1)))
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits (B, values) by attribute."""
+        """Return logits (B, values) by attribute."""
         features = self.features(pictures)
         return {name: head(features) for name, head in self.heads.items()}
 
 
 def load_judge(path: str | Path) -> Judge:
-    """The judge in a bundle of kind `judge`, in eval mode."""
+    """Load the judge in a bundle of kind `judge`, in evaluation mode. Raises :class:`BundleError`."""
     return judge_from(load_bundle(path, "judge"))
 
 
 def judge_from(bundle: Bundle) -> Judge:
-    """The judge that `bundle` holds. Raises :class:`BundleError` where its config and its tensors do not fit."""
+    """Build the judge that `bundle` holds, in evaluation mode. Raises :class:`BundleError` where its config and its tensors do not fit."""
     try:
         judge = Judge(**bundle.info.config)
         found = judge.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()}, strict=False)
@@ -74,7 +75,7 @@ def judge_from(bundle: Bundle) -> Judge:
 
 
 def labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
-    """(B,) class indices by attribute; :data:`IGNORE` where a scene has no such attribute (the pattern colour of a plain fruit)."""
+    """Return class indices (B,) by attribute; :data:`IGNORE` where a scene lacks the attribute (a plain fruit has no pattern colour)."""
     rows: dict[str, list[int]] = {name: [] for name in ATTRIBUTES}
     for scene in scenes:
         for name, value in scene.attributes().items():
@@ -84,7 +85,7 @@ def labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def judge_pictures(judge: Judge, pictures: torch.Tensor, batch: int = 128) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """(predicted class indices (B,) by attribute, features (B, 128)) of pictures (B, 3, H, W) in [-1, 1]."""
+    """Return (the predicted class indices (B,) by attribute, the features (B, 128)) of pictures (B, 3, H, W) in [-1, 1]."""
     logits: dict[str, list[torch.Tensor]] = {name: [] for name in ATTRIBUTES}
     features = []
     for part in pictures.split(batch):
@@ -96,7 +97,8 @@ def judge_pictures(judge: Judge, pictures: torch.Tensor, batch: int = 128) -> tu
 
 
 def attribute_accuracy(predicted: dict[str, torch.Tensor], scenes: list[Scene], names: tuple[str, ...] | None = None) -> dict[str, float]:
-    """Share of right readings by attribute, in [0, 1], and their mean under `"AA"`. Attributes that a scene lacks do not count."""
+    """Return the share of right readings by attribute, in [0, 1], and their mean under `"AA"`. Attributes that a scene lacks do not
+    count."""
     truth = labels(scenes)
     result = {}
     for name in names or tuple(ATTRIBUTES):
@@ -108,7 +110,7 @@ def attribute_accuracy(predicted: dict[str, torch.Tensor], scenes: list[Scene], 
 
 
 def frechet_distance(a: torch.Tensor | np.ndarray, b: torch.Tensor | np.ndarray) -> float:
-    """Frechet distance of two Gaussians fitted to features (N, d) and (M, d): |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
+    """Return the Frechet distance of two Gaussians fitted to features (N, d) and (M, d): |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
 
     Raises :class:`InputError` with fewer than two rows or unequal widths.
     """

@@ -1,4 +1,4 @@
-"""Training: one loop (`loop.py`) and one recipe a file. Recipes are found by name and imported only when they are used."""
+"""Training: one loop (`loop.py`) and one file for each recipe. Recipes are found by name and imported only when they are used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECIPES = {
 
 
 def recipe_class(name: str) -> type[Recipe]:
-    """The recipe registered as `name`. Raises :class:`InputError` for an unknown name, listing the known ones."""
+    """Return the recipe registered as `name`. Raises :class:`InputError` for an unknown name; the message lists the known ones."""
     if name not in RECIPES:
         raise InputError(f"no recipe named {name!r}; the recipes are {', '.join(sorted(RECIPES))}")
     module, attribute = RECIPES[name].split(":")
@@ -39,9 +39,9 @@ def recipe_class(name: str) -> type[Recipe]:
 
 
 def make_recipe(name: str, settings: dict[str, Any] | None = None) -> Recipe:
-    """A recipe with its defaults, changed by `settings`; values given as text are read as the type of the default.
+    """Return a recipe with its defaults, changed by `settings`; a value given as text is read as the type of the default.
 
-    Raises :class:`InputError` for an unknown setting (naming the nearest) or a value of the wrong type.
+    Raises :class:`InputError` for an unknown setting (the message names the nearest ones) or a value of the wrong type.
     """
     cls = recipe_class(name)
     known = {f.name: f for f in fields(cls) if f.init}
@@ -70,4 +70,4 @@ def _read(key: str, text: str, default: Any) -> Any:
             return type(default)(_read(key, part.strip(), element) for part in text.strip("()[] ").split(",") if part.strip())
         return json.loads(text)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{key}={text!r}: a {type(default).__name__} is expected, such as {default!r}") from error
+        raise InputError(f"{key}={text!r}: expected a value of type {type(default).__name__}, such as {default!r}") from error

@@ -1,4 +1,4 @@
-"""An exponential moving average of weights, and the networks with it put in for a while."""
+"""An exponential moving average of weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class AveragedWeights:
-    """Averages the weights of those of `modules` that `names` lists; none where `decay` is 0. `means` is what a checkpoint holds."""
+    """Averages of the weights of those `modules` that `names` lists; of none where `decay` is 0. A checkpoint holds `means`."""
 
     def __init__(self, modules: Mapping[str, nn.Module], names: Sequence[str], decay: float) -> None:
         self.modules, self.decay = modules, decay
@@ -19,15 +19,16 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` finished steps."""
+        """Add the weights after `step` finished steps to the averages."""
         if self.means:
-            # A short warm-up, or the first random weights would stay in the average for a long time.
+            # A short warm-up: without it the first random weights would stay in the average for a long time.
             decay = min(self.decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(self.means, self._live, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules with their averaged weights, in eval mode; afterwards everything is as it was."""
+        """Put the averages into the modules and set evaluation mode for the length of a `with` block; afterwards everything is as it
+        was."""
         training = [(m, m.training) for module in self.modules.values() for m in module.modules()]
         live = [p.detach().clone() for p in self._live]
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Checkpoints: one `.safetensors` file a moment of a run, holding any nesting of dicts, lists, numbers, text and tensors.
+"""Checkpoints: the state of a run after some step, one `.safetensors` file each.
 
-torch's own `state_dict` of a module or an optimizer is such a nesting. Tensors become safetensors entries; the rest is JSON in
-the metadata, with a reference where a tensor was. No pickle is written or read.
+A state is any nesting of dicts, lists, numbers, text and tensors, such as torch's `state_dict` of a module or an optimizer. Tensors become
+safetensors entries; the rest is JSON in the metadata, with a reference in the place of each tensor. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int =
 
 
 def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
-    """The (finished steps, state) of a checkpoint, tensors on the CPU. Raises :class:`TrainingError` naming a damaged file."""
+    """Return (the finished steps, the state) of a checkpoint, its tensors on the CPU. Raises :class:`TrainingError` that names a damaged
+    file."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
@@ -54,7 +55,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints in `run_dir`, oldest first."""
+    """Return the checkpoints in `run_dir`, oldest first."""
     return sorted(run_dir.glob("checkpoint-*.safetensors"))
 
 
@@ -88,9 +89,10 @@ def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def check_same(state: dict[str, Any], path: Path, recipe: Recipe, steps: int, processes: int) -> None:
-    """Raise :class:`TrainingError` where a checkpoint's state is not of this recipe with these settings; its volatile ones may differ.
+    """Raise :class:`TrainingError` where a checkpoint belongs to another recipe or to other settings than `recipe` has now.
 
-    Another number of steps or processes is only warned of."""
+    The recipe's volatile settings may differ. Another number of steps or processes only logs a warning.
+    """
     if state.get("recipe") != recipe.name:
         raise TrainingError(f"{path} belongs to recipe {state.get('recipe')!r}, not {recipe.name!r}; choose another run folder")
     then, now = state["settings"], json.loads(json.dumps(recipe.settings()))
@@ -99,4 +101,6 @@ def check_same(state: dict[str, Any], path: Path, recipe: Recipe, steps: int, pr
         listed = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
         raise TrainingError(f"cannot resume from {path}: {listed}. Use the same settings, or start over with resume off")
     if state["steps"] != steps or state["processes"] != processes:
-        logger.warning("%s: resumed with another number of steps or processes, so this is not the run it would have been", path.name)
+        logger.warning(
+            "%s: resumed with another number of steps or processes, so that the result differs from that of an uninterrupted run", path.name
+        )

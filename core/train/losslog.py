@@ -60,7 +60,7 @@ class LossLog:
                 temporary.write_text("".join(kept), encoding="utf-8")
 
     def losses(self) -> list[tuple[int, float]]:
-        """The (step, loss) pairs of the file."""
+        """Return the (step, loss) pairs of the file."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         return [(int(line["step"]), float(line["loss"])) for line in map(json.loads, lines)]
 

@@ -1,4 +1,4 @@
-"""The loss of a run as a small picture, drawn with PIL so that no plotting package is needed."""
+"""The picture of a run's loss, drawn with PIL so that no plotting package is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARGIN = (90, 50, 30, 60)  # left, top, right, bottom
 
 
 def plot_losses(losses: list[tuple[int, float]], path: Path, title: str = "loss") -> Path:
-    """Write a PNG of (step, loss) points: the raw curve in grey, a running mean in blue; a log axis where the range is wide."""
+    """Write a PNG of (step, loss) points: the raw curve in grey, a running mean in blue, a logarithmic axis where the range is wide."""
     image = draw_losses(losses, title)
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
@@ -22,7 +22,7 @@ def plot_losses(losses: list[tuple[int, float]], path: Path, title: str = "loss"
 
 
 def draw_losses(losses: list[tuple[int, float]], title: str = "loss") -> Image.Image:
-    """The same as a picture in memory, RGB, `SIZE` pixels. An empty list gives empty axes."""
+    """Draw what :func:`plot_losses` writes: an RGB picture of `SIZE` pixels. An empty list gives empty axes."""
     image = Image.new("RGB", SIZE, "white")
     draw = ImageDraw.Draw(image)
     font, small = ImageFont.load_default(20), ImageFont.load_default(15)
@@ -63,7 +63,7 @@ def draw_losses(losses: list[tuple[int, float]], title: str = "loss") -> Image.I
 
 
 def _smoothed(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """A centred running mean over a twentieth of the run (the edges take what there is)."""
+    """Return the centred running mean over a twentieth of the run; at the edges the mean is over the points that are there."""
     reach = max(1, len(points) // 40)
     out = []
     for i, (step, _) in enumerate(points):

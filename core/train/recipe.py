@@ -1,6 +1,6 @@
-"""What a recipe is: a dataclass of hyper-parameters that knows its networks, its batches and its loss.
+"""Recipes: dataclasses of hyper-parameters that know their networks, their batches and their loss.
 
-A recipe says *what* is trained; `loop.py` says *how* a run goes. The smallest one:
+A recipe says *what* is trained; `loop.py` says *how* a run goes. The smallest recipe:
 
 >>> @dataclass
 ... class Line(Recipe):
@@ -17,10 +17,10 @@ A recipe says *what* is trained; `loop.py` says *how* a run goes. The smallest o
 
 Two rules make a resumed run equal an uninterrupted one, bit for bit, with no random state to store:
 
-* `batch(index, generator)` depends on nothing but its arguments: which images, which crops, which captions, which noise all
-  come from `index` and `generator`. :class:`EpochOrder` gives shuffled epochs under this rule.
-* Whatever `loss` draws (noise, timesteps, dropout) comes from torch's default generator, which the loop seeds anew at every
-  step from (seed, step), inside a fork, so that the caller's random state is left alone.
+* `batch(index, generator)` depends on its arguments alone: images, crops, captions and noise are chosen by `index` and
+  `generator`. :class:`EpochOrder` gives shuffled epochs under this rule.
+* Everything that `loss` draws (noise, timesteps, dropout) comes from torch's default generator. The loop seeds it anew at every
+  step from (seed, step), inside a fork, so that the caller's random state stays as it was.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Recipe:
     # Settings that name bundles, with the kind that each must be: their headers are read before any work.
     bundles: ClassVar[Mapping[str, str]] = {}
 
-    data: str = ""  # a dataset folder; what it must hold is the recipe's to say
+    data: str = ""  # a dataset folder; each recipe says what it must hold
     seed: int = 0
     batch_size: int = 16
     lr: float = 1e-3  # peak learning rate
@@ -78,59 +78,60 @@ class Recipe:
         raise NotImplementedError
 
     def modules(self) -> dict[str, nn.Module]:
-        """The networks that are trained and checkpointed, by name."""
+        """Return the networks that are trained and checkpointed, by name."""
         raise NotImplementedError
 
     def batch(self, index: int, generator: torch.Generator) -> Any:
-        """Batch number `index` of the endless stream, on the CPU: tensors in any nesting of dicts, lists and tuples.
+        """Return batch number `index` of the endless stream, on the CPU: tensors in any nesting of dicts, lists and tuples.
 
-        Must depend on its arguments alone (see the module's docstring). The loop moves it to the device.
+        The batch must depend on the arguments alone (see the module's docstring). The loop moves it to the device.
         """
         raise NotImplementedError
 
     def loss(self, batch: Any) -> Losses:
-        """The scalar to descend under "loss"; further scalars are logged."""
+        """Return the scalar to descend under "loss"; further scalars are logged."""
         raise NotImplementedError
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         """Write the bundle(s), `out` first, with `provenance` in their metadata; return what was written.
 
-        The modules hold their averaged weights (where `ema` is set) and are in eval mode. May add to `provenance["metrics"]`.
+        The modules hold their averaged weights (where `ema` is set) and are in evaluation mode. The method may add to
+        `provenance["metrics"]`. The loop calls it again with another `out` where the first place cannot be written.
         """
         raise NotImplementedError
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """One optimizer a name; one AdamW over every trained parameter by default."""
+        """Return the optimizers by name; by default one AdamW over every trained parameter."""
         parameters = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
         return {"main": self.adamw(parameters)}
 
     def phases(self) -> list[tuple[list[str], Callable[[Any], Losses]]]:
-        """What one step does, in order: (names of the optimizers that step, the loss they descend).
+        """Return what one step does, in order: (names of the optimizers that step, the loss they descend).
 
-        A GAN returns `[(["generator"], self.generator_loss), (["discriminator"], self.discriminator_loss)]`. Parameters of the
-        other phases' optimizers take no gradient meanwhile. Every phase of a step is given the same batch object, so that one phase
-        can use what the phase before it put into the batch (a new entry of a dict). [] by default: one phase, in which every
-        optimizer descends :meth:`loss`.
+        A GAN returns `[(["generator"], self.generator_loss), (["discriminator"], self.discriminator_loss)]`. Parameters of the other
+        phases' optimizers take no gradient meanwhile. Every phase of a step is given the same batch object, so that one phase can use what
+        the phase before it put into the batch (a new entry of a dict). [] is the default: one phase, in which every optimizer descends
+        :meth:`loss`.
         """
         return []
 
     def ema_names(self) -> list[str]:
-        """Which of :meth:`modules` are averaged; all by default."""
+        """Return which of :meth:`modules` are averaged; all by default."""
         return list(self.modules())
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
-        """Numbers for the log every `eval_every` steps, with averaged weights, in eval mode, without gradients.
+        """Return numbers for the log. Called every `eval_every` steps with averaged weights, in evaluation mode, without gradients.
 
-        May write samples into `run_dir`. Nothing by default.
+        The method may write samples into `run_dir`. By default it returns nothing.
         """
         return {}
 
     def adamw(self, parameters: Any, lr: float | None = None, betas: tuple[float, float] = (0.9, 0.999)) -> Optimizer:
-        """AdamW with this recipe's settings, fused (one kernel for all parameters, on the CPU too)."""
+        """Return an AdamW with this recipe's settings, fused (one kernel for all parameters, on the CPU too)."""
         return torch.optim.AdamW(parameters, lr=self.lr if lr is None else lr, betas=betas, weight_decay=self.weight_decay, fused=True)
 
     def lr_factor(self, step: int, steps: int) -> float:
-        """The learning rate's factor at `step` of `steps`: linear warm-up, then constant or a half cosine."""
+        """Return the factor of the learning rate at `step` of `steps`: a linear warm-up, then constant or half a cosine."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup > 0 else 1.0
         if self.schedule == "constant":
             return rise
@@ -171,12 +172,12 @@ class Recipe:
         return [path] if path else []
 
     def settings(self) -> dict[str, Any]:
-        """The hyper-parameters as JSON values."""
+        """Return the hyper-parameters as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def derived_seed(*parts: object) -> int:
-    """A seed that depends on every part: the same on every machine, unrelated for neighbouring parts."""
+    """Return a seed that depends on every part: the same on every machine, unrelated for neighbouring parts."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little") >> 1
 
 
@@ -199,7 +200,7 @@ class EpochOrder:
         self._epochs: dict[int, Sequence[int]] = {}
 
     def indices(self, index: int) -> list[int]:
-        """The `batch_size` items of batch `index`."""
+        """Return the `batch_size` items of batch `index`."""
         first = index * self.batch_size
         return [self._epoch(i // self.count)[i % self.count] for i in range(first, first + self.batch_size)]
 

@@ -1,4 +1,4 @@
-"""Multi-resolution training (PanGu-Draw, section 4 and Table 7): each picture in the bucket of its aspect ratio, each batch of one size."""
+"""Buckets for multi-resolution training (PanGu-Draw, sections 5 and 8): one for each aspect ratio; a batch holds pictures of one bucket."""
 
 from __future__ import annotations
 

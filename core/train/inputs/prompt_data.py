@@ -1,7 +1,7 @@
 """Pairs of a succinct prompt and a detailed one: drawn from the Orchard's scenes, or read from a user's own file.
 
 PanGu-Draw (section 7) has people enrich succinct prompts "with background and style descriptions". Here the scene itself knows its
-background and its style, so that a pair is two captions of one scene, of which the longer says all that the shorter does.
+background and its style: a pair is two captions of one scene, and the longer caption says everything that the shorter one says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...text.prompt_model import LANGUAGES, Pair
 PAIRS = "prompts.jsonl"
 MAX_LINE = 2**16
 NAMED, OTHER_LANGUAGE, STRANGER = 0.6, 0.15, 0.35
-"""Shares of pairs that name a fruit, whose two prompts differ in language, and that hold words no caption has."""
+"""Shares of pairs that name a fruit, that have two prompts in different languages, and that hold a word which no caption has."""
 _LOOKS = tuple(name for name in FRUIT_ATTRIBUTES if name != "pattern_colour")
 _BACKGROUND = ("ground", "sky")
 _LETTERS = "bcdfgklmnprstvz", "aeiou"
@@ -30,7 +30,8 @@ _LETTERS = "bcdfgklmnprstvz", "aeiou"
 
 @dataclass(frozen=True)
 class Request:
-    """A succinct prompt and the scene it asks for: `said` are the attributes that the picture must show, by the prompt or by the name."""
+    """A succinct prompt and the scene it asks for. `said` are the attributes that the picture must show, because the prompt or the name
+    says so."""
 
     pair: Pair
     scene: Scene
@@ -39,9 +40,9 @@ class Request:
 
 
 def orchard_request(rng: random.Random, splits: Sequence[str] = ("seen", "rare"), strangers: bool = True) -> Request:
-    """One pair from a random scene. A prompt that names a fruit says little else; one that does not says one to three of its looks.
+    """Return one pair from a random scene. A prompt that names a fruit says little else; a prompt without a name says one to three looks.
 
-    The long prompt adds ground and sky, a style where the short one has none, and in half of the pairs each size and position.
+    The detailed prompt adds ground and sky, a style where the succinct one has none, and in half of the pairs each size and position.
     """
     entity = rng.choice([e for e in entities() if e.split in splits]) if rng.random() < NAMED else None
     scene = entity.scene(rng) if entity else random_scene(rng)
@@ -55,10 +56,10 @@ def orchard_request(rng: random.Random, splits: Sequence[str] = ("seen", "rare")
     styled, describes = rng.random() < 0.25, rng.random() < 0.5
     keep, texts = [], []
     for code, attributes, framed in ((source, said, styled), (language, more, True)):
-        # A name is another word in the other language, and what is copied must be the same: it stays as it was typed.
+        # A name differs between the languages, and a copied word must stay the same: the name stays as it was typed.
         name = None if entity is None else entity.name_en if source == "en" else entity.name_zh
         if stranger:
-            # The unknown word is a property of the fruit or a thing of its own.
+            # The unknown word is a property of the fruit or another thing.
             subject = name or words()[code]["fruit"]
             described = stranger + (" " if code == "en" or subject.isascii() else "") + subject
             name = described if describes or name else stranger
@@ -73,26 +74,28 @@ def orchard_request(rng: random.Random, splits: Sequence[str] = ("seen", "rare")
 
 
 def bare(text: str, language: str, rng: random.Random) -> str:
-    """A description as people type it: often without its article."""
+    """Return a description as people type it: often without its article."""
     if language == "en" and rng.random() < 0.5:
         return text.removeprefix("a ").removeprefix("an ")
     return text
 
 
 def invented_word(rng: random.Random) -> str:
-    """A word that no vocabulary has, so that a model learns to copy what it does not know."""
+    """Return a word that no vocabulary has, so that a model learns to copy words it does not know."""
     return "".join(rng.choice(_LETTERS[index % 2]) for index in range(rng.randint(4, 9)))
 
 
 def orchard_pairs(count: int, seed: int) -> list[Pair]:
-    """`count` pairs, the same for the same `seed`, of names that captions may hold."""
+    """Return `count` pairs, the same for the same `seed`, with no names but those that captions may hold."""
     rng = random.Random(f"prompts/{seed}")
     return [orchard_request(rng).pair for _ in range(count)]
 
 
 def read_pairs(root: str | Path) -> list[Pair]:
-    """The pairs of a folder's `prompts.jsonl`: a line is {"short": "...", "long": "...", "language": "en", "keep": ["a name"]}, the last
-    one optional. Raises :class:`DataError` naming the line."""
+    """Return the pairs of a folder's `prompts.jsonl`. Raises :class:`DataError` that names the line.
+
+    A line is {"short": "...", "long": "...", "language": "en", "keep": ["a name"]}; "keep" is optional.
+    """
     path = Path(root) / PAIRS
     if not path.is_file():
         raise DataError(f'{root} has no {PAIRS}: one JSON object a line, {{"short": "...", "long": "...", "language": "en"}}')

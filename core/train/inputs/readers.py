@@ -1,7 +1,7 @@
-"""What a U-Net in training is told: captions read by one text encoder or several, with knowledge.
+"""Text encoders of a U-Net in training: captions become tokens, with knowledge, by one encoder or several.
 
-Several encoders read the same caption, and their features stand side by side in each token (PanGu-Draw, section 4, on bilingual text
-encoding). For a share of captions one of them alone is told, so that the U-Net learns to go by any of them.
+Several encoders read the same caption, and their features stand side by side in each token (PanGu-Draw, section 5, on bilingual text
+encoding). A share of captions is read by one encoder alone, so that the U-Net learns to follow each of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ...text.encoder import TextEncoder, load_text_encoder
 class Readers:
     """The text encoders of a U-Net, in the order of their features.
 
-    `told` are the numbers of those that read captions; the others get the empty prompt. () is all. Raises :class:`InputError` for
-    encoders of different lengths, or a number that none has.
+    `told` are the numbers of the encoders that read captions; () is all. The others get the empty prompt. Raises :class:`InputError` for
+    encoders of different lengths, or for a number that no encoder has.
     """
 
     def __init__(self, paths: Sequence[str], graph_path: str, device: torch.device, told: Sequence[int] = ()) -> None:
@@ -43,11 +43,12 @@ class Readers:
 
     @property
     def widths(self) -> list[int]:
-        """Features of a token of each encoder."""
+        """Return the number of features of a token, for each encoder."""
         return [encoder.width for encoder in self.encoders]
 
     def shared_out(self, captions: list[str], dropout: float, rng: random.Random) -> list[list[str]]:
-        """What each encoder reads of `captions`; for a share `dropout` of them one encoder, drawn at random, is told and the others not."""
+        """Return what each encoder reads of `captions`. For a share `dropout` of the captions one encoder, drawn at random, reads them
+        and the others get the empty prompt."""
         read = [list(captions) if number in self.told else [""] * len(captions) for number in range(len(self.encoders))]
         for i in range(len(captions) if len(self.told) > 1 and dropout else 0):
             if rng.random() < dropout:
@@ -57,14 +58,15 @@ class Readers:
         return read
 
     def tokens(self, number: int, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Ids and knowledge rows (B, length) for one encoder, padded to the full length: the U-Net attends to the padding too."""
+        """Return ids and knowledge rows (B, length) for one encoder, padded to the full length: the U-Net attends to the padding too."""
         encoder = self.encoders[number]
         ids, rows = tokenize_linked(encoder, self.tables[number], captions)
         missing, pad = encoder.length - ids.shape[1], int(encoder.config["pad_token_id"])
         return nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
 
     def encode(self, ids: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """(tokens (B, length, all widths), the last encoder's pooled state (B, width)) of one pair of ids and rows an encoder."""
+        """Return (tokens (B, length, all widths), the pooled state (B, width) of the last encoder) from one pair of ids and rows for
+        each encoder."""
         encoded = []
         for encoder, table, its_ids, its_rows in zip(self.encoders, self.tables, ids, rows, strict=True):
             encoded.append(encoder.encode_ids(its_ids, None if table is None else encoder.knowledge(table.vectors[its_rows])))

@@ -1,4 +1,4 @@
-"""What the text recipe learns from: small pictures in memory, each with captions and perhaps a named entity."""
+"""Pictures for the recipe `text`: small, in memory, each with captions and perhaps a named entity."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from ...progress import track
 
 BOTH = ("en", "zh")
 TEMPLATE_SHARE = 0.2
-"""Of the captions drawn anew for a named picture, how many are a bare template ("the photo of X"), the way prompts often are."""
+"""Share of the captions drawn anew for a named picture that are a bare template ("the photo of X"), as prompts often are."""
 
 
 @dataclass
 class Item:
-    """One picture (size, size, 3) uint8. `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time;
-    `shown` is what the picture shows, also where they may not. `languages` are those of the captions drawn anew."""
+    """One picture (size, size, 3) uint8 with its captions.
+
+    `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time, in `languages`. `shown` is the scene that the
+    picture shows, also where captions may not be drawn anew.
+    """
 
     image: np.ndarray
     captions: tuple[str, ...]
@@ -35,7 +38,8 @@ class Item:
     languages: Sequence[str] = BOTH
 
     def draw(self, rng: random.Random, names: bool = True) -> str:
-        """A caption: a new one where the Orchard can make it, otherwise one of the file's. Without `names`, looks in words alone."""
+        """Return a caption: a new one where the Orchard can make it, otherwise one of the given captions. Without `names` the caption
+        describes and never names."""
         if not names:
             from ...orchard.captions import caption
 
@@ -53,8 +57,10 @@ class Item:
 
 
 def orchard_items(split: str, count: int, size: int, seed: int = 0, languages: Sequence[str] = BOTH) -> list[Item]:
-    """`count` pictures of the Orchard, drawn now, with captions in `languages`; a picture that has none is left out. Rare fruits keep
-    their three captions: those are all that exist of them."""
+    """Draw `count` pictures of the Orchard, with captions in `languages`; a picture without such captions is left out.
+
+    Rare fruits keep their three captions, because no others exist of them.
+    """
     from ...orchard.dataset import samples
     from ...orchard.render import render
 
@@ -80,8 +86,10 @@ def orchard_items(split: str, count: int, size: int, seed: int = 0, languages: S
 
 
 def folder_items(root: str | Path, size: int, languages: Sequence[str] = BOTH) -> list[Item]:
-    """The pictures of an image folder (`captions.jsonl` with `captions` or `text`), scaled to `size`. Where captions say their language,
-    only those in `languages` count, and a picture that has none of them is left out. Raises :class:`DataError`."""
+    """Read the pictures of an image folder (`captions.jsonl` with `captions` or `text`), scaled to `size`. Raises :class:`DataError`.
+
+    Where captions say their language, only those in `languages` count, and a picture that has none of them is left out.
+    """
     from PIL import Image
 
     base = Path(root)

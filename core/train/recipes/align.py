@@ -1,8 +1,9 @@
-"""A U-Net that has learned under one text encoder, made ready for others by least squares: where a training of its attention begins.
+"""A fit of a trained U-Net to other text encoders by least squares: the start for a training of its attention.
 
-Cross-attention makes keys and values of tokens by matrices without a bias, K = W_k e. Where new encoders give features f at each token for
-which the old one gave e, the matrix M that best takes f to e turns W_k into W_k M, and W_v likewise. It needs tokens that stand at the
-same places, which holds for vocabularies cut from one: a word that one of them does not know is one [UNK] there.
+Cross-attention makes keys and values of tokens by matrices without a bias, K = W_k e. Let new encoders give features f at each token for
+which the old encoder gave e. The matrix M that takes f to e with the least squared error turns W_k into W_k M, and W_v likewise. Both sides
+must have their tokens at the same places, as vocabularies cut from one vocabulary do: a word that one of them does not know is one [UNK]
+there.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ...bundles.format import Bundle
 from ...errors import InputError
 
 RIDGE = 1e-3
-"""Of the mean square of a feature, so that what is rare or doubled in the new features stays small in M."""
+"""Ridge as a share of a feature's mean square. It keeps the entries of M small for features that are rare or that occur twice."""
 
 
 def fit_features(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]:
-    """(M (old, new), the share of the old features' square that M explains) from batches of (new (B, T, n), old (B, T, o)) features.
+    """Return (M (old, new), the share of the old features' square that M explains) from batches of (new (B, T, n), old (B, T, o)) features.
 
     Minimises sum |old - M new|^2 + ridge |M|^2 over all tokens. Raises :class:`InputError` where there is no batch.
     """
@@ -41,8 +42,8 @@ def fit_features(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]
 
 
 def with_features(bundle: Bundle, fitted: Tensor) -> Bundle:
-    """`bundle` whose cross-attention reads features (new) through `fitted` (old, new). Raises :class:`InputError` where the widths do not
-    leave its config as it is: it attends to as many features as before."""
+    """Return `bundle` with cross-attention that reads features (new) through `fitted` (old, new). Raises :class:`InputError` where the
+    new features are not as many as the old ones, because the bundle's config could not stay as it is."""
     width = bundle.info.config.get("cross_attention_dim")
     if fitted.shape != (width, width):
         raise InputError(f"the new encoders give {fitted.shape[1]} features, the U-Net attends to {width}: expected as many")

@@ -1,19 +1,25 @@
-"""The local control adapter (ELR-Diffusion, section 2.4): a copy of a frozen U-Net's encoder learns to follow condition maps.
+"""Recipe `control`: an adapter that makes a finished U-Net follow edges, sketches or segmentation maps.
+
+    python -m rapiddraw train control --data DIR --out weights/my-control.safetensors --set base=weights/orchard-unet.safetensors \\
+        --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors
 
     L = E ||target - f(z_t, t, e; F'(z_t, t, e, c))||^2 * w(t)
 
-f and its text encoder stay as they are; data, noise, timesteps and weights are the `unet` recipe's. What is trained of F' is `format`:
+The U-Net f and its text encoder stay as they are; the adapter F' is a copy of the U-Net's encoder that reads the condition maps c. Data,
+noise, timesteps and weights w are those of the recipe `unet`. `format` says which part of F' is trained:
 
     dense      the whole copy
     inherit    the whole copy, in the low-rank format that the U-Net itself has (the paper's; of a dense U-Net it is dense)
     lowrank    the factors of the copy, by SVD to `ratio` of its parameters
     kronecker  updates of a copy that is frozen, sum_i A_i (x) (u_i v_i^T) of `rank` (eq. 9), merged into it at the end
 
-and in each of them the condition's features, their feature denormalisation and the output convolutions.
+In each format the condition's features, their feature denormalisation (eq. 8) and the output convolutions are trained too.
 
-Of the conditions all are kept in a tenth of the pictures, all dropped in another, and else each with probability one half, so that any of
-them may be missing later; the text is dropped in half (Uni-ControlNet's scheme, which the paper follows). A share `extracted` of the edges
-and sketches is drawn from the picture itself, as a node would, and not read from the folder's exact maps.
+Any of the conditions may be missing later. Hence all of them are kept in a tenth of the pictures and all dropped in another tenth; in the
+others each is kept with probability one half. The text is dropped in half of the pictures. A share `extracted` of the edges and sketches is
+drawn from the picture itself, as a node would draw them, and not read from the folder's exact maps.
+
+Paper: ELR-Diffusion, stage II (section 2.4), with the setup of Uni-ControlNet (Zhao et al. 2023; section 3.3).
 """
 
 from __future__ import annotations
@@ -49,8 +55,9 @@ EXTRACTORS = {"edges": canny, "sketch": sketch}
 
 @dataclass
 class ControlRecipe(UnetRecipe):
-    """`base` is the U-Net bundle to control, with its `vae`, `text` and `graph`; `data` an image folder with maps in `maps/<condition>/`.
+    """Settings of the recipe `control`.
 
+    `base` is the U-Net bundle to control, with its `vae`, `text` and `graph`; `data` is an image folder with maps in `maps/<condition>/`.
     The prediction type is the U-Net's own; `widths`, `attention` and `heads` are not used.
     """
 
@@ -63,7 +70,7 @@ class ControlRecipe(UnetRecipe):
     ema: float = 0.99
     caption_dropout: float = 0.5
     conditions: tuple[str, ...] = CONDITIONS
-    features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, a level each
+    features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, one for each level
     format: str = "dense"
     ratio: float = 0.33  # of the copy's parameters that are left, for format "lowrank"
     rank: int = 4  # of u and v, for format "kronecker"
@@ -119,7 +126,9 @@ class ControlRecipe(UnetRecipe):
     def check(self) -> None:
         super().check()
         if not self.base:
-            raise InputError("base is empty: name the U-Net bundle that the adapter is to control")
+            raise InputError(
+                "base is empty: name the U-Net bundle that the adapter controls, such as base=weights/orchard-unet.safetensors"
+            )
         if self.text_lr or self.new_latents:
             raise InputError("text_lr and new_latents belong to the unet recipe: here the U-Net and its text encoder stay as they are")
         if self.format not in FORMATS:
@@ -133,7 +142,7 @@ class ControlRecipe(UnetRecipe):
             raise InputError(f"keep_all={self.keep_all} and drop_all={self.drop_all} add up to more than 1")
 
     def _hint(self, index: int, keep: Sequence[bool], rng: random.Random) -> torch.Tensor:
-        """(3 n, size, size); maps are small PNGs, read when they are needed."""
+        """Return the condition maps (3 n, size, size) of a picture. Maps are small PNGs, read when they are needed."""
         out = torch.zeros(CHANNELS * len(self.conditions), self.size, self.size)
         for i, (kind, is_kept) in enumerate(zip(self.conditions, keep, strict=True)):
             extract = kind in EXTRACTORS and rng.random() < self.extracted
@@ -153,7 +162,7 @@ class ControlRecipe(UnetRecipe):
 
 
 def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: float, rng: random.Random) -> list[bool]:
-    """Which of `count` conditions a picture is trained with."""
+    """Draw which of `count` conditions a picture is trained with."""
     drawn = rng.random()
     if drawn < keep_all:
         return [True] * count
@@ -163,7 +172,8 @@ def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: flo
 
 
 def freeze_with_updates(adapter: ControlAdapter, rank: int) -> None:
-    """Freeze, in place, the copied weights; put an update on each that factors would be put on. What is new beside the copy is trained."""
+    """Freeze the copied weights in place and put an update on each weight that factors would be put on. The layers that the copy does
+    not have are trained."""
     attach(adapter.encoder, [name for name, _, _ in targeted(adapter.encoder, tuple(TARGETS))], rank)
     for module in adapter.modules():
         if isinstance(module, FDN):
@@ -171,7 +181,7 @@ def freeze_with_updates(adapter: ControlAdapter, rank: int) -> None:
 
 
 def with_updates_merged(adapter: ControlAdapter) -> ControlAdapter:
-    """A copy of `adapter` whose weights are what copy and update add up to."""
+    """Return a copy of `adapter` with weights that are the sum of copy and update."""
     merged = copy.deepcopy(adapter)
     add_deltas(merged.encoder, {name: materialize(*update) for name, update in detach(merged.encoder).items()})
     return merged

@@ -1,6 +1,12 @@
-"""A low-rank student from a U-Net bundle (ELR-Diffusion, stage 1): factored by SVD, then trained to put out what its teacher does.
+"""Recipe `distill`: a smaller and faster U-Net that predicts what its teacher predicts.
 
-The loss is in `core/lowrank/distill.py`. Data, latents and texts are those of the `unet` recipe; the text encoder stays as it is.
+    python -m rapiddraw train distill --data DIR --out weights/my-small-unet.safetensors --set teacher=weights/orchard-unet.safetensors \\
+        --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors
+
+The student's weights are the teacher's, factored by SVD into pairs of smaller matrices, then trained on the teacher's output; the loss is
+in `core/lowrank/distill.py`. Data, latents and texts are those of the recipe `unet`; the text encoder stays as it is.
+
+Paper: ELR-Diffusion, stage I (section 2.2: SVD in 2.2.1, the loss in eq. 3).
 """
 
 from __future__ import annotations
@@ -27,22 +33,24 @@ INITS = ("svd", "random")
 
 @dataclass
 class Distillation(Recipe):
-    """The settings that every distillation has; what is distilled, and on what, is a subclass's to say."""
+    """Settings that every distillation has. A subclass says what is distilled, and on which data."""
 
     lr: float = 5e-4
     mode: str = "param_ratio"  # how ranks are chosen: param_ratio, energy or rank
-    value: float = 0.61  # the ratio (the paper's), the energy or the rank
+    value: float = 0.61  # the ratio, the energy or the rank; 0.61 is 790M of 1290M parameters (ELR-Diffusion, Table 1)
     targets: tuple[str, ...] = tuple(TARGETS)
-    split: str = "symmetric"  # where the singular values go: "symmetric" trains better, "paper" is the paper's
-    noise: float = 1.0  # factor of the error to the teacher's output
-    features: float = 0.0  # factor of the error to the teacher's feature maps
+    split: str = (
+        "symmetric"  # factor that gets the singular values: both ("symmetric", trains better) or the first ("paper", section 2.2.1)
+    )
+    noise: float = 1.0  # factor of the error against the teacher's output
+    features: float = 0.0  # factor of the error against the teacher's feature maps
     task: float = 0.0  # factor of the plain diffusion loss
     weighting: str = "none"  # over noise levels: "none" or "min_snr"
     caption_dropout: float = 0.1
 
     @property
     def terms(self) -> Terms:
-        """The factors of the loss."""
+        """Return the factors of the loss."""
         return Terms(self.noise, self.features, self.task, self.weighting)
 
     def factor(self, network: nn.Module) -> None:
@@ -57,18 +65,18 @@ class Distillation(Recipe):
 
 @dataclass
 class DistillRecipe(Distillation):
-    """`data` is an image folder with captions; `teacher`, `vae`, `text` and `graph` are bundles."""
+    """Settings of the recipe `distill`. `data` is an image folder with captions; `teacher`, `vae`, `text` and `graph` are bundles."""
 
     name: ClassVar[str] = "distill"
 
     precision: str = "bf16"
     teacher: str = ""
-    init: str = "svd"  # "random" starts from factors of random weights: what a student is without its teacher's
+    init: str = "svd"  # "svd" of the teacher's weights, or "random": factors of random weights, for a comparison
     vae: str = ""
     text: str = ""
     graph: str = ""  # optional: without it no knowledge is injected
     size: int = 128  # side of a picture in pixels
-    timesteps: str = "uniform"  # or "logit_normal", see the recipe `unet`
+    timesteps: str = "uniform"  # or "logit_normal": see the recipe `unet`
     knowledge_dropout: float = 0.2
 
     def setup(self, device: torch.device) -> None:
@@ -118,7 +126,7 @@ class DistillRecipe(Distillation):
         self._source().check_files()
 
     def _source(self) -> UnetRecipe:
-        """The recipe that gives the batches and the noise: the teacher's own, its text encoder frozen."""
+        """Return the recipe that gives the batches and the noise: the teacher's own, with its text encoder frozen."""
         schedule = read_info(self.teacher, "unet").schedule or Schedule()
         return UnetRecipe(
             data=self.data, seed=self.seed, batch_size=self.batch_size, text_lr=0.0, vae=self.vae, text=self.text, graph=self.graph,

@@ -1,9 +1,11 @@
-"""ESRGAN: an RRDBNet that enlarges x4, trained for PSNR and, where asked for, against a critic.
+"""Recipe `esrgan`: a network that enlarges pictures four times (or two, or one), sharper than bicubic interpolation.
 
-After Wang et al. 2018 (ESRGAN) and Rapid Diffusion's section on its upscaler. What differs: the network is small
-(32 features, 2 blocks; growth stays 32, because spandrel, and so ComfyUI's stock loader, knows no other); it starts as bilinear
-interpolation instead of noise, which saves most of a short training; there is no VGG here, so the perceptual term is L1 on image
-gradients; the adversarial term is off by default, because it costs PSNR.
+    python -m rapiddraw train esrgan --out weights/my-esrgan.safetensors
+
+It is trained for PSNR and, with `gan_weight`, against a critic. After Wang et al. 2018 (ESRGAN), which Rapid Diffusion (sections 3.1.3 and
+4.5) puts behind its decoder. What differs: the network is small (32 features and 2 blocks; growth stays 32, because spandrel, and so
+ComfyUI's stock loader, knows no other); it starts as bilinear interpolation instead of noise, which saves most of a short training; there
+is no VGG network here, so that the perceptual term is L1 on image gradients; the adversarial term is off by default, because it costs PSNR.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 @dataclass
 class EsrganRecipe(Recipe):
-    """x4 by default. `data` is a folder of pictures (an Orchard dataset or any other); without it, scenes are drawn at `size` px."""
+    """Settings of the recipe `esrgan`. `data` is a folder of pictures (an Orchard dataset or any other); without it, scenes are drawn at
+    `size` px."""
 
     name: ClassVar[str] = "esrgan"
 
@@ -47,7 +50,7 @@ class EsrganRecipe(Recipe):
     warmup: int = 50
     ema: float = 0.995
     precision: str = "bf16"
-    images: int = 400  # pictures held in memory, as many of `data` or drawn
+    images: int = 400  # pictures held in memory: of `data`, or drawn
     size: int = 512  # side of the drawn pictures
     patch: int = 96  # side of a high-resolution patch
     scale: int = 4
@@ -56,8 +59,8 @@ class EsrganRecipe(Recipe):
     num_grow: int = 32
     soft: float = 0.3  # share of patches softened like a decoder's output
     gradient_weight: float = 0.5
-    gan_weight: float = 0.0  # ESRGAN: 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
-    start: str = ""  # a bundle to go on from, for fine-tuning
+    gan_weight: float = 0.0  # weight of the adversarial term; ESRGAN has 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
+    start: str = ""  # a bundle to continue from, for fine-tuning
 
     def check(self) -> None:
         """See :meth:`Recipe.check`."""
@@ -99,22 +102,22 @@ class EsrganRecipe(Recipe):
         return {"generator": self.generator} | ({"critic": self.critic} if self.critic is not None else {})
 
     def ema_names(self) -> list[str]:
-        """The critic is thrown away, so only the generator is averaged."""
+        """Return the generator alone: the critic is not kept."""
         return ["generator"]
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """One for each network, betas (0.9, 0.999) as the paper says (BasicSR has 0.99)."""
+        """Return one optimizer for each network, with betas (0.9, 0.999) (Rapid Diffusion, appendix C; BasicSR has 0.99)."""
         return {name: self.adamw(module.parameters()) for name, module in self.modules().items()}
 
     def phases(self) -> list[tuple[list[str], Callable[[Any], Losses]]]:
-        """The generator's step, then the critic's where there is one."""
+        """Return the generator's step, then the critic's where there is one."""
         steps: list[tuple[list[str], Callable[[Any], Losses]]] = [(["generator"], self.loss)]
         return steps if self.critic is None else [*steps, (["critic"], self.critic_loss)]
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """`low` (B, 3, patch/scale, ..) and `high` (B, 3, patch, ..) in [0, 1].
+        """Return `low` (B, 3, patch/scale, ..) and `high` (B, 3, patch, ..) in [0, 1].
 
-        Of two places in a picture the one with more to see is taken: most of a scene is smooth sky, from which nothing is learned.
+        Of two places in a picture the one with more detail is taken: most of a scene is smooth sky, from which nothing is learned.
         """
         side = self.patch // self.scale
         lows, highs = [], []
@@ -132,7 +135,7 @@ class EsrganRecipe(Recipe):
         return {"low": torch.where(chosen[:, None, None, None], soft, low), "high": high}
 
     def loss(self, batch: Any) -> Losses:
-        """L1 on pixels and on their differences, and the relativistic adversarial term where there is a critic."""
+        """Return L1 on pixels and on their differences, and the relativistic adversarial term where there is a critic."""
         high = batch["high"]
         made = self.generator(batch["low"].contiguous(memory_format=torch.channels_last)).float()
         batch["made"] = made.detach()
@@ -145,12 +148,12 @@ class EsrganRecipe(Recipe):
         return losses
 
     def critic_loss(self, batch: Any) -> Losses:
-        """The same relativistic loss with real and made exchanged."""
+        """Return the same relativistic loss with real and made pictures exchanged."""
         assert self.critic is not None  # noqa: S101 (only a phase where there is one)
         return {"loss": relativistic_loss(self.critic(batch["high"]).float(), self.critic(batch["made"]).float())}
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
-        """PSNR (border 4) on the middles of 16 held-out pictures, and bicubic's."""
+        """Return the PSNR (border 4) on the middles of 16 held-out pictures, and that of bicubic interpolation."""
         if not self.held_out:
             side = min(256, self.size)
             middle = [_middle(picture, side) for picture in self._pictures("validation", 16)]
@@ -160,7 +163,8 @@ class EsrganRecipe(Recipe):
         return {"psnr": float(np.mean(made)), "psnr_bicubic": float(np.mean(bicubic))}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
-        """See :meth:`Recipe.finish`. Stored as float16, which moves no pixel by 1/255, in BasicSR's layout, which spandrel reads too."""
+        """See :meth:`Recipe.finish`. Weights are stored as float16, which moves no pixel by more than 1/255, in BasicSR's layout, which
+        spandrel reads too."""
         provenance["metrics"] = provenance.get("metrics", {}) | self.evaluate(-1, out.parent)
         tensors = {key: tensor.to(torch.float16).contiguous() for key, tensor in to_basicsr(dict(self.generator.state_dict())).items()}
         config = asdict(self.config) | {"scale": self.config.scale}
@@ -180,18 +184,18 @@ class EsrganRecipe(Recipe):
 
 
 def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
-    """The relativistic average loss (ESRGAN, equations 1 and 2) on a critic's logits: `wanted` should look more real than `other` does
-    on average, and `other` less real than `wanted`."""
+    """Return the relativistic average loss (ESRGAN, equations 1 and 2) on a critic's logits: `wanted` should look more real than `other`
+    does on average, and `other` less real than `wanted`."""
     more = functional.binary_cross_entropy_with_logits(wanted - other.mean(), torch.ones_like(wanted))
     less = functional.binary_cross_entropy_with_logits(other - wanted.mean(), torch.zeros_like(other))
     return (more + less) / 2
 
 
 def start_as_bilinear(network: nn.Module, config: RRDBConfig) -> None:
-    """Set the weights so that the network is bilinear interpolation (but for its borders), with the other features there to be learned.
+    """Set the weights so that the network is bilinear interpolation (except at its borders), with the other features free to be learned.
 
-    After nearest-neighbour doubling, the kernel (1, 2, 1) / 4 along each side is bilinear interpolation exactly. The first channels
-    carry the picture through; nothing of the trunk is added to them yet. A folding network (x2, x1) is left as it is.
+    After nearest-neighbour doubling, the kernel (1, 2, 1) / 4 along each side is bilinear interpolation exactly. The first channels carry
+    the picture through; the trunk adds nothing to them yet. A folding network (x2, x1) is left as it is.
     """
     if config.shuffle > 1 or config.num_feat < config.in_channels or config.in_channels != config.out_channels:
         return
@@ -211,14 +215,15 @@ def start_as_bilinear(network: nn.Module, config: RRDBConfig) -> None:
 
 
 def enlarge_with(model: Callable[[Tensor], Tensor], low: Any, device: str | torch.device = "cpu") -> Any:
-    """(h, w, 3) uint8 -> (h*scale, w*scale, 3) uint8 by a network or an upscaler on `device`, in one piece."""
+    """Enlarge a picture (h, w, 3) uint8 to (h*scale, w*scale, 3) uint8 by a network or an upscaler on `device`, in one piece."""
     with torch.no_grad():
         made = model(_tensor([low]).to(device))[0].float().clamp(0, 1)
     return (made * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 def picture_files(root: Path) -> list[Path]:
-    """The pictures of a dataset folder (those under `images/` where there is one), sorted. :class:`DataError` where there are none."""
+    """Return the pictures of a dataset folder (those under `images/` where there is one), sorted. Raises :class:`DataError` where there
+    are none."""
     folder = root / "images" if (root / "images").is_dir() else root
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES) if folder.is_dir() else []
     if not files:
@@ -240,7 +245,7 @@ def _read(files: list[Path]) -> Iterator[Any]:
 
 
 def _pairs(pictures: Iterable[Any], scale: int, patch: int) -> list[tuple[Any, Any]]:
-    """(low, high) uint8 of each picture that is large enough, cropped to what `scale` and the folding divide."""
+    """Return (low, high) uint8 of each picture that is large enough, cropped to sides that `scale` and the folding divide."""
     pairs = []
     for picture in pictures:
         height, width = (side - side % 8 for side in picture.shape[:2])

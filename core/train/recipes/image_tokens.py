@@ -1,14 +1,16 @@
-"""Train the projection of image embeddings to tokens (`core/text/image_tokens.py`) on a frozen U-Net, in pictures and captions.
+"""Recipe `image_tokens`: a picture as a prompt, for variations of it.
 
     python -m rapiddraw train image_tokens --data DIR --out weights/my-image-tokens.safetensors \\
         --set base=weights/orchard-unet.safetensors --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors \\
         --set graph=weights/orchard-kg.safetensors --set tower=weights/pretrained-orchard-image.safetensors
 
-First the projection learns to say what a caption would: with `reading` steps of plain regression, from a picture's embedding to the text
-encoder's states for its description, which costs next to nothing and starts it where the U-Net understands it. Then the loss is the
-U-Net's own. Each picture is its own prompt; its caption is dropped often (`caption_dropout`), and in a share of batches
-(`alone`) no text token is there at all, so that the tokens learn to say what the text would. A share has its tokens set to zero
-(`image_dropout`), which is what a strength of 0 is.
+A small network (`core/text/image_tokens.py`) learns to turn a picture's embedding into tokens that a finished U-Net attends to. It learns
+in two steps. First, `reading` steps of plain regression from a picture's embedding to the text encoder's states for its description: they
+cost next to nothing, and afterwards the tokens say something that the U-Net understands. Then the loss of the recipe `unet`, with each
+picture as its own prompt.
+
+Its caption is dropped often (`caption_dropout`), and in a share of batches (`alone`) there is no text token at all, so that the tokens
+learn to carry what the text would. For a share of pictures the tokens are zero (`image_dropout`), as at a strength of 0.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from .unet import UnetRecipe
 
 @dataclass
 class ImageTokensRecipe(UnetRecipe):
-    """`base` is the U-Net that learns to be prompted, `tower` a bundle of kind `image`."""
+    """Settings of the recipe `image_tokens`. `base` is the U-Net that learns to be prompted, `tower` a bundle of kind `image`."""
 
     name: ClassVar[str] = "image_tokens"
     default_steps: ClassVar[int] = 300
@@ -48,7 +50,7 @@ class ImageTokensRecipe(UnetRecipe):
     caption_dropout: float = 0.5
     timesteps: str = "logit_normal"
     tower: str = ""
-    tokens: int = 32  # as many as a text has, where `reading` is to start it
+    tokens: int = 32  # with `reading`, as many as a text has
     hidden: int = 256
     reading: int = 400  # steps of regression before the first of the training
     reading_lr: float = 3e-3
@@ -78,7 +80,7 @@ class ImageTokensRecipe(UnetRecipe):
             raise InputError(f"tokens={self.tokens}: with reading={self.reading} they must be as many as a text has, {length}")
 
     def _learn_to_read(self, device: torch.device) -> None:
-        """Fit the projection to the states that the text encoder has for each picture's description."""
+        """Fit the projection to the text encoder's states for each picture's description."""
         states = []
         with torch.no_grad():
             for first in range(0, len(self.used), 128):
@@ -102,7 +104,7 @@ class ImageTokensRecipe(UnetRecipe):
         self.reading_error = float(error.detach() / wanted.float().var())
 
     def _description(self, index: int) -> str:
-        """What is to be seen in words: of an Orchard scene all its looks, else the longest caption."""
+        """Return what a picture shows in words: all looks of an Orchard scene, else the longest caption."""
         item = self.images.items[index]
         if item.scene is not None:
             return attribute_caption(Scene.from_json(item.scene))
@@ -137,7 +139,7 @@ class ImageTokensRecipe(UnetRecipe):
         super().check()
         if not self.base or not self.tower or self.text_lr:
             raise InputError(
-                "base or tower is empty, or text_lr is set: tokens are trained for a finished U-Net and a finished image tower"
+                "base or tower is empty, or text_lr is set: tokens need a finished U-Net (base) and a finished image tower (tower)"
             )
         if self.reading < 0 or self.pictures < 0:
             raise InputError(f"reading={self.reading}, pictures={self.pictures}: expected 0 or more")

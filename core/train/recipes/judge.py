@@ -1,6 +1,9 @@
-"""Train the judge (`core/scoring/judge.py`) on fresh renders of the Orchard's `judge` split.
+"""Recipe `judge`: a classifier that reads shape, colours, style and scenery off an Orchard picture, to measure other models with.
 
-Pictures are blurred, reduced and enlarged again, and made noisy at random, because the judge has to read what a decoder drew.
+    python -m rapiddraw train judge --out weights/my-judge.safetensors
+
+The network is in `core/scoring/judge.py`. It learns on renders of random scenes, drawn anew for every batch, so that no model that is
+judged has seen them. A share of the pictures is blurred and made noisy, because the judge has to read pictures that a decoder made.
 """
 
 from __future__ import annotations
@@ -28,10 +31,10 @@ _RENDER_SIDE = 128
 
 @dataclass
 class JudgeRecipe(Recipe):
-    """Needs no data folder: every batch is drawn anew. `held_out` scenes of the `test` split give the reported accuracy.
+    """Settings of the recipe `judge`. `held_out` scenes of the `test` split give the reported accuracy.
 
-    With `data`, a folder of the Orchard, its pictures are taken instead: ten times quicker, and right for a classifier that gives a reward
-    (see the recipe `raft`) but judges nothing.
+    Without `data` every batch is drawn anew. With `data`, a folder of the Orchard, its pictures are taken instead: ten times quicker, and
+    good enough for a classifier that gives a reward (see the recipe `raft`) and judges no results.
     """
 
     name: ClassVar[str] = "judge"
@@ -94,5 +97,6 @@ class JudgeRecipe(Recipe):
 
 
 def draw(scenes: list[Scene]) -> torch.Tensor:
-    """Renders of `scenes`, (B, 3, 64, 64) in [-1, 1], drawn at 128 px and reduced as the judge reduces what it is shown."""
+    """Return renders of `scenes`, (B, 3, 64, 64) in [-1, 1], drawn at 128 px and reduced in the way in which the judge reduces its
+    pictures."""
     return functional.interpolate(render_batch(scenes, _RENDER_SIDE), (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

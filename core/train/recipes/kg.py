@@ -1,8 +1,10 @@
-"""Recipe `kg`: TransE vectors of a knowledge graph (core/knowledge/transe.py). A minute or less on one core.
+"""Recipe `kg`: vectors for the entities of a knowledge graph, which a text encoder adds to the names in a prompt.
 
     python -m rapiddraw train kg --data my-graph.tsv --out weights/my-kg.safetensors
 
-`data` is a .tsv or .jsonl file of triples and names; without it the Orchard's own graph is used.
+`data` is a .tsv or .jsonl file of triples and names; without it the Orchard's own graph is used. It takes a minute or less on one core.
+
+Paper: TransE (Bordes et al. 2013), by which Rapid Diffusion (section 3.1.1) makes its vectors; see `core/knowledge/transe.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from ..recipe import EpochOrder, Losses, Recipe
 
 
 def orchard_graph() -> KnowledgeGraph:
-    """The Orchard's graph: every fruit, also the unseen ones, with its names in both languages."""
+    """Return the Orchard's graph: every fruit, the unseen ones too, with its names in both languages."""
     from ...orchard.entities import entities, triples
 
     names = [(e.id, language, name) for e in entities() for language, found in e.aliases.items() for name in found]
@@ -31,7 +33,8 @@ def orchard_graph() -> KnowledgeGraph:
 
 @dataclass
 class KgRecipe(Recipe):
-    """TransE on all triples. `held_out` > 0 first trains on the others and scores those (a second run of the same length)."""
+    """Settings of the recipe `kg`: TransE on all triples. With `held_out` > 0 a second run of the same length trains on the other
+    triples and is scored on the held-out share."""
 
     name: ClassVar[str] = "kg"
     default_steps: ClassVar[int] = 1750

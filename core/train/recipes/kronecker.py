@@ -1,10 +1,12 @@
-"""Train a Kronecker adapter (ELR-Diffusion, section 3.2) on a frozen U-Net: a style, or anything that a folder of pictures shows.
+"""Recipe `kronecker`: a small adapter for a finished U-Net that teaches it a style, or anything else that a folder of pictures shows.
 
     python -m rapiddraw train kronecker --data DIR --out weights/my-adapter.safetensors --set base=weights/orchard-unet.safetensors \\
         --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors --set graph=weights/orchard-kg.safetensors
 
-The loss is the U-Net's own; nothing but the updates is trained. With `word` only the pictures are used that have a caption with this
-word, with those captions, in which `instead` stands for it: `word=cartoon instead=photo` teaches that a photo is a cartoon.
+The loss is that of the recipe `unet`; only the updates of the weights are trained. With `word` only those pictures and captions are used
+in which this word stands, and `instead` replaces it: `word=cartoon instead=photo` teaches that a photo looks like a cartoon.
+
+Paper: ELR-Diffusion (section 2.4, eq. 9), which puts such updates on its control adapter; here they are put on the U-Net itself.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from .unet import UnetRecipe
 
 @dataclass
 class KroneckerRecipe(UnetRecipe):
-    """`base` is the U-Net that is adapted; `targets` the groups of layers, as in Factorize UNet."""
+    """Settings of the recipe `kronecker`. `base` is the U-Net that is adapted; `targets` are the groups of layers, as in Factorize UNet."""
 
     name: ClassVar[str] = "kronecker"
     default_steps: ClassVar[int] = 300

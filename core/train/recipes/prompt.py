@@ -1,10 +1,12 @@
-"""Recipe `prompt`: teach a small language model to turn succinct prompts into detailed ones (PanGu-Draw, section 7, first stage).
+"""Recipe `prompt`: a small language model that turns a succinct prompt into a detailed one.
 
     python -m rapiddraw train prompt --out weights/my-prompt.safetensors
     python -m rapiddraw train prompt --data DIR --out ...        (pairs of your own: DIR/prompts.jsonl)
 
-Plain next-word prediction of the detailed prompt behind the succinct one; the question itself is not learned. The second stage is the
-recipe `raft`.
+The model learns to predict each next word of the detailed prompt that follows the succinct one; it does not learn to predict the succinct
+one. The recipe `raft` goes on from there.
+
+Paper: PanGu-Draw (section 7, prompt enhancement), first stage.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ IGNORE = -100
 
 
 def padded(rows: Sequence[tuple[list[int], int]], pad: int) -> dict[str, Tensor]:
-    """`ids` (B, L) and `labels` (B, L) of (ids, where the answer begins): question and padding are labelled :data:`IGNORE`."""
+    """Return `ids` (B, L) and `labels` (B, L) from rows of (ids, where the answer begins); question and padding are labelled
+    :data:`IGNORE`."""
     length = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), length), pad, dtype=torch.long)
     labels = torch.full((len(rows), length), IGNORE, dtype=torch.long)
@@ -41,7 +44,7 @@ def padded(rows: Sequence[tuple[list[int], int]], pad: int) -> dict[str, Tensor]
 
 
 def next_token_loss(model: PromptModel, batch: dict[str, Tensor]) -> Losses:
-    """Cross-entropy of every answer's tokens, and the share that the model finds likeliest."""
+    """Return the cross-entropy of every answer's tokens, and the share of tokens that the model finds likeliest."""
     logits = model.network(input_ids=batch["ids"]).logits[:, :-1].flatten(0, 1).float()
     target = batch["labels"][:, 1:].flatten()
     known = target != IGNORE
@@ -51,9 +54,10 @@ def next_token_loss(model: PromptModel, batch: dict[str, Tensor]) -> Losses:
 
 @dataclass
 class PromptRecipe(Recipe):
-    """`data` is a folder with `prompts.jsonl`; without it `count` pairs are drawn from the Orchard's scenes, in both languages.
+    """Settings of the recipe `prompt`.
 
-    `base` is a prompt bundle to go on from, whose words must cover the pairs (other words are copied, not learned).
+    `data` is a folder with `prompts.jsonl`; without it `count` pairs are drawn from the Orchard's scenes, in both languages. `base` is a
+    prompt bundle to continue from; its words must cover the pairs (other words are copied, not learned).
     """
 
     name: ClassVar[str] = "prompt"

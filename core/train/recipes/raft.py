@@ -1,22 +1,25 @@
-"""Recipe `raft`: fit the prompt model to the diffusion model it writes for (RAFT, Dong et al. 2023; PanGu-Draw, section 7, second stage).
+"""Recipe `raft`: a prompt model fitted to the diffusion model that it writes for, so that its prompts give better pictures.
 
     python -m rapiddraw train raft --out weights/my-prompt.safetensors --set base=runs/sft-prompt.safetensors \\
         --set unet=... --set text=... --set vae=... --set graph=... --set scorer=... --set judge=...
 
-In every round the model expands `prompts` succinct prompts `expansions` times each, the diffusion model draws all of them in a few
-steps, and the best expansion of each prompt is kept for the next `per_round` steps of ordinary training. The reward is an aesthetic proxy
-of the picture (:func:`~..metrics.aesthetics.preference`) plus the similarity of picture and *succinct* prompt in the space of `scorer`.
-Pictures of one prompt start from the same noise: what differs is the text alone. What was kept is part of a checkpoint.
+A training goes in rounds. In each the model expands `prompts` succinct prompts `expansions` times, the diffusion model draws all of them in
+a few steps, and the best expansion of each prompt is kept for the next `per_round` steps of ordinary training. The reward is an aesthetic
+proxy of the picture (:func:`~...scoring.aesthetics.preference`) plus the similarity of picture and *succinct* prompt in the space of
+`scorer`. Pictures of one prompt start from the same noise, so that they differ by the text alone. The kept expansions are part of a
+checkpoint.
 
-A picture's luck outweighs what its text does on average: over 200 prompts with six expansions each, the words explained 2% of the
-differences in reward between expansions of a prompt. With nothing but :func:`~..metrics.aesthetics.confidence` for the proxy there was
-hardly anything to learn: five trainings left the reward of 128 or 160 other prompts at 1.51 to 1.52, where it had been. With
-:func:`~..metrics.aesthetics.preference`, 36 steps took that of 128 other prompts from 1.29 to 1.47 (standard errors 0.03 and 0.02), mostly
-by saying "cartoon" or "drawing" of 18% of the pictures instead of 55%.
+Measured on the Orchard. Over 200 prompts with six expansions each, the words explained 2% of the differences in reward between expansions
+of a prompt; chance explained the rest. With :func:`~...scoring.aesthetics.confidence` alone for the proxy there was hardly anything to
+learn: after five trainings the reward of 128 or 160 other prompts was still 1.51 to 1.52. With
+:func:`~...scoring.aesthetics.preference`, 36 steps raised the reward of 128 other prompts from 1.29 to 1.47 (standard errors 0.03 and
+0.02), mostly because "cartoon" or "drawing" came up in 18% of the prompts instead of 55%.
 
-A round's few dozen answers are soon learned by heart. Two rounds of 40 prompts, with 20 steps each at a learning rate of 4e-4, made most
-answers alike and lowered the reward on other prompts from 1.53 to 1.45 (24 of them). Hence few steps a round, a small learning rate, and
-`anchor`: the first stage's loss on its own pairs beside the new one, which is not in the paper.
+A round keeps a few dozen answers, which are soon learned by heart. Two rounds of 40 prompts, with 20 steps each at a learning rate of 4e-4,
+made most answers alike and lowered the reward on other prompts from 1.53 to 1.45 (24 prompts). Hence few steps a round and a small learning
+rate. Hence also `anchor`, which the paper does not have: the first stage's loss on its own pairs is added.
+
+Papers: RAFT (Dong et al. 2023); PanGu-Draw (section 7, prompt enhancement), second stage.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ ANCHORS = 4000
 
 
 class Kept(nn.Module):
-    """The best expansions of a round: `ids` (N, L), where each answer begins and ends, and what was measured."""
+    """The best expansions of a round: `ids` (N, L), `span` with the places where each answer begins and ends, and the measured rewards."""
 
     def __init__(self, count: int, length: int) -> None:
         super().__init__()
@@ -66,7 +69,7 @@ class Kept(nn.Module):
         self.register_buffer("rewards", torch.zeros(2))  # mean over all expansions, mean over those that were kept
 
     def draw(self, size: int) -> dict[str, Tensor]:
-        """A batch of `size` of them, drawn with torch's default generator, as `ids` and `labels`."""
+        """Return a batch of `size` of them, drawn with torch's default generator, as `ids` and `labels`."""
         chosen = torch.randint(int(self.count), (size,)).to(self.ids.device)
         ids, span = self.ids[chosen], self.span[chosen]
         place = torch.arange(ids.shape[1], device=ids.device)[None]
@@ -77,8 +80,11 @@ class Kept(nn.Module):
 
 @dataclass
 class RaftRecipe(Recipe):
-    """`base` is the prompt bundle of the recipe `prompt`; `unet`, `text`, `vae` and `graph` are what draws; `scorer` is a text bundle with
-    its image bundle beside it, `judge` an attribute classifier other than the one that later judges."""
+    """Settings of the recipe `raft`.
+
+    `base` is the prompt bundle of the recipe `prompt`; `unet`, `text`, `vae` and `graph` draw the pictures; `scorer` is a text bundle with
+    its image bundle beside it; `judge` is an attribute classifier, not the one that measures results later.
+    """
 
     name: ClassVar[str] = "raft"
     default_steps: ClassVar[int] = 48
@@ -102,7 +108,7 @@ class RaftRecipe(Recipe):
     per_round: int = 8  # steps
     anchor: float = 0.5  # weight of the first stage's loss, 0 for none
     temperature: float = 1.0
-    aesthetics: float = 1.0  # weight of the proxy against the similarity
+    aesthetics: float = 1.0  # weight of the aesthetic proxy; the similarity has weight 1
     picture_steps: int = 8
     cfg: float = 3.0
     size: int = 128
@@ -153,7 +159,9 @@ class RaftRecipe(Recipe):
         super().check()
         for key in ("base", "unet", "text", "vae", "scorer", "judge"):
             if not getattr(self, key):
-                raise InputError(f"{key} is empty: RAFT needs a prompt model (base), what draws (unet, text, vae), and scorer and judge")
+                raise InputError(
+                    f"{key} is empty: RAFT needs a prompt model (base), a model that draws (unet, text, vae), a scorer and a judge"
+                )
         limits = {"prompts": (1, 100_000), "expansions": (2, MAX_CANDIDATES), "per_round": (1, 100_000), "picture_steps": (1, 1000)}
         for key, (low, high) in {**limits, "size": (32, 2048), "pictures": (1, 4096), "held_out": (1, 10_000)}.items():
             if not low <= getattr(self, key) <= high:
@@ -161,8 +169,8 @@ class RaftRecipe(Recipe):
 
     @torch.no_grad()
     def measure(self, model: PromptModel) -> dict[str, float]:
-        """Mean reward, its standard error, and its parts on `held_out` prompts about fruits that no training names, one expansion each at
-        temperature 0.7."""
+        """Return the mean reward, its standard error and its parts on `held_out` prompts about fruits that no training names, with one
+        expansion each at temperature 0.7."""
         rng = random.Random(f"raft/held out/{self.seed}")
         requests = [orchard_request(rng, ("unseen",), strangers=False) for _ in range(self.held_out)]
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "held out"))
@@ -174,14 +182,15 @@ class RaftRecipe(Recipe):
 
     @torch.no_grad()
     def reward(self, short: Sequence[str], long: Sequence[str], each: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(total, aesthetic proxy, similarity) (N,) of the pictures of `long` as answers to `short`, `each` answers to a prompt in turn."""
+        """Return (total, aesthetic proxy, similarity) (N,) of the pictures of `long` as answers to `short`; every `each` answers in a
+        row belong to one prompt."""
         pictures = self._draw(long, each)
         proxy = preference(self.attribute_judge, pictures)
         similarity = self.clip_scorer.score(pictures, short)
         return self.aesthetics * proxy + similarity, proxy, similarity
 
     def _collect(self, number: int) -> None:
-        """Expand, draw, and keep the best: the data of round `number`."""
+        """Expand, draw, and keep the best expansions: the data of round `number`."""
         rng = random.Random(f"raft/{self.seed}/{number}")
         requests: list[Request] = [orchard_request(rng, strangers=False) for _ in range(self.prompts)]
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "round", number))
@@ -189,7 +198,7 @@ class RaftRecipe(Recipe):
         short = [request.pair.short for request in requests for _ in range(self.expansions)]
         texts = [text for rows in found for text, _ in rows]
         total = self.reward(short, texts, self.expansions)[0].reshape(len(requests), self.expansions)
-        # An expansion that lost a name is never kept, however pretty its picture.
+        # An expansion that lost a name is never kept, whatever its reward.
         for row, request in enumerate(requests):
             for column, (text, _) in enumerate(found[row]):
                 if lost(text, request.pair.keep):
@@ -201,17 +210,17 @@ class RaftRecipe(Recipe):
             self.kept.ids[row, : len(whole)] = torch.tensor(whole)
             self.kept.span[row] = torch.tensor([begin, len(whole)])
         if not rows:
-            raise InputError("no expansion of a whole round kept its names: train the base longer, or lower the temperature")
+            raise InputError("no expansion of this round kept the names of its prompt: train the base longer, or lower the temperature")
         self.kept.count.fill_(len(rows))
         self.kept.round.fill_(number)
         finite = total[total.isfinite()]
         self.kept.rewards.copy_(torch.stack([finite.mean(), total.amax(dim=1)[total.amax(dim=1).isfinite()].mean()]))
 
     def _draw(self, prompts: Sequence[str], each: int) -> Tensor:
-        """Pictures (N, 3, size, size) in [-1, 1]; `each` neighbours start from one noise."""
+        """Draw pictures (N, 3, size, size) in [-1, 1]; every `each` pictures in a row start from one noise."""
 
         def sample(model: Any, positive: Any, negative: Any, latent: dict[str, Any], seed: int) -> Tensor:
-            # the same noise for every expansion of a prompt, by making the batch index stand still
+            # One batch index for all expansions of a prompt, and so the same noise.
             latent = {**latent, "batch_index": [index // each for index in range(len(latent["samples"]))]}
             drawn = self.host.sampling.sample(
                 self.host.sampling.make_guider(model, positive, negative, self.cfg),
@@ -227,7 +236,7 @@ class RaftRecipe(Recipe):
 def expand(
     model: PromptModel, pair: Pair, count: int, temperature: float, generator: torch.Generator
 ) -> list[tuple[str, tuple[list[int], int]]]:
-    """`count` expansions of a pair's succinct prompt: (text, (question and answer as ids, where the answer begins))."""
+    """Return `count` expansions of a pair's succinct prompt: (text, (question and answer as ids, where the answer begins))."""
     slots: list[str] = []
     short = model.encode(pair.short, spans_of(pair.short, pair.keep), slots)
     if short is None:

@@ -1,8 +1,9 @@
-"""Train the segmenter (`core/control/segmenter.py`) on Orchard pictures with their exact maps.
+"""Recipe `segmenter`: a network that finds the objects of a picture, as a map for the control adapter.
 
     python -m rapiddraw train segmenter --data data/train128 --out weights/my-segmenter.safetensors
 
-Pictures are blurred, brightened and made noisy at random, because it has to read what a decoder drew. Without a folder, pictures are drawn.
+The network is in `core/control/segmenter.py`; it learns from pictures with exact maps. Without a folder, Orchard pictures are drawn.
+A share of the pictures is blurred, brightened and made noisy, because the segmenter also has to read pictures that a decoder made.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from ..recipe import EpochOrder, Losses, Recipe, python_random
 
 @dataclass
 class SegmenterRecipe(Recipe):
-    """`data` is an image folder with segmentation maps; `classes` are the names of its values 0, 1, 2 ..."""
+    """Settings of the recipe `segmenter`. `data` is an image folder with segmentation maps; `classes` are the names of the maps' values
+    0, 1, 2 ..."""
 
     name: ClassVar[str] = "segmenter"
     default_steps: ClassVar[int] = 900
@@ -66,7 +68,9 @@ class SegmenterRecipe(Recipe):
     def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
         classes = batch["classes"]
         if int(classes.max()) >= len(self.classes):
-            raise InputError(f"a segmentation map holds class {int(classes.max())}, but there are names for {len(self.classes)} only")
+            raise InputError(
+                f"a segmentation map holds class {int(classes.max())}, and `classes` names {len(self.classes)}: name every class"
+            )
         logits = self.segmenter(self._degraded(batch["pictures"]))
         return {"loss": functional.cross_entropy(logits, classes), "accuracy": (logits.argmax(1) == classes).float().mean()}
 
@@ -78,7 +82,7 @@ class SegmenterRecipe(Recipe):
         return [save_bundle(out, *to_bundle(self.segmenter, provenance))]
 
     def _degraded(self, pictures: torch.Tensor) -> torch.Tensor:
-        """A share of `pictures` blurred, of another brightness and contrast, noisy."""
+        """Return `pictures` with a share of them blurred, changed in brightness and contrast, and made noisy."""
         count, side = len(pictures), int(torch.randint(self.size // 3, self.size, ()))
         soft = functional.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
         soft = functional.interpolate(soft, pictures.shape[-2:], mode="bicubic", align_corners=False)

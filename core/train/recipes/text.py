@@ -1,11 +1,14 @@
-"""Recipe `text`: contrastive pre-training of the text encoder with a small image tower (CLIP; Rapid Diffusion, section 3 and Table 6).
+"""Recipe `text`: a text encoder that knows the entities of a graph, with an image tower that embeds pictures in the same space.
 
     python -m rapiddraw train text --data DIR --out weights/my-text.safetensors --set graph=weights/my-kg.safetensors
 
-Symmetric InfoNCE with a learned temperature (0.07 at first, logit scale at most 100). Fruits that a caption names get their vector
-from the graph, which stays frozen while `W` learns; for a share of captions (`knowledge_dropout`) it is left out, so that the encoder
-also works without a graph. Pictures of one entity are not each other's negatives. `data` is an image folder; without it `count`
-Orchard pictures are drawn.
+`data` is an image folder; without it `count` Orchard pictures are drawn. A second bundle, the image tower, is written beside the first.
+
+The loss is symmetric InfoNCE with a learned temperature (0.07 at first, logit scale at most 100). A fruit that a caption names gets its
+vector from the graph; the vectors stay frozen while their projection `W` learns. For a share of captions (`knowledge_dropout`) the vectors
+are left out, so that the encoder also works without a graph. Pictures of one entity are not each other's negatives.
+
+Paper: Rapid Diffusion (section 3.1.1; sizes in Table 6), which follows CLIP (Radford et al. 2021).
 """
 
 from __future__ import annotations
@@ -39,8 +42,11 @@ KNOWLEDGE = ("graph", "none", "shuffled", "random")
 
 
 def control_graph(graph: KnowledgeGraph, kind: str, seed: int) -> KnowledgeGraph:
-    """The graph itself or a control that should not help: `shuffled` gives every named entity the vector of another one, `random` a
-    random vector of the same mean and spread. `none` takes the vectors away."""
+    """Return the graph itself or a control that should not help. Raises :class:`InputError` for an unknown `kind`.
+
+    `shuffled` gives every named entity the vector of another one, `random` a random vector of the same mean and spread; `none` takes the
+    vectors away.
+    """
     if kind not in KNOWLEDGE:
         raise InputError(f"knowledge={kind!r}: expected one of {', '.join(KNOWLEDGE)}")
     if kind == "graph" or graph.embeddings is None:
@@ -62,14 +68,17 @@ def control_graph(graph: KnowledgeGraph, kind: str, seed: int) -> KnowledgeGraph
 
 @dataclass
 class TextRecipe(Recipe):
-    """`graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`.
+    """Settings of the recipe `text`.
 
-    `start` is a text bundle to go on from, with its image bundle beside it; `lock_images` keeps that image tower as it is and learns the
-    text encoder alone. `image_tower` names an image bundle to learn beside where the text encoder starts anew: with `lock_images`, an
-    encoder of one `language` ("en" or "zh") comes into a space that is there (locked-image tuning, Zhai et al. 2022). `names` off gives
-    captions that describe and never name (Orchard only): a start that favours no graph.
-    `alike` is the share of batches whose pictures all have one scenery, where that is known: otherwise ground and sky tell most
-    pairs of a batch apart and the fruit is learned last.
+    `graph` is a bundle of kind kg; `knowledge` is `graph` or one of the controls `none`, `shuffled`, `random`.
+
+    `start` is a text bundle to continue from, with its image bundle beside it. `lock_images` keeps that image tower as it is and trains the
+    text encoder alone. `image_tower` names an image bundle for a text encoder that starts anew. With `lock_images`, an encoder of one
+    `language` ("en" or "zh") is so trained into a space that exists (locked-image tuning, Zhai et al. 2022).
+
+    `names=false` gives captions that describe and never name (Orchard only): a start that favours no graph. `alike` is the share of batches
+    in which all pictures have one scenery, where the scenery is known; otherwise ground and sky tell most pairs of a batch apart, and the
+    fruit is learned last.
     """
 
     name: ClassVar[str] = "text"
@@ -173,7 +182,7 @@ class TextRecipe(Recipe):
 
     @torch.no_grad()
     def _embed_pictures(self, device: torch.device) -> Tensor:
-        """What a locked tower says of every picture, (N, projection_dim): it will say nothing else, so it is asked once."""
+        """Return the embeddings (N, projection_dim) of every picture. A locked tower does not change, so that they are computed once."""
         self.tower.eval()
         pictures = torch.stack([torch.from_numpy(item.image) for item in self.items]).permute(0, 3, 1, 2)
         return torch.cat([self.tower(part.to(device).float() / 127.5 - 1).float().cpu() for part in pictures.split(256)])
@@ -182,9 +191,9 @@ class TextRecipe(Recipe):
         return {"encoder": self.encoder} if self.lock_images else {"encoder": self.encoder, "tower": self.tower}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """AdamW with betas (0.9, 0.98) as CLIP's: with 0.999 a text transformer this small stays stuck on the scenery (measured).
+        """Return AdamW with betas (0.9, 0.98), as CLIP has: with 0.999 a text transformer this small stays stuck on the scenery (measured).
 
-        The temperature is one number in a logarithm and needs larger steps than a matrix; nothing one-dimensional decays.
+        The temperature is one number in a logarithm and needs larger steps than a matrix; one-dimensional parameters have no weight decay.
         """
         text = [p for name, p in self.encoder.named_parameters() if name != "logit_scale"]
         groups: list[dict[str, Any]] = []

@@ -1,19 +1,24 @@
-"""The latent diffusion U-Net (Rapid Diffusion, section 3.2, eq. 1) with its text encoder fine-tuned along.
+"""Recipe `unet`: the diffusion model that draws a picture's latents from a text, with its text encoder trained along.
+
+    python -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors --set vae=weights/my-vae.safetensors \\
+        --set text=weights/orchard-text.safetensors --set graph=weights/orchard-kg.safetensors
 
     L = E ||target - f(z_t, t, e)||^2 * w(t),   z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps,   t uniform in [t_min, t_max)
 
 `e` are the text encoder's tokens with knowledge injected (`core/knowledge`). The target follows `prediction` (eps, v or x0; Salimans and Ho
-2022); `weighting="min_snr"` is Hang et al. 2023 with gamma 5. One caption in ten is dropped, so that classifier-free guidance has a null
-prompt to lean on (the paper does not say so; without it guidance is undefined), and knowledge is left out of a share of captions, so that
-`kg_scale = 0` is a prompt the model knows.
+2022); `weighting=min_snr` is Hang et al. 2023 with gamma 5. One caption in ten is dropped, because classifier-free guidance needs a prompt
+that says nothing. Knowledge is left out of a share of captions, so that the model also knows prompts at `kg_scale = 0`.
 
-Two settings put a short training where it learns most, and leave the optimum where it is: `timesteps="logit_normal"` draws
-t = sigmoid(N(0.7, 1.1)) (Esser et al. 2024, section 3.1), where shapes are decided, and `foreground=k` counts the error inside the objects
-of a folder's segmentation maps k times.
+Two settings spend a short training where it learns most; the best possible model stays the same. `timesteps=logit_normal` draws
+t = sigmoid(N(0.7, 1.1)) (Esser et al. 2024, section 3.1), the noise levels at which shapes are decided. `foreground=k` counts the error
+inside the objects of a folder's segmentation maps k times.
 
-Several text encoders, separated by commas, all read the same caption, and their features stand side by side in each token (PanGu-Draw,
-section 4, on bilingual text encoding). `trained=cross_attention` with a `base` learns nothing but how the U-Net attends to the text; the
-bundle then holds those weights alone and names its base.
+Several text encoders, separated by commas, all read the same caption; their features stand side by side in each token.
+`trained=cross_attention` with a `base` learns only how the U-Net attends to the text; the bundle then holds those weights alone and names
+its base.
+
+Papers: Rapid Diffusion (section 3.1.2, eq. 1; it does not mention dropped captions, but guides, for which they are needed); PanGu-Draw
+(section 4.1 on `t_min`, `t_max` and `low_share`, section 5 on several text encoders and on buckets, section 7 on `style_prefix`).
 """
 
 from __future__ import annotations
@@ -50,13 +55,13 @@ from .unet_shapes import index_config, moved, told_index, unet_config
 
 logger = logging.getLogger("rapiddraw")
 ALIGN_CAPTIONS = 3000
-"""Of a folder, that are read to fit new text encoders to the old one."""
+"""How many captions of the folder are used to fit the new text encoders to the old one."""
 LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
 
 
 class Noised(NamedTuple):
-    """A batch with noise on it: clean `latents` (B, C, h, w), timesteps `t` (B,), noise levels `sigma` (B,), `noisy` latents in sigma
-    space, text `tokens` (B, T, width)."""
+    """A batch with noise: clean `latents` (B, C, h, w), timesteps `t` (B,), noise levels `sigma` (B,), `noisy` latents in sigma space,
+    text `tokens` (B, T, width)."""
 
     latents: torch.Tensor
     t: torch.Tensor
@@ -67,7 +72,7 @@ class Noised(NamedTuple):
 
 @dataclass
 class UnetRecipe(UnetSettings):
-    """The U-Net and what it is taught; the settings are those of :class:`UnetSettings`."""
+    """The recipe `unet`; its settings are those of :class:`UnetSettings`."""
 
     name: ClassVar[str] = "unet"
 
@@ -147,7 +152,7 @@ class UnetRecipe(UnetSettings):
         self.order = EpochOrder(len(pictures), self.batch_size, self.seed)
 
     def chosen(self, index: int) -> list[int]:
-        """The pictures of batch `index`."""
+        """Return the pictures of batch `index`."""
         return [self.used[i] for i in self.order.indices(index)]
 
     def modules(self) -> dict[str, nn.Module]:
@@ -179,7 +184,8 @@ class UnetRecipe(UnetSettings):
         return taken if self.weights is None else {**taken, "weights": torch.stack([self.weights[i] for i in chosen])}
 
     def caption(self, index: int, generator: torch.Generator) -> str:
-        """One caption of picture `index`, for a share `style_prefix` of them with the prefix of its style in the place of its words."""
+        """Return one caption of picture `index`. In a share `style_prefix` of them the prefix of the picture's style replaces its words
+        for the style."""
         text = self.images.caption(index, generator)
         style = (self.images.items[index].scene or {}).get("style")
         if not self.style_prefix or style not in STYLE_PREFIXES:
@@ -187,7 +193,7 @@ class UnetRecipe(UnetSettings):
         return with_prefix(text, str(style)) if float(torch.rand((), generator=generator)) < self.style_prefix else text
 
     def noised(self, batch: dict[str, Any]) -> Noised:
-        """What a U-Net is asked about `batch`: timesteps and noise are drawn here, the captions encoded."""
+        """Return the U-Net's inputs for `batch`: timesteps and noise are drawn here, the captions encoded."""
         latents = batch["latents"].float()
         t = self._draw_timesteps(len(latents))
         sigma = self.noise_levels.sigma(t).to(latents.device)
@@ -205,7 +211,7 @@ class UnetRecipe(UnetSettings):
         return {"loss": (error * loss_weight(self.weighting, self.prediction, asked.sigma)).mean(), "mse": error.mean()}
 
     def predict(self, batch: dict[str, Any], network_input: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The network's output for one batch; what another recipe adds to the U-Net, it adds here."""
+        """Return the network's output for one batch. A recipe that adds something to the U-Net overrides this method."""
         beside: dict[str, Any] = {}
         if "index" in batch:
             pooled = self.readers.encode(batch["ids"], batch["rows"])[1].float()
@@ -213,7 +219,7 @@ class UnetRecipe(UnetSettings):
         return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False, **beside)[0]
 
     def context(self, batch: dict[str, Any]) -> torch.Tensor:
-        """The tokens (B, length, width) that the U-Net attends to."""
+        """Return the tokens (B, length, width) that the U-Net attends to."""
         return self.readers.encode(batch["ids"], batch["rows"])[0]
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
@@ -233,7 +239,7 @@ class UnetRecipe(UnetSettings):
         return written
 
     def _check_base(self, info: BundleInfo) -> None:
-        """A U-Net can be trained further only in the latents, with the prediction and under the text width it was trained with."""
+        """Raise :class:`InputError` where `base` was trained in other latents, with another prediction or under another text width."""
         wrong = []
         if info.latent != self.latent_space and not self.new_latents:
             wrong.append(f"its latents are {info.latent}, those of {Path(self.vae).name} are {self.latent_space}")
@@ -246,21 +252,22 @@ class UnetRecipe(UnetSettings):
             raise InputError(f"base={Path(self.base).name} does not fit: {'; '.join(wrong)}")
 
     def _draw_timesteps(self, count: int) -> torch.Tensor:
-        """(count,) whole timesteps in [t_min, t_max)."""
+        """Return (count,) whole timesteps in [t_min, t_max)."""
         if self.timesteps == "uniform":
             return torch.randint(self.t_min, self.t_max, (count,))
         share = torch.sigmoid(LOGIT_MEAN + LOGIT_STD * torch.randn(count))
         return (self.t_min + share * (self.t_max - self.t_min)).long().clamp(max=self.t_max - 1)
 
     def _is_trained(self, name: str) -> bool:
-        """Whether a weight is learned: the index's always, where `trained` says attention only that and the norm before it."""
+        """Return whether a weight is trained: every weight, or the weights of attention and of the norms before it; the index's
+        embedding always."""
         parts = {"attention": (".attn1.", ".norm1.", ".attn2.", ".norm2."), "cross_attention": (".attn2.", ".norm2.")}.get(self.trained)
         block = ".transformer_blocks." in name
         return parts is None or name.startswith("class_embedding.") or (block and any(part in name for part in parts))
 
     @torch.no_grad()
     def _fit_to(self, device: torch.device) -> torch.Tensor:
-        """What takes the readers' features to those of the encoder in `align`, over captions of the folder."""
+        """Return the matrix that takes the readers' features to those of the encoder in `align`, fitted on captions of the folder."""
         old = Readers([self.align], self.graph, device)
 
         def pairs() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

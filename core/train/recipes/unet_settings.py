@@ -1,4 +1,4 @@
-"""What can be set in the training of a U-Net, and which settings go together."""
+"""Settings of a U-Net's training, and the checks of which of them go together."""
 
 from __future__ import annotations
 
@@ -13,43 +13,46 @@ from ..recipe import Recipe
 
 @dataclass
 class UnetSettings(Recipe):
-    """`data` is an image folder with captions; `vae`, `text` and `graph` are bundles. The defaults train the shipped Orchard model."""
+    """Settings of a U-Net's training; the defaults train the shipped Orchard model. `data` is an image folder with captions; `vae`,
+    `text` and `graph` are bundles."""
 
     bundles: ClassVar[Mapping[str, str]] = {"vae": "vae", "text": "text", "graph": "kg", "base": "unet", "align": "text"}
 
     batch_size: int = 32
     lr: float = 1e-3
-    text_lr: float = 2e-4  # of the text encoder; 0 freezes it
+    text_lr: float = 2e-4  # learning rate of the text encoder; 0 freezes it
     ema: float = 0.999
     precision: str = "bf16"
     vae: str = ""
-    text: str = ""  # one bundle, or several with commas between them: their features are concatenated in that order
+    text: str = ""  # one bundle, or several with commas between them: their features are concatenated in this order
     graph: str = ""  # optional: without it no knowledge is injected
     base: str = ""  # a U-Net bundle to fine-tune
-    align: str = ""  # the text bundle that `base` was trained under, where `text` names others: attention starts from a least-squares fit
+    align: str = ""  # the text bundle that `base` was trained with, where `text` names others: attention starts from a least-squares fit
     new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
     size: int = 128  # side of a picture in pixels
     widths: tuple[int, ...] = (64, 96, 160)
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
     heads: int = 4
     prediction: str = "v"
-    weighting: str = "none"  # "none" (every timestep alike, which learns layouts sooner) or "min_snr"
+    weighting: str = "none"  # "none" (all timesteps equal, which learns layouts sooner) or "min_snr"
     t_min: int = 0
     t_max: int = 1000
-    timesteps: str = "uniform"  # in [t_min, t_max); "logit_normal" draws the middle and upper ones more often
-    low_share: float = 0.0  # of the pictures, known at half the size only: enlarged (PanGu-Draw, section 3.1, on structure data)
-    low_kept: bool = True  # False leaves those pictures out instead, to compare
-    foreground: float = 1.0  # how often the error inside segmented objects counts; above 1 the folder must hold segmentation maps
+    timesteps: str = "uniform"  # how timesteps in [t_min, t_max) are drawn; "logit_normal" draws the middle and upper ones more often
+    low_share: float = 0.0  # share of the pictures that are enlarged from half the size (PanGu-Draw, section 4.1, on structure data)
+    low_kept: bool = True  # False leaves those pictures out, for a comparison
+    foreground: float = 1.0  # how many times the error inside segmented objects counts; above 1 the folder must hold segmentation maps
     caption_dropout: float = 0.1
-    encoder_dropout: float = 0.0  # of several encoders: how often all but one, drawn at random, read the empty prompt
-    reads: tuple[int, ...] = ()  # of several encoders: those that read the caption (0, 1, ...); the others get the empty prompt. () is all
-    joined: float = 0.0  # share of captions that are two of a picture's captions in a row, perhaps of two languages
+    encoder_dropout: float = 0.0  # of several encoders: share of captions that one of them, drawn at random, reads alone
+    reads: tuple[
+        int, ...
+    ] = ()  # of several encoders: the numbers of those that read captions (from 0); the others get the empty prompt. () is all
+    joined: float = 0.0  # share of captions that are two captions of the picture in a row, perhaps in two languages
     trained: str = "all"  # or "cross_attention", or "attention" (self-attention too)
-    buckets: bool = False  # pictures of many aspect ratios, each batch of one; the U-Net is told which
-    bucket_scale: float = 0.125  # of the paper's sizes for the structure model: 64x256 to 256x64
-    style_prefix: float = 0.0  # of the captions of pictures with a known style: said by a one-token prefix instead (PanGu-Draw, section 7)
+    buckets: bool = False  # pictures of many aspect ratios, one a batch; the U-Net reads its index
+    bucket_scale: float = 0.125  # factor on the paper's sizes for the structure model (Table 7): 64x256 to 256x64
+    style_prefix: float = 0.0  # share of captions whose words for a known style become a one-token prefix (PanGu-Draw, section 7)
     knowledge_dropout: float = 0.2
-    checkpointing: bool = False  # forget what the U-Net's blocks computed and compute it again on the way back: less memory, more time
+    checkpointing: bool = False  # gradient checkpointing: the backward pass computes activations again, for less memory and more time
 
     def texts(self) -> list[str]:
         """Return the text bundles, in the order in which their features stand."""
@@ -63,7 +66,7 @@ class UnetSettings(Recipe):
         for key in ("data", "vae", "text"):
             if not getattr(self, key):
                 raise InputError(
-                    f"{key} is empty: the U-Net is trained on a folder of captioned images, in a VAE's latents, under a text encoder"
+                    f"{key} is empty: a U-Net needs a folder of captioned images (data), a VAE (vae) and a text encoder (text)"
                 )
         if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
@@ -81,9 +84,9 @@ class UnetSettings(Recipe):
             raise InputError(f"text_lr={self.text_lr!r} with several text encoders: they stay as they are (set text_lr=0)")
         self.check_shares("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout", "style_prefix")
         if self.align and not self.base:
-            raise InputError("align is set and base is empty: name the U-Net bundle that is to read other text encoders")
+            raise InputError("align is set and base is empty: name the U-Net bundle that gets other text encoders")
         if self.new_latents and not self.base:
-            raise InputError("new_latents is set and base is empty: name the U-Net bundle that is to be moved to another VAE")
+            raise InputError("new_latents is set and base is empty: name the U-Net bundle that moves to another VAE")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):

@@ -1,4 +1,4 @@
-"""Shapes of U-Nets: the config of a new one, and a trained one made ready for other latents or for being told its resolution."""
+"""Shapes of U-Nets: the config of a new one, and changes of a trained one for other latents or for the index of its resolution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...data.buckets import INDEX_FEATURES
 
 
 def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:
-    """Arguments of `UNet2DConditionModel` with one resnet a level, in shapes that ComfyUI's own `UNetModel` can carry."""
+    """Return the arguments of `UNet2DConditionModel` for one resnet a level, in shapes that ComfyUI's own `UNetModel` can carry."""
     return {
         "sample_size": side,
         "in_channels": channels,
@@ -28,12 +28,13 @@ def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tu
 
 
 def index_config(pooled: int) -> dict[str, Any]:
-    """What makes a U-Net take a pooled text state of `pooled` features and the embedding of a resolution's index beside the tokens."""
+    """Return the arguments for a U-Net that also reads a pooled text state of `pooled` features and the embedding of its resolution's
+    index."""
     return {"class_embed_type": "projection", "projection_class_embeddings_input_dim": pooled + INDEX_FEATURES}
 
 
 def moved(bundle: Bundle, channels: int, side: int) -> Bundle:
-    """`bundle` for another VAE's latents, (channels, side, side): new convolutions at both ends, every other weight as it was."""
+    """Return `bundle` for another VAE's latents (channels, side, side): new convolutions at both ends, every other weight as it was."""
     config = {**bundle.info.config, "in_channels": channels, "out_channels": channels, "sample_size": side}
     fresh = _new(config)
     ends = {key: fresh[key] for key in bundle.tensors if key.startswith(("conv_in.", "conv_out."))}
@@ -41,8 +42,8 @@ def moved(bundle: Bundle, channels: int, side: int) -> Bundle:
 
 
 def told_index(bundle: Bundle, pooled: int) -> Bundle:
-    """`bundle` with a place for the index, which at first changes nothing: the new embedding's last layer is zero. One that has it stays
-    as it is."""
+    """Return `bundle` with an embedding of the resolution's index. It changes nothing at first, because its last layer is zero. A bundle
+    that has one stays as it is."""
     if bundle.info.config.get("class_embed_type") == "projection":
         return bundle
     config = {**bundle.info.config, **index_config(pooled)}

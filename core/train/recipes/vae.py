@@ -1,9 +1,13 @@
-"""The KL autoencoder of latent diffusion (Rapid Diffusion, section 3.3; Rombach et al. 2022, section 3.1).
+"""Recipe `vae`: an autoencoder between pictures and the small latents that a U-Net works in.
 
-Trains diffusers' `AutoencoderKL` with L1 and L2 on pixels in whitened colours, L1 on pixel gradients (which keeps edges where no
-perceptual network can be had) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and noise added to its
-latents: the latent space, and with it every U-Net trained in it, stays valid while the decoder gets sharper and learns to forgive a
-denoiser's small errors.
+    python -m rapiddraw train vae --data DIR --out weights/my-vae.safetensors
+
+It trains diffusers' `AutoencoderKL` with four terms: L1 and L2 on pixels in whitened colours, L1 on pixel gradients (which keeps edges;
+no perceptual network is available here) and a small KL term. `decoder_only` continues from `base` with the encoder frozen and noise added
+to its latents: the latent space stays as it is, so that every U-Net trained in it stays valid, while the decoder becomes sharper and
+learns to forgive small errors of a U-Net.
+
+Paper: the KL-regularised decoder of Rapid Diffusion (section 3.1.3), after Rombach et al. 2022 (section 3.1).
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ from ..recipe import EpochOrder, Losses, Recipe
 
 @dataclass
 class VaeRecipe(Recipe):
-    """`data` is an image folder (captions are not needed). The defaults train the shipped Orchard VAE at 128 px, factor 8, 8 channels."""
+    """Settings of the recipe `vae`. `data` is an image folder (captions are not needed). The defaults train the shipped Orchard VAE: 128
+    px, factor 8, 8 channels."""
 
     name: ClassVar[str] = "vae"
 
@@ -34,10 +39,10 @@ class VaeRecipe(Recipe):
     lr: float = 1e-3
     precision: str = "bf16"
     size: int = 128  # side of a training picture in pixels
-    widths: tuple[int, ...] = (32, 32, 64, 128)  # block_out_channels: one level of factor 2 less than there are widths
+    widths: tuple[int, ...] = (32, 32, 64, 128)  # block_out_channels; each width after the first halves the sides
     latent_channels: int = 8
-    l2_weight: float = 4.0  # of the squared error
-    gradient_weight: float = 1.0  # of the L1 on pixel gradients
+    l2_weight: float = 4.0  # weight of the squared error
+    gradient_weight: float = 1.0  # weight of the L1 on pixel gradients
     kl_weight: float = 1e-5
     base: str = ""  # a VAE bundle to continue from
     decoder_only: bool = False  # train the decoder alone on the base's latents
@@ -121,7 +126,7 @@ class VaeRecipe(Recipe):
             raise InputError("decoder_only trains the decoder of an existing VAE: give it as base=FILE.safetensors")
 
     def _some_pictures(self, count: int) -> torch.Tensor:
-        """About `count` pictures, spread evenly over the folder: (B, 3, size, size) in [-1, 1]."""
+        """Return about `count` pictures, spread evenly over the folder: (B, 3, size, size) in [-1, 1]."""
         return torch.stack([self.images.image(i) for i in range(0, len(self.images), max(1, len(self.images) // count))])
 
     def _round_trip(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -130,7 +135,8 @@ class VaeRecipe(Recipe):
         return torch.cat(parts).clamp(-1, 1)
 
     def _measure(self, pictures: torch.Tensor) -> LatentSpace:
-        """Scale that gives unit variance, and a least-squares map from latents to colours for live previews."""
+        """Return the latent space: the scale that gives unit variance, and a least-squares map from latents to colours for live
+        previews."""
         device = next(self.vae.parameters()).device
         latents = torch.cat([self.vae.encode(p.to(device)).latent_dist.mode().float().cpu() for p in pictures.split(8)])
         scale = 1 / float(latents.std())
@@ -143,7 +149,8 @@ class VaeRecipe(Recipe):
 
 
 def vae_config(widths: tuple[int, ...], latent_channels: int) -> dict[str, Any]:
-    """Arguments of `AutoencoderKL` for one resnet a level and no attention, in shapes that ComfyUI's own VAE can carry."""
+    """Return the arguments of `AutoencoderKL` for one resnet a level, with attention in the middle, in shapes that ComfyUI's own VAE can
+    carry."""
     return {
         "in_channels": 3,
         "out_channels": 3,
@@ -158,15 +165,16 @@ def vae_config(widths: tuple[int, ...], latent_channels: int) -> dict[str, Any]:
 
 
 def whitening(pictures: torch.Tensor) -> torch.Tensor:
-    """(3, 3) that turns colours into their principal components over `pictures` (B, 3, H, W), all as wide as the widest.
+    """Return the matrix (3, 3) that turns colours into their principal components over `pictures` (B, 3, H, W), scaled so that all vary as
+    much as the one that varies most.
 
-    Where most pictures run from blue to orange, an error from red to orange is small in RGB, and hue is learnt long after brightness.
+    Where most pictures run from blue to orange, an error from red to orange is small in RGB, and hue is learned long after brightness.
     """
     variances, components = torch.linalg.eigh(torch.cov(pictures.permute(1, 0, 2, 3).reshape(3, -1)))
     return (variances.max() / variances.clamp_min(1e-4)).sqrt()[:, None] * components.T
 
 
 def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1], the mean over pictures."""
+    """Return the peak signal-to-noise ratio in dB of pictures in [-1, 1], as the mean over pictures."""
     error = ((a - b) / 2).pow(2).flatten(1).mean(1).clamp_min(1e-12)
     return float((-10 * error.log10()).mean())
