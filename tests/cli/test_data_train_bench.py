@@ -58,7 +58,7 @@ def test_settings_are_read_as_the_defaults_type():
     assert (recipe.lr, recipe.batch_size, recipe.precision) == (3e-4, 5, "bf16")
     with pytest.raises(InputError, match="did you mean batch_size"):
         make_recipe("vae", {"batchsize": "5"})
-    with pytest.raises(InputError, match=r"lr='fast': a float is expected"):
+    with pytest.raises(InputError, match=r"lr='fast': expected a value of type float, such as 0.001"):
         make_recipe("vae", {"lr": "fast"})
     with pytest.raises(InputError, match="the recipes are"):
         recipe_class("novel")
