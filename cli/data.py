@@ -121,10 +121,10 @@ def _filter(args: argparse.Namespace) -> int:
 
 
 def _recaption(args: argparse.Namespace) -> int:
-    from ..core.data.recaption import recaption_folder
+    from ..core.data.recaption import Captioning, recaption_folder
 
     scorer, judge = _tools(args)
     languages = tuple(code.strip() for code in args.languages.split(","))
-    settings = (args.source, languages, args.each, args.least_sure, args.old, args.min_clip, args.seed)
-    say(recaption_folder(args.folder, args.out, *settings, judge=judge, scorer=scorer).report)
+    how = Captioning(args.source, languages, args.each, args.least_sure, args.old, args.min_clip, args.seed)
+    say(recaption_folder(args.folder, args.out, how, judge, scorer).report)
     return 0

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .errors import InputError
+from .language import is_text
 
 _extra_weights: list[Path] = []
 _extra_models: list[Path] = []
@@ -60,10 +61,12 @@ def add_language_model_dir(path: str | os.PathLike[str]) -> None:
 def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
     """`base / name`, resolved, guaranteed to lie inside `base` after every symlink is followed. The file need not exist.
 
-    Raises :class:`InputError` for an absolute name, one with a drive or a NUL, an empty one, or one that ends up outside.
+    Raises :class:`InputError` for an absolute name, one with a drive, a NUL or a lone surrogate, an empty one, or one that ends up outside.
     """
     text = os.fspath(name)
     root = Path(base).resolve()
+    if not is_text(text):
+        raise InputError(f"{ascii(text)[:100]} is not a usable file name: it holds a lone surrogate, which is no character; name it anew")
     if not text.strip() or "\0" in text or len(text) > 1000 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
         raise InputError(f"{text[:100]!r} is not a usable file name (empty, too long, or with a NUL in it)")
     # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.

@@ -275,21 +275,11 @@ class RecaptionDataset(_OfFolder):
         knowledge: KnowledgeGraph | None = None,
     ) -> dict[str, Any]:
         from ..core.data.places import new_folder, relative_name, resolve_folder
-        from ..core.data.recaption import recaption_folder
+        from ..core.data.recaption import Captioning, recaption_folder
 
-        found = recaption_folder(
-            resolve_folder(folder),
-            new_folder(out),
-            source,
-            tuple(code.strip() for code in languages.split(",")),
-            captions_each,
-            least_sure,
-            old_captions,
-            min_clip,
-            seed,
-            _load("judge", judge),
-            _load("text", scorer, knowledge),
-        )
+        codes = tuple(code.strip() for code in languages.split(","))
+        how = Captioning(source, codes, captions_each, least_sure, old_captions, min_clip, seed)
+        found = recaption_folder(resolve_folder(folder), new_folder(out), how, _load("judge", judge), _load("text", scorer, knowledge))
         return {"ui": {"text": [found.report]}, "result": (relative_name(found.folder), found.report)}
 
 

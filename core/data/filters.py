@@ -8,6 +8,7 @@ same layout, and what was measured of every picture, with the reason why it was 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -17,13 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from ..errors import DataError, InputError
 from ..files import replacing
 from ..scoring.aesthetics import appearance, confidence
 from ..paths import safe_join
 from ..progress import track
-from .folder import INDEX, ImageFolder, Item, load_pixels
+from .folder import ImageFolder, say_passed_over
+from .listing import Listing
+from .pictures import load_pixels
+from .rows import INDEX, Item
 from .watermark import MAX_PICTURES as MARKED
 from .watermark import Watermark, find_watermark, thumbnail
 
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from ..scoring.clip_score import ClipScorer
     from ..scoring.judge import Judge
 
+log = logging.getLogger("rapiddraw")
 MEASURED = "filter.jsonl"
 MAX_PICTURES = 200_000
 
@@ -72,11 +78,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What was kept and what was not, in the folder's order. `folder` is where it was written, `None` where nothing was."""
+    """What was kept and what was not, in the folder's order. `folder` is where it was written, `None` where nothing was; `passed_over`
+    names pictures of kinds that are not read here."""
 
     kept: tuple[Measured, ...]
     dropped: tuple[Measured, ...]
     folder: Path | None = None
+    passed_over: tuple[str, ...] = ()
 
     @property
     def report(self) -> str:
@@ -88,7 +96,7 @@ class Filtered:
         for name in dict.fromkeys(name for row in (*self.kept, *self.dropped) for name in row.values):
             found = sorted(row.values[name] for row in (*self.kept, *self.dropped) if name in row.values)
             lines.append(f"{name}: {found[0]:.3f} to {found[-1]:.3f}, median {found[len(found) // 2]:.3f}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([say_passed_over(self.passed_over)] if self.passed_over else [])])
 
 
 def filter_folder(
@@ -117,14 +125,14 @@ def filter_folder(
     kept = tuple(row for row in rows if not row.reasons)
     dropped = tuple(row for row in rows if row.reasons)
     if out is None:
-        return Filtered(kept, dropped)
+        return Filtered(kept, dropped, None, folder.passed_over)
     names = {row.file_name for row in kept}
     chosen = [item for item in folder.items if _name(item, folder.root) in names]
     target = write_subset(folder.root, chosen, out)
     with replacing(target / MEASURED) as temporary:
         lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
         Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Filtered(kept, dropped, target)
+    return Filtered(kept, dropped, target, folder.passed_over)
 
 
 def write_subset(
@@ -139,16 +147,19 @@ def write_subset(
     if source == target or source.is_relative_to(target) or target.is_relative_to(source):
         raise DataError(f"{target} lies in {source} or around it: choose a folder of its own, so that nothing is mixed up")
     mark = target / ".rapiddraw-subset"
-    if target.exists() and any(target.iterdir()) and not mark.is_file():
+    if target.exists() and any(target.iterdir()) and (mark.is_symlink() or not mark.is_file()):
         raise DataError(f"{target} already holds something else; choose another folder")
     target.mkdir(parents=True, exist_ok=True)
     mark.touch()
     lines = []
+    listing, kinds = Listing(source), _kinds_of_maps(source)
     for item in items:
         name = _name(item, source)
         _link(item.path, safe_join(target, name))
-        for drawn in sorted((source / "maps").glob(f"*/{_escaped(item.path.stem)}.png")):
-            _link(drawn, safe_join(target, drawn.relative_to(source)))
+        for kind in kinds:
+            drawn = listing.find(f"maps/{kind}/{item.path.stem}.png")
+            if drawn is not None:
+                _link(drawn, safe_join(target, f"maps/{kind}/{drawn.name}"))
         given = [asdict(caption) for caption in item.captions] if captions is None else captions(item)
         row: dict[str, Any] = {"file_name": name, "captions": given, "entity": item.entity, "scene": item.scene}
         lines.append(json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False))
@@ -158,7 +169,9 @@ def write_subset(
 
 
 def _measure(item: Item, root: Path, limits: Limits, scorer: ClipScorer | None, judge: Judge | None, mark: Watermark | None) -> Measured:
-    pixels = torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float() / 255
+    pixels = _pixels(item)
+    if pixels is None:
+        return Measured(_name(item, root), 0, 0, reasons=["unreadable"])
     height, width = pixels.shape[-2:]
     row = Measured(_name(item, root), int(width), int(height))
     if min(width, height) < limits.min_side:
@@ -179,25 +192,39 @@ def _measure(item: Item, root: Path, limits: Limits, scorer: ClipScorer | None, 
     return row
 
 
+def _pixels(item: Item) -> Tensor | None:
+    """Return a picture (3, H, W) in [0, 1]; `None` where its file is damaged, cut short or of a size that is not read."""
+    try:
+        return torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float() / 255
+    except DataError as error:
+        log.warning("left out: %s", error)
+        return None
+
+
 def _common_mark(folder: ImageFolder) -> Watermark | None:
-    small = [thumbnail(torch.from_numpy(folder.pixels(i)).permute(2, 0, 1).float() / 255) for i in range(min(len(folder), MARKED))]
-    return find_watermark(torch.stack(small))
+    small = [thumbnail(pixels) for item in folder.items[:MARKED] if (pixels := _pixels(item)) is not None]
+    return find_watermark(torch.stack(small)) if small else None
 
 
 def _name(item: Item, root: Path) -> str:
     return item.path.resolve().relative_to(root.resolve()).as_posix()
 
 
+def _kinds_of_maps(source: Path) -> list[str]:
+    maps = source / "maps"
+    return sorted(path.name for path in maps.iterdir() if path.is_dir() and not path.name.startswith(".")) if maps.is_dir() else []
+
+
 def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
+    """Make `target` the file `source`, by a hard link or, on another disk, as a copy. Another file of that name is replaced."""
+    if target.exists() and target.samefile(source):
         return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    linked = target.with_name(f".{target.stem[:40]}.link{target.suffix}")
     try:
-        os.link(source, target)
+        linked.unlink(missing_ok=True)
+        os.link(source, linked)
+        linked.replace(target)
     except OSError:  # another disk, or a file system without links
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in stem)

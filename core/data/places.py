@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import DataError, InputError
-from .folder import INDEX
+from .rows import INDEX
 
 
 def resolve_folder(name: str) -> Path:

@@ -8,30 +8,62 @@ of is not said.
 
 from __future__ import annotations
 
+import logging
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import DataError, InputError
 from ..progress import track
 from .filters import write_subset
-from .folder import ImageFolder, Item, load_pixels
+from .folder import ImageFolder, say_passed_over
+from .pictures import load_pixels
+from .rows import Caption, Item
 from ..orchard.captions import LANGUAGES, describe
 from ..orchard.entities import Entity, entities, words
+from ..orchard.recognise import shows_orchard
 from ..orchard.world import ATTRIBUTES, Scene, random_scene
 
 if TYPE_CHECKING:
     from ..scoring.clip_score import ClipScorer
     from ..scoring.judge import Judge
 
+log = logging.getLogger("rapiddraw")
 SOURCES = ("scene", "judge")
 OLD = ("drop", "keep", "matching")
 KIND = "recaption"
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """How a folder is captioned anew.
+
+    `source` is `scene` (a picture's scene graph; the judge where it has none and a judge is given) or `judge`. Each picture gets `each`
+    (1 to 8) captions in each of `languages`, of what its source is at least `least` sure of. `old` captions are dropped (`drop`), kept
+    (`keep`), or kept where they match (`matching`): their CLIP score is at least `min_clip`. `seed` decides which templates are used.
+    """
+
+    source: str = "scene"
+    languages: Sequence[str] = LANGUAGES
+    each: int = 1
+    least: float = 0.8
+    old: str = "drop"
+    min_clip: float = 0.2
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for an unknown choice or a number out of range."""
+        if self.source not in SOURCES or self.old not in OLD or not self.languages or not set(self.languages) <= set(LANGUAGES):
+            raise InputError(
+                f"source={self.source!r}, old={self.old!r}, languages={self.languages!r}: expected {SOURCES}, {OLD} and some of {LANGUAGES}"
+            )
+        if not 1 <= self.each <= 8 or not 0 <= self.least <= 1 or not -1 <= self.min_clip <= 1:
+            raise InputError(f"each={self.each}, least={self.least}, min_clip={self.min_clip}: expected 1 to 8, 0 to 1 and -1 to 1")
 
 
 @dataclass(frozen=True)
@@ -45,7 +77,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Recaptioned:
-    """How many pictures have new captions, how many old captions were dropped, and where it was all written."""
+    """How many pictures have new captions, how many could not be described, how many old captions were dropped and kept of those that have
+    new ones, where the folder was written, and what was passed over."""
 
     pictures: int
     undescribed: int
@@ -53,6 +86,7 @@ class Recaptioned:
     kept: int
     folder: Path
     examples: tuple[str, ...]
+    passed_over: tuple[str, ...] = ()
 
     @property
     def report(self) -> str:
@@ -63,6 +97,8 @@ class Recaptioned:
         ]
         if self.undescribed:
             lines.append(f"{self.undescribed} pictures could not be described and keep the captions they had")
+        if self.passed_over:
+            lines.append(say_passed_over(self.passed_over))
         return "\n".join([*lines, *(f"  {text}" for text in self.examples)])
 
 
@@ -81,9 +117,15 @@ def see_scene(item: Item) -> Seen | None:
 
 
 @torch.no_grad()
-def see_judge(item: Item, judge: Judge) -> Seen:
-    """What the attribute classifier reads from the picture, with its probabilities."""
-    pixels = torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float()[None] / 127.5 - 1
+def see_judge(item: Item, judge: Judge) -> Seen | None:
+    """What the attribute classifier reads from the picture, with its probabilities; `None` for a picture that does not show the Orchard.
+
+    Raises :class:`DataError` for a file that cannot be read.
+    """
+    picture = load_pixels(item.path)
+    if not shows_orchard(picture):
+        return None
+    pixels = torch.from_numpy(picture).permute(2, 0, 1).float()[None] / 127.5 - 1
     chances = {name: logits[0].softmax(dim=0) for name, logits in judge(pixels).items()}
     found: dict[str, str | None] = {name: ATTRIBUTES[name][int(chance.argmax())] for name, chance in chances.items()}
     sure = {name: float(chance.max()) for name, chance in chances.items()}
@@ -115,59 +157,61 @@ _NEUTRAL = {"en": 2, "zh": 1}  # "a picture of", in both languages
 def recaption_folder(
     root: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    source: str = "scene",
-    languages: Sequence[str] = LANGUAGES,
-    each: int = 1,
-    least: float = 0.8,
-    old: str = "drop",
-    min_clip: float = 0.2,
-    seed: int = 0,
+    how: Captioning | None = None,
     judge: Judge | None = None,
     scorer: ClipScorer | None = None,
 ) -> Recaptioned:
-    """Write the image folder `root` anew as `out`, with `each` (1..8) captions a language of what is on each picture.
+    """Write the image folder `root` anew as `out`, with new captions of what is on each picture. Pictures are linked, `root` stays as it is.
 
-    `source` is `scene` (its scene graph; the judge where it has none and one is given) or `judge`. `old` captions are dropped, kept, or
-    kept where they are `matching`: `scorer` gives them a CLIP score of at least `min_clip`. Pictures are linked, nothing in `root` changes.
-    Raises :class:`InputError` or :class:`DataError`.
+    A picture that cannot be described keeps its captions, whatever `how.old` says: it shows something else than the Orchard, nothing about
+    it is sure enough, or its file is damaged. `judge` reads the pictures, `scorer` gives the CLIP scores for `matching`. Raises
+    :class:`InputError` or :class:`DataError`.
     """
-    if source not in SOURCES or old not in OLD or not languages or not set(languages) <= set(LANGUAGES):
-        raise InputError(f"source={source!r}, old={old!r}, languages={languages!r}: expected {SOURCES}, {OLD} and some of {LANGUAGES}")
-    if not 1 <= each <= 8 or not 0 <= least <= 1 or not -1 <= min_clip <= 1:
-        raise InputError(f"each={each}, least={least}, min_clip={min_clip}: expected 1 to 8, 0 to 1 and -1 to 1")
-    if (source == "judge" and judge is None) or (old == "matching" and scorer is None):
+    how = how or Captioning()
+    how.check()
+    if (how.source == "judge" and judge is None) or (how.old == "matching" and scorer is None):
         raise InputError("source judge needs an attribute classifier, and old captions are matched with a scorer: name them")
     folder = ImageFolder(root, captions=False)
     written: dict[Path, list[dict[str, str]]] = {}
     counts = {"new": 0, "kept": 0, "dropped": 0}
     examples: list[str] = []
     for index, item in enumerate(track(folder.items, len(folder), "recaptioning", "image")):
-        rng = random.Random(f"recaption/{seed}/{index}")
-        seen = see_scene(item) if source == "scene" else None
-        if seen is None and judge is not None:
-            seen = see_judge(item, judge)
-        if seen is None:
-            written[item.path] = [asdict(caption) for caption in item.captions]
-            continue
-        texts = [(describe_seen(seen, language, least, rng), language) for language in languages for _ in range(each)]
-        fresh = [{"text": text, "language": language, "kind": KIND} for text, language in dict.fromkeys(texts)]
-        stay = [asdict(caption) for caption in _staying(item, old, scorer, min_clip)]
-        counts["new"] += 1
-        counts["kept"] += len(stay)
+        rng = random.Random(f"recaption/{how.seed}/{index}")
+        fresh, stay = _recaptioned(item, how, rng, judge, scorer)
+        counts["new"] += bool(fresh)
+        counts["kept"] += len(stay) if fresh else 0
         counts["dropped"] += len(item.captions) - len(stay)
         examples += [row["text"] for row in fresh] if len(examples) < 4 else []
-        written[item.path] = [*fresh, *stay]
+        written[item.path] = [*fresh, *(asdict(caption) for caption in stay)]
     target = write_subset(folder.root, folder.items, out, lambda item: written[item.path])
     missing = len(folder) - counts["new"]
-    return Recaptioned(counts["new"], missing, counts["dropped"], counts["kept"], target, tuple(examples))
+    return Recaptioned(counts["new"], missing, counts["dropped"], counts["kept"], target, tuple(examples), folder.passed_over)
 
 
-def _staying(item: Item, old: str, scorer: ClipScorer | None, min_clip: float) -> Iterable[Any]:
-    if old != "matching" or scorer is None or not item.captions:
-        return item.captions if old == "keep" else ()
+def _recaptioned(
+    item: Item, how: Captioning, rng: random.Random, judge: Judge | None, scorer: ClipScorer | None
+) -> tuple[list[dict[str, str]], Sequence[Caption]]:
+    """Return a picture's new captions, none where it cannot be described, and the old ones that stay."""
+    seen = see_scene(item) if how.source == "scene" else None
+    try:
+        if seen is None and judge is not None:
+            seen = see_judge(item, judge)
+        if seen is None or max(seen.sure.values()) < how.least:
+            return [], item.captions
+        stay = _staying(item, how, scorer)
+    except DataError as error:
+        log.warning("not described: %s", error)
+        return [], item.captions
+    texts = [(describe_seen(seen, language, how.least, rng), language) for language in how.languages for _ in range(how.each)]
+    return [{"text": text, "language": language, "kind": KIND} for text, language in dict.fromkeys(texts)], stay
+
+
+def _staying(item: Item, how: Captioning, scorer: ClipScorer | None) -> Sequence[Caption]:
+    if how.old != "matching" or scorer is None or not item.captions:
+        return item.captions if how.old == "keep" else ()
     pixels = torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float()[None] / 127.5 - 1
     scores = scorer.texts([caption.text for caption in item.captions]) @ scorer.images(pixels)[0]
-    return [caption for caption, score in zip(item.captions, scores.tolist(), strict=True) if score >= min_clip]
+    return [caption for caption, score in zip(item.captions, scores.tolist(), strict=True) if score >= how.min_clip]
 
 
 def _entity(item: Item) -> Entity | None:

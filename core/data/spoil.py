@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import replacing
 from ..paths import safe_join
-from .folder import INDEX
+from .rows import INDEX
 from ..orchard.dataset import write_dataset
 
 FLAWS = ("blur", "mark", "caption")

@@ -52,6 +52,36 @@ def test_size_and_shape(tmp_path):
     assert len(filter_folder(tmp_path, Limits()).kept) == 3
 
 
+def test_a_picture_cut_short_is_left_out_and_the_rest_goes_on(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        whole = picture(root, name, 64, 64, seed=ord(name[0]))
+    (root / "b.png").write_bytes(whole.read_bytes()[:3000])
+    (root / "d.png").write_bytes(b"no picture")
+    (root / "e.heic").write_bytes(b"another kind")
+    found = filter_folder(root, Limits(min_side=48, aesthetics=0.001, watermark=0.9), tmp_path / "out")
+    assert [row.file_name for row in found.kept] == ["a.png", "c.png"]
+    assert {row.file_name: row.reasons for row in found.dropped} == {"b.png": ["unreadable"], "d.png": ["unreadable"]}
+    assert "unreadable: 2" in found.report and "passed over 1" in found.report and "e.heic" in found.report
+    assert len(ImageFolder(tmp_path / "out", captions=False)) == 2
+    sheet = contact_sheet([root / "a.png"], [root / row.file_name for row in found.dropped])
+    assert sheet.isfinite().all()
+    (root / "a.png").unlink(), (root / "c.png").unlink()
+    assert filter_folder(root, Limits(watermark=0.5)).kept == ()
+
+
+def test_another_picture_of_the_same_name_takes_the_old_ones_place(tmp_path):
+    for folder, seed in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        picture(tmp_path / folder, "a.png", 32, 32, seed)
+        (tmp_path / folder / "a.png").chmod(0o600)
+        write_subset(tmp_path / folder, ImageFolder(tmp_path / folder, captions=False).items, tmp_path / "out")
+        assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / folder / "a.png").read_bytes()
+        assert (tmp_path / folder / "a.png").stat().st_mode & 0o777 == 0o600, "the first folder stays as it was"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".rapiddraw-subset", "a.png", "captions.jsonl"]
+
+
 def test_what_is_blurred_looks_worse(crawl, truth):
     found = filter_folder(crawl, Limits(aesthetics=0.001))
     scores = {row.file_name: row.values["aesthetics"] for row in (*found.kept, *found.dropped)}

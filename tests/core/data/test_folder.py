@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rapiddraw.core.data.folder import MAX_CAPTION, ImageFolder, check_folder
+from rapiddraw.core.data.filters import write_subset
+from rapiddraw.core.data.folder import ImageFolder, check_folder
+from rapiddraw.core.data.rows import MAX_CAPTION
 from rapiddraw.core.errors import DataError, InputError, RapidDrawError
+from rapiddraw.core.paths import safe_join
 
 
 def picture(path, size=(32, 24), colour=(255, 0, 0)):
@@ -190,3 +195,131 @@ def test_empty_and_missing_folders(tmp_path):
     assert check_folder(tmp_path)[1]
     with pytest.raises(RapidDrawError, match="size="):
         ImageFolder(tmp_path, size=3)
+
+
+def texts(data):
+    return {item.path.name: [caption.text for caption in item.captions] for item in data.items}
+
+
+def test_hidden_files_and_folders_are_not_read(tmp_path):
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", ".hidden.png", "sub/.git/b.png", "__MACOSX/._a.png", "._a.png"):
+        picture(tmp_path / name)
+    (tmp_path / "a.txt").write_text("apple")
+    assert texts(ImageFolder(tmp_path)) == {"a.png": ["apple"]}
+    assert check_folder(tmp_path) == (1, [])
+
+
+def test_every_kind_that_pillow_reads_is_read(tmp_path):
+    for name in ("a.png", "b.tiff", "c.gif", "d.jfif", "e.webp", "f.bmp", "g.avif", "h.TIF", "i.ppm"):
+        kind = {"d.jfif": "JPEG"}.get(name)
+        Image.new("RGB", (32, 24), (200, 30, 60)).save(tmp_path / name, kind)
+        (tmp_path / name).with_suffix(".txt").write_text(name)
+    data = ImageFolder(tmp_path)
+    assert [item.captions[0].text for item in data.items] == [item.path.name for item in data.items] and len(data) == 9
+    assert all(abs(data.pixels(i).astype(int).mean(axis=(0, 1)) - (200, 30, 60)).max() < 12 for i in range(9))
+    assert check_folder(tmp_path) == (9, []) and data.passed_over == ()
+
+
+def test_other_kinds_are_counted_and_named(tmp_path, caplog):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("apple")
+    for name in ("b.heic", "c.JXL", "film.mp4", "notes.pdf"):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "film.txt").write_text("a film with a caption")
+    data = ImageFolder(tmp_path)
+    assert (len(data), data.passed_over) == (1, ("b.heic", "c.JXL", "film.mp4"))
+    assert "passed over 3" in caplog.text and "b.heic" in caplog.text
+    good, problems = check_folder(tmp_path)
+    assert good == 1 and [problem.split(":")[0] for problem in problems] == ["b.heic", "c.JXL", "film.mp4"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match="holds no images.*passed over 3.*b.heic"):
+        ImageFolder(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_counted(tmp_path, capsys):
+    (picture(tmp_path / "a.png").with_suffix(".txt")).write_text("apple")
+    try:
+        (tmp_path / os.fsdecode(b"b\xff.png")).write_bytes((tmp_path / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("this disk takes names in UTF-8 only")
+    data = ImageFolder(tmp_path)
+    assert len(data) == 1 and data.passed_over == ("'b\\udcff.png'",)
+    print("\n".join(check_folder(tmp_path)[1]).encode())
+
+
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+@pytest.mark.parametrize("kept", ["NFC", "NFD"])
+def test_names_compare_in_one_unicode_form(tmp_path, listed, kept):
+    name = "\u00e9t\u00e9/\ud55c.png"
+    on_disk = unicodedata.normalize(kept, name)
+    picture(tmp_path / on_disk)
+    picture(tmp_path / "maps/edges" / unicodedata.normalize(listed, "\ud55c.png"), colour=(9, 9, 9))
+    index(tmp_path, {"file_name": unicodedata.normalize(listed, name), "text": "summer"})
+    data = ImageFolder(tmp_path)
+    assert data.items[0].path.is_file() and data.map(0, "edges").max() == 9
+    write_subset(tmp_path, data.items, tmp_path.parent / "out")
+    assert texts(ImageFolder(tmp_path.parent / "out")) == texts(data)
+    assert ImageFolder(tmp_path.parent / "out").map(0, "edges").max() == 9
+    (tmp_path / "captions.jsonl").unlink()
+    (tmp_path / on_disk).with_name(unicodedata.normalize(listed, "\ud55c.TXT")).write_text("summer")
+    assert texts(ImageFolder(tmp_path)) == {Path(on_disk).name: ["summer"]}
+
+
+@pytest.mark.parametrize("text", ["A.txt", "A.TXT", "A.Txt"])
+def test_endings_in_capitals(tmp_path, text):
+    picture(tmp_path / "A.PNG")
+    (tmp_path / text).write_text("apple")
+    assert texts(ImageFolder(tmp_path)) == {"A.PNG": ["apple"]}
+    index(tmp_path, {"file_name": "A.png", "text": "pear"})
+    assert texts(ImageFolder(tmp_path)) == {"A.PNG": ["pear"]}
+
+
+def test_the_name_as_it_stands_comes_first(tmp_path):
+    picture(tmp_path / "A.PNG", colour=(1, 1, 1))
+    picture(tmp_path / "A.png", colour=(2, 2, 2))
+    index(tmp_path, *({"file_name": name, "text": name} for name in ("A.png", "A.PNG")))
+    data = ImageFolder(tmp_path)
+    assert [data.pixels(i).max() for i in range(2)] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"file_name": "\ud800.png", "text": "x"},
+        {"file_name": "a.png", "text": "half a pair \ud83c"},
+        {"file_name": "a.png", "captions": [{"text": "x", "language": "\udcff"}]},
+        {"file_name": "a.png", "text": "x", "entity": "\ud800"},
+        {"file_name": "a.png", "text": "x", "scene": {"\ud800": 1}},
+    ],
+)
+def test_a_lone_surrogate_is_refused_by_line(tmp_path, row):
+    picture(tmp_path / "a.png")
+    index(tmp_path, {**GOOD, "text": "a whole pair \U0001f34e"}, row)
+    with pytest.raises(DataError, match="line 2: .*surrogate") as error:
+        ImageFolder(tmp_path)
+    str(error.value).encode()
+
+
+def test_a_folder_named_by_half_a_pair_is_refused():
+    for name in ("\ud800", "a/\udcff/b"):
+        with pytest.raises(InputError, match="surrogate") as error:
+            safe_join("input", name)
+        str(error.value).encode()
+
+
+def test_text_files_that_cannot_be_read_are_named(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="a.png: a.txt is not UTF-8"):
+        ImageFolder(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"x" * (2**20 + 1))
+    with pytest.raises(DataError, match="a.txt is longer"):
+        ImageFolder(tmp_path)
+
+
+def test_a_file_of_another_kind_behind_a_pictures_name_is_not_opened(tmp_path):
+    """Pillow goes by the content: an EPS file would start another program."""
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nquit\n")
+    with pytest.raises(DataError, match="not a readable image"):
+        ImageFolder(tmp_path, captions=False).pixels(1)
