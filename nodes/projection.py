@@ -115,11 +115,12 @@ class FitKnowledgeProjection:
     ) -> tuple[Any, str, str]:
         from ..core.host import current
         from ..core.knowledge.choices import write_projection
-        from ..core.knowledge.fit import fit_projection, named
+        from ..core.knowledge.fit import Selection, fit_projection, named
 
         host = current()
         spaces = host.knowledge.reader_of(clip).spaces
-        fit = fit_projection(spaces, knowledge, ridge, holdout, seed, entities, limit, language, max_tokens, described_by)
+        chosen = Selection(entities, limit, language, max_tokens, described_by)
+        fit = fit_projection(spaces, knowledge, ridge, holdout, seed, chosen)
         fit = named(fit, write_projection(fit.projection, filename))
         return host.knowledge.carry_projection(clip, fit.projection), fit.table(), fit.projection.name
 

@@ -169,19 +169,3 @@ def _lines(listing: Listing, picture: Path) -> list[str]:
         raise DataError(f"{text.name} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{text.name} cannot be read ({error.strerror}); check who may read it") from error
-
-
-def _captions(given: Iterable[Any]) -> tuple[Caption, ...]:
-    captions = []
-    for entry in given:
-        row = {"text": entry} if isinstance(entry, str) else entry
-        if not isinstance(row, dict) or not all(isinstance(row.get(key, ""), str) for key in ("text", "language", "kind")):
-            raise DataError('a caption must be text, or {"text", "language", "kind"} with text in them')
-        text = row.get("text", "").strip()
-        if len(text) > MAX_CAPTION:
-            raise DataError(f"a caption has {len(text)} characters; at most {MAX_CAPTION} are allowed")
-        if text:
-            captions.append(Caption(text, row.get("language", ""), row.get("kind", "")))
-    return tuple(captions)
-
-

@@ -53,44 +53,60 @@ class Fit:
         return "\n".join([*lines, *self.notes])
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Which entities a projection is fitted on, and by which names.
+
+    `entities` narrows the candidates to ids or names, one a line or separated by commas ("": all). More than `limit` (0 is the most
+    allowed, 10,000) are sampled. Names are those in `language` ("": any) that every tokenizer spells in at most `max_tokens` (1 to 24)
+    tokens. With `described_by`, relations separated by commas, an entity is called by the names of what those lead to, taken together
+    (what has no name is called by its id, less what stands before a colon); `max_tokens` is then for each.
+    """
+
+    entities: str = ""
+    limit: int = 0
+    language: str = "en"
+    max_tokens: int = 4
+    described_by: str = ""
+
+    @property
+    def called_by(self) -> str:
+        """For people: what the entities are called by."""
+        return f"what {self.described_by.strip()} lead to" if self.described_by.strip() else "their own names"
+
+
 def fit_projection(
     spaces: Sequence[TokenSpace],
     knowledge: KnowledgeGraph,
     strength: float = 0.1,
     holdout: float = 0.2,
     seed: int = 0,
-    entities: str = "",
-    limit: int = 0,
-    language: str = "en",
-    max_tokens: int = 4,
-    described_by: str = "",
+    chosen: Selection | None = None,
 ) -> Fit:
-    """W for every one of `spaces`, by ridge regression of `strength` (0 to 1e6, see :func:`~.projection.ridge`).
+    """Fit W for every one of `spaces`, by ridge regression of `strength` (0 to 1e6, see :func:`~.projection.ridge`).
 
-    Candidates are the entities that have a vector and a name in `language` (any for "") which every tokenizer spells in at most
-    `max_tokens` (1 to 24). With `described_by`, relations separated by commas, the names of what those lead to are taken together instead
-    (what has no name is called by its id, less what stands before a colon); `max_tokens` is then for each. `entities` narrows them to
-    ids or names, one a line or separated by commas; more than `limit` (0 is the most allowed, 10,000) are sampled by `seed`. A share
-    `holdout` (0.05 to 0.5) of them is not fitted but measured; what was measured is what is returned.
+    Candidates are the entities of `chosen` that have a vector and a name. A share `holdout` (0.05 to 0.5) of them is not fitted but
+    measured; the W that is returned is the one that was measured. `seed` samples and divides the candidates.
 
     Raises :class:`InputError` for numbers out of range, unknown entities or relations, :class:`KnowledgeError` for a graph that has no
     vectors or fewer than 8 usable entities.
     """
-    _check(holdout, seed, limit, max_tokens)
+    chosen = chosen or Selection()
+    _check(holdout, seed, chosen.limit, chosen.max_tokens)
     if knowledge.embeddings is None:
         raise KnowledgeError("this graph has no vectors yet, only triples: train them first (python -m rapiddraw train kg --help)")
     generator = torch.Generator().manual_seed(seed % 2**63)
-    wanted = _wanted(knowledge, entities)
-    names = _descriptions(knowledge, described_by, language.strip()) if described_by.strip() else _names(knowledge, language.strip())
-    found, left_out = _candidates(spaces, knowledge, wanted, names, max_tokens)
+    wanted, language = _wanted(knowledge, chosen.entities), chosen.language.strip()
+    names = _descriptions(knowledge, chosen.described_by, language) if chosen.described_by.strip() else _names(knowledge, language)
+    found, left_out = _candidates(spaces, knowledge, wanted, names, chosen.max_tokens)
     if len(found) < MIN_ENTITIES:
         raise KnowledgeError(
             f"only {len(found)} of {len(wanted)} entities can be fitted on, at least {MIN_ENTITIES} are needed: {_reasons(left_out)}. "
             "Choose more entities, another language, or raise max_tokens; a graph needs names (aliases) that this CLIP knows"
         )
-    order = torch.randperm(len(found), generator=generator)[: limit or MAX_ENTITIES].tolist()
+    order = torch.randperm(len(found), generator=generator)[: chosen.limit or MAX_ENTITIES].tolist()
     if len(order) < MIN_ENTITIES:
-        raise InputError(f"limit={limit}: at least {MIN_ENTITIES} entities are needed (0 takes all)")
+        raise InputError(f"limit={chosen.limit}: at least {MIN_ENTITIES} entities are needed (0 takes all)")
     held = max(1, round(len(order) * holdout))
     vectors = torch.stack([knowledge.embeddings[knowledge.index[found[i][0]]] for i in order])
     weights, rows = {}, []
@@ -101,15 +117,15 @@ def fit_projection(
             measured = measure(weights[space.key], vectors[:held], targets[:held], targets[held:].mean(0))
             rows.append({"encoder": space.key, "width": space.width, "fitted": len(order) - held, "held_out": held, **measured})
             bar.update()
-    by = f"what {described_by.strip()} lead to" if described_by.strip() else "their own names"
     notes = [
-        f"{len(order)} of {len(wanted)} entities by {by}, language {language.strip() or 'any'}, at most {max_tokens} tokens a name, "
-        f"ridge {strength:g}, seed {seed}; {_reasons(left_out)}"
+        f"{len(order)} of {len(wanted)} entities by {chosen.called_by}, language {language or 'any'}, at most {chosen.max_tokens} tokens a "
+        f"name, ridge {strength:g}, seed {seed}; {_reasons(left_out)}"
     ]
     notes += [_verdict(row) for row in rows]
     provenance = {
-        "recipe": "fit_knowledge", "ridge": float(strength), "holdout": float(holdout), "seed": seed, "language": language.strip(),
-        "max_tokens": max_tokens, "described_by": described_by.strip(), "entities": len(order), "rows": [dict(row) for row in rows],
+        "recipe": "fit_knowledge", "ridge": float(strength), "holdout": float(holdout), "seed": seed, "language": language,
+        "max_tokens": chosen.max_tokens, "described_by": chosen.described_by.strip(), "entities": len(order),
+        "rows": [dict(row) for row in rows],
     }  # fmt: skip
     return Fit(Projection(weights, knowledge.digest, provenance), tuple(rows), tuple(notes))
 

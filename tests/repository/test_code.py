@@ -24,7 +24,6 @@ ARGUED = {
 TO_BUNDLE = {
     "core/bridge/resolution.py: bridge_resolution",
     "core/bridge/resolution.py: sample_across",
-    "core/knowledge/fit.py: fit_projection",
     "core/metrics/orchard.py: sample_pictures",
     "core/metrics/profile.py: profile_pipeline",
     "core/operations/distill.py: distill_model",

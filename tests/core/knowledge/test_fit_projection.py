@@ -9,7 +9,7 @@ import pytest
 import torch
 from rapiddraw.core.errors import Cancelled, InputError, KnowledgeError
 from rapiddraw.core.knowledge.attach import KnowledgeReader, TokenSpace, linkers_of
-from rapiddraw.core.knowledge.fit import fit_projection
+from rapiddraw.core.knowledge.fit import Selection, fit_projection
 from rapiddraw.core.knowledge.graph import build_graph
 from rapiddraw.core.progress import request_cancel
 from rapiddraw.core.text.tokenizer import build_vocabulary, make_tokenizer
@@ -65,8 +65,9 @@ def test_the_seed_chooses_and_nothing_else_does() -> None:
 
 def test_a_limit_samples_and_a_list_chooses() -> None:
     graph = linear_graph()
-    assert sum(fit_projection(SPACES, graph, limit=10).rows[0][key] for key in ("fitted", "held_out")) == 10
-    chosen = fit_projection(SPACES, graph, entities="thing:balim, DELIM\nkilim,lolim\n\nmulim,ralim,solim,telim,banor,", holdout=0.5)
+    assert sum(fit_projection(SPACES, graph, chosen=Selection(limit=10)).rows[0][key] for key in ("fitted", "held_out")) == 10
+    listed = Selection("thing:balim, DELIM\nkilim,lolim\n\nmulim,\uff52alim,so\u200blim,telim,banor,")
+    chosen = fit_projection(SPACES, graph, holdout=0.5, chosen=listed)
     assert chosen.rows[0]["fitted"] + chosen.rows[0]["held_out"] == 9 and "9 of 9" in chosen.table()
 
 
@@ -84,11 +85,11 @@ def test_words_that_describe_stand_in_for_names() -> None:
         if name in NAMES:
             vectors[i] -= parts[name]
     graph = graph.with_embeddings(vectors)
-    fit = fit_projection(SPACES, graph, strength=0.0, described_by="shape, colour,pattern")
+    fit = fit_projection(SPACES, graph, strength=0.0, chosen=Selection(described_by="shape, colour,pattern"))
     assert fit.rows[0]["ratio"] < 1e-3 and "left out: 6 without a name" in fit.table()
     assert fit_projection(SPACES, graph).rows[0]["ratio"] > 0.8  # the names themselves say nothing
     with pytest.raises(InputError, match="no relation 'size'; it has shape, colour, pattern"):
-        fit_projection(SPACES, graph, described_by="shape, size")
+        fit_projection(SPACES, graph, chosen=Selection(described_by="shape, size"))
 
 
 def test_too_few_entities_say_what_was_left_out() -> None:
@@ -99,11 +100,11 @@ def test_too_few_entities_say_what_was_left_out() -> None:
     with pytest.raises(KnowledgeError, match="only 0 of 14 entities.*1 without a vector, 13 without a name"):
         fit_projection(SPACES, graph)
     with pytest.raises(KnowledgeError, match="more than 1 tokens"):
-        fit_projection(SPACES, linear_graph(), max_tokens=1)
+        fit_projection(SPACES, linear_graph(), chosen=Selection(max_tokens=1))
     with pytest.raises(KnowledgeError, match="train them first"):
         fit_projection(SPACES, linear_graph().with_embeddings(None))
     with pytest.raises(InputError, match="limit=7"):
-        fit_projection(SPACES, linear_graph(), limit=7)
+        fit_projection(SPACES, linear_graph(), chosen=Selection(limit=7))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,8 @@ def test_too_few_entities_say_what_was_left_out() -> None:
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(bad: dict) -> None:
     with pytest.raises(InputError):
-        fit_projection(SPACES, linear_graph(), **bad)
+        measures = {key: bad[key] for key in bad if key in ("strength", "holdout", "seed")}
+        fit_projection(SPACES, linear_graph(), **measures, chosen=Selection(**{key: bad[key] for key in bad.keys() - measures.keys()}))
 
 
 def test_token_embeddings_that_are_nan_are_refused() -> None:
