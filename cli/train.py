@@ -7,7 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from . import train_orchard
 from .common import note, say
+
+CHAIN = "orchard"
 
 EXAMPLE = """examples:
   python -m rapiddraw train vae --data DIR --steps 8000 --out weights/my-vae.safetensors --set batch_size=8 --set ema=0.999
@@ -17,6 +20,8 @@ EXAMPLE = """examples:
       --set vae=weights/orchard-vae.safetensors --set text=weights/orchard-text.safetensors --set value=0.61
   python -m rapiddraw train control --data DIR-WITH-MAPS --out my-control.safetensors --set base=weights/my-unet.safetensors \\
       --set vae=weights/my-vae.safetensors --set text=weights/orchard-text.safetensors --set format=lowrank
+  python -m rapiddraw train orchard --budget 15m         (every bundle of weights/, worse but whole, into runs/orchard/weights)
+  python -m rapiddraw train orchard --only orchard-unet,orchard-vae --budget 3h
   python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
   accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
 
@@ -30,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "train", help="train a part by its recipe", description="Train a part; write it as a bundle.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("recipe", choices=sorted(RECIPES), help="what to train")
+    parser.add_argument("recipe", choices=[*sorted(RECIPES), CHAIN], help=f"what to train; {CHAIN} is every bundle of weights/ in order")
     parser.add_argument("--data", default="", help="a dataset folder (see `data --help`); most recipes draw the Orchard without one")
     parser.add_argument("--steps", type=int, help="optimizer steps (the recipe has a default)")
     parser.add_argument("--out", type=Path, help="the bundle to write (default runs/RECIPE.safetensors)")
@@ -43,9 +48,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="steps between evaluations (default none)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     parser.add_argument("--settings", action="store_true", help="list the recipe's settings and stop")
+    train_orchard.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.recipe == CHAIN:
+        return train_orchard.run(args)
     from ..core.errors import InputError
     from ..core.train import make_recipe
     from ..core.train.loop import Intervals, train

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 logger = logging.getLogger("rapiddraw")
+MEASURED = 3
+"""Steps that a run with a budget takes before it says how many more it will take."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,12 @@ def train(
     resume: bool = True,
     every: Intervals | None = None,
     device: str | torch.device | None = None,
+    seconds: float | None = None,
 ) -> TrainResult:
     """Run `recipe` for `steps` optimizer steps and write its bundle to `out`.
+
+    With a budget of `seconds`, the run takes as many of the steps as fit, by what its first ones took, and the learning rate falls to the
+    end of those. A run that resumes keeps their number.
 
     `resume` goes on from the newest checkpoint in `run_dir` (default `runs/<stem of out>`), if there is one; without `resume`, older
     checkpoints there are removed. `device` is a GPU where there is one by default. Cancelling (see `core.progress`) saves a checkpoint and
@@ -102,6 +108,7 @@ def train(
     # A node runs under inference mode, whose tensors can never need gradients; the fork leaves the caller's random state alone.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
         run = _Run(recipe, steps, folder, processes, every)
+        run.budget = seconds
         if resume:
             run.resume()
         else:
@@ -132,6 +139,8 @@ class _Run:
         self.averaged = AveragedWeights(self.modules, recipe.ema_names(), recipe.ema)
         self.log = LossLog(run_dir / "log.jsonl", every.log, writes=processes.main)
         self.step, self.saved = 0, -1
+        self.budget: float | None = None
+        self.first_step = 0.0  # seconds: what is built and compiled once is not a step's cost
         self.whole = True  # whether the weights are as the last step left them
 
     def go(self) -> None:
@@ -139,30 +148,50 @@ class _Run:
         for module in self.modules.values():
             module.train()
         self.saved = self.step if checkpoints(self.run_dir) else -1
-        progress = Progress(self.steps, f"train {self.recipe.name}") if self.processes.main else nullcontext()
-        with batches(self.recipe, self.device, self.processes.count) as take, progress as bar:
-            if bar is not None and self.step:
-                bar.update(self.step)
-            while self.step < self.steps:
-                started = time.perf_counter()
-                try:
-                    scalars = self._one_step(take)
-                except Exception as error:  # a host may stop the work inside a network, and memory may run out
-                    alone = self.processes.count == 1  # several write a checkpoint together or not at all
-                    if alone and self.whole and not isinstance(error, TrainingError):
-                        self.save()
-                    raise
-                self.step += 1
-                self.log.seconds += time.perf_counter() - started
-                if self.every.evaluate and (self.step % self.every.evaluate == 0 or self.step == self.steps):
-                    self._evaluate()
-                self.log.record(self.step, scalars, last=self.step == self.steps)
-                if self.step % self.every.save == 0 or self.step == self.steps:
-                    self.save()
-                stop = self._report(bar, scalars["loss"])
-                if stop is not None:
-                    self.save()
-                    raise stop
+        with batches(self.recipe, self.device, self.processes.count) as take:
+            if self.budget is not None and self.step < MEASURED:
+                while self.step < min(MEASURED, self.steps):
+                    self._advance(take, None)
+                self._fit_to_budget(self.budget)
+            progress = Progress(self.steps, f"train {self.recipe.name}") if self.processes.main else nullcontext()
+            with progress as bar:
+                if bar is not None and self.step:
+                    bar.update(self.step)
+                while self.step < self.steps:
+                    self._advance(take, bar)
+            self.save()  # the last step is saved already, unless a budget was used up by the measured ones
+
+    def _fit_to_budget(self, seconds: float) -> None:
+        """Take as many of the planned steps as fit into `seconds`, by what the steps after the first one took."""
+        cost = self.processes.mean((self.log.seconds - self.first_step) / max(1, self.step - 1))
+        self.steps = min(self.steps, max(self.step, int(seconds / max(cost, 1e-9))))
+        logger.info("%s: %.3g s a step, so %d steps fit into %.0f s", self.recipe.name, cost, self.steps, seconds)
+
+    def _advance(self, take: Callable[[int], Any], bar: Progress | None) -> None:
+        """Do one step, with what belongs to it: evaluation, log, checkpoint, progress."""
+        started = time.perf_counter()
+        try:
+            scalars = self._one_step(take)
+        except Exception as error:  # a host may stop the work inside a network, and memory may run out
+            alone = self.processes.count == 1  # several write a checkpoint together or not at all
+            if alone and self.whole and not isinstance(error, TrainingError):
+                self.save()
+            raise
+        self.step += 1
+        taken = time.perf_counter() - started
+        self.log.seconds += taken
+        if self.step == 1:
+            self.first_step = taken
+        last = self.step == self.steps
+        if self.every.evaluate and (self.step % self.every.evaluate == 0 or last):
+            self._evaluate()
+        self.log.record(self.step, scalars, last=last)
+        if self.step % self.every.save == 0 or last:
+            self.save()
+        stop = self._report(bar, scalars["loss"])
+        if stop is not None:
+            self.save()
+            raise stop
 
     def _one_step(self, take: Callable[[int], Any]) -> dict[str, float]:
         recipe, processes = self.recipe, self.processes
@@ -280,6 +309,8 @@ class _Run:
         if not found:
             return self.forget()  # a log without a checkpoint belongs to a run that cannot go on
         step, state = load_checkpoint(found[-1])
+        if self.budget is not None and step >= MEASURED:
+            self.steps = min(self.steps, state["steps"])
         check_same(state, found[-1], self.recipe, self.steps, self.processes.count)
         if step > self.steps:
             raise TrainingError(f"{found[-1]} is already at step {step}, past the {self.steps} asked for; ask for more, or start over")
@@ -288,6 +319,7 @@ class _Run:
                 module.load_state_dict(state["modules"][name])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
+                _lay_out_alike(optimizer)
             for mine, theirs in zip(self.averaged.means, state["ema"], strict=True):
                 mine.copy_(theirs)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -322,3 +354,12 @@ class _Run:
             plot = picture if tried(lambda: plot_losses(losses, picture, title), f"writing {picture}") else None
         self.processes.wait()
         return TrainResult(files, self.run_dir, self.log.path, plot, self.steps, losses, dict(metrics))
+
+
+def _lay_out_alike(optimizer: Optimizer) -> None:
+    """Give what an optimizer remembers of each parameter that parameter's memory layout: a fused step reads both in one order, and
+    a checkpoint keeps values, not layouts."""
+    for parameter, remembered in optimizer.state.items():
+        for key, value in remembered.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                remembered[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -46,6 +46,10 @@ class Processes:
         """Return `stop`, or a :class:`Cancelled` where another process is asked to stop: all stop after the same step."""
         return stop
 
+    def mean(self, value: float) -> float:
+        """Return the mean of `value` over the processes."""
+        return value
+
     def wait(self) -> None:
         """Wait until every process is here."""
 
@@ -77,6 +81,9 @@ class ConnectedProcesses(Processes):
         if stop is None and float(asked) > 0:
             return Cancelled("stopped because another process of this run was stopped")
         return stop
+
+    def mean(self, value: float) -> float:
+        return float(self.accelerator.reduce(torch.tensor([value], device=self.device), "mean"))
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()

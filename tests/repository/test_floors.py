@@ -29,6 +29,7 @@ FLOORS = (
     ("core.train",),
     ("core.train.inputs",),
     ("core.train.recipes",),
+    ("core.train.chain",),
     ("core.operations",),
     ("nodes",),
     ("benchmarks",),

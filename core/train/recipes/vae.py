@@ -25,6 +25,9 @@ from ...bundles.load import load_bundle
 from ...data.folder import ImageFolder
 from ...errors import InputError
 from ...networks import network_of
+from ..inputs.crops import Crops
+from ..inputs.vae_start import pass_through
+from ..muon import Muon, matrices_of
 from ..recipe import EpochOrder, Losses, Recipe
 
 
@@ -47,12 +50,19 @@ class VaeRecipe(Recipe):
     base: str = ""  # a VAE bundle to continue from
     decoder_only: bool = False  # train the decoder alone on the base's latents
     latent_noise: float = 0.1  # decoder_only: standard deviation of noise on the latents, in units of their own
+    layers_per_block: int = 1  # residual blocks a level and way; the decoder has one more
+    start: str = "random"  # or "pass_through": a blurred copy of the picture comes out before the first step (one width of 96 or more)
+    optimizer: str = "adamw"  # or "muon" for the inner convolutions and attention, with AdamW on the rest
+    crop: int = 0  # side of the crops to train on, in pixels; 0 trains on whole pictures
+    crops: int = 4  # crops for each picture of `batch_size`
+    on_objects: float = 0.85  # share of the crops that lie around an object (needs segmentation maps)
 
     def setup(self, device: torch.device) -> None:
         from diffusers import AutoencoderKL
 
         self.images = ImageFolder(self.data, size=self.size)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
+        self.cutter = Crops(self.images, self.crop, self.on_objects)
         self.base_latent: LatentSpace | None = None
         if self.base:
             bundle = load_bundle(self.base, "vae")
@@ -63,12 +73,15 @@ class VaeRecipe(Recipe):
             self.first_stage = bundle.info.provenance
             self.vae = network_of(AutoencoderKL, bundle).requires_grad_(True)
         else:
-            self.config = vae_config(self.widths, self.latent_channels)
+            self.config = vae_config(self.widths, self.latent_channels, self.layers_per_block)
             self.vae = AutoencoderKL(**self.config)
-            # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
-            nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
+            if self.start == "pass_through":
+                pass_through(self.vae, self._some_pictures(64))
+            else:
+                # Start almost without sampling noise: with unit variance at first, the signal drowns for hundreds of steps.
+                nn.init.constant_(self.vae.quant_conv.bias[self.latent_channels :], -6.0)
         self.colours = whitening(self._some_pictures(200)).to(device)
-        self.vae.to(device)
+        self.vae.to(device, memory_format=torch.channels_last)
         if self.decoder_only:
             for module in (self.vae.encoder, self.vae.quant_conv):
                 module.requires_grad_(False)
@@ -77,12 +90,20 @@ class VaeRecipe(Recipe):
         return {"vae": self.vae}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        return {"main": self.adamw([p for p in self.vae.parameters() if p.requires_grad], betas=(0.9, 0.99))}
+        if self.optimizer == "adamw":
+            return {"main": self.adamw([p for p in self.vae.parameters() if p.requires_grad], betas=(0.9, 0.99))}
+        ends = [part for half in (self.vae.encoder, self.vae.decoder) for part in (half.conv_in, half.conv_out)]
+        inner, rest = matrices_of(self.vae, [*ends, self.vae.quant_conv, self.vae.post_quant_conv])
+        return {"main": self.adamw(rest, betas=(0.9, 0.99)), "muon": Muon(inner, lr=self.lr)}
 
     def batch(self, index: int, generator: torch.Generator) -> torch.Tensor:
-        return torch.stack([self.images.image(i) for i in self.order.indices(index)])
+        chosen = self.order.indices(index)
+        if not self.crop:
+            return torch.stack([self.images.image(i) for i in chosen])
+        return torch.stack([self.cutter.crop(i, generator) for i in chosen for _ in range(self.crops)])
 
     def loss(self, batch: torch.Tensor) -> Losses:
+        batch = batch.contiguous(memory_format=torch.channels_last)
         if self.decoder_only:
             with torch.no_grad():
                 latent = self.vae.encode(batch).latent_dist.mode()
@@ -112,6 +133,8 @@ class VaeRecipe(Recipe):
         provenance.setdefault("metrics", {})["psnr_training_pictures"] = round(_psnr(self._round_trip(pictures), pictures), 2)
         if self.base:
             provenance["first_stage"] = self.first_stage
+        if not self.decoder_only:
+            self._whiten(pictures)
         latent = self.base_latent if self.decoder_only else self._measure(pictures)
         tensors = {name: tensor.half() for name, tensor in self.vae.state_dict().items()}
         return [save_bundle(out, tensors, BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
@@ -122,6 +145,14 @@ class VaeRecipe(Recipe):
             raise InputError(f"widths={self.widths}: expected at least two multiples of 32 (32 norm groups, as ComfyUI's own VAE has)")
         if self.size % 2 ** (len(self.widths) - 1):
             raise InputError(f"size={self.size}: expected a multiple of the factor {2 ** (len(self.widths) - 1)}")
+        if self.start not in ("random", "pass_through") or self.optimizer not in ("adamw", "muon"):
+            raise InputError(f"start={self.start!r}, optimizer={self.optimizer!r}: expected random or pass_through, adamw or muon")
+        if self.start == "pass_through" and (len(set(self.widths)) > 1 or self.widths[0] < 96 or len(self.widths) < 3):
+            raise InputError(
+                f"start=pass_through needs at least three levels of one width of 96 or more, such as 96,96,96,96, not {self.widths}"
+            )
+        if self.crop and (not 32 <= self.crop <= self.size or self.crop % 2 ** (len(self.widths) - 1) or not 0 <= self.on_objects <= 1):
+            raise InputError(f"crop={self.crop}, on_objects={self.on_objects}: expected 32 to {self.size} pixels, and a share from 0 to 1")
         if self.decoder_only and not self.base:
             raise InputError("decoder_only trains the decoder of an existing VAE: give it as base=FILE.safetensors")
 
@@ -134,11 +165,28 @@ class VaeRecipe(Recipe):
         parts = [self.vae.decode(self.vae.encode(p.to(device)).latent_dist.mode()).sample.cpu() for p in pictures.split(8)]
         return torch.cat(parts).clamp(-1, 1)
 
+    def _encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        device = next(self.vae.parameters()).device
+        return torch.cat([self.vae.encode(p.to(device)).latent_dist.mode().float().cpu() for p in pictures.split(8)])
+
+    def _whiten(self, pictures: torch.Tensor) -> None:
+        """Fold each latent channel's mean and scale into the 1x1 convolutions around the latents: a bundle's latent space has one scalar,
+        and a U-Net learns channels of one size best."""
+        latents, channels = self._encode(pictures), self.vae.config.latent_channels
+        mean = latents.mean((0, 2, 3)).to(self.vae.quant_conv.bias)
+        std = latents.std((0, 2, 3)).clamp_min(1e-4).to(mean)
+        into, back = self.vae.quant_conv, self.vae.post_quant_conv
+        into.bias[:channels].sub_(mean)
+        for values in (into.weight[:channels], into.bias[:channels]):
+            values.div_(std.reshape(-1, *[1] * (values.dim() - 1)))
+        into.bias[channels:].sub_(2 * std.log())  # of the log variance
+        back.bias.add_(back.weight[:, :, 0, 0] @ mean)
+        back.weight.mul_(std[None, :, None, None])
+
     def _measure(self, pictures: torch.Tensor) -> LatentSpace:
         """Return the latent space: the scale that gives unit variance, and a least-squares map from latents to colours for live
         previews."""
-        device = next(self.vae.parameters()).device
-        latents = torch.cat([self.vae.encode(p.to(device)).latent_dist.mode().float().cpu() for p in pictures.split(8)])
+        latents = self._encode(pictures)
         scale = 1 / float(latents.std())
         factor = 2 ** (len(self.config["block_out_channels"]) - 1)
         colours = functional.avg_pool2d(pictures, factor).permute(0, 2, 3, 1).reshape(-1, 3)
@@ -148,16 +196,15 @@ class VaeRecipe(Recipe):
         return LatentSpace(latents.shape[1], factor, scale, 0.0, tuple(rounded[:-1]), rounded[-1])  # type: ignore[arg-type]
 
 
-def vae_config(widths: tuple[int, ...], latent_channels: int) -> dict[str, Any]:
-    """Return the arguments of `AutoencoderKL` for one resnet a level, with attention in the middle, in shapes that ComfyUI's own VAE can
-    carry."""
+def vae_config(widths: tuple[int, ...], latent_channels: int, layers_per_block: int = 1) -> dict[str, Any]:
+    """Return the arguments of `AutoencoderKL`, in shapes that ComfyUI's own VAE can carry."""
     return {
         "in_channels": 3,
         "out_channels": 3,
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),
         "up_block_types": ["UpDecoderBlock2D"] * len(widths),
         "block_out_channels": list(widths),
-        "layers_per_block": 1,
+        "layers_per_block": layers_per_block,
         "latent_channels": latent_channels,
         "norm_num_groups": 32,
         "mid_block_add_attention": True,

@@ -1,0 +1,52 @@
+"""`train orchard`: the whole chain of trainings behind `weights/`, as one command."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from .common import note, say
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the chain, beside those that it shares with a single recipe (`--out`, `--run`, `--data`, `--device`)."""
+    chain = parser.add_argument_group("train orchard", "train every bundle of weights/ in order; finished stages are skipped")
+    chain.add_argument("--only", metavar="NAME,NAME", default="", help="these bundles and what they need (default all)")
+    chain.add_argument("--budget", metavar="TIME", help="scale the steps to this time, such as 10m or 3h (default: all steps)")
+    chain.add_argument("--plan", action="store_true", help="list the stages and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..core.train.chain.report import write_report
+    from ..core.train.chain.run import Places, run_chain
+    from ..core.train.chain.stages import read_chain
+
+    chain = read_chain()
+    only = [name.strip() for name in args.only.split(",") if name.strip()]
+    if args.plan:
+        for stage in chain.needed_for(only):
+            say(f"{stage.name}: {stage.recipe}, {stage.steps} steps" + (f", from {', '.join(stage.needs())}" if stage.files else ""))
+        return 0
+    runs = args.run or Path("runs") / "orchard"
+    out = args.out or runs / "weights"
+    budget = None if args.budget is None else seconds_of(args.budget)
+    done = run_chain(chain, Places(out, runs, Path(args.data) if args.data else runs / "data"), only, budget, args.device)
+    words = ["train", "orchard", *(f"--{key}={value}" for key, value in (("only", args.only), ("budget", args.budget)) if value)]
+    note(f"report: {write_report(runs / 'report.md', done, 'python -m rapiddraw ' + shlex.join(words))}")
+    for one in done:
+        say(f"{one.stage}: {one.what}, {one.steps} steps, {one.seconds:.0f} s")
+    return 0
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as `90`, `90s`, `10m` or `1.5h`. Raises :class:`InputError` for anything else."""
+    from ..core.errors import InputError
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match or not float(match[1]):
+        raise InputError(f"--budget {text!r}: expected a time above 0, such as 90s, 10m or 3h")
+    return float(match[1]) * _UNITS[match[2]]
