@@ -104,7 +104,7 @@ def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None
 
 
 def draw(dataset: Dataset, folder: Path) -> Path:
-    """Draw the dataset into `folder`, unless a folder with the same description is there; one of another description is drawn anew."""
+    """Draw the dataset into `folder`, unless a folder with the same description is there; one of another description is drawn again."""
     from ...data.buckets import bucket_sizes
     from ...orchard.dataset import write_dataset
 
