@@ -28,7 +28,8 @@ from ..progress import track
 from .folder import ImageFolder, say_passed_over
 from .listing import Listing
 from .pictures import load_pixels
-from .rows import INDEX, Item
+from ..orchard.claim import INDEX
+from .rows import Item
 from .watermark import MAX_PICTURES as MARKED
 from .watermark import Watermark, find_watermark, thumbnail
 

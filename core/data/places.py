@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import DataError, InputError
-from .rows import INDEX
+from ..orchard.claim import INDEX
 
 
 def resolve_folder(name: str) -> Path:

@@ -13,11 +13,11 @@ from typing import Any
 
 from ..errors import DataError, InputError
 from ..language import is_text
+from ..orchard.claim import INDEX
 from ..paths import safe_join
 from .listing import Listing, shown
 from .pictures import SUFFIXES, UNREAD_SUFFIXES
 
-INDEX = "captions.jsonl"
 MAX_INDEX_BYTES = 2**30
 MAX_LINE = 2**20
 MAX_CAPTION = 4000

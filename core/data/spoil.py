@@ -15,9 +15,8 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import replacing
-from ..paths import safe_join
-from .rows import INDEX
-from ..orchard.dataset import write_dataset
+from ..orchard.claim import INDEX, MARK, claimed
+from ..orchard.dataset import check_request, draw_pictures, samples, write_index, write_picture
 
 FLAWS = ("blur", "mark", "caption")
 TRUTH = "spoiled.json"
@@ -27,20 +26,30 @@ _SETTINGS = "orchard.json"
 def write_crawl(out: str | Path, count: int, size: int, seed: int = 0, spoiled: float = 0.0) -> Path:
     """`count` training pictures of `size` px in the folder `out`, a share `spoiled` of them with a flaw.
 
-    A folder that was written with these very settings is left as it is. Raises :class:`InputError` for numbers out of range and a folder
-    that holds something else.
+    A folder that was written with these very settings is left as it is; what a broken run left is drawn again. Raises
+    :class:`InputError` for numbers out of range and a folder that holds something else.
     """
     if not 0 <= spoiled <= 1 or not 1 <= count <= 100_000 or not 64 <= size <= 512:
         raise InputError(f"count={count}, size={size}, spoiled={spoiled}: expected 1 to 100,000 pictures of 64 to 512 px, and a share")
     root = Path(out)
     settings = json.dumps({"count": count, "size": size, "seed": seed, "spoiled": spoiled})
     note = root / _SETTINGS
-    if note.is_file() and note.read_text(encoding="utf-8") == settings:
+    if (root / INDEX).is_file() and not (root / MARK).exists() and _read(note) == settings:
         return root
-    write_dataset("train", count, size, root, seed)
-    rows = [json.loads(line) for line in (root / INDEX).read_text(encoding="utf-8").splitlines()]
-    rng = random.Random(f"spoil/{seed}")
-    chosen = rng.sample(range(count), round(spoiled * count))
+    check_request("train", count)
+    with claimed(root, (TRUTH, _SETTINGS)):
+        rows = draw_pictures(root, samples("train", count, seed), count, ((size, size),))
+        truth = _spoil(root, rows, random.Random(f"spoil/{seed}"), round(spoiled * count))
+        for path, text in ((root / TRUTH, json.dumps(truth)), (note, settings)):
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        write_index(root, rows)
+    return root
+
+
+def _spoil(root: Path, rows: list[dict[str, Any]], rng: random.Random, share: int) -> dict[str, str]:
+    """Spoil `share` of the pictures, their rows in place. Returns the flaw of each by its file name."""
+    chosen = rng.sample(range(len(rows)), share)
     truth = {rows[index]["file_name"]: FLAWS[turn % len(FLAWS)] for turn, index in enumerate(chosen)}
     astray = [index for index in chosen if truth[rows[index]["file_name"]] == "caption"]
     captions = [rows[index]["captions"] for index in astray]
@@ -48,15 +57,17 @@ def write_crawl(out: str | Path, count: int, size: int, seed: int = 0, spoiled: 
         rows[index]["captions"] = others if len(astray) > 1 else [{"text": "buy two get one free", "language": "en", "kind": "web"}]
     for name, flaw in truth.items():
         if flaw != "caption":
-            _redraw(safe_join(root, name), flaw)
-    for path, text in (
-        (root / TRUTH, json.dumps(truth)),
-        (root / INDEX, "\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n"),
-    ):
-        with replacing(path) as temporary:
-            Path(temporary).write_text(text, encoding="utf-8")
-    note.write_text(settings, encoding="utf-8")
-    return root
+            _redraw(root / name, flaw)
+    return truth
+
+
+def _read(note: Path) -> str:
+    """Return the text of a small file; "" where there is none, or it is no text."""
+    try:
+        with note.open("rb") as file:
+            return file.read(10_000).decode("utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _redraw(path: Path, flaw: str) -> None:
@@ -64,8 +75,8 @@ def _redraw(path: Path, flaw: str) -> None:
 
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
-    spoiled: Any = picture.filter(ImageFilter.GaussianBlur(picture.width / 16)) if flaw == "blur" else Image.fromarray(_marked(picture))
-    spoiled.save(path, compress_level=1)
+    blurred = picture.filter(ImageFilter.GaussianBlur(picture.width / 16))
+    write_picture(path, np.asarray(blurred) if flaw == "blur" else _marked(picture))
 
 
 def _marked(picture: Any) -> np.ndarray[Any, Any]:

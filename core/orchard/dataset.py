@@ -12,17 +12,22 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from ..files import replacing
 from ..progress import Progress
 from .captions import caption, draw_caption
+from .claim import INDEX, claimed
 from .entities import Entity, entities
-from .render import render, render_maps, render_wide, segmentation_wide
+from .render import check_size, render, render_maps, render_wide, segmentation_wide
 from .world import Scene, random_scene
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SPLIT_SEEDS = {"train": 11, "validation": 22, "test": 33, "judge": 44}
 """The splits and the seeds of their scenes. `judge` is for the attribute classifier alone, so that it never saw a training picture."""
@@ -40,16 +45,26 @@ class Sample:
     captions: tuple[dict[str, str], ...]
 
 
-def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
-    """The first `count` samples of a split, always the same for the same `seed`.
-
-    Four pictures in five show a fruit with a name, the others a fruit of random looks; a picture has three captions of mixed language
-    and kind. Rare fruits come first, once for each of their three captions, so that every `train` of 240 or more has them all.
-    """
+def check_request(split: str, count: int, maps: Sequence[str] = (), shapes: Sequence[tuple[int, int]] = ()) -> None:
+    """Raise :class:`InputError` for an unknown split or map, a count out of range, or maps that pictures of `shapes` do not have."""
     if split not in SPLIT_SEEDS:
         raise InputError(f"unknown split {split!r}; the splits are {', '.join(SPLIT_SEEDS)}")
     if not 1 <= count <= 1_000_000:
         raise InputError(f"count must be between 1 and 1,000,000 pictures, {count} was given")
+    for kind in maps:
+        if kind not in MAP_KINDS:
+            raise InputError(f"unknown map {kind!r}; the maps are {', '.join(MAP_KINDS)}")
+    if shapes and set(maps) - {"segmentation"}:
+        raise InputError("of pictures that are not square the only map is segmentation: leave out the others or the shapes")
+
+
+def samples(split: str, count: int, seed: int = 0) -> Iterator[Sample]:
+    """Yield the first `count` samples of a split, always the same for the same `seed`.
+
+    Four pictures in five show a fruit with a name, the others a fruit of random looks; a picture has three captions of mixed language
+    and kind. Rare fruits come first, once for each of their three captions, so that every `train` of 240 or more has them all.
+    """
+    check_request(split, count)
     rng = random.Random(f"orchard/{SPLIT_SEEDS[split]}/{seed}")
     seen = [e for e in entities() if e.split == "seen"]
     rare = [e for e in entities() if e.split == "rare"] * RARE_CAPTIONS if split == "train" else []
@@ -84,42 +99,58 @@ def write_dataset(
 
     `shapes` are (height, width) that the pictures have in turn, instead of being square; of those the only map is `segmentation`.
 
-    `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a cancelled run can simply be started again.
-    Raises :class:`InputError` for an unknown split or map, a count or size out of range, or a folder that holds another dataset.
+    `captions.jsonl` is written last and in one piece: a folder that has it is whole, and a run that was broken off can simply be started
+    again. Raises :class:`InputError` for an unknown split or map, a count or size out of range, or a folder that holds something else (see
+    :func:`~.claim.claimed`).
     """
-    from PIL import Image
-
-    for kind in maps:
-        if kind not in MAP_KINDS:
-            raise InputError(f"unknown map {kind!r}; the maps are {', '.join(MAP_KINDS)}")
-    if shapes and set(maps) - {"segmentation"}:
-        raise InputError("of pictures that are not square the only map is segmentation: leave out the others or the shapes")
+    check_request(split, count, maps, shapes)
+    for height, width in shapes or ((size, size),):
+        check_size(height, width)
     root = Path(out)
-    index_file = root / "captions.jsonl"
-    if index_file.exists():
-        raise InputError(f"{root} already holds a dataset ({index_file.name} is there); choose another folder or remove it first")
-    for name in ("images", *(f"maps/{kind}" for kind in maps)):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    lines = []
-    with Progress(count, f"orchard {split} {size} px", "image") as bar:
-        for index, sample in enumerate(samples(split, count, seed)):
-            name = f"{index:06d}.png"
-            picture = render_wide(sample.scene, *shapes[index % len(shapes)]) if shapes else render(sample.scene, size)
-            Image.fromarray(picture).save(root / "images" / name, compress_level=1)
-            if maps:
-                shape = shapes[index % len(shapes)] if shapes else None
-                drawn = {"segmentation": segmentation_wide(sample.scene, *shape)} if shape else render_maps(sample.scene, size)
-                for kind in maps:
-                    Image.fromarray(drawn[kind]).save(root / "maps" / kind / name)
-            lines.append(json.dumps(_line(f"images/{name}", sample), ensure_ascii=False))
-            bar.update()
-    partial = index_file.with_suffix(".tmp")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(index_file)
+    with claimed(root):
+        write_index(root, draw_pictures(root, samples(split, count, seed), count, shapes or ((size, size),), maps))
     return root
 
 
-def _line(file_name: str, sample: Sample) -> dict[str, Any]:
+def draw_pictures(
+    root: Path, drawn: Iterable[Sample], count: int, shapes: Sequence[tuple[int, int]], maps: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Draw `count` samples, and their `maps`, into a folder that is :func:`~.claim.claimed`; `shapes` (height, width) come in turn.
+
+    Returns the rows of `captions.jsonl`, which is not written yet. A link in a picture's place is replaced, never followed.
+    """
+    rows = []
+    with Progress(count, f"orchard, {count} pictures", "image") as bar:
+        for index, sample in enumerate(drawn):
+            name = f"{index:06d}.png"
+            height, width = shapes[index % len(shapes)]
+            square = height == width
+            picture = render(sample.scene, width) if square else render_wide(sample.scene, height, width)
+            write_picture(root / "images" / name, picture)
+            if maps:
+                found = render_maps(sample.scene, width) if square else {"segmentation": segmentation_wide(sample.scene, height, width)}
+                for kind in maps:
+                    write_picture(root / "maps" / kind / name, found[kind])
+            rows.append(_row(f"images/{name}", sample))
+            bar.update()
+    return rows
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write pixels, uint8, as a PNG in one piece."""
+    from PIL import Image
+
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, compress_level=1)
+
+
+def write_index(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of `captions.jsonl` in one piece."""
+    with replacing(root / INDEX) as temporary:
+        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _row(file_name: str, sample: Sample) -> dict[str, Any]:
     return {
         "file_name": file_name,
         "captions": list(sample.captions),

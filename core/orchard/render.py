@@ -86,7 +86,7 @@ class _Box:
 
 def render(scene: Scene, size: int) -> np.ndarray:
     """Draw `scene` as uint8 RGB of shape (size, size, 3). Raises :class:`InputError` for a size outside 64..512."""
-    _check(size)
+    check_size(size, size)
     picture = background(scene.sky, scene.ground, scene.style, size).copy()
     _draw(picture, scene, size)
     return _to_bytes(picture)
@@ -98,10 +98,8 @@ def render_wide(scene: Scene, height: int, width: int) -> np.ndarray:
     The square that :func:`render` draws has the shorter side's size and stands at the bottom, its horizontal place that of the fruit's
     `position`; scenery goes on around it. Raises :class:`InputError` for other sizes, or sides more than 1 to 8.
     """
+    check_size(height, width)
     size = min(height, width)
-    _check(size)
-    if max(height, width) > 8 * size:
-        raise InputError(f"an Orchard picture of {width} x {height} px was asked for; one side may be 8 times the other at most")
     left = _left(scene, size, width)
     picture = background(scene.sky, scene.ground, scene.style, size, (height - size, 0, left, width - size - left)).copy()
     _draw(picture[height - size :, left : left + size], scene, size)
@@ -162,7 +160,7 @@ def render_maps(scene: Scene, size: int) -> dict[str, np.ndarray]:
     `segmentation`: 0 sky, 1 ground, 2 fruit, 3 topper. `edges`: 255 on the borders of segments and of the pattern, else 0. `sketch`:
     255 on a hand-drawn outline of fruit, topper and horizon. `depth`: 0 at the sky, brighter is nearer; the fruit stands upright.
     """
-    _check(size)
+    check_size(size, size)
     box = _Box(scene, size)
     body = box.cover(OUTLINES[scene.shape])
     topper = np.max([box.cover(p, TOP[scene.shape]) for p, _ in TOPPER_PARTS[scene.topper]], axis=0)
@@ -191,9 +189,13 @@ def render_maps(scene: Scene, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def _check(size: int) -> None:
+def check_size(height: int, width: int) -> None:
+    """Raise :class:`InputError` for a size that the Orchard is not drawn at."""
+    size = min(height, width)
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"an Orchard picture of {size} px was asked for; sizes run from {MIN_SIZE} to {MAX_SIZE} px")
+    if max(height, width) > 8 * size:
+        raise InputError(f"an Orchard picture of {width} x {height} px was asked for; one side may be 8 times the other at most")
 
 
 def _paint(region: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rapiddraw.core.data.spoil import write_crawl
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.orchard import entities as entities_module
 from rapiddraw.core.orchard.captions import KINDS, LANGUAGES, attribute_caption, caption, name_caption
+from rapiddraw.core.orchard.claim import MARK
 from rapiddraw.core.orchard.dataset import RARE_CAPTIONS, SPLIT_SEEDS, samples, write_dataset
 from rapiddraw.core.orchard.entities import SPLITS, build_entities, entities, triples, words
-from rapiddraw.core.orchard.render import render, render_maps
+from rapiddraw.core.orchard.render import render, render_maps, render_wide, segmentation_wide
 from rapiddraw.core.orchard.world import ATTRIBUTES, Scene, random_scene
 
 ENTITIES_SHA256 = "dd510584594a92420784e60533ba47c6d486fac123ee50516e2a8885edb3a315"
@@ -171,8 +173,91 @@ def test_a_written_dataset_reads_back(tmp_path):
         write_dataset("train", 5, 64, root)
 
 
+def contents(root):
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("taken", ["images/000000.png", "images/mine.txt", "maps/edges/000000.png", "captions.jsonl"])
+def test_nothing_of_a_users_is_overwritten(tmp_path, taken):
+    (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / taken).write_bytes(b"mine")
+    with pytest.raises(InputError, match="already holds"):
+        write_dataset("train", 2, 64, tmp_path, maps=("edges",))
+    assert contents(tmp_path) == {taken: b"mine"}
+
+
+def test_other_files_of_a_folder_stay(tmp_path):
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    assert contents(write_dataset("train", 1, 64, tmp_path)).keys() == {"notes.txt", "captions.jsonl", "images/000000.png"}
+    assert (tmp_path / "notes.txt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("planted", ["images", "maps", "maps/edges", "captions.jsonl", MARK])
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_link_is_not_followed_out_of_the_folder(tmp_path, planted, unfinished):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "captions.jsonl").write_bytes(b"theirs")
+    root = tmp_path / "set"
+    (root / planted).parent.mkdir(parents=True)
+    if unfinished and planted != MARK:
+        (root / MARK).touch()
+    (root / planted).symlink_to(outside / "captions.jsonl" if planted in ("captions.jsonl", MARK) else outside)
+    with pytest.raises(InputError, match="is a link"):
+        write_dataset("train", 1, 64, root, maps=("edges",))
+    assert contents(outside) == {"captions.jsonl": b"theirs"}
+
+
+def test_a_link_in_a_pictures_place_is_replaced(tmp_path):
+    (tmp_path / "theirs.png").write_bytes(b"theirs")
+    root = tmp_path / "set"
+    (root / "images").mkdir(parents=True)
+    (root / MARK).touch()
+    (root / "images" / "000000.png").symlink_to(tmp_path / "theirs.png")
+    write_dataset("train", 1, 64, root)
+    assert (tmp_path / "theirs.png").read_bytes() == b"theirs" and not (root / "images" / "000000.png").is_symlink()
+
+
+@pytest.mark.parametrize("writes", range(9))
+def test_a_run_that_was_broken_off_anywhere_can_be_started_again(tmp_path, monkeypatch, writes):
+    """A crawl of four pictures, two of them spoiled, writes nine files; the run ends before each of them in turn."""
+    whole = contents(write_crawl(tmp_path / "whole", 4, 64, spoiled=0.5))
+    left = iter(range(writes))
+    replace = Path.replace
+
+    def crash(self, target):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(Path, "replace", crash)
+        write_crawl(tmp_path / "set", 4, 64, spoiled=0.5)
+    assert not (tmp_path / "set" / "captions.jsonl").exists(), "a folder that has it is whole"
+    assert contents(write_crawl(tmp_path / "set", 4, 64, spoiled=0.5)) == whole
+    with pytest.raises(InputError, match="already holds a dataset"):
+        write_crawl(tmp_path / "set", 5, 64, spoiled=0.5)
+
+
+def test_a_crash_after_the_last_write_is_no_dataset_for_ever(tmp_path):
+    """The index is there, but the mark of an unfinished folder too: the run ended between the two."""
+    root = write_dataset("train", 2, 64, tmp_path / "set")
+    whole = contents(root)
+    (root / MARK).touch()
+    assert contents(write_dataset("train", 2, 64, root)) == whole
+
+
+def test_square_shapes_give_the_pictures_of_that_size(tmp_path):
+    one = write_dataset("train", 3, 64, tmp_path / "one", maps=("segmentation",))
+    other = write_dataset("train", 3, 64, tmp_path / "other", maps=("segmentation",), shapes=[(64, 64)])
+    assert contents(one) == contents(other)
+    scene = random_scene(random.Random(4))
+    assert np.array_equal(render(scene, 80), render_wide(scene, 80, 80))
+    assert np.array_equal(render_maps(scene, 80)["segmentation"], segmentation_wide(scene, 80, 80))
+
+
 @pytest.mark.parametrize(("split", "count", "maps"), [("dev", 1, ()), ("train", 0, ()), ("train", 1, ("normals",))])
 def test_bad_requests_for_data_write_nothing(tmp_path, split, count, maps):
     with pytest.raises(InputError):
         write_dataset(split, count, 64, tmp_path / "set", maps=maps)
-    assert not (tmp_path / "set" / "captions.jsonl").exists()
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,46 @@
+"""Dataset folders that are being written: whose they are, so that nothing of a user's is overwritten and a broken run can be started again.
+
+While this project writes a dataset, the folder holds a hidden mark. A folder with the mark is our own and unfinished, whatever stopped the
+run; one without it is finished, or somebody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+
+INDEX = "captions.jsonl"
+MARK = ".rapiddraw-unfinished"
+_OURS = ("images", "maps", INDEX)
+
+
+@contextlib.contextmanager
+def claimed(root: Path, files: Sequence[str] = ()) -> Iterator[None]:
+    """Make the folder `root` our own until the block ends without an error; then it is finished. `files` are written beside the pictures.
+
+    What a broken run left there may be overwritten, its `captions.jsonl` is removed first. Raises :class:`InputError` where the folder
+    holds a finished dataset, pictures of somebody else, or a link in the place of a folder that would be written.
+    """
+    mark = root / MARK
+    ours = mark.is_file() and not mark.is_symlink()
+    links = [path for path in (mark, *(root / name for name in (*_OURS, *files)), *_below(root / "maps")) if path.is_symlink()]
+    if links:
+        raise InputError(f"{links[0]} is a link, which may lead anywhere; remove it or choose another folder")
+    if not ours:
+        if (root / INDEX).exists():
+            raise InputError(f"{root} already holds a dataset ({INDEX} is there); choose another folder or remove it first")
+        taken = [name for name in (*_OURS, *files) if (root / name).exists()]
+        if taken:
+            raise InputError(f"{root} already holds {taken[0]}, which this project did not write; choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    (root / INDEX).unlink(missing_ok=True)
+    yield
+    mark.unlink(missing_ok=True)
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
