@@ -182,7 +182,7 @@ class Draw:
     def side(self, which: int, prompts: list[str]) -> Any:
         import torch
 
-        from ..core.bridge.latent import Side
+        from ..core.bridge.side import Side
 
         tokens = torch.cat([self.host.clip.encode(self.clip, prompt)[0][0] for prompt in prompts])
         against = self.host.clip.encode(self.clip, "")[0][0].expand(len(prompts), -1, -1)

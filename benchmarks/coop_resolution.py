@@ -165,12 +165,14 @@ class _Draw:
         return split_at(self.sigmas, float(self.low.model.get_model_object("model_sampling").sigma(torch.tensor(float(t_low)))))
 
     def bridge(self, t_low: int, positive: Any, negative: Any, seed: int) -> Any:
+        from ..core.bridge.resample import Resampling
         from ..core.bridge.resolution import sample_across
+        from ..core.bridge.side import Side
+        from ..core.host import SamplingRun
 
-        models, vaes = (self.low.model, self.high.model), (self.low.vae, self.high.vae)
-        names = {"sampler_name": "dpmpp_2m", "scheduler": "karras", "scale_by": self.high.side / self.low.side}
-        given = (positive, positive), (negative, negative), (CFG, CFG), vaes, self.low.empty(len(positive[0][0]))
-        drawn = sample_across(models, *given, seed=seed, steps=self.steps, t_low=t_low, **names)[0]
+        low, high = (Side(part.model, part.vae, positive, negative, CFG) for part in (self.low, self.high))
+        run, resampling = SamplingRun(seed, self.steps, "dpmpp_2m", "karras"), Resampling(self.high.side / self.low.side)
+        drawn = sample_across(low, high, self.low.empty(len(positive[0][0])), run, t_low, resampling)[0]
         return self.host.vae.decode(self.high.vae, drawn["samples"])
 
     def naive(self, t_low: int, positive: Any, negative: Any, seed: int) -> Any:
@@ -180,7 +182,7 @@ class _Draw:
         return self.host.vae.decode(self.high.vae, drawn["samples"])
 
     def small(self, upscaler: Any, positive: Any, negative: Any, seed: int) -> Any:
-        from ..core.bridge.resolution import enlarge
+        from ..core.bridge.resample import enlarge
 
         drawn = self.walk(self.low, positive, negative, self.sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
         return enlarge(self.host.vae.decode(self.low.vae, drawn), (self.high.side, self.high.side), "bicubic", upscaler)
@@ -192,6 +194,7 @@ class _Draw:
     def noise(self, prompts: list[str]) -> dict[str, Any]:
         """Statistics of the noise that the second stage starts from, over one batch, where one model draws at both sizes."""
         from ..core.bridge.resolution import bridge_resolution, predict_clean
+        from ..core.bridge.side import Side
         from ..core.host.embedded.latent import prepare_noise
         from ..core.metrics.noise import noise_statistics
 
@@ -200,8 +203,9 @@ class _Draw:
         model, vae = self.low.model, self.low.vae
         sigma, base = float(high[-1]), model.model
         half = self.walk(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)
-        clean = predict_clean(model, positive, negative, CFG, half, sigma)
-        larger = base.process_latent_in(bridge_resolution(model, positive, negative, CFG, vae, half, sigma, vae)[0]["samples"])
+        side = Side(model, vae, positive, negative, CFG)
+        clean = predict_clean(side, half, sigma)
+        larger = base.process_latent_in(bridge_resolution(side, vae, half, sigma)[0]["samples"])
         start = base.model_sampling.noise_scaling(high[-1:], prepare_noise(larger, seed + 1), larger)
         old, new = (base.process_latent_in(_enlarged(one)) for one in (half["samples"], clean))
         return {"bridge": noise_statistics(start, larger, sigma), "naive": noise_statistics(old, new, sigma)}

@@ -152,11 +152,11 @@ def seam(model: Any, side: int = 256, tile: int = 128) -> float:
     """The largest step between neighbours that tiles add to a smooth gradient."""
     import torch
 
-    from ..core.upscale.tiles import upscale
+    from ..core.upscale.tiles import Tiling, upscale
 
     y, x = torch.linspace(0.1, 0.9, side)[:, None], torch.linspace(0.1, 0.9, side)[None]
     image = torch.stack([y.expand(side, side), x.expand(side, side), (x + y) / 2], -1)[None]
-    whole, tiled = upscale(model, image, tile=side), upscale(model, image, tile=tile)
+    whole, tiled = (upscale(model, image, tiling=Tiling(each)) for each in (side, tile))
     return max(float((whole.diff(dim=dim) - tiled.diff(dim=dim)).abs().max()) for dim in (1, 2))
 
 

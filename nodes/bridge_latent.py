@@ -54,7 +54,8 @@ def _pair() -> dict[str, Any]:
 
 def _guider(given: dict[str, Any]) -> Any:
     from ..core.bridge.joint import LatentBridgeGuider
-    from ..core.bridge.latent import Fusion, Side
+    from ..core.bridge.latent import Fusion
+    from ..core.bridge.side import Side
 
     sides = (Side(*(given[f"{part}_{name}"] for part in ("model", "vae", "positive", "negative", "cfg"))) for name in "ab")
     fusion = Fusion(given["strength"], given["start_percent"], given["end_percent"], given["bridge_every"])

@@ -123,24 +123,13 @@ class ResolutionBridge:
         tile: int,
         upscale_model: Any = None,
     ) -> tuple[Latent, Tensor]:
+        from ..core.bridge.resample import Resampling
         from ..core.bridge.resolution import bridge_resolution, noise_level
+        from ..core.bridge.side import Side
 
-        return bridge_resolution(
-            model,
-            positive,
-            negative,
-            cfg,
-            vae,
-            latent,
-            noise_level(sigmas),
-            vae_high,
-            scale_by=scale_by,
-            size=_size(width, height),
-            method=upscale_method,
-            upscaler=upscale_model,
-            extra_eval=extra_eval,
-            tile=tile,
-        )
+        side = Side(model, vae, positive, negative, cfg)
+        resampling = Resampling(scale_by, _size(width, height), upscale_method, upscale_model, tile)
+        return bridge_resolution(side, vae_high, latent, noise_level(sigmas), resampling, extra_eval)
 
 
 class ResolutionBridgeSampler:
@@ -240,26 +229,16 @@ class ResolutionBridgeSampler:
         tile: int,
         upscale_model: Any = None,
     ) -> tuple[Latent, Tensor]:
+        from ..core.bridge.resample import Resampling
         from ..core.bridge.resolution import sample_across
+        from ..core.bridge.side import Side
+        from ..core.host import SamplingRun
 
-        return sample_across(
-            (model_low, model_high),
-            (positive_low, positive_high),
-            (negative_low, negative_high),
-            (cfg_low, cfg_high),
-            (vae_low, vae_high),
-            latent_image,
-            seed=seed,
-            steps=steps,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            t_low=t_low,
-            scale_by=scale_by,
-            size=_size(width, height),
-            method=upscale_method,
-            upscaler=upscale_model,
-            tile=tile,
-        )
+        low = Side(model_low, vae_low, positive_low, negative_low, cfg_low)
+        high = Side(model_high, vae_high, positive_high, negative_high, cfg_high)
+        run = SamplingRun(seed, steps, sampler_name, scheduler)
+        resampling = Resampling(scale_by, _size(width, height), upscale_method, upscale_model, tile)
+        return sample_across(low, high, latent_image, run, t_low, resampling)
 
 
 class NoiseCorrelation:

@@ -56,14 +56,14 @@ class ESRGANLoader:
 
 
 class ESRGANUpscale:
-    """Pictures enlarged by an upscaler, to a factor or to a size, in tiles without seams."""
+    """Pictures enlarged by an upscaler, to a factor or to a size, in tiles that overlap as far as its network needs."""
 
     DISPLAY_NAME = "ESRGAN Upscale"
     CATEGORY = "RapidDraw/image"
     DESCRIPTION = (
-        "Brings pictures to the size you want: any size, with or without alpha, in tiles without seams. Where memory runs out, the tiles "
-        "become smaller and the work goes on. The network runs once; Lanczos resampling does the rest. Rapid Diffusion goes from 256 to "
-        "1024 pixels in this way (section 3.1.3)."
+        "Brings pictures to the size you want: any size, with or without alpha, in tiles that overlap as far as the network needs. Where "
+        "memory runs out, the tiles become smaller and the work goes on. The network runs once; Lanczos resampling does the rest. Rapid "
+        "Diffusion goes from 256 to 1024 pixels in this way (section 3.1.3)."
     )
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("image",)
@@ -115,8 +115,9 @@ class ESRGANUpscale:
                         "min": 0,
                         "max": 1024,
                         "step": 8,
-                        "tooltip": "How many pixels of the input neighbouring tiles share, at most half a tile. More hides seams better "
-                        "and takes longer; below 16 seams may show. 32 suits most networks.",
+                        "tooltip": "How many pixels of the input neighbouring tiles share at least, at most half a tile. Where the network "
+                        "needs more to hide seams, more are shared (measured once for each network). If half a tile is too little, the "
+                        "log says which seam is left. 0: nothing is shared, and seams show.",
                     },
                 ),
             },
@@ -156,11 +157,12 @@ class ESRGANUpscale:
         precision: str = "keep",
     ) -> tuple[Tensor]:
         from ..core.host import current
-        from ..core.upscale.tiles import upscale
+        from ..core.upscale.resize import Target
+        from ..core.upscale.tiles import Tiling, upscale
 
-        target = {"long_side": long_side} if long_side else {"factor": factor or None}
+        target = Target(long_side=long_side) if long_side else Target(factor=factor or None)
         device = current().upscale.device_for(upscale_model, tile)
-        return (upscale(upscale_model, image, tile=tile, overlap=overlap, device=device, batch=batch, precision=precision, **target),)
+        return (upscale(upscale_model, image, target, Tiling(tile, overlap, batch), device=device, precision=precision),)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawESRGANLoader": ESRGANLoader, "RapidDrawESRGANUpscale": ESRGANUpscale}

@@ -1,1 +1,1 @@
-"""Coop-Diffusion (Lu et al. 2023, PanGu-Draw): one picture drawn by models of different latent spaces or different resolutions."""
+"""Bridges of Coop-Diffusion (Lu et al. 2023, PanGu-Draw): one picture drawn by models of different latent spaces or resolutions."""

@@ -1,7 +1,8 @@
-"""Two guiders under one sampler: their states lie side by side in one tensor, so that every sampler that works elementwise works here.
+"""Two guiders under one sampler. Their states lie side by side in one tensor, so that every elementwise sampler works.
 
-Each model is made ready by its own guider's `sample`, one inside the other, as for a walk of its own (loading, hooks, conditionings, the
-latent's scale). Where the inner one would run the sampler, the real sampler gets the joint state and a model that answers for both.
+Each model is prepared by its own guider's `sample` as for a sampling run of its own (loading, hooks, conditionings, the latent's scale).
+One call is made inside the other. Where the inner guider would run the sampler, the real sampler gets the joint state and a model that
+answers for both.
 """
 
 from __future__ import annotations
@@ -15,39 +16,39 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..host import current
 from ..progress import Progress
-from .latent import Fusion, Side, check_sides, fuse, latent_for_b
+from .latent import Fusion, check_sides, fuse, latent_for_b
+from .side import Side
 
 Shapes = tuple[torch.Size, torch.Size]
 
 
 def pack(a: Tensor, b: Tensor) -> Tensor:
-    """(B, ...) and (B, ...) as one (B, 1, N)."""
+    """Return (B, ...) and (B, ...) as one tensor (B, 1, N)."""
     return torch.cat([a.reshape(a.shape[0], 1, -1), b.to(a).reshape(b.shape[0], 1, -1)], dim=-1)
 
 
 def unpack(x: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`pack`."""
+    """Return the two tensors of `shapes` that :func:`pack` joined."""
     first = math.prod(shapes[0][1:])
     return x[..., :first].reshape(x.shape[0], *shapes[0][1:]), x[..., first:].reshape(x.shape[0], *shapes[1][1:])
 
 
 class _Prepared:
-    """What a guider hands to its sampler: itself, ready to be asked, and its state."""
+    """What a guider gives its sampler: itself, ready for evaluations, and its state."""
 
     def __init__(self, guider: Any, options: Any, noise: Tensor, latent: Tensor, mask: Tensor | None) -> None:
         self.guider, self.options, self.noise, self.latent, self.mask = guider, options, noise, latent, mask
 
     def ask(self, x: Tensor, sigma: Tensor, options: Any, seed: int | None) -> Tensor:
-        from ..host import current
-
         current().sampling.keep_ready(self.guider.model_patcher)
         device = self.noise.device
         return self.guider(x.to(device), sigma.to(device), model_options=options, seed=seed)
 
 
 class _Then:
-    """A SAMPLER that hands what it is given to a function, and returns what that returns."""
+    """A SAMPLER that passes its arguments to a function and returns the function's result."""
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
@@ -70,7 +71,7 @@ class _Then:
 
 
 class _JointInner:
-    """The joint model's BaseModel: A's, except where the state's shape matters."""
+    """The BaseModel of the joint model: A's, except where the state's shape matters."""
 
     def __init__(self, a: _Prepared, b: _Prepared, shapes: Shapes) -> None:
         self._inner, self._pair, self._shapes = a.guider.inner_model, (a, b), shapes
@@ -79,7 +80,7 @@ class _JointInner:
         return getattr(self._inner, name)
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, x: Tensor | None = None, **more: Any) -> Tensor:
-        """What the kept part of a masked picture looks like at noise level `sigma`, for both."""
+        """Return the kept part of a masked picture at noise level `sigma`, for both models."""
         parts = [unpack(given, self._shapes) for given in (noise, latent_image, noise if x is None else x)]
         scaled = [
             one.guider.inner_model.scale_latent_inpaint(sigma=sigma, noise=parts[0][i], latent_image=parts[1][i], x=parts[2][i], **more)
@@ -89,7 +90,7 @@ class _JointInner:
 
 
 class JointModel:
-    """What the sampler takes for its model: `joint((B, 1, N), sigma) -> denoised` of both states, fused as `fusion` says."""
+    """The model that the sampler sees: `joint((B, 1, N), sigma) -> denoised` of both states, fused as `fusion` says."""
 
     def __init__(self, sides: tuple[Side, Side], pair: tuple[_Prepared, _Prepared], fusion: Fusion, sigmas: Tensor) -> None:
         self.sides, self.pair, self.fusion, self.sigmas = sides, pair, fusion, sigmas
@@ -103,7 +104,9 @@ class JointModel:
         a, b = self.pair
         options = a.options if model_options is None else model_options
         if _hooks(options) > _hooks(a.options):
-            raise InputError("this sampler looks at the unguided prediction (cfg++), which a fused one does not have; choose another")
+            raise InputError(
+                "this sampler needs the unguided prediction (cfg++), which a fused model does not have; choose another sampler"
+            )
         state_a, state_b = unpack(x, self.shapes)
         level = float(sigma.max())
         fusing = self.fusion.active(self.inner_model.model_sampling, level, self.sigmas)
@@ -112,7 +115,7 @@ class JointModel:
         denoised_b = b.ask(state_b, sigma, b.options, seed)
         if fusing:
             denoised_a, denoised_b = fuse(*self.sides, denoised_a, denoised_b, self.shapes[0], self.fusion.strength)
-        assert denoised_a is not None  # noqa: S101 - it is only left out where fusing makes it
+        assert denoised_a is not None  # noqa: S101 - None only where fusing has filled it in
         return pack(denoised_a.to(x), denoised_b)
 
 
@@ -121,9 +124,11 @@ def _hooks(options: Mapping[str, Any] | None) -> int:
 
 
 class LatentBridgeGuider:
-    """A GUIDER of model A that lets model B have its say through the latent-space bridge. B starts from the same noise where the two
-    states have one shape, else from noise of `seed + 1`, over the LATENT `latent_b` or else what :func:`~.latent.latent_for_b` makes of
-    A's. Only A's latent comes out; :meth:`sample_both` gives B's too."""
+    """A GUIDER of model A, fused with model B through the latent-space bridge.
+
+    B starts from the same noise where the two states have one shape, else from noise of `seed + 1`. Its latent is `latent_b`, or without
+    one what :func:`~.latent.latent_for_b` makes of A's. :meth:`sample` returns A's latent only, :meth:`sample_both` B's too.
+    """
 
     def __init__(self, a: Side, b: Side, fusion: Fusion, latent_b: Mapping[str, Any] | None = None) -> None:
         fusion.check()
@@ -143,11 +148,13 @@ class LatentBridgeGuider:
         seed: int | None = None,
         **_: Any,
     ) -> Tensor:
-        """A's unscaled latents. Raises :class:`InputError` without noise: B's half of a walk that goes on is not known here."""
+        """Return A's unscaled latents. Raises :class:`InputError` without noise, because B's half of an earlier run is not known here."""
         if len(sigmas) == 0:
             return latent_image
         if not noise.any():
-            raise InputError("this guider starts from noise; to go on with a walk use Latent Space Bridge Sampler, which has both latents")
+            raise InputError(
+                "this guider starts from noise; to continue an earlier run use Latent Space Bridge Sampler, which has both latents"
+            )
         latent_b = self._latent_b({"samples": latent_image})["samples"]
         noise_b = noise
         if latent_b.shape != noise.shape:
@@ -157,8 +164,6 @@ class LatentBridgeGuider:
         return self.sample_both(*both, sampler, sigmas, callback, disable_pbar, seed)[0]
 
     def _latent_b(self, latent_a: Mapping[str, Any]) -> dict[str, Any]:
-        from ..host import current
-
         if self.latent_b is None:
             return latent_for_b(self.a, self.b, latent_a)
         return current().sampling.fit_latent(self.b.model, self.latent_b)
@@ -174,18 +179,16 @@ class LatentBridgeGuider:
         disable_pbar: bool = False,
         seed: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Unscaled latents of A and of B. `callback(step, denoised, x, total)` sees A's part."""
-        from ..host import current
-
+        """Return the unscaled latents of A and of B. `callback(step, denoised, x, total)` gets A's part."""
         if latents[0].shape[0] != latents[1].shape[0]:
             raise InputError(f"A draws {latents[0].shape[0]} pictures and B {latents[1].shape[0]}; both batches must be of one size")
         a, b = (current().sampling.make_guider(side.model, side.positive, side.negative, side.cfg) for side in (self.a, self.b))
         found: dict[str, Tensor] = {}
 
         def with_b(ready_b: _Prepared, *_: Any) -> Tensor:
-            def with_a(ready_a: _Prepared, walk: Tensor, extra: dict[str, Any], report: Any, quiet: bool) -> Tensor:
+            def with_a(ready_a: _Prepared, levels: Tensor, extra: dict[str, Any], report: Any, quiet: bool) -> Tensor:
                 pair = (ready_a, ready_b)
-                joint = JointModel((self.a, self.b), pair, self.fusion, walk)
+                joint = JointModel((self.a, self.b), pair, self.fusion, levels)
                 mask = None
                 if any(one.mask is not None for one in pair):
                     mask = pack(*(torch.ones_like(one.noise) if one.mask is None else one.mask.expand_as(one.noise) for one in pair))
@@ -195,7 +198,7 @@ class LatentBridgeGuider:
 
                 state = sampler.sample(
                     joint,
-                    walk,
+                    levels,
                     extra,
                     None if report is None else first,
                     pack(ready_a.noise, ready_b.noise),
@@ -216,13 +219,11 @@ class LatentBridgeGuider:
 def sample_bridged(
     guider: LatentBridgeGuider, noise: Any, sampler: Any, sigmas: Tensor, latent_a: Mapping[str, Any], latent_b: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(LATENT of A, LATENT of B) along `sigmas` from NOISE, under one bar. Nothing given is changed.
+    """Return (LATENT of A, LATENT of B), sampled along `sigmas` from NOISE under one progress bar. No argument is changed.
 
-    B's noise is A's where the shapes are equal (z'_T = z_T), else drawn by a copy of NOISE whose seed is one higher: from the same seed
-    the first numbers would be the same. Without `latent_b` B starts as :func:`~.latent.latent_for_b` says.
+    B's noise is A's where the shapes are equal (z'_T = z_T). Else a copy of NOISE with the next seed draws it: with the same seed the first
+    numbers would be the same. Without `latent_b` B starts from :func:`~.latent.latent_for_b`.
     """
-    from ..host import current
-
     host = current()
     first = host.sampling.fit_latent(guider.a.model, latent_a)
     second = host.sampling.fit_latent(guider.b.model, latent_b) if latent_b is not None else guider._latent_b(first)

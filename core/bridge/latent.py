@@ -1,13 +1,13 @@
-"""The latent-space bridge of Coop-Diffusion (Lu et al. 2023, PanGu-Draw, section 4.2 and Alg. 1, sub-module 1).
+"""The latent-space bridge of Coop-Diffusion (Lu et al. 2023, PanGu-Draw, section 4.2 and algorithm 1, sub-module 1).
 
-Two models of different latent spaces draw one picture. At one noise level, each from its own state, model A says D_A and model B says D_B.
-In A's space they are fused with strength d, and what came out is carried back to B's:
+Two models of different latent spaces draw one picture. At one noise level each predicts from its own state: model A gives D_A, model B
+gives D_B. The predictions are fused in A's space with strength d, and the result is carried back to B's space:
 
     fused   = d * E_A(Dec_B(D_B)) + (1 - d) * D_A            (lines 2 to 5; in `denoised` form, which is the same affine mix)
     fused_B = E_B(Dec_A(fused))                              (line 7, which the paper leaves to the reader)
 
-E are the encoders' posterior means, Dec the decoders. The paper does not say how sizes that differ are matched: here the picture between
-the two VAEs is resampled (bicubic). Noise levels are matched by sigma; a level outside B's schedule is its nearest timestep.
+E are the encoders' posterior means, Dec the decoders. The paper does not say how different sizes are matched: here the picture between the
+two VAEs is resampled (bicubic). Noise levels are matched by sigma; for a level outside B's schedule B takes its nearest timestep.
 """
 
 from __future__ import annotations
@@ -22,42 +22,18 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..errors import InputError
-from .resolution import resample
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two models: MODEL, VAE, CONDITIONING for and against, guidance scale."""
-
-    model: Any
-    vae: Any
-    positive: Any
-    negative: Any
-    cfg: float
-
-    def to_image(self, denoised: Tensor) -> Tensor:
-        """IMAGE of a prediction in the model's scale."""
-        from ..host import current
-
-        return current().vae.decode(self.vae, self.model.model.process_latent_out(denoised.float()))
-
-    def to_latent(self, image: Tensor, shape: torch.Size) -> Tensor:
-        """(B, C, h, w) of `shape` in the model's scale from an IMAGE of any size. Raises :class:`InputError` if the VAE makes another."""
-        from ..host import current
-
-        cell = self.vae.spacial_compression_encode()
-        latent = current().vae.encode(self.vae, resample(image, (shape[3] * cell, shape[2] * cell)))
-        if latent.shape != shape:
-            raise InputError(
-                f"the VAE made a latent of {tuple(latent.shape)} where its model draws {tuple(shape)}; link each model's own VAE"
-            )
-        return self.model.model.process_latent_in(latent)
+from ..host import current
+from .resample import resample
+from .side import Side
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How strongly and when: `strength` d from 0 (A alone, no VAE is called) to 1 (A's model is not asked), between the percents `start`
-    and `end` of A's schedule, every `every`-th step. Outside, each model goes its own way from its own state."""
+    """How strongly and when two models are fused.
+
+    `strength` d goes from 0 (A alone, no VAE is called) to 1 (A's model is not asked). Fusion happens between the percents `start` and
+    `end` of A's schedule, in every `every`-th step (1 to 10000). In other steps each model goes on from its own state.
+    """
 
     strength: float = 0.5
     start: float = 0.0
@@ -72,9 +48,9 @@ class Fusion:
         whole_number("bridge_every", self.every, 1, 10000)
 
     def active(self, schedule: Any, sigma: float, sigmas: Tensor) -> bool:
-        """Whether to fuse at `sigma`, which lies within or on the walk `sigmas`.
+        """Return whether to fuse at `sigma`, a level within the sampling run `sigmas`.
 
-        It depends on the noise level alone, so that a sampler which asks twice in a step gets answers that belong together.
+        This depends on the noise level alone, so that all evaluations of one step are treated alike.
         """
         if self.strength == 0 or not schedule.percent_to_sigma(self.end) <= sigma <= schedule.percent_to_sigma(self.start):
             return False
@@ -83,16 +59,14 @@ class Fusion:
 
 
 def fuse(a: Side, b: Side, denoised_a: Tensor | None, denoised_b: Tensor, shape_a: torch.Size, strength: float) -> tuple[Tensor, Tensor]:
-    """(fused prediction in A's space, the same in B's), both in their model's scale. `denoised_a` may be None at strength 1."""
+    """Return (the fused prediction in A's space, the same in B's), each in its model's scale. `denoised_a` may be None at strength 1."""
     carried = a.to_latent(b.to_image(denoised_b), shape_a).to(denoised_b)
     fused = carried if denoised_a is None else torch.lerp(denoised_a, carried.to(denoised_a), strength)
     return fused, b.to_latent(a.to_image(fused), denoised_b.shape).to(denoised_b)
 
 
 def latent_for_b(a: Side, b: Side, latent_a: Mapping[str, Any]) -> dict[str, Any]:
-    """The LATENT that B starts from where none is given: empty where A's is, else A's picture in B's space; of the same size in pixels."""
-    from ..host import current
-
+    """Return the LATENT that B starts from where none is given, of the same size in pixels: empty where A's is, else A's picture."""
     samples = latent_a["samples"]
     cell_a, cell_b = a.vae.spacial_compression_encode(), b.vae.spacial_compression_encode()
     height, width = (max(1, round(side * cell_a / cell_b)) for side in samples.shape[2:])
@@ -104,7 +78,7 @@ def latent_for_b(a: Side, b: Side, latent_a: Mapping[str, Any]) -> dict[str, Any
 
 
 def check_sides(a: Side, b: Side) -> None:
-    """Raise :class:`InputError` where the two states cannot share a walk: a flow model beside a diffusion model."""
+    """Raise :class:`InputError` where the two models cannot share a sampling run: a flow model beside a diffusion model."""
     probe, scaled = torch.ones(1, 1, 1, 1), []
     for side in (a, b):
         scaled.append(float(side.model.get_model_object("model_sampling").noise_scaling(torch.tensor([0.5]), probe, probe)))

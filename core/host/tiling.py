@@ -57,7 +57,7 @@ def encode(vae: Any, pixels: Tensor, tile: int = 0) -> Tensor:
 
 
 def _whole_or(whole: Callable[[], Tensor], run: Callable[[int], Tensor], tile: int, what: str) -> Tensor:
-    from ..upscale.tiles import out_of_memory
+    from ..device import out_of_memory
 
     if tile:
         return run(tile)

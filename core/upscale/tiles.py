@@ -1,23 +1,25 @@
-"""Upscaling images of any size and any channels in tiles that leave no seam, to a factor or to a size.
+"""Upscaling of images of any size and any channels in tiles, to a factor or to a size.
 
-Neighbouring tiles share `overlap` pixels. The outer quarter of what they share is thrown away, because there a tile's network saw
-padding instead of the picture, and the middle half is blended linearly. A network's influence reaches far in theory (15 pixels per RRDB
-block) and a few pixels in practice, so 32 is ample; `overlap` 0 is allowed, and shows.
+Neighbouring tiles share some pixels. The outer quarter of the shared pixels is dropped, because there a tile's network saw padding instead
+of the picture, and the middle half is blended linearly. How many pixels a network needs for this is measured (:mod:`.reach`).
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..device import out_of_memory
 from ..errors import InputError
 from ..progress import Progress, raise_if_cancelled
 from .memory import MAX_BATCH, first_batch, first_tile
-from .resize import resize, target_size
+from .reach import choose_overlap
+from .resize import Target, resize
 from .runner import PRECISIONS, TileRunner
 
 if TYPE_CHECKING:
@@ -27,58 +29,77 @@ log = logging.getLogger("rapiddraw")
 MIN_TILE, MAX_TILE = 32, 8192
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture is cut. All numbers of pixels are of the input.
+
+    `tile` (32 to 8192) is the largest side of a tile: all tiles have one size, as small as their number allows and no larger than free
+    memory does. Neighbours share at least `overlap` pixels, at most half a tile, and more where the network needs more (see
+    :func:`~.reach.choose_overlap`); at 0 they share none, and seams show. `batch` (0 to 16) tiles are computed at once; 0: as many as fit
+    on a GPU, one on a CPU.
+    """
+
+    tile: int = 512
+    overlap: int | None = None
+    batch: int = 0
+
+    def least_overlap(self) -> int:
+        """Return `overlap`, or where it was not given 32 or half a tile, whichever is smaller."""
+        return min(32, self.tile // 2) if self.overlap is None else self.overlap
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for numbers out of range."""
+        if not MIN_TILE <= self.tile <= MAX_TILE:
+            raise InputError(f"tile is {self.tile}; it must lie between {MIN_TILE} and {MAX_TILE} pixels")
+        if not 0 <= self.batch <= MAX_BATCH:
+            raise InputError(f"batch is {self.batch}; it must lie between 0 (what fits) and {MAX_BATCH} tiles")
+        if not 0 <= self.least_overlap() <= self.tile // 2:
+            raise InputError(f"overlap is {self.overlap}; it must lie between 0 and half a tile ({self.tile // 2} pixels)")
+
+
+_OWN_SCALE, _TILING = Target(), Tiling()
+
+
 def upscale(
     model: Any,
     image: Tensor,
+    target: Target = _OWN_SCALE,
+    tiling: Tiling = _TILING,
     *,
-    tile: int = 512,
-    overlap: int = 32,
-    factor: float | None = None,
-    long_side: int | None = None,
-    size: tuple[int, int] | None = None,
     device: torch.device | str | None = None,
     label: str = "upscaling",
-    batch: int = 0,
     precision: str = "keep",
 ) -> Tensor:
-    """IMAGE (B, H, W, C) in [0, 1] -> (B, H', W', C) float32 on the CPU, clamped to [0, 1].
+    """Return IMAGE (B, H, W, C) in [0, 1] as (B, H', W', C) float32 on the CPU, clamped to [0, 1].
 
     `model` is an :class:`~.rrdb.Upscaler` or a spandrel descriptor (as ComfyUI's UpscaleModelLoader gives): `.scale`, `.model`, `.to()`
-    and a call on NCHW. It runs once, in tiles of `tile` input pixels, on `device` (default: where its weights are; it is moved back
-    afterwards), and the result is resampled to what was asked for: at most one of `factor` (of the input's sides), `long_side` (pixels,
-    keeping the shape) and `size` (width, height); none means the model's own factor. C is 1, 3 or 4; one channel goes through as grey, a
-    fourth (alpha) as a grey image of its own.
+    and a call on NCHW. It runs once, in tiles, on `device` (default: where its weights are; afterwards it is moved back). The result is
+    then resampled to `target`. C is 1, 3 or 4; one channel goes through as grey, a fourth (alpha) as a grey image of its own.
 
-    `tile` is the most: tiles are all of one size, as small as their number allows and no larger than free memory does. `batch` of them are
-    computed at once (0: as many as fit on a GPU, one on a CPU). When memory runs out the batch is halved, then the tile, and the work goes
-    on. `precision` "auto" lets bf16 in where a sample shows that it is
-    faster and no pixel moves by more than 1/255; see :class:`~.runner.TileRunner`.
+    When memory runs out the batch is halved, then the tile, and the work goes on. `precision` "auto" uses bf16 where a sample shows that
+    it is faster and no pixel changes by more than 1/255; see :class:`~.runner.TileRunner`.
 
     Raises :class:`InputError` for numbers or shapes out of range, :class:`~..errors.Cancelled` between tiles.
     """
     if image.ndim != 4 or image.shape[3] not in (1, 3, 4) or 0 in image.shape:
         raise InputError(f"an IMAGE is (batch, height, width, 1 or 3 or 4 channels), not {tuple(image.shape)}")
-    if not MIN_TILE <= tile <= MAX_TILE:
-        raise InputError(f"tile is {tile}; it must lie between {MIN_TILE} and {MAX_TILE} pixels")
-    if not 0 <= batch <= MAX_BATCH:
-        raise InputError(f"batch is {batch}; it must lie between 0 (what fits) and {MAX_BATCH} tiles")
+    tiling.check()
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}: give {' or '.join(PRECISIONS)}")
-    if not 0 <= overlap <= tile // 2:
-        raise InputError(f"overlap is {overlap}; it must lie between 0 and half a tile ({tile // 2} pixels)")
     scale = int(model.scale)
     height, width = image.shape[1:3]
-    wanted = target_size(width, height, scale, factor=factor, long_side=long_side, size=size)
+    wanted = target.pixels(width, height, scale)
 
     home = next(model.model.parameters()).device
     runner = TileRunner(model, torch.device(device or home), precision)
-    tiler = _Tiler(runner, scale, tile, overlap, batch)
-    jobs = torch.cat([part for one in image.float().clamp(0, 1).permute(0, 3, 1, 2).split(1) for part in _planes(one, model)])
+    planes = rearrange(image.float().clamp(0, 1), "b h w c -> b c h w")
+    jobs = torch.cat([part for one in planes.split(1) for part in _planes(one, model)])
     with torch.no_grad():
         try:
             if runner.device != home:
                 model.to(runner.device)
-            tiler.limit = first_tile(tile, scale, runner.device, MIN_TILE)
+            tiler = _Tiler(runner, scale, tiling)
+            tiler.fit(jobs)
             with Progress(tiler.count(jobs), label, "tile") as bar:
                 results = [resize(one, wanted).clamp(0, 1) for one in tiler.run(jobs, bar)]
         finally:
@@ -86,22 +107,29 @@ def upscale(
                 model.to(home)
     per_image = len(jobs) // image.shape[0]
     grouped = [results[i : i + per_image] for i in range(0, len(results), per_image)]
-    return torch.cat([_merge(parts, image.shape[3]) for parts in grouped]).permute(0, 2, 3, 1).contiguous()
+    return rearrange(torch.cat([_merge(parts, image.shape[3]) for parts in grouped]), "b c h w -> b h w c").contiguous()
 
 
 class _Tiler:
     """Takes pictures through a network box by box, and remembers the batch and the tile size that memory allowed."""
 
-    def __init__(self, runner: TileRunner, scale: int, tile: int, overlap: int, batch: int) -> None:
-        self.runner, self.scale, self.tile, self.overlap, self.batch = runner, scale, tile, overlap, batch
-        self.limit = tile
+    def __init__(self, runner: TileRunner, scale: int, tiling: Tiling) -> None:
+        self.runner, self.scale, self.tile, self.batch = runner, scale, tiling.tile, tiling.batch
+        self.overlap, self.limit = tiling.least_overlap(), tiling.tile
+
+    def fit(self, images: Tensor) -> None:
+        """Choose the tile for free memory and, where `images` (N, C, H, W) need more than one tile, the overlap for the network."""
+        self.limit = first_tile(self.tile, self.scale, self.runner.device, MIN_TILE)
+        if max(images.shape[2:]) > self.limit:
+            least = min(self.overlap, self.limit // 2)
+            self.overlap = choose_overlap(self.runner.model.model, self.runner.full, images.shape[1], self.limit, least)
 
     def count(self, images: Tensor) -> int:
-        """Boxes in all of `images` (N, C, H, W)."""
+        """Return the number of boxes in all of `images` (N, C, H, W)."""
         return len(images) * len(self._boxes(images, self.limit))
 
     def run(self, images: Tensor, bar: Progress | None = None) -> Iterator[Tensor]:
-        """(N, C, H, W) -> N times (1, C', H*scale, W*scale) on the CPU, `bar` advanced by one a box."""
+        """Yield (1, C', H*scale, W*scale) on the CPU for each of `images` (N, C, H, W), and advance `bar` by one for each box."""
         limit = self.limit
         boxes, overlap = self._boxes(images, limit), min(self.overlap, limit // 2)
         pieces = [(number, box) for number in range(len(images)) for box in boxes]
@@ -137,7 +165,7 @@ class _Tiler:
         return list(_boxes(images.shape[2], images.shape[3], tile, min(self.overlap, tile // 2)))
 
     def _compute(self, pixels: Tensor) -> Tensor:
-        """Boxes (k, C, h, w) through the network; in smaller batches, then in smaller tiles, where they do not fit into memory."""
+        """Return the result for boxes (k, C, h, w); in smaller batches, then in smaller tiles, where they do not fit into memory."""
         side = max(pixels.shape[2:])
         if side <= self.limit:
             try:
@@ -162,9 +190,9 @@ class _Tiler:
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
-    """Intervals of one size that cover `length`, each sharing at least `overlap` with the next; the last ends at the end.
+    """Return intervals of one size that cover `length`, each sharing at least `overlap` with the next.
 
-    As few as `tile` allows, and then no longer than they need be: a picture of 1024 in tiles of 512 takes three of 363.
+    There are as few as `tile` allows, and they are no longer than needed: 1024 pixels in tiles of at most 512 take three of 363.
     """
     if length <= tile:
         return [(0, length)]
@@ -176,15 +204,15 @@ def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
 
 
 def _boxes(height: int, width: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
-    """(top, left, bottom, right) in reading order."""
+    """Yield (top, left, bottom, right) in reading order."""
     for top, bottom in _spans(height, tile, overlap):
         for left, right in _spans(width, tile, overlap):
             yield top, left, bottom, right
 
 
 def _feather(start: int, end: int, length: int, overlap: int, scale: int) -> Tensor:
-    """Weights along one side of a box, in output pixels: 1 inside; towards an inner edge 1 falls to (almost) 0 over half the overlap,
-    and stays there for the outer quarter of it."""
+    """Return the weights along one side of a box, in output pixels: 1 inside; at the outer quarter of an overlap (almost) 0, and linear
+    between the two over the overlap's middle half."""
     count = (end - start) * scale
     position = torch.arange(count, dtype=torch.float32) + 0.5
     ramp = torch.ones(count)
@@ -192,12 +220,12 @@ def _feather(start: int, end: int, length: int, overlap: int, scale: int) -> Ten
     for inner, distance in ((start > 0, position), (end < length, count - position)):
         if inner and overlap:
             ramp = torch.minimum(ramp, ((distance - quarter) / (2 * quarter)).clamp(0, 1))
-    # Never quite nothing, so that every pixel has a weight whatever the spacing of the boxes.
+    # Never 0, so that every pixel has a weight whatever the spacing of the boxes.
     return ramp.clamp(min=1e-6)
 
 
 def _planes(image: Tensor, model: Any) -> list[Tensor]:
-    """What to send through the model for one image (1, C, H, W): itself, or its colour and its alpha, in the channels the model takes."""
+    """Return what the model gets for one image (1, C, H, W): the image, or its colour and its alpha, in the channels the model takes."""
     takes = int(getattr(model, "input_channels", 3))
     channels = image.shape[1]
     if channels == takes:
@@ -212,7 +240,7 @@ def _planes(image: Tensor, model: Any) -> list[Tensor]:
 
 
 def _merge(parts: list[Tensor], channels: int) -> Tensor:
-    """The inverse of :func:`_planes`: one image (1, `channels`, H, W) from the model's results."""
+    """Return one image (1, `channels`, H, W) from the model's results: the inverse of :func:`_planes`."""
     if len(parts) == 1 and parts[0].shape[1] == channels:
         return parts[0]
     if len(parts) == channels:

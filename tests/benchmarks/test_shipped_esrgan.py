@@ -12,7 +12,7 @@ from rapiddraw.core.paths import pack_root
 from rapiddraw.core.train.recipes.esrgan import enlarge_with
 from rapiddraw.core.upscale import degrade
 from rapiddraw.core.upscale.rrdb import load_upscaler
-from rapiddraw.core.upscale.tiles import upscale
+from rapiddraw.core.upscale.tiles import Tiling, upscale
 
 PATH = pack_root() / "weights" / WEIGHTS
 
@@ -46,6 +46,6 @@ def test_its_tiles_leave_no_seam_on_a_flat_gradient():
     row = torch.linspace(0.2, 0.8, 160)
     image = torch.stack([row, row.flip(0), torch.full((160,), 0.5)], -1)[None, None].expand(1, 72, -1, -1)
     upscaler = load_upscaler(PATH)
-    whole, tiled = upscale(upscaler, image, tile=512), upscale(upscaler, image, tile=64, overlap=32)
+    whole, tiled = upscale(upscaler, image), upscale(upscaler, image, tiling=Tiling(64, 32))
     assert (whole - tiled).abs().max() < 1 / 255
     assert (whole.diff(dim=2) - tiled.diff(dim=2)).abs().max() < 1 / 255

@@ -76,6 +76,6 @@ def test_every_socket_and_widget_explains_itself(node: Any) -> None:
 
 
 def test_the_methods_are_cores() -> None:
-    from rapiddraw.core.bridge.resolution import UPSCALE_METHODS
+    from rapiddraw.core.bridge.resample import UPSCALE_METHODS
 
     assert tuple(METHODS) == UPSCALE_METHODS

@@ -22,13 +22,10 @@ ARGUED = {
 }
 """Functions that keep more parameters, each with the reason."""
 TO_BUNDLE = {
-    "core/bridge/resolution.py: bridge_resolution",
-    "core/bridge/resolution.py: sample_across",
     "core/metrics/orchard.py: sample_pictures",
     "core/metrics/profile.py: profile_pipeline",
     "core/operations/distill.py: distill_model",
     "core/operations/enhance.py: enhance",
-    "core/upscale/tiles.py: upscale",
 }
 """Functions whose parameters are to travel together in a small dataclass. Take a name out when that is done; add none."""
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapiddraw.core import progress
 from rapiddraw.core.bridge.joint import LatentBridgeGuider, pack, sample_bridged, unpack
-from rapiddraw.core.bridge.latent import Fusion, Side, fuse, latent_for_b
+from rapiddraw.core.bridge.latent import Fusion, fuse, latent_for_b
+from rapiddraw.core.bridge.side import Side
 from rapiddraw.core.bundles.format import LatentSpace
 from rapiddraw.core.diffusion.samplers import SAMPLERS
 from rapiddraw.core.errors import Cancelled, InputError

@@ -11,16 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rapiddraw.core import progress
 from rapiddraw.core.bridge import resolution
-from rapiddraw.core.bridge.resolution import (
-    UPSCALE_METHODS,
-    bridge_resolution,
-    noise_level,
-    predict_clean,
-    resample,
-    sample_across,
-    split_at,
-    target_pixels,
-)
+from rapiddraw.core.bridge.resample import UPSCALE_METHODS, Resampling, resample
+from rapiddraw.core.bridge.resolution import bridge_resolution, noise_level, predict_clean, sample_across, split_at
+from rapiddraw.core.bridge.side import Side
 from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.host import SamplingRun, current
 
@@ -61,8 +54,12 @@ def counted(model: Any) -> tuple[Any, list[float]]:
 
 
 def bridge(parts: Any, prompts: Any, latent: Any, sigma: float, **options: Any) -> tuple[dict[str, Any], torch.Tensor]:
-    model = options.pop("model", parts[0])
-    return bridge_resolution(model, *prompts, 3.0, parts[2], latent, sigma, parts[2], **options)
+    model, extra_eval = options.pop("model", parts[0]), options.pop("extra_eval", True)
+    return bridge_resolution(side(parts, prompts, model), parts[2], latent, sigma, Resampling(**options), extra_eval)
+
+
+def side(parts: Any, prompts: Any, model: Any = None, cfg: float = 3.0) -> Side:
+    return Side(model or parts[0], parts[2], *prompts, cfg)
 
 
 def test_one_extra_evaluation_at_the_bridges_own_level(parts: Any, prompts: Any) -> None:
@@ -79,17 +76,17 @@ def test_one_extra_evaluation_at_the_bridges_own_level(parts: Any, prompts: Any)
 def test_the_clean_estimate_is_the_models_own(parts: Any, prompts: Any) -> None:
     latent, high = half(parts, prompts)
     base, sigma = parts[0].model, noise_level(high)
-    found = predict_clean(parts[0], *prompts, 1.0, {**latent, "noise_mask": torch.zeros(1, 1, 32, 32)}, sigma)
+    found = predict_clean(side(parts, prompts, cfg=1.0), {**latent, "noise_mask": torch.zeros(1, 1, 32, 32)}, sigma)
     x = base.process_latent_in(latent["samples"])
     expected = base.process_latent_out(base.apply_model(x, torch.tensor([sigma]), prompts[0][0][0]))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert predict_clean(None, *prompts, 1.0, latent, 0.0) is latent["samples"]
+    assert predict_clean(Side(None, None, *prompts, 1.0), latent, 0.0) is latent["samples"]
 
 
 def test_it_is_what_its_parts_do(parts: Any, prompts: Any) -> None:
     latent, high = half(parts, prompts)
     host = current()
-    clean = predict_clean(parts[0], *prompts, 3.0, latent, noise_level(high))
+    clean = predict_clean(side(parts, prompts), latent, noise_level(high))
     image = resample(host.vae.decode(parts[2], clean), (48, 64), "area")
     out, seen = bridge(parts, prompts, latent, noise_level(high), size=(48, 64), method="area")
     assert torch.equal(seen, image) and torch.equal(out["samples"], host.vae.encode(parts[2], image))
@@ -128,7 +125,7 @@ def test_tiles_give_the_same_shapes(parts: Any, prompts: Any) -> None:
 )
 def test_targets_are_whole_cells(sides: tuple[int, int], cell: int, scale: float) -> None:
     try:
-        width, height = target_pixels(*sides, cell, scale)
+        width, height = Resampling(scale).target(*sides, cell)
     except InputError:
         assert max(sides) * scale > 8000
         return
@@ -137,15 +134,15 @@ def test_targets_are_whole_cells(sides: tuple[int, int], cell: int, scale: float
 
 
 def test_a_side_of_nought_follows_from_the_other() -> None:
-    assert target_pixels(64, 32, 8, size=(128, 0)) == (128, 64)
-    assert target_pixels(64, 32, 8, size=(0, 128)) == (256, 128)
+    assert Resampling(size=(128, 0)).target(64, 32, 8) == (128, 64)
+    assert Resampling(size=(0, 128)).target(64, 32, 8) == (256, 128)
 
 
 @pytest.mark.parametrize("options", [{"scale_by": 0.0}, {"scale_by": float("nan")}, {"scale_by": 17.0}, {"size": (0, 0)}, {"size": (-8, 8)},
                                      {"size": (20000, 8)}, {"size": (16384, 16384)}])  # fmt: skip
 def test_hostile_sizes_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        target_pixels(64, 64, 8, **options)
+        Resampling(**options).target(64, 64, 8)
 
 
 @pytest.mark.parametrize("method", UPSCALE_METHODS)
@@ -177,9 +174,8 @@ def test_one_call_does_what_the_parts_do_and_the_second_noise_is_another(parts: 
         return original(*arguments, **more)
 
     monkeypatch.setattr(host.sampling, "sample_custom", spy)
-    pair = lambda one: (one, one)  # noqa: E731
-    options = {"seed": 5, "steps": 4, "sampler_name": "euler", "scheduler": "normal"}
-    out, image = sample_across(*(pair(p) for p in (parts[0], *prompts, 3.0, parts[2])), empty(), t_low=400, **options)  # type: ignore[arg-type]
+    one = side(parts, prompts)
+    out, image = sample_across(one, one, empty(), SamplingRun(5, 4, "euler", "normal"), 400)
     assert seeds == [5, None, 6] and out["samples"].shape == (1, 4, 8, 8)
     sigmas = host.sampling.calculate_sigmas(parts[0], "normal", 4)
     high, low = split_at(sigmas, float(parts[0].get_model_object("model_sampling").sigma(torch.tensor(400.0))))
@@ -205,19 +201,19 @@ def test_each_model_draws_its_own_side_of_t_low(
     parts: Any, prompts: Any, t_low: int, steps: int, name: str, scheduler: str, cells: tuple[int, int, int], scale: float
 ) -> None:
     """Whatever the walk: finite, of the right shape, one call an evaluation, the first model above t_low and once at the bridge."""
-    width, height = target_pixels(cells[2] * 8, cells[1] * 8, 8, scale)
+    width, height = Resampling(scale).target(cells[2] * 8, cells[1] * 8, 8)
     assume(min(width, height) >= 16)  # PyTorch's group norm refuses a single value a group, which the tiny network has in one cell
     (low, seen_low), (high, seen_high), schedule = counted(parts[0]), counted(parts[0]), parts[0].get_model_object("model_sampling")
-    pairs = [(one, one) for one in (*prompts, 3.0, parts[2])]
+    sides = side(parts, prompts, low), side(parts, prompts, high)
     latent = {"samples": torch.zeros(cells[0], 4, *cells[1:])}
-    options = {"seed": 5, "steps": steps, "sampler_name": name, "scheduler": scheduler, "scale_by": scale}
+    run = SamplingRun(5, steps, name, scheduler)
     sigmas = current().sampling.calculate_sigmas(parts[0], scheduler, steps)
     above, below = split_at(sigmas, float(schedule.sigma(torch.tensor(float(t_low)))) if t_low else 0.0)
     if len(above) < 2:
         with pytest.raises(InputError, match="t_low"):
-            sample_across((low, high), *pairs, latent, t_low=t_low, **options)  # type: ignore[arg-type]
+            sample_across(*sides, latent, run, t_low, Resampling(scale))
         return
-    out, image = sample_across((low, high), *pairs, latent, t_low=t_low, **options)  # type: ignore[arg-type]
+    out, image = sample_across(*sides, latent, run, t_low, Resampling(scale))
     assert image.shape == (cells[0], height, width, 3) and out["samples"].shape == (cells[0], 4, height // 8, width // 8)
     assert out["samples"].isfinite().all() and image.isfinite().all()
     bridged = float(above[-1])
@@ -228,10 +224,8 @@ def test_each_model_draws_its_own_side_of_t_low(
 
 
 def test_the_ends_of_t_low(parts: Any, prompts: Any) -> None:
-    pair = lambda one: (one, one)  # noqa: E731
-    arguments = [pair(p) for p in (parts[0], *prompts, 3.0, parts[2])]
-    options = {"seed": 5, "steps": 3, "sampler_name": "euler", "scheduler": "normal"}
-    out, image = sample_across(*arguments, empty(), t_low=0, **options)  # type: ignore[arg-type]
+    sides, run = [side(parts, prompts)] * 2, SamplingRun(5, 3, "euler", "normal")
+    out, image = sample_across(*sides, empty(), run, 0)
     whole = current().sampling.sample(
         current().sampling.make_guider(parts[0], *prompts, 3.0), empty(), SamplingRun(5, 3, "euler", "normal")
     )["samples"]
@@ -239,7 +233,7 @@ def test_the_ends_of_t_low(parts: Any, prompts: Any) -> None:
     assert torch.equal(out["samples"], current().vae.encode(parts[2], image))
     for t_low in (999, -1, float("nan")):
         with pytest.raises(InputError, match="t_low"):
-            sample_across(*arguments, empty(), t_low=t_low, **options)  # type: ignore[arg-type]
+            sample_across(*sides, empty(), run, t_low)
 
 
 def test_a_walk_that_has_not_begun_is_refused(parts: Any, prompts: Any) -> None:
@@ -268,20 +262,18 @@ def test_one_bar_for_all_and_cancel_in_each_stage(parts: Any, prompts: Any) -> N
         def close(self) -> None:
             pass
 
-    pair = lambda one: (one, one)  # noqa: E731
-    arguments = [pair(p) for p in (parts[0], *prompts, 3.0, parts[2])]
-    options = {"seed": 5, "steps": 4, "sampler_name": "euler", "scheduler": "normal"}
+    sides, run = [side(parts, prompts)] * 2, SamplingRun(5, 4, "euler", "normal")
     progress.set_reporter(Bar)
     try:
-        sample_across(*arguments, empty(), t_low=400, **options)  # type: ignore[arg-type]
+        sample_across(*sides, empty(), run, 400)
         assert len(bars) == 1 and bars[0][0] == 5 and sum(bars[0][1:]) == 5
         for Bar.stop_at in (1, 5):
             with pytest.raises(Cancelled):
-                sample_across(*arguments, empty(), t_low=400, **options)  # type: ignore[arg-type]
+                sample_across(*sides, empty(), run, 400)
             progress.clear_cancel()
     finally:
         progress.set_reporter(None)
-    assert sample_across(*arguments, empty(), t_low=400, **options)[0]["samples"].isfinite().all()  # type: ignore[arg-type]
+    assert sample_across(*sides, empty(), run, 400)[0]["samples"].isfinite().all()
 
 
 def test_defaults_are_the_documented_ones() -> None:

@@ -104,7 +104,8 @@ def test_a_batch_of_conditions_is_one_for_each_picture(host, model, net):
 
 def test_every_sampler_and_guider_of_ours_carries_it(host, model, net, tiny_weights):
     from rapiddraw.core.bridge.joint import LatentBridgeGuider
-    from rapiddraw.core.bridge.latent import Fusion, Side
+    from rapiddraw.core.bridge.latent import Fusion
+    from rapiddraw.core.bridge.side import Side
 
     positive, negative = apply_adapter(*conds(), net, {"sketch": picture()}, 1.0, 0.0, 1.0)
     for name in host.sampling.sampler_names():
