@@ -20,6 +20,7 @@ class FlashAttentionPatch:
 
     DISPLAY_NAME = "FlashAttention Patch"
     CATEGORY = "RapidDraw/attention"
+    SEARCH_ALIASES = ("faster", "speed up", "sage attention", "xformers", "flash attention", "attention optimization", "slow")
     DESCRIPTION = (
         "Makes attention faster, with the same picture but for rounding. Each attention call goes to the fastest exact kernel of this "
         "machine; kernels are measured once for each shape, against ComfyUI's own, and the result is remembered (Rapid Diffusion, section "
@@ -66,6 +67,7 @@ class AttentionReport:
 
     DISPLAY_NAME = "Attention Report"
     CATEGORY = "RapidDraw/attention"
+    SEARCH_ALIASES = ("which attention", "attention backend", "benchmark attention", "sage attention", "speed report")
     DESCRIPTION = (
         "Shows whether FlashAttention Patch helps: which kernel ran for which shape, how often, and how much faster than ComfyUI's own. "
         "Link the sampler's latent; the report is then written after sampling."
@@ -96,6 +98,7 @@ class AttentionEntropyScale:
 
     DISPLAY_NAME = "Attention Entropy Scale"
     CATEGORY = "RapidDraw/attention"
+    SEARCH_ALIASES = ("larger resolution", "higher resolution", "blurry", "extrapolate resolution", "scalecrafter", "sharpen attention")
     DESCRIPTION = (
         "Keeps pictures sharp at another size than the model was trained at. With more tokens attention becomes flat; self-attention is "
         "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes."

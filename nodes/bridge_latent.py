@@ -67,6 +67,10 @@ class LatentSpaceBridgeSampler:
 
     DISPLAY_NAME = "Latent Space Bridge Sampler"
     CATEGORY = "RapidDraw/bridge"
+    SEARCH_ALIASES = (
+        "two models", "different vae", "sd15 with sdxl", "mix models", "combine models", "two controlnets", "composable diffusion",
+        "blend models",
+    )  # fmt: skip
     DESCRIPTION = (
         "Lets two models draw one picture together, even of different latent spaces, sizes or prompts: two ControlNets with a prompt "
         "each, SD 1.5 beside SDXL, an image variation beside text. At each step the two estimates of the clean picture are fused in A's "
@@ -113,6 +117,10 @@ class LatentSpaceBridgeGuider:
 
     DISPLAY_NAME = "Latent Space Bridge Guider"
     CATEGORY = "RapidDraw/bridge"
+    SEARCH_ALIASES = (
+        "two models", "different vae", "sd15 with sdxl", "mix models", "combine models", "two controlnets", "composable diffusion",
+        "guider",
+    )  # fmt: skip
     DESCRIPTION = (
         "Lets two models draw one picture, for SamplerCustomAdvanced: the same as Latent Space Bridge Sampler (Coop-Diffusion of "
         "PanGu-Draw, Algorithm 1, sub-module 1). Link model A's latent and noise to the sampler. Previews and denoised_output show model "

@@ -58,6 +58,7 @@ class ResolutionBridge:
 
     DISPLAY_NAME = "Resolution Bridge"
     CATEGORY = "RapidDraw/bridge"
+    SEARCH_ALIASES = ("hires fix", "highres fix", "latent upscale", "upscale latent", "second pass")
     DESCRIPTION = (
         "Lets a second sampler finish a half-drawn picture at another resolution, without artefacts: the model's estimate of the clean "
         "picture is decoded, resampled and encoded (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Go on with the low part of "
@@ -137,6 +138,9 @@ class ResolutionBridgeSampler:
 
     DISPLAY_NAME = "KSampler (Resolution Bridge)"
     CATEGORY = "RapidDraw/bridge"
+    SEARCH_ALIASES = (
+        "hires fix", "highres fix", "two pass", "second pass", "large picture", "4k", "avoid duplicates", "kohya deep shrink", "ksampler",
+    )  # fmt: skip
     DESCRIPTION = (
         "Draws pictures larger than the model was trained for, and keeps their composition: it composes at low resolution and finishes at "
         "high resolution in one sampling run, like a hires fix without a second start. From t_low down, the second model goes on with the "
@@ -246,6 +250,7 @@ class NoiseCorrelation:
 
     DISPLAY_NAME = "Noise Correlation"
     CATEGORY = "RapidDraw/bridge"
+    SEARCH_ALIASES = ("noise check", "latent noise", "white noise", "noise statistics", "debug latent")
     DESCRIPTION = (
         "Checks whether a latent's noise is still the kind that models were trained on. It compares the noisy latent with its clean one "
         "and measures the correlation of neighbouring cells (white noise: 0) and the strength (white noise: 1). A noisy latent enlarged "

@@ -15,6 +15,7 @@ class Compile:
 
     DISPLAY_NAME = "Compile"
     CATEGORY = "RapidDraw/speed"
+    SEARCH_ALIASES = ("faster", "speed up", "torch compile", "torch.compile", "bf16", "channels last", "optimize", "slow")
     DESCRIPTION = (
         "Makes networks faster where this machine can. When they first run, it measures them as they are, in channels-last memory, in "
         "bf16 (where allowed) and compiled by torch.compile, block by block and in one piece. What is not faster, or changes the picture, "
@@ -76,6 +77,7 @@ class CompileReport:
 
     DISPLAY_NAME = "Compile Report"
     CATEGORY = "RapidDraw/speed"
+    SEARCH_ALIASES = ("speed report", "what was compiled", "torch compile", "benchmark")
     DESCRIPTION = (
         "Shows how the networks that went through Compile run now, how much faster their blocks are, and what the measuring cost. Link "
         "the last picture; the report is then written after everything."

@@ -64,6 +64,10 @@ class ConditionMapExtractor:
 
     DISPLAY_NAME = "Condition Map"
     CATEGORY = "RapidDraw/control"
+    SEARCH_ALIASES = (
+        "canny", "edge detection", "preprocessor", "controlnet preprocessor", "lineart", "scribble", "segmentation map", "annotator",
+    )  # fmt: skip
+    ESSENTIALS_CATEGORY = "Image Tools"
     DESCRIPTION = (
         "Turns a picture into what ControlNets and control adapters follow. canny: thin edges. sketch: the main contours as strokes. "
         "segmentation: each segment in its colour. outline: the borders of the segments as strokes."
@@ -111,6 +115,7 @@ class ControllabilityMetrics:
 
     DISPLAY_NAME = "Controllability Metrics"
     CATEGORY = "RapidDraw/metrics"
+    SEARCH_ALIASES = ("measure controlnet", "edge error", "iou", "clip score", "compare pictures")
     DESCRIPTION = (
         "Measures how well pictures follow what they were drawn from: the error of their edges, the overlap of their segments, and the "
         "match with their texts (ELR-Diffusion, section 3.2). An input that is not linked is not measured."
@@ -188,6 +193,7 @@ class EvaluatePictures:
 
     DISPLAY_NAME = "Evaluate Pictures"
     CATEGORY = "RapidDraw/metrics"
+    SEARCH_ALIASES = ("fid", "inception score", "clip score", "quality score", "rate pictures", "compare models", "metrics")
     DESCRIPTION = (
         "Puts numbers on a batch of Orchard pictures (this pack's drawings of imaginary fruits), by the pack's own judge network: "
         "distance to reference pictures (FID-A), how surely and how differently they show things (inception score), and the match with "

@@ -17,6 +17,7 @@ class TextLoader:
 
     DISPLAY_NAME = "Load Text Encoder"
     CATEGORY = "RapidDraw/loaders"
+    SEARCH_ALIASES = ("load clip", "clip loader", "second text encoder", "chinese clip", "text encoder loader")
     DESCRIPTION = (
         "Loads one text encoder without a model, for a model that reads two: Bilingual Text Encode takes a Chinese and an English one."
     )
@@ -45,6 +46,7 @@ class BilingualTextEncode:
 
     DISPLAY_NAME = "Bilingual Text Encode"
     CATEGORY = "RapidDraw/conditioning"
+    SEARCH_ALIASES = ("chinese", "chinese prompt", "mandarin", "two text encoders", "multilingual")
     DESCRIPTION = (
         "Lets a prompt be in Chinese, English or both, for a model that was trained with an encoder of each language. Both encoders read "
         "the whole prompt; their features are put side by side (PanGu-Draw, section 5)."
@@ -93,6 +95,7 @@ class ConditioningConcatFeature:
 
     DISPLAY_NAME = "Conditioning Concat (Features)"
     CATEGORY = "RapidDraw/conditioning"
+    SEARCH_ALIASES = ("concat conditioning", "combine conditioning", "join prompts", "dual clip", "two text encoders")
     DESCRIPTION = (
         "Joins two encoded prompts for a model that reads two text encoders: the features stand side by side in each token. The stock "
         "Conditioning (Concat) puts the tokens one after the other instead."

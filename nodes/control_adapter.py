@@ -19,6 +19,7 @@ class ControlAdapterLoader:
 
     DISPLAY_NAME = "Load Control Adapter"
     CATEGORY = "RapidDraw/control"
+    SEARCH_ALIASES = ("controlnet", "load controlnet", "t2i adapter", "uni-controlnet", "control model")
     DESCRIPTION = (
         "Makes pictures follow edges, segments or a sketch. A control adapter is a small copy of a U-Net's encoder (ELR-Diffusion, "
         "section 2.4). The stock Apply ControlNet gives it one picture, Apply Control Adapter gives it several at once."
@@ -54,6 +55,10 @@ class ControlAdapterApply:
 
     DISPLAY_NAME = "Apply Control Adapter"
     CATEGORY = "RapidDraw/control"
+    SEARCH_ALIASES = (
+        "controlnet", "apply controlnet", "multi controlnet", "t2i adapter", "uni-controlnet", "edges", "sketch to image",
+        "segmentation to image", "scribble",
+    )  # fmt: skip
     DESCRIPTION = (
         "Makes a picture follow edges, segments and a sketch at once, beside the prompt (ELR-Diffusion, section 2.4). Any of them may be "
         "missing; the adapter was trained for that. Other ControlNets may be chained."

@@ -51,6 +51,7 @@ class OrchardDataset(_OfFolder):
 
     DISPLAY_NAME = "Draw Orchard Dataset"
     CATEGORY = "RapidDraw/dataset"
+    SEARCH_ALIASES = ("example dataset", "demo pictures", "synthetic dataset", "toy data")
     DESCRIPTION = (
         "Draws pictures to try trainers and filters on, before you have your own: imaginary fruits on scenery (the Orchard), with "
         "captions in English and Chinese, in the folder layout that all trainers of this pack read. A share of the pictures can have "
@@ -105,6 +106,7 @@ class FilterDataset(_OfFolder):
 
     DISPLAY_NAME = "Filter Dataset"
     CATEGORY = "RapidDraw/dataset"
+    SEARCH_ALIASES = ("clean dataset", "remove watermark pictures", "watermark", "aesthetic score", "clip score filter", "dataset curation")
     DESCRIPTION = (
         "Keeps the pictures of a folder that are worth training on: by resolution, aspect ratio, looks, watermark and CLIP score, the "
         "filters of PanGu-Draw's dataset (section 5). The kept pictures are linked into a new folder, with captions and maps; nothing is "
@@ -192,6 +194,7 @@ class RecaptionDataset(_OfFolder):
 
     DISPLAY_NAME = "Recaption Dataset"
     CATEGORY = "RapidDraw/dataset"
+    SEARCH_ALIASES = ("caption", "auto caption", "tagging", "tagger", "label pictures", "captions for lora")
     DESCRIPTION = (
         "Gives a folder of pictures captions that say what is in them, in English and Chinese, and drops old captions, or those that do "
         "not match (PanGu-Draw, section 5). The new captions come from scene graphs or a classifier of attributes, and describe Orchard "

@@ -13,6 +13,7 @@ class DistillUNet:
 
     DISPLAY_NAME = "Distill UNet (low-rank)"
     CATEGORY = "RapidDraw/low-rank"
+    SEARCH_ALIASES = ("train", "distillation", "compress model", "smaller model", "student teacher", "low vram", "vram")
     DESCRIPTION = (
         "Makes a U-Net smaller and keeps more of its quality than factoring alone: factors it as Factorize UNet does, then trains the "
         "factors to predict what the whole model predicts, on a folder of captioned pictures (ELR-Diffusion, section 2.2). A stopped run "

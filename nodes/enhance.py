@@ -16,6 +16,11 @@ class PromptEnhancer:
 
     DISPLAY_NAME = "Prompt Enhancer"
     CATEGORY = "RapidDraw/prompts"
+    SEARCH_ALIASES = (
+        "llm", "improve prompt", "expand prompt", "rewrite prompt", "prompt upsampling", "magic prompt", "superprompt", "language model",
+    )  # fmt: skip
+    ESSENTIALS_CATEGORY = "Text Generation"
+    HAS_INTERMEDIATE_OUTPUT = True
     DESCRIPTION = (
         "Adds background, light and style to a short prompt, in English or Chinese (PanGu-Draw, section 7). Names of the knowledge graph, "
         "quoted terms and prompt syntax are kept letter by letter; where that fails, the prompt stays as it was and the report says so. "

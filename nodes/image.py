@@ -15,6 +15,8 @@ class MarkAIGenerated:
 
     DISPLAY_NAME = "Mark as AI-Generated"
     CATEGORY = "RapidDraw/image"
+    SEARCH_ALIASES = ("watermark", "label", "stamp", "disclosure", "ai act", "text overlay")
+    ESSENTIALS_CATEGORY = "Image Tools"
     DESCRIPTION = (
         "Tells people that a machine drew the picture: a small mark in a corner. To tell programs as well, save with Save Marked Image. "
         "Rapid Diffusion marks every picture before it is sent (section 5.1)."
@@ -66,6 +68,8 @@ class SaveMarkedImage:
 
     DISPLAY_NAME = "Save Marked Image"
     CATEGORY = "RapidDraw/image"
+    SEARCH_ALIASES = ("save image", "save png", "watermark", "metadata", "iptc", "disclosure", "ai act", "export")
+    ESSENTIALS_CATEGORY = "Basics"
     DESCRIPTION = (
         "Saves PNG files as Save Image does, and tells programs that a machine drew them: each file gets Software, ai_generated=true and "
         "IPTC's source type trainedAlgorithmicMedia. The graph is saved inside, unless ComfyUI runs with --disable-metadata. For a "

@@ -18,6 +18,7 @@ class ImageVariationEncode:
 
     DISPLAY_NAME = "Image Variation Encode"
     CATEGORY = "RapidDraw/conditioning"
+    SEARCH_ALIASES = ("ip adapter", "ipadapter", "image prompt", "reference image", "unclip", "variation", "similar picture", "clip vision")
     DESCRIPTION = (
         "Uses a picture as a prompt. Alone it draws variations of the picture; after a text it brings the picture's contents into the "
         "text's scene, as IP-Adapter does. The picture's embedding becomes tokens that the model attends to: the image variation that "

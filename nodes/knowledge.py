@@ -49,6 +49,7 @@ class KnowledgeGraphLoader:
 
     DISPLAY_NAME = "Load Knowledge Graph"
     CATEGORY = "RapidDraw/knowledge"
+    SEARCH_ALIASES = ("load kg", "triples", "ontology", "entities", "wiki", "glossary", "character database")
     DESCRIPTION = (
         "Loads the facts about named things that KG Text Encode adds to a prompt: a trained bundle of kind kg, or your own triples as "
         ".tsv (head, relation, tail) or .jsonl, from a weights folder or the input folder. Triples can be looked at; to guide a picture "
@@ -87,6 +88,7 @@ class ApplyKnowledge:
 
     DISPLAY_NAME = "Apply Knowledge"
     CATEGORY = "RapidDraw/knowledge"
+    SEARCH_ALIASES = ("knowledge graph", "named entity", "character names", "product names", "unknown words", "rare words", "clip patch")
     DESCRIPTION = (
         "Teaches a CLIP the named things of a knowledge graph, for CLIP Text Encode and every other text node. A text that names none of "
         "them, such as an empty negative prompt, is encoded as before. The CLIP of SD 1.5 or SDXL needs a projection (see Fit Knowledge "
@@ -117,6 +119,11 @@ class KGTextEncode:
 
     DISPLAY_NAME = "KG Text Encode"
     CATEGORY = "RapidDraw/knowledge"
+    SEARCH_ALIASES = (
+        "text encode", "prompt", "clip text encode", "knowledge graph", "named entity", "character names", "product names",
+        "unknown words", "rare words",
+    )  # fmt: skip
+    ESSENTIALS_CATEGORY = "Image Generation"
     DESCRIPTION = (
         "Lets a prompt name things that the text encoder never learnt, in every language that the graph has names in. The graph's vector "
         "of each named entity is added to the tokens of its name (Rapid Diffusion, section 3.1.1). A report lists the names that were "

@@ -15,6 +15,7 @@ class KroneckerAdapterLoader:
 
     DISPLAY_NAME = "Load Kronecker Adapter"
     CATEGORY = "RapidDraw/low-rank"
+    SEARCH_ALIASES = ("lora", "load lora", "lokr", "lycoris", "adapter", "locon")
     DESCRIPTION = (
         "Adds a trained change to a model, as Load LoRA does with a LoRA. With the same number of parameters, a Kronecker adapter changes "
         "the weights in many more directions (ELR-Diffusion, section 2.4, equation 9). Chain several; LoRAs and merges work beside it."

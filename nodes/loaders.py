@@ -49,6 +49,8 @@ class BundleLoader:
 
     DISPLAY_NAME = "Load Bundles (model, text encoder, VAE)"
     CATEGORY = "RapidDraw/loaders"
+    SEARCH_ALIASES = ("load model", "checkpoint", "model loader", "load checkpoint", "unet loader", "text encoder", "vae loader")
+    ESSENTIALS_CATEGORY = "Basics"
     DESCRIPTION = (
         "Loads everything that drawing needs, as one MODEL, CLIP and VAE that work with all other nodes. Each part is a bundle: a "
         ".safetensors file whose metadata says what it holds. Parts that do not belong together are refused, with the reason."

@@ -19,6 +19,7 @@ class LowRankUNETLoader:
 
     DISPLAY_NAME = "Load Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
+    SEARCH_ALIASES = ("load unet", "unet loader", "load diffusion model", "small model", "compressed model", "svd")
     DESCRIPTION = (
         "Loads a small, factored U-Net that Save Low-Rank UNet or Distill UNet wrote, or any other U-Net bundle (a .safetensors file that "
         "says what it holds). Factored layers run as two thin layers and are never multiplied out; LoRAs and merges work on them as on "
@@ -50,6 +51,7 @@ class FactorizeUNet:
 
     DISPLAY_NAME = "Factorize UNet (low-rank)"
     CATEGORY = "RapidDraw/low-rank"
+    SEARCH_ALIASES = ("compress model", "smaller model", "shrink", "reduce vram", "vram", "low vram", "svd", "prune", "out of memory")
     DESCRIPTION = (
         "Makes a U-Net smaller, and faster where its layers are large: each weight becomes two thin factors, by truncated SVD "
         "(ELR-Diffusion, section 2.2.1). The picture changes with the share that is cut, so compare before you keep the result. LoRAs and "
@@ -123,6 +125,7 @@ class SaveLowRankUNet:
 
     DISPLAY_NAME = "Save Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
+    SEARCH_ALIASES = ("save model", "export model", "save unet", "merge lora into model", "save checkpoint")
     DESCRIPTION = (
         "Keeps a model on disk: writes its U-Net, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. This pack's models "
         "load everywhere; a model from ComfyUI's Load Checkpoint loads in ComfyUI only."

@@ -19,6 +19,7 @@ class ProfilePipeline:
 
     DISPLAY_NAME = "Profile Pipeline"
     CATEGORY = "RapidDraw/profile"
+    SEARCH_ALIASES = ("benchmark", "timing", "slow", "how long", "speed test", "profiler", "performance")
     DESCRIPTION = (
         "Shows where the time of a picture goes, so that you know what is worth speeding up. It draws one picture several times and "
         "measures the text encoder, the U-Net, the attention inside it, the decoder and the upscaler. In Rapid Diffusion's Table 3 the "

@@ -14,6 +14,7 @@ class FitKnowledgeProjection:
 
     DISPLAY_NAME = "Fit Knowledge Projection"
     CATEGORY = "RapidDraw/knowledge"
+    SEARCH_ALIASES = ("train knowledge", "adapt clip", "knowledge for sdxl", "embedding")
     DESCRIPTION = (
         "Lets the CLIP of your own checkpoint (SD 1.5, SD 2, SDXL) use a knowledge graph. It takes seconds, trains nothing in the CLIP, "
         "and the file can be used again. From entities that the CLIP knows by name, or by describing words, ridge regression fits a "

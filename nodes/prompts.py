@@ -14,6 +14,8 @@ class KeywordPromptGenerator:
 
     DISPLAY_NAME = "Keyword Prompt Generator"
     CATEGORY = "RapidDraw/prompts"
+    SEARCH_ALIASES = ("random prompt", "wildcards", "prompt list", "prompt combinations", "dynamic prompts", "batch prompts")
+    ESSENTIALS_CATEGORY = "Text Generation"
     DESCRIPTION = (
         "Turns a few keywords into several full prompts, in English or Chinese. The nodes after it run once for each prompt. With a "
         "knowledge graph, prompts name entities that fit the keywords (Rapid Diffusion, section 5.1)."

@@ -13,6 +13,7 @@ class ResolutionBucket:
 
     DISPLAY_NAME = "Resolution Bucket"
     CATEGORY = "RapidDraw/conditioning"
+    SEARCH_ALIASES = ("aspect ratio", "empty latent", "image size", "portrait", "landscape", "widescreen", "sdxl resolution")
     DESCRIPTION = (
         "Gives an empty latent with one of eleven aspect ratios, from 4:1 to 1:4, at the sizes that PanGu-Draw was trained on (Table 7). "
         "Its structure and texture stage share the index: link it to Set Resolution Index."
@@ -69,6 +70,7 @@ class ConditioningSetResolutionIndex:
 
     DISPLAY_NAME = "Set Resolution Index"
     CATEGORY = "RapidDraw/conditioning"
+    SEARCH_ALIASES = ("aspect ratio", "size conditioning", "sdxl size", "resolution conditioning")
     DESCRIPTION = (
         "Tells a model that was trained on many aspect ratios which one it draws, so that it composes for that shape. The index's "
         "sinusoidal embedding is put beside the pooled text (PanGu-Draw, section 5). Without this node such a model goes by the latent's "

@@ -13,6 +13,7 @@ class SamplerPNDM:
 
     DISPLAY_NAME = "PNDM Sampler"
     CATEGORY = "RapidDraw/sampling"
+    SEARCH_ALIASES = ("plms", "ddim", "scheduler pndm", "fewer steps", "faster", "sampler")
     DESCRIPTION = (
         "More exact than Euler or DDIM for the same work: about one network evaluation for each step. Use the scheduler simple, normal, "
         "ddim_uniform or sgm_uniform. Method: PNDM, pseudo numerical methods (Liu et al. 2022), the sampler of Rapid Diffusion (section "
@@ -63,6 +64,7 @@ class SamplerPicard:
 
     DISPLAY_NAME = "Picard Sampler (parallel steps)"
     CATEGORY = "RapidDraw/sampling"
+    SEARCH_ALIASES = ("parallel sampling", "paradigms", "faster", "multi step", "parallel steps", "sampler")
     DESCRIPTION = (
         "Shortens the time to a picture on hardware with room to spare: many steps are refined together, in one batch, until they stop "
         "changing. It needs more evaluations, not fewer, so on a CPU it is slower. The picture is that of euler (ddim) or euler_ancestral "
@@ -116,6 +118,7 @@ class SamplerAdaptiveSDE:
 
     DISPLAY_NAME = "Adaptive SDE Sampler"
     CATEGORY = "RapidDraw/sampling"
+    SEARCH_ALIASES = ("adaptive steps", "automatic steps", "sde", "stochastic sampler", "dpm adaptive", "sampler")
     DESCRIPTION = (
         "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Any schedule is valid, and only "
         "its first and last noise level count. It often takes 100 evaluations or more. The same seed gives the same picture. Method: "
@@ -199,6 +202,7 @@ class SamplerDPMSolver:
 
     DISPLAY_NAME = "DPM-Solver++ Sampler"
     CATEGORY = "RapidDraw/sampling"
+    SEARCH_ALIASES = ("dpm++", "dpmpp", "few steps", "fewer steps", "faster", "2m", "3m", "sampler")
     DESCRIPTION = (
         "Good pictures in about 10 to 20 steps, with one evaluation for each step. Any descending schedule is valid. The higher orders "
         "help where steps are alike in log sigma: use karras, exponential or simple. The last step of normal and ddim_uniform is long; "
@@ -243,6 +247,7 @@ class SamplerReport:
 
     DISPLAY_NAME = "Sampler Report"
     CATEGORY = "RapidDraw/sampling"
+    SEARCH_ALIASES = ("count steps", "function evaluations", "nfe", "sampler statistics")
     DESCRIPTION = (
         "Shows the cost of a Picard or adaptive sampler: iterations, evaluations, accepted and rejected steps. Link the sampler and the "
         "latent that it made; the report is then written after sampling. The latent passes through unchanged."

@@ -13,6 +13,7 @@ class StyleGuidance:
 
     DISPLAY_NAME = "Style Guidance"
     CATEGORY = "RapidDraw/guidance"
+    SEARCH_ALIASES = ("style strength", "cartoon", "anime", "art style", "style slider", "style transfer", "cfg style")
     DESCRIPTION = (
         "Sets how much of a style a picture shows, beside the guidance scale: each prediction moves from the prompt towards the same "
         "prompt in the words of the style (PanGu-Draw, section 7). Works with any model and sampler. For several styles use several of "

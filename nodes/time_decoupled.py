@@ -72,6 +72,10 @@ class TimeDecoupledGuider:
 
     DISPLAY_NAME = "Time-Decoupled Guider"
     CATEGORY = "RapidDraw/time-decoupled"
+    SEARCH_ALIASES = (
+        "two models", "refiner", "sdxl refiner", "wan high low noise", "high noise low noise", "switch model", "mixture of experts",
+        "two experts", "guider",
+    )  # fmt: skip
     DESCRIPTION = (
         "Draws one picture with two models, for SamplerCustomAdvanced: a structure model at high noise levels, a texture model at low "
         "ones, each with its own prompts, guidance scale and ControlNets. Like SDXL's base and refiner, or Wan's high-noise and low-noise "
@@ -104,6 +108,10 @@ class TimeDecoupledSampler:
 
     DISPLAY_NAME = "Time-Decoupled KSampler"
     CATEGORY = "RapidDraw/time-decoupled"
+    SEARCH_ALIASES = (
+        "two models", "refiner", "sdxl refiner", "wan high low noise", "high noise low noise", "switch model", "mixture of experts",
+        "two experts", "ksampler",
+    )  # fmt: skip
     DESCRIPTION = (
         "Draws one picture with two models in one sampling run: a structure model draws the layout, a texture model the details. Like "
         "SDXL's base and refiner, or Wan's high-noise and low-noise models. With the same model twice it gives the stock KSampler's "
@@ -168,6 +176,10 @@ class TimeDecoupledModel:
 
     DISPLAY_NAME = "Time-Decoupled Model"
     CATEGORY = "RapidDraw/time-decoupled"
+    SEARCH_ALIASES = (
+        "two models", "refiner", "sdxl refiner", "wan high low noise", "combine models", "switch model", "mixture of experts",
+        "two experts",
+    )  # fmt: skip
     DESCRIPTION = (
         "Makes one MODEL of a structure and a texture model, for nodes without a GUIDER input: the first draws at high noise levels, the "
         "second at low ones (PanGu-Draw, section 4.1). Both get the same prompts and guidance scale; guidance patches of the texture "
@@ -194,6 +206,7 @@ class SplitSigmasAtTimestep:
 
     DISPLAY_NAME = "Split Sigmas at Timestep"
     CATEGORY = "RapidDraw/time-decoupled"
+    SEARCH_ALIASES = ("split sigmas", "refiner switch", "boundary", "wan high low noise", "switch step")
     DESCRIPTION = (
         "Splits a schedule between two samplers at a known noise level: the first list for the sampler that adds noise, the second for "
         "one that adds none (DisableNoise). The cut is at the first level below the timestep, and no level is added. A timestep is not a "

@@ -17,6 +17,7 @@ class ESRGANLoader:
 
     DISPLAY_NAME = "Load ESRGAN Upscaler"
     CATEGORY = "RapidDraw/loaders"
+    SEARCH_ALIASES = ("load upscale model", "upscaler", "real-esrgan", "realesrgan", "4x", "super resolution")
     DESCRIPTION = (
         "Loads a network that makes pictures larger and sharper: an ESRGAN (Wang et al. 2018) from a bundle, or from a plain .safetensors "
         "or .pth file in any of the three known key layouts. Size, scale and channels come from the shapes of the weights. A .pth is read "
@@ -60,6 +61,11 @@ class ESRGANUpscale:
 
     DISPLAY_NAME = "ESRGAN Upscale"
     CATEGORY = "RapidDraw/image"
+    SEARCH_ALIASES = (
+        "upscale", "upscaler", "enlarge", "tiled upscale", "ultimate sd upscale", "real-esrgan", "4x", "super resolution", "sharpen",
+        "bigger",
+    )  # fmt: skip
+    ESSENTIALS_CATEGORY = "Image Tools"
     DESCRIPTION = (
         "Brings pictures to the size you want: any size, with or without alpha, in tiles that overlap as far as the network needs. Where "
         "memory runs out, the tiles become smaller and the work goes on. The network runs once; Lanczos resampling does the rest. Rapid "
