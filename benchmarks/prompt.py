@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.host import SamplingRun, current
     from ..core.knowledge.graph import load_knowledge
     from ..core.metrics.orchard import sample_pictures
-    from ..core.operations.enhance import GRAMMAR, enhance, load_writer
+    from ..core.operations.enhance import GRAMMAR, Proposals, enhance, load_writer
     from ..core.scoring.aesthetics import preference
     from ..core.scoring.clip_score import load_scorer
     from ..core.scoring.judge import judge_pictures, labels, load_judge
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if name != "short":
             writer = load_writer(name)
             found = [
-                enhance(request.pair.short, writer, CANDIDATES, TEMPERATURE, index, request.pair.language, graph)
+                enhance(request.pair.short, writer, Proposals(CANDIDATES, TEMPERATURE, index, request.pair.language), graph)
                 for index, request in enumerate(requests)
             ]
             texts = [row.text for row in found]
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
     writer = load_writer("orchard-prompt.safetensors")
     whole = [orchard_request(rng, ("unseen", "seen"), strangers=True).pair for _ in range(args.names)]
-    results = [(pair, enhance(pair.short, writer, CANDIDATES, 1.0, i, pair.language, graph)) for i, pair in enumerate(whole)]
+    results = [(pair, enhance(pair.short, writer, Proposals(CANDIDATES, 1.0, i, pair.language), graph)) for i, pair in enumerate(whole)]
     kept = sum(not lost(found.text, pair.keep) for pair, found in results) / len(results)
     changed = sum(found.text != pair.short for pair, found in results) / len(results)
     rows.append({"prompts": "trained model, names alone", "names kept": round(kept, 4), "changed": round(changed, 3), "count": args.names})

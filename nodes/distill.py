@@ -41,8 +41,8 @@ class DistillUNet:
             "beside it; delete them when the training is done."
         )
         lr_tip = (
-            "Peak learning rate; it falls to 0 along a cosine. Higher learns faster and may diverge. 0.0005 suits the shipped "
-            "model, 0.00001 suits SD 1.5. ELR-Diffusion prints 10^5 (section 3.3), which can only mean 0.00001."
+            "Peak learning rate; it falls to 0 along a cosine. Higher learns faster and may diverge. 0.00001 suits models of the size of "
+            "SD 1.5, 0.0005 suits the small shipped model. ELR-Diffusion prints 10^5 (section 3.3), which can only mean 0.00001."
         )
         value_tip = (
             "param_ratio: share of the U-Net's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: share "
@@ -86,7 +86,7 @@ class DistillUNet:
                         "tooltip": "Pictures in each step. More is steadier, slower, and needs more memory.",
                     },
                 ),
-                "lr": ("FLOAT", {"default": 5e-4, "min": 0.0, "max": 1.0, "step": 1e-6, "round": 1e-9, "tooltip": lr_tip}),
+                "lr": ("FLOAT", {"default": 1e-5, "min": 0.0, "max": 1.0, "step": 1e-6, "round": 1e-9, "tooltip": lr_tip}),
                 "size": (
                     "INT",
                     {
@@ -142,13 +142,13 @@ class DistillUNet:
         save_every: int,
         resume: bool,
     ) -> dict[str, Any]:
-        from ..core.operations.distill import ModelDistillation, distill_model
+        from ..core.operations.distill import ModelDistillation, Run, distill_model
 
         recipe = ModelDistillation(
             seed=seed, batch_size=batch_size, lr=lr, size=size, mode=mode, value=value, weighting=weighting, features=feature_weight,
             task=task_weight,
         )  # fmt: skip
-        student, report, plot = distill_model(model, clip, vae, folder, filename, steps, recipe, save_every, resume)
+        student, report, plot = distill_model(model, clip, vae, folder, filename, recipe, Run(steps, save_every, resume))
         return {"ui": {"text": [report]}, "result": (student, report, plot)}
 
 

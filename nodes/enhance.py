@@ -119,12 +119,13 @@ class PromptEnhancer:
         vae: Any = None,
         latent: Latent | None = None,
     ) -> dict[str, Any]:
-        from ..core.operations.enhance import enhance, load_writer
+        from ..core.operations.enhance import Proposals, enhance, load_writer
         from ..core.operations.rank import make_rank
 
         rank = make_rank(text, scorer, knowledge, (diffusion_model, clip, vae, latent), seed) if best_of == "clip" else None
         writer = load_writer(model)
-        found = enhance(text, writer, num_candidates, temperature, seed, language, knowledge, rank, first=best_of == "first")
+        proposals = Proposals(num_candidates, temperature, seed, language)
+        found = enhance(text, writer, proposals, knowledge, rank, first=best_of == "first")
         return {"ui": {"text": [found.text]}, "result": (found.text, found.report)}
 
 

@@ -1,4 +1,4 @@
-"""Distillation of a MODEL of either host, on an image folder, with the CLIP and the VAE of its graph (ELR-Diffusion, stage 1)."""
+"""Distillation of a MODEL of either host, on an image folder, with the CLIP and the VAE of its graph (ELR-Diffusion, section 2.2)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import draw_losses
 from ..train.recipe import EpochOrder, Losses
 from ..train.recipes.distill import Distillation
+from ..train.writing import check_writable
 from .distill_data import Encoded, encode_folder, together, training_folder
 from .factorize import unet_path
 
@@ -35,13 +36,14 @@ class ModelDistillation(Distillation):
     name: ClassVar[str] = "distill_model"
     volatile: ClassVar[frozenset[str]] = frozenset({"prefetch"})
 
+    lr: float = 1e-5  # for a model of the size of SD 1.5 (section 3.3 prints 10^5, which can only mean 10^-5); small models bear more
     batch_size: int = 4
     warmup: int = 10
     size: int = 512
-    fingerprint: str = ""  # of the teacher and the pictures, so that a run is only ever resumed on the same
+    fingerprint: str = ""  # of the teacher and the pictures, so that a run is resumed on the same ones only
 
     def given(self, student: Any, teacher: Denoiser, encoded: Encoded) -> None:
-        """What this is about: the student as a MODEL that nobody else has, the teacher, and the data."""
+        """Take the student (a MODEL that nobody else holds), the teacher and the data."""
         self.student: Any = student
         self.teacher: Denoiser = teacher
         self.encoded: Encoded = encoded
@@ -82,26 +84,40 @@ class ModelDistillation(Distillation):
             raise InputError(f"batch_size={self.batch_size}: at most {MAX_BATCH}")
 
 
-def distill_model(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    folder: str,
-    filename: str,
-    steps: int,
-    recipe: ModelDistillation,
-    save_every: int = 500,
-    resume: bool = True,
-) -> tuple[Any, str, torch.Tensor]:
-    """(the student as a MODEL, what was done, the loss as an IMAGE). `model` is as before; patches on it belong to what is taught.
+@dataclass(frozen=True)
+class Run:
+    """How long to train (`steps`, 1 to 1,000,000), how many steps lie between two checkpoints, and whether to go on from the last one."""
 
-    `folder` lies inside the input folder (see :func:`~.model_data.training_folder`). The student is written as the bundle `filename` where
-    nodes write bundles; checkpoints lie beside it, and a run that was stopped goes on from the last one when all settings are the same.
-    Raises :class:`InputError` for settings and names that cannot be, and whatever factoring and training raise.
+    steps: int
+    save_every: int = 500
+    resume: bool = True
+
+    @property
+    def every(self) -> Intervals:
+        """The intervals of the training loop: the loss is logged 50 times in a run."""
+        return Intervals(self.save_every, max(1, self.steps // 50))
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for numbers out of range."""
+        whole_number("steps", self.steps, 1, MAX_STEPS)
+        self.every.check()
+
+
+def distill_model(
+    model: Any, clip: Any, vae: Any, folder: str, filename: str, recipe: ModelDistillation, run: Run
+) -> tuple[Any, str, torch.Tensor]:
+    """Return (the student as a MODEL, a report, the loss as an IMAGE). `model` is not changed; patches on it are taught as well.
+
+    `folder` lies inside the input folder (see :func:`~.distill_data.training_folder`). The student is written as the bundle `filename`
+    where nodes write bundles. Checkpoints lie in a folder beside it, and a stopped run goes on from the last one where all settings are
+    equal. Raises :class:`InputError`, before any work, for settings out of range and for places that cannot be written, and whatever
+    factoring and training raise.
     """
-    whole_number("steps", steps, 1, MAX_STEPS)
+    run.check()
     recipe.check()
     out = unet_path(filename)
+    run_dir = out.with_name(f"{out.stem}-run")
+    check_writable(out, run_dir)
     host, images = current(), training_folder(folder, recipe.size)
     size = network_size(host.speed.network_of("model", model))
     student = host.surgery.rebuild(model, recipe.factor)
@@ -117,16 +133,14 @@ def distill_model(
     recipe.given(student, found[0], encoded)
     if found[0].device.type == "cuda":
         recipe.precision = "bf16"
-    run_dir = out.with_name(f"{out.stem}-run")
-    result = train(
-        recipe, out, steps, run_dir=run_dir, resume=resume, every=Intervals(save_every, max(1, steps // 50)), device=found[0].device
-    )  # fmt: skip
+    result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
     return student, _report(report, result, len(images), out.name), _as_image(result)
 
 
 def _fingerprint(network: nn.Module, images: Any) -> str:
-    """Of the student's first weights and of the pictures' names and sizes. To five digits: sums differ in the last ones by thread."""
+    """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures' names
+    and sizes."""
     weights = sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
     listed = "".join(f"{item.path.name}:{item.path.stat().st_size};{len(item.captions)}" for item in images.items)
     return hashlib.sha256(f"{weights:.5g};{listed}".encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Prompt enhancement: a succinct prompt to a detailed one that keeps every name (PanGu-Draw, section 7).
+"""Prompt enhancement: from a short prompt to a detailed one that keeps every name (PanGu-Draw, section 7).
 
-A writer proposes several detailed prompts; those that lost a name of the knowledge graph, a quoted term or prompt syntax are thrown away.
-Where none is left the writer tries again with other random numbers, and at last the prompt stays as it was, which the report says.
+A writer proposes several detailed prompts. A proposal that lost a name of the knowledge graph, a quoted term or prompt syntax is refused.
+Where none is left, the writer tries again with other random numbers. After the last try the prompt stays unchanged, and the report says so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ MAX_TEXT = 2000
 
 @dataclass(frozen=True)
 class Enhanced:
-    """`text` is what to draw, `candidates` every proposal that kept its names, best first, with its score; `lost` what others lost."""
+    """The outcome: `text` is the prompt to draw, `candidates` are the proposals that kept all names, best first, each with its score.
+
+    `kept` are the protected parts of the prompt, `lost` those that refused proposals lost; `refused` and `tries` are counts.
+    """
 
     text: str
     original: str
@@ -42,57 +45,75 @@ class Enhanced:
 
     @property
     def report(self) -> str:
-        """A few readable lines."""
+        """The outcome in a few lines of text."""
         lines = []
         if not self.original.strip():
-            return "the prompt is empty and stays so: that is the null prompt"
+            return "the prompt is empty and stays empty: an empty prompt is the null prompt"
         if not self.candidates:
             why = f"all lost {', '.join(map(repr, self.lost))}" if self.lost else "none said more than the prompt"
             lines.append(f"unchanged: {self.refused} proposals in {self.tries} tries, and {why}")
         elif self.refused:
-            names = f", for losing {', '.join(map(repr, self.lost))}" if self.lost else ""
-            lines.append(f"{self.refused} proposals were thrown away in {self.tries} tries{names}")
+            names = f", because they lost {', '.join(map(repr, self.lost))}" if self.lost else ""
+            lines.append(f"{self.refused} proposals were refused in {self.tries} tries{names}")
         lines += [f"{score:8.3f}  {text}" for text, score in self.candidates]
         lines.append("kept verbatim: " + (", ".join(self.kept) or "nothing is named or quoted"))
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Proposals:
+    """How proposals are drawn: `count` (1 to 16) of them at `temperature` (0 to 10), equal for an equal `seed`, in `language`."""
+
+    count: int = 4
+    temperature: float = 0.7
+    seed: int = 0
+    language: str = "auto"
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for an unknown language, or a count or temperature out of range."""
+        if self.language not in LANGUAGES:
+            raise InputError(f"language {self.language!r} is not known: choose one of {', '.join(LANGUAGES)}")
+        if not 1 <= self.count <= MAX_CANDIDATES or not 0 <= self.temperature <= 10:
+            raise InputError(f"num_candidates={self.count}, temperature={self.temperature}: expected 1 to {MAX_CANDIDATES} and 0 to 10")
+
+    def language_of(self, text: str) -> str:
+        """Return the language to write in: the one asked for, or the prompt's own."""
+        return self.language if self.language != "auto" else "zh" if any(map(is_cjk, text)) else "en"
+
+
+_FOUR = Proposals()
+
+
 def enhance(
     text: str,
     writer: Writer,
-    count: int = 4,
-    temperature: float = 0.7,
-    seed: int = 0,
-    language: str = "auto",
+    proposals: Proposals = _FOUR,
     knowledge: KnowledgeGraph | None = None,
     rank: Rank | None = None,
     first: bool = False,
 ) -> Enhanced:
-    """The best of `count` (1..16) detailed prompts for `text`, the same for the same `seed`.
+    """Return the best of the `proposals` of `writer` for `text`.
 
-    `rank` scores candidates, higher is better; without it the writer's own likelihood does, and with `first` they stay as they were drawn.
-    Raises :class:`InputError` for a text of more than 2000 characters, an unknown language, or a count or temperature out of range.
+    `rank` scores candidates, higher is better; without it the writer's own likelihood does. With `first` they stay in the order in which
+    they were drawn. Raises :class:`InputError` for a text of more than 2000 characters, and for proposals out of range.
     """
     import torch
 
     if len(text) > MAX_TEXT:
         raise InputError(f"the prompt has {len(text)} characters; at most {MAX_TEXT} are enhanced")
-    if language not in LANGUAGES:
-        raise InputError(f"language {language!r} is not known: choose one of {', '.join(LANGUAGES)}")
-    if not 1 <= count <= MAX_CANDIDATES or not 0 <= temperature <= 10:
-        raise InputError(f"num_candidates={count}, temperature={temperature}: expected 1 to {MAX_CANDIDATES} and 0 to 10")
+    proposals.check()
     if not text.strip():
         return Enhanced(text, text, (), (), (), 0, 0)
-    spoken = language if language != "auto" else "zh" if any(map(is_cjk, text)) else "en"
+    language = proposals.language_of(text)
     spans = protected_spans(text, knowledge)
     kept = tuple(dict.fromkeys(text[span.start : span.end] for span in spans))
     found: dict[str, float] = {}
     missing: dict[str, None] = {}
     refused = tries = 0
     while not found and tries < TRIES:
-        generator = torch.Generator().manual_seed(_seed(seed, tries))
+        generator = torch.Generator().manual_seed(_seed(proposals.seed, tries))
         tries += 1
-        for answer, score in writer.write(text, spans, spoken, count, temperature, generator):
+        for answer, score in writer.write(text, spans, language, proposals.count, proposals.temperature, generator):
             gone = lost(answer, kept)
             missing.update(dict.fromkeys(gone))
             if gone or not answer.strip() or answer.strip() == text.strip():
@@ -108,7 +129,7 @@ def enhance(
 
 
 def list_writers() -> list[str]:
-    """Prompt bundles, then a user's language models, then the grammar, which is always there."""
+    """Return the names of all writers: prompt bundles, then the user's language models, then the grammar, which always exists."""
     from ..bundles.find import list_bundles
     from ..text.causal import list_models
 
@@ -116,7 +137,7 @@ def list_writers() -> list[str]:
 
 
 def writer_fingerprint(name: str) -> str:
-    """What changes when the files behind a writer do. Raises as :func:`load_writer`."""
+    """Return a hash of the files behind a writer. Raises as :func:`load_writer`."""
     from ..bundles.find import resolve_bundle
     from ..paths import file_sha256
     from ..text.causal import model_fingerprint
@@ -127,9 +148,9 @@ def writer_fingerprint(name: str) -> str:
 
 
 def load_writer(name: str) -> Writer:
-    """The writer of that name. Raises :class:`BundleError` or :class:`InputError` for one that is unknown, damaged or out of its folder.
+    """Return the writer of that name. Raises :class:`BundleError` or :class:`InputError` where it is unknown, damaged or outside a folder.
 
-    A user's model goes to the host's device for the run; there is room made for it there.
+    A user's model is moved to the host's device; the host makes room for it there.
     """
     from ..bundles.find import resolve_bundle
     from ..bundles.load import load_bundle

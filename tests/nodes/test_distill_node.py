@@ -7,6 +7,7 @@ from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.layers import has_factors
+from rapiddraw.core.operations import distill
 from rapiddraw.core.operations import distill_data as model_data
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
@@ -134,3 +135,21 @@ def test_texts_of_several_lengths_stand_in_one_batch():
     short, long = torch.randn(1, 2, 3), torch.randn(1, 6, 3)
     joined = model_data.together([{"tokens": short, "y": short[:, 0]}, {"tokens": long, "y": long[:, 0]}])
     assert joined["tokens"].shape == (2, 6, 3) and torch.equal(joined["tokens"][0], short[0].repeat(3, 1)) and joined["y"].shape == (2, 3)
+
+
+def test_the_default_rate_is_what_the_tooltip_advises_for_users_models():
+    default, tip = DistillUNet.INPUT_TYPES()["required"]["lr"][1]["default"], DistillUNet.INPUT_TYPES()["required"]["lr"][1]["tooltip"]
+    assert default == distill.ModelDistillation().lr == 1e-5 and f"{default:.5f} suits models of the size of SD 1.5" in tip
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(parts, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(distill, "encode_folder", work)
+    monkeypatch.setattr(distill.ModelDistillation, "factor", work)
+    folder = paths.made_weights_dir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be written to"):
+        run(parts)

@@ -24,8 +24,6 @@ ARGUED = {
 TO_BUNDLE = {
     "core/metrics/orchard.py: sample_pictures",
     "core/metrics/profile.py: profile_pipeline",
-    "core/operations/distill.py: distill_model",
-    "core/operations/enhance.py: enhance",
 }
 """Functions whose parameters are to travel together in a small dataclass. Take a name out when that is done; add none."""
 

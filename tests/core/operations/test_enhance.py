@@ -13,7 +13,7 @@ from rapiddraw.core.bundles.find import resolve_bundle
 from rapiddraw.core.bundles.format import save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, InputError
-from rapiddraw.core.operations.enhance import GRAMMAR, enhance, list_writers, load_writer, writer_fingerprint
+from rapiddraw.core.operations.enhance import GRAMMAR, Proposals, enhance, list_writers, load_writer, writer_fingerprint
 from rapiddraw.core.operations.rank import make_rank
 from rapiddraw.core.text import causal
 from rapiddraw.core.text.prompt_model import PromptModel, build_vocabulary, default_config, load_prompt_model, spans_of, to_bundle
@@ -77,13 +77,14 @@ def test_hostile_texts_are_quick():
 )
 def test_the_grammar_keeps_every_text_whole(text, seed, language):
     prompt = f"{text} mirado"
-    found = enhance(prompt, GrammarWriter(), 3, 0.7, seed, language, GRAPH)
-    assert not lost(found.text, kept(prompt)) and found.text == enhance(prompt, GrammarWriter(), 3, 0.7, seed, language, GRAPH).text
+    proposals = Proposals(3, 0.7, seed, language)
+    found = enhance(prompt, GrammarWriter(), proposals, GRAPH)
+    assert not lost(found.text, kept(prompt)) and found.text == enhance(prompt, GrammarWriter(), proposals, GRAPH).text
 
 
 def test_the_grammar_adds_only_what_is_missing():
     assert enhance("a drawing of a pear on grass at night", GrammarWriter()).text == "a drawing of a pear on grass at night"
-    said = enhance("a pear on grass", GrammarWriter(), seed=1).text
+    said = enhance("a pear on grass", GrammarWriter(), Proposals(seed=1)).text
     assert said.count(" on ") == 1 and any(word in said for word in ("photo", "picture", "drawing"))
 
 
@@ -111,7 +112,7 @@ def test_the_empty_prompt_stays_empty():
 @pytest.mark.parametrize("changes", [{"count": 0}, {"count": 17}, {"temperature": -1.0}, {"temperature": float("nan")}, {"language": "fr"}])
 def test_bad_numbers_are_refused(changes):
     with pytest.raises(InputError):
-        enhance("a pear", GrammarWriter(), **changes)
+        enhance("a pear", GrammarWriter(), Proposals(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +179,7 @@ def test_a_users_language_model_writes(llm):
     writer = load_writer("tiny/gpt")
     drawn = [writer.write("a mirado", (), "en", 2, 1.0, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert drawn[0] == drawn[1] and len(drawn[0]) == 2
-    found = enhance("a mirado on a hill", writer, 1, 1.0, 3, knowledge=GRAPH)  # it knows nothing, so that nothing survives
+    found = enhance("a mirado on a hill", writer, Proposals(1, 1.0, 3), knowledge=GRAPH)  # it knows nothing, so that nothing survives
     assert found.text == "a mirado on a hill" and "unchanged" in found.report
     before = writer_fingerprint("tiny/gpt")
     (llm / "tiny" / "gpt" / "more.txt").write_text("x")
