@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,14 @@ def test_documents_and_docstrings_are_in_plain_words() -> None:
 
 def test_texts_of_nodes_are_in_plain_words() -> None:
     assert not [(text, words) for text in texts(NODE_CLASS_MAPPINGS) if (words := odd_words(text))], f"write instead: {INSTEAD}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda path: path.stem)
+def test_notes_and_titles_of_saved_graphs_are_in_plain_words(path: Path) -> None:
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    said = [str(one) for node in graph["nodes"] for one in (node.get("title"), *(node["widgets_values"] if "Note" in node["type"] else ()))]
+    said += [group["title"] for group in graph.get("groups", ())]
+    assert not odd_words(" ".join(said)), f"write instead: {INSTEAD}"
 
 
 @pytest.mark.parametrize(("text", "found"), [("A walk, anew.", ["walk", "anew"]), ("`Walk` of :class:`Walks`", []), ("sidewalk", [])])
