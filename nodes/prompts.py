@@ -34,10 +34,11 @@ class KeywordPromptGenerator:
                     "STRING",
                     {
                         "multiline": True,
-                        "default": "colour: red, teal\nshape: heart, star\nground: snow",
+                        "default": "subject: fruit\ncolour: red, teal\nshape: heart, star\nground: snow",
                         "tooltip": (
                             "One slot on each line: 'slot: value, value'. Slots: subject, size, colour, shape, pattern, pattern colour, "
-                            "topper, position, ground, sky, style, material; any other name describes the subject. Chinese works as well."
+                            "topper, position, ground, sky, style, material, ingredient, mood, trend. A slot of any other name describes "
+                            "the subject. Without a subject the prompt says 'object'. Chinese works as well."
                         ),
                     },
                 ),

@@ -1,8 +1,8 @@
-"""Prompts from keywords (Rapid Diffusion, applications: "a handful of prompts can be generated" from the elements a user names).
+"""Prompts from keywords, one slot for each element that a user names (Rapid Diffusion, section 5.1).
 
-Keywords come as lines `slot: value, value`. Each prompt takes one value a slot and says it in the words that this project's captions
-use, in English or Chinese; values that it has no words for are said as they are. With a knowledge graph, entities that fit the
-keywords are named instead of described: the graph knows the rest.
+Keywords come as lines `slot: value, value`. Each prompt takes one value of every slot and says it in the words that this project's captions
+use, in English or Chinese. A value that has no such word is said as it is. With a knowledge graph, entities that fit the keywords are named
+instead of described: the graph knows the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..language import folded_name
+from ..language import folded_name, is_text
 from ..orchard.entities import words
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ MAX_PROMPTS = 64
 MAX_CHARACTERS = 10_000
 MAX_VALUES = 64
 MAX_LENGTH = 100
-EXAMPLE = "colour: red, teal\nshape: heart, star\nground: snow"
+EXAMPLE = "subject: fruit\ncolour: red, teal\nshape: heart, star\nground: snow"
 
 Keywords = Mapping[str, Sequence[str]]
 
@@ -89,9 +89,11 @@ def generate_prompts(keywords: str, language: str, count: int, seed: int, knowle
 def parse_keywords(text: str) -> dict[str, list[str]]:
     """Slots and their values from lines `slot: a, b` (full-width punctuation is read too; `#` starts a comment).
 
-    Slot names are read in English and Chinese; values the project has words for become their English keys. A slot of another name
-    describes the subject. Raises :class:`InputError` naming the line for text without a colon, and for too much of anything.
+    Slot names are read in English and Chinese; values the project has words for become their English keys. A slot of another name keeps
+    that name and describes the subject. Raises :class:`InputError` naming the line for text without a colon, and for too much of anything.
     """
+    if not is_text(text):
+        raise InputError("the keywords hold half of a surrogate pair, which is no character; write them anew")
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"the keywords are {len(text)} characters long; {MAX_CHARACTERS} are allowed")
     slots: dict[str, list[str]] = {}
@@ -104,7 +106,7 @@ def parse_keywords(text: str) -> dict[str, list[str]]:
         )
         if not colon or not name:
             raise InputError(f"line {number} of the keywords is {line[:60]!r}: write 'slot: value, value', for example 'colour: red, teal'")
-        slot = _slot_names().get(folded_name(name), "material")
+        slot = _slot_names().get(folded_name(name), folded_name(name))
         values = [_canonical(slot, value.strip()) for value in re.split("[,;\uff0c\u3001\uff1b]", rest) if value.strip()]
         if any(len(value) > MAX_LENGTH for value in values) or len(values) > MAX_VALUES:
             raise InputError(f"line {number} of the keywords: at most {MAX_VALUES} values of {MAX_LENGTH} characters each")
@@ -123,9 +125,11 @@ def fitting_entities(knowledge: KnowledgeGraph, slots: Keywords, language: str) 
     for head, _, tail in knowledge.triples:
         tails.setdefault(head, set()).add(tail)
     pointed_at = {tail for _, _, tail in knowledge.triples}
+    called = {index: _called(knowledge, index) for index in pointed_at}
     wanted: dict[str, set[int]] = {}
     for slot, values in slots.items():
-        hits = {index for index in pointed_at if any(_means(knowledge, index, slot, value) for value in values)}
+        said = {folded_name(value) for value in values}
+        hits = {index for index, (kind, name, aliases) in called.items() if aliases & said or (kind in ("", slot) and name in said)}
         if hits:
             wanted[slot] = hits
     scores: dict[str, int] = {}
@@ -141,13 +145,12 @@ def fitting_entities(knowledge: KnowledgeGraph, slots: Keywords, language: str) 
     return [entity for entity, score in scores.items() if score == best], set(wanted)
 
 
-def _means(knowledge: KnowledgeGraph, index: int, slot: str, value: str) -> bool:
-    """Whether a node of the graph stands for a slot's value: by id (`shape:heart`, `heart`) or by one of its names."""
+def _called(knowledge: KnowledgeGraph, index: int) -> tuple[str, str, set[str]]:
+    """Return what a node of the graph is called: the slot and the name in its id (`shape:heart`; "" for no slot), and its names."""
     entity = knowledge.entities[index]
-    kind, colon, name = entity.rpartition(":")
-    if (not colon or kind == slot or kind not in _grammar()["slots"]) and folded_name(name) == folded_name(value):
-        return True
-    return any(folded_name(value) == folded_name(alias) for names in knowledge.aliases.get(entity, {}).values() for alias in names)
+    kind, _, name = entity.rpartition(":")
+    aliases = {folded_name(alias) for names in knowledge.aliases.get(entity, {}).values() for alias in names}
+    return kind if kind in _grammar()["slots"] else "", folded_name(name), aliases
 
 
 def _distinct(rng: random.Random, possible: int, count: int) -> list[int]:
@@ -165,22 +168,24 @@ def _templates(style: str, language: str) -> list[str]:
 
 
 def _phrase(chosen: Mapping[str, str], language: str) -> str:
-    """What is drawn, with everything said of it: the order of the captions (`core/orchard/captions.py`)."""
+    """Return what is drawn, with everything said of it: the order of the captions (`core/orchard/captions.py`)."""
     said = {slot: _say(slot, value, language) for slot, value in chosen.items() if slot not in ("pattern", "pattern_colour")}
-    fruit = words()[language]["fruit"]
-    subject = said.get("subject", fruit)
+    others = [slot for slot in said if slot not in _grammar()["slots"]]
+    subject = said.get("subject", _grammar()[language]["no_subject"])
     pattern = _pattern(chosen, language)
     if language == "en":
         plain = [pattern] if chosen.get("pattern") == "plain" else []
-        front = [*_given(said, "size"), *plain, *_given(said, "material", "skin", "shape"), subject]
+        character = _given(said, "mood", "trend", *others, "skin", "shape", "material", "ingredient")
+        front = [*_given(said, "size"), *plain, *character, subject]
         article = "an" if front[0][:1].lower() in "aeiou" else "a"
         extras = [*([pattern] if pattern and not plain else []), *_given(said, "topper")]
         tail = _given(said, "position", "ground", "sky")
         return " ".join([article, *front, *(["with", " and ".join(extras)] if extras else []), *tail])
     of = _grammar()["zh"]["separators"]["of"]
     place = "".join(_given(said, "sky", "ground", "position"))
-    looks = "".join([*_given(said, "material", "topper"), pattern, *_given(said, "skin", "shape", "size")])
-    return place + (of if place else "") + looks + (of if looks and subject != fruit else "") + subject
+    made_of = _given(said, "material", "ingredient")
+    looks = "".join([*_given(said, "mood", "trend", *others, "topper"), pattern, *_given(said, "skin", "shape", "size"), *made_of])
+    return place + (of if place else "") + looks + (of if looks and subject != words()["zh"]["fruit"] else "") + subject
 
 
 def _pattern(chosen: Mapping[str, str], language: str) -> str:
@@ -192,6 +197,8 @@ def _pattern(chosen: Mapping[str, str], language: str) -> str:
 
 
 def _say(slot: str, value: str, language: str) -> str:
+    if slot == "subject" and value == "fruit":
+        return words()[language]["fruit"]
     table = words()[language].get(slot)
     if isinstance(table, dict) and value in table:
         return table[value]

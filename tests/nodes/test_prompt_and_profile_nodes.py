@@ -20,7 +20,7 @@ def test_each_prompt_reaches_what_is_linked():
         "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
     }
     shown = execute(api, registry).outputs["2"]["text"]
-    assert len(shown) == 3 and all("star shaped fruit" in text for text in shown)
+    assert len(shown) == 3 and all("star shaped object" in text for text in shown)
 
 
 def test_a_real_pipeline_is_profiled(tiny_pack):

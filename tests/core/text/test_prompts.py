@@ -14,7 +14,8 @@ def orchard():
 
 
 def test_keywords_are_said_in_the_captions_words():
-    keywords = "size: large\ncolour: red\nshape: heart\npattern: stripes\npattern colour: white\ntopper: crown\nground: sand\nsky: dusk"
+    keywords = "subject: fruit\nsize: large\ncolour: red\nshape: heart\npattern: stripes\npattern colour: white\ntopper: crown\n"
+    keywords += "ground: sand\nsky: dusk"
     texts = generate_prompts(keywords, "en", 3, 0).texts
     assert set(texts) == {
         f"{start} a large red heart shaped fruit with white stripes and a crown on sand at dusk"
@@ -45,10 +46,39 @@ def test_the_seed_decides_and_prompts_differ():
 
 def test_free_words_are_said_as_they_are():
     text = generate_prompts("garment: dress\nfabric: cotton\ncolour: indigo\nmood: airy\nstyle: vintage", "en", 8, 3).texts
-    assert any("indigo dress" in item for item in text) and all("vintage" in item for item in text)
-    assert any(item.endswith("an airy indigo dress") for item in text)
+    assert all(item.endswith("an airy indigo cotton dress") and "vintage" in item for item in text)
     braces = generate_prompts("pattern: {colour} {0}\nstyle: {x}\nsubject: {y}", "en", 1, 0).texts[0]
     assert "{y}" in braces and "{0}" in braces, "braces are text, never a format"
+
+
+def test_every_element_has_a_slot_of_its_own():
+    """None excludes another: each prompt has a value of every slot, and their numbers multiply."""
+    lines = {"mood": "airy, calm", "trend": "retro", "fabric": "cotton, silk", "ingredient": "basil", "texture": "ribbed", "colour": "red"}
+    prompts = generate_prompts("\n".join(f"{slot}: {values}" for slot, values in lines.items()) + "\nsubject: thing", "en", 4, 0)
+    assert prompts.possible == 2 * 2 * 3
+    for text in prompts.texts:
+        assert all(any(value in text.split() for value in values.split(", ")) for values in lines.values())
+    one = "mood: calm\ntrend: retro\ntexture: ribbed\nfabric: silk\ningredient: basil\ncolour: red\nsubject: thing"
+    assert generate_prompts(one, "en", 1, 0).texts[0].endswith("a calm retro ribbed red silk basil thing")
+    assert parse_keywords("\u6c1b\u56f4: a\n\u9762\u6599: b\n\u98df\u6750: c\n\u6f6e\u6d41: d") == {
+        "mood": ["a"], "material": ["b"], "ingredient": ["c"], "trend": ["d"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(
+    "keywords", ["colour: red", "fabric: cotton\nmood: airy", "shape: heart\ncolour: red\nground: snow", "ground: sand"]
+)
+def test_no_subject_is_invented(keywords, language):
+    fruit, thing = words()[language]["fruit"], {"en": "object", "zh": "\u7269\u4f53"}[language]
+    for text in generate_prompts(keywords, language, 3, 0).texts:
+        assert fruit not in text and thing in text
+    assert fruit in generate_prompts(keywords + "\nsubject: fruit", language, 1, 0).texts[0]
+
+
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(InputError, match="surrogate"):
+        generate_prompts("subject: \ud83c", "en", 1, 0)
 
 
 def test_the_graph_names_what_fits(orchard):
@@ -66,7 +96,7 @@ def test_the_graph_names_what_fits(orchard):
 def test_the_graph_gives_way(orchard):
     given = generate_prompts("subject: teapot\nshape: heart", "en", 2, 0, orchard)
     assert all("heart shaped teapot" in text for text in given.texts) and not given.entities, "a given subject wins"
-    assert generate_prompts("colour: invisible", "en", 1, 0, orchard).texts[0].endswith("an invisible fruit"), "nothing fits: described"
+    assert generate_prompts("colour: invisible", "en", 1, 0, orchard).texts[0].endswith("an invisible object"), "nothing fits: described"
     assert generate_prompts("", "en", 2, 0, orchard).entities, "no keywords: any entity will do"
     assert fitting_entities(orchard, {"shape": ["heart"]}, "fr") == ([], set())
 
