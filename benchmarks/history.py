@@ -66,7 +66,7 @@ class Walks:
         from ..core.diffusion.time_decoupled import by_sigma
 
         moved = x.new_tensor([APART, -APART])
-        return by_sigma(x, sigma, self.switch, lambda x, s, _: mixture(x, s), lambda x, s, _: mixture(x + moved, s) - moved)
+        return by_sigma(x, sigma, [self.switch], [lambda x, s, _: mixture(x, s), lambda x, s, _: mixture(x + moved, s) - moved])
 
     def walk(self, sampler: Any, steps: int) -> Any:
         from ..core.diffusion.schedule import calculate_sigmas

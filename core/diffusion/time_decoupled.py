@@ -10,7 +10,7 @@ The switch is a *timestep* of the structure model's schedule (500 of 1000 in the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,8 +24,8 @@ MAX_TIMESTEP = 1000
 HISTORIES = ("keep", "reset")
 _ROUNDING = 1e-5  # two ways to the same level differ by as much; neighbouring timesteps differ by a hundred times that
 
-Stage = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""`stage(x, sigma, rows)` gives `denoised` of `x` (b, ...) at `sigma` (b,). `rows` (b,) are its places in the whole batch; None: all."""
+Evaluation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""`evaluation(x, sigma, rows)` gives `denoised` of `x` (b, ...) at `sigma` (b,). `rows` (b,) are the places in the batch; None: all."""
 
 
 def switch_sigma(model_sampling: Any, timestep: int) -> float:
@@ -56,20 +56,27 @@ def is_structure(sigma: Tensor, switch: float) -> Tensor:
     return sigma >= switch * (1 - _ROUNDING)
 
 
-def by_sigma(x: Tensor, sigma: Tensor, switch: float, structure: Stage, texture: Stage) -> Tensor:
-    """`denoised` of `x` (B, ...) at `sigma` (B,), each sample by the model of its own level.
+def stage_of(sigma: Tensor, switches: Sequence[float]) -> Tensor:
+    """Return the number of the stage that acts at each noise level of `sigma` (any shape).
 
-    One call where all samples are on one side of the switch. Else one call for each side, with the samples of that side only.
+    `switches` are the lowest levels of the stages, the noisiest stage first, without the last stage's."""
+    below = [~is_structure(sigma, switch) for switch in switches]
+    return torch.stack(below).sum(dim=0)
+
+
+def by_sigma(x: Tensor, sigma: Tensor, switches: Sequence[float], stages: Sequence[Evaluation]) -> Tensor:
+    """Return `denoised` of `x` (B, ...) at `sigma` (B,), each sample by the stage of its own level (see :func:`stage_of`).
+
+    One call where all samples belong to one stage. Else one call for each stage that has samples, with those samples only.
     """
-    upper = is_structure(sigma, switch)
-    if bool(upper.all()):
-        return structure(x, sigma, None)
-    if not bool(upper.any()):
-        return texture(x, sigma, None)
-    above, below = upper.nonzero().flatten(), (~upper).nonzero().flatten()
-    parts = torch.cat([structure(x[above], sigma[above], above), texture(x[below], sigma[below], below)])
+    acting = stage_of(sigma, switches)
+    present = [int(stage) for stage in acting.unique()]
+    if len(present) == 1:
+        return stages[present[0]](x, sigma, None)
+    rows = [(acting == stage).nonzero().flatten() for stage in present]
+    parts = torch.cat([stages[stage](x[places], sigma[places], places) for stage, places in zip(present, rows, strict=True)])
     out = torch.empty_like(parts)
-    out[torch.cat([above, below])] = parts
+    out[torch.cat(rows)] = parts
     return out
 
 

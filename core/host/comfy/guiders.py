@@ -18,7 +18,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...diffusion.time_decoupled import by_sigma, is_structure, repeat_rows
+from ...diffusion.time_decoupled import repeat_rows
+from ..stages import Leader, StagedGuider
 
 _PER_MODEL_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
 
@@ -46,7 +47,7 @@ class GuestGuider(comfy.samplers.CFGGuider):
 
     def guest_denoised(self, run: Run, x: Tensor, sigma: Tensor, rows: Tensor | None, options: Callable[..., Any]) -> Tensor:
         """`denoised` of `x` at `sigma` by this guider's model; `rows` as in :func:`by_sigma`. `options(own)` are the model options."""
-        if self._before is None:
+        if not self.is_entered:
             self._enter(run)
         return self.denoised_of_rows(x, sigma, rows, options(self._run_options), run.seed)
 
@@ -59,6 +60,11 @@ class GuestGuider(comfy.samplers.CFGGuider):
             return comfy.samplers.CFGGuider.outer_predict_noise(self, x, sigma, options, seed)
         finally:
             self.conds = whole
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether a run has asked this guider and not left it yet."""
+        return self._before is not None
 
     def load(self, run: Run) -> None:
         """Bring this guider's model to its device, by ComfyUI's own rules, and make it the one that hooks speak of."""
@@ -104,61 +110,43 @@ class GuestGuider(comfy.samplers.CFGGuider):
         self._run_options.setdefault("transformer_options", {})["sample_sigmas"] = run.sigmas
 
 
-class TimeDecoupledGuider(GuestGuider):
-    """GUIDER: the structure model at noise levels of `switch` and above, `texture`'s model below (PanGu-Draw, section 3.1).
+class _Leader(Leader, GuestGuider):
+    """One run of the stages. The models of two stages may be two sets of patches on one set of weights, so they take turns."""
 
-    To other nodes it is the structure model's guider. A run that starts below the switch is led by the texture model, and the structure
-    model is not loaded for it.
-    """
-
-    def __init__(self, structure: Any, texture: GuestGuider, switch: float) -> None:
-        super().__init__(structure)
-        self.texture, self.switch = texture, switch
-
-    def sample(self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What `CFGGuider.sample` does."""
-        above = sigmas.numel() == 0 or bool(is_structure(sigmas.max(), self.switch))
-        lead = _Lead(self, self.texture, self.switch, True) if above else _Lead(self.texture, self, self.switch, False)
-        return lead.sample(noise, latent_image, sampler, sigmas, *args, **kwargs)
-
-
-class _Lead(GuestGuider):
-    """One run: the guider that leads it, and the one that it asks for the other side of the switch."""
-
-    def __init__(self, lead: GuestGuider, guest: GuestGuider, switch: float, leads_structure: bool) -> None:
-        super().__init__(lead.model_patcher)
-        self.model_options, self.original_conds, self.cfg = lead.model_options, lead.original_conds, lead.cfg
-        self.guest, self.switch, self.leads_structure = guest, switch, leads_structure
-        self._run: Run | None = None
-        self._own_turn = True
+    _run: Run | None = None
+    _turn = 0
 
     def inner_sample(self, noise: Tensor, latent_image: Tensor, device: Any, sampler: Any, sigmas: Tensor, denoise_mask: Any,
                      callback: Any, disable_pbar: bool, seed: int | None, latent_shapes: Any = None) -> Tensor:  # fmt: skip
-        self._run, self._own_turn = Run(noise, latent_image, device, denoise_mask, seed, sigmas, latent_shapes), True
+        self._run, self._turn = Run(noise, latent_image, device, denoise_mask, seed, sigmas, latent_shapes), self.own
         try:
             given = (noise, latent_image, device, sampler, sigmas, denoise_mask, callback, disable_pbar, seed)
             return super().inner_sample(*given, latent_shapes=latent_shapes)
         finally:
-            self.guest.leave()
+            for stage, guider in enumerate(self.guiders):
+                if stage != self.own:
+                    guider.leave()
 
     def outer_predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = None, seed: int | None = None) -> Tensor:
-        own = functools.partial(self._ask_self, model_options or {}, seed)
-        other = functools.partial(self._ask_guest, model_options or {})
-        return by_sigma(x, timestep, self.switch, *((own, other) if self.leads_structure else (other, own)))
-
-    def _ask_self(self, options: Any, seed: int | None, x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
-        if not self._own_turn:  # the guest may have pushed this model out, or be another set of patches on the same weights
-            self.load(self._run)  # type: ignore[arg-type]
-            self._own_turn = True
-        return self.denoised_of_rows(x, sigma, rows, options, seed)
-
-    def _ask_guest(self, options: Mapping[str, Any], x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
         assert self._run is not None  # noqa: S101 - a sampler runs inside inner_sample
-        if self._own_turn and self.guest._before is not None:
-            self.guest.load(self._run)
-        self._own_turn = False
-        merge = functools.partial(_options_of_sampler, options, self.model_options)
-        return self.guest.guest_denoised(self._run, x, sigma, rows, merge)
+        run, options = self._run, model_options or {}
+
+        def ask(stage: int, x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
+            guider = self if stage == self.own else self.guiders[stage]
+            if stage != self._turn and (guider is self or guider.is_entered):  # a guest is loaded when it enters
+                guider.load(run)
+            self._turn = stage
+            if guider is self:
+                return self.denoised_of_rows(x, sigma, rows, options, seed)
+            return guider.guest_denoised(run, x, sigma, rows, functools.partial(_options_of_sampler, options, self.model_options))
+
+        return self.denoised(x, timestep, ask)
+
+
+class TimeDecoupledGuider(StagedGuider, GuestGuider):
+    """ComfyUI's guider of several stages."""
+
+    leader = _Leader
 
 
 def _options_of_sampler(given: Mapping[str, Any], leads: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -17,14 +17,12 @@ from ...diffusion.schedule import check_steps
 from ...errors import InputError
 from ...progress import Progress
 from ..run import SamplingRun
+from ..stages import guided
 
 
 def make_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Any:
     """See :meth:`SamplingTopic.make_guider`."""
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(cfg)
-    return guider
+    return guided(comfy.samplers.CFGGuider(model), positive, negative, cfg)
 
 
 def make_sampler(function: Callable[..., torch.Tensor], options: Mapping[str, Any]) -> Any:

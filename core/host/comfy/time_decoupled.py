@@ -8,13 +8,13 @@ from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
-import comfy.samplers
 from torch import Tensor
 
-from ...diffusion.time_decoupled import by_sigma, check_history, starting_afresh, switch_sigma, take_rows
+from ...diffusion.time_decoupled import by_sigma, switch_sigma, take_rows
 from ...errors import InputError
-from ..fit import check_same_latents, without_control
+from ..fit import check_same_latents
 from ..run import SamplingRun, Stage
+from ..stages import make_staged, prepared_run
 from .guiders import GuestGuider, TimeDecoupledGuider
 from .sampling import named_sampler, run_stock
 
@@ -23,28 +23,12 @@ _OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transfo
 
 def make_guider(stages: Sequence[Stage]) -> TimeDecoupledGuider:
     """See :meth:`TimeDecoupledTopic.make_guider`."""
-    first, second = stages
-    structure, texture, t_struct, cfgs = first.model, second.model, first.t_from, (first.cfg, second.cfg)
-    conds, texture_conds = (first.positive, first.negative), (second.positive, second.negative)
-    check_same_latents(structure, texture)
-    guest = GuestGuider(texture)
-    guider = TimeDecoupledGuider(structure, guest, switch_sigma(structure.get_model_object("model_sampling"), t_struct))
-    same = _network(structure) == _network(texture)
-    shared = conds if same else tuple(without_control(one) for one in conds)
-    own = [given if one is None else one for one, given in zip(texture_conds, shared, strict=True)]
-    for one, (positive, negative), cfg in ((guider, conds, cfgs[0]), (guest, own, cfgs[1])):
-        one.set_conds(positive, negative)
-        one.set_cfg(cfg)
-    return guider
+    return make_staged(stages, TimeDecoupledGuider, GuestGuider, _network)
 
 
 def sample(guider: TimeDecoupledGuider, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
     """See :meth:`TimeDecoupledTopic.sample`."""
-    sampler = named_sampler(run.sampler_name)
-    if check_history(history) == "reset":
-        function = starting_afresh(sampler.sampler_function, guider.switch)
-        sampler = comfy.samplers.KSAMPLER(function, sampler.extra_options, sampler.inpaint_options)
-    model = guider.texture.model_patcher if guider.switch == float("inf") else guider.model_patcher  # whose schedule the run follows
+    model, sampler = prepared_run(guider, named_sampler(run.sampler_name), history)
     return run_stock(guider, model, sampler, latent, run)
 
 
@@ -75,10 +59,10 @@ def join(structure: Any, texture: Any, t_struct: int) -> Any:
             part = _part(call, x, sigma, rows, batch)
             c = {**part["c"], "transformer_options": _own_options(texture, part["c"].get("transformer_options", {}))}
             if not same_network:
-                c.pop("control", None)  # as in without_control
+                c.pop("control", None)  # residuals fit the encoder that they were made for
             return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), {**part, "c": c})
 
-        return by_sigma(x, sigma, switch, of_structure, of_texture)
+        return by_sigma(x, sigma, [switch], [of_structure, of_texture])
 
     model.set_model_unet_function_wrapper(wrapper)
     return model

@@ -16,6 +16,7 @@ from ...diffusion.schedule import MAX_STEPS, SCHEDULER_NAMES, check_steps
 from ...errors import InputError
 from ...progress import Progress
 from ..run import SamplingRun
+from ..stages import guided
 from .guider import CFGGuider, Sampler
 from .latent import EmptyNoise, RandomNoise, fit_latent
 from .model import Model
@@ -107,10 +108,7 @@ def cut_sigmas(sigmas: Tensor, start_step: int, last_step: int, force_full_denoi
 
 def make_guider(model: Model, positive: list[Any], negative: list[Any], cfg: float) -> CFGGuider:
     """See :meth:`SamplingTopic.make_guider`."""
-    guider = CFGGuider(model)
-    guider.set_conds(positive, negative)
-    guider.set_cfg(cfg)
-    return guider
+    return guided(CFGGuider(model), positive, negative, cfg)
 
 
 def sample(guider: CFGGuider, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:

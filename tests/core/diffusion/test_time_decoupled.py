@@ -19,6 +19,7 @@ from rapiddraw.core.diffusion.time_decoupled import (
     is_structure,
     split_at,
     split_sigmas_at_timestep,
+    stage_of,
     starting_afresh,
     switch_sigma,
     take_rows,
@@ -90,12 +91,12 @@ def test_a_mixed_batch_is_split_and_put_together_again():
         return stage
 
     x = torch.arange(4.0).reshape(4, 1)
-    out = by_sigma(x, torch.tensor([5.0, 1.0, 2.0, 0.5]), 2.0, model("s", 10), model("t", 100))
+    out = by_sigma(x, torch.tensor([5.0, 1.0, 2.0, 0.5]), [2.0], [model("s", 10), model("t", 100)])
     assert out.flatten().tolist() == [0, 100, 20, 300]
     assert seen == [("s", [5.0, 2.0], [0, 2]), ("t", [1.0, 0.5], [1, 3])]
     seen.clear()
-    by_sigma(x, torch.tensor([5.0]).expand(4), 2.0, model("s", 1), model("t", 1))
-    by_sigma(x, torch.tensor([0.1]).expand(4), 2.0, model("s", 1), model("t", 1))
+    by_sigma(x, torch.tensor([5.0]).expand(4), [2.0], [model("s", 1), model("t", 1)])
+    by_sigma(x, torch.tensor([0.1]).expand(4), [2.0], [model("s", 1), model("t", 1)])
     assert [(name, rows) for name, _, rows in seen] == [("s", None), ("t", None)]
 
 
@@ -115,7 +116,7 @@ class Pair:
     def __call__(self, x, sigma, **_):
         self.levels.append(float(sigma[0]))
         moved = torch.tensor([0.3, -0.3], dtype=x.dtype)
-        return by_sigma(x, sigma, self.switch, lambda x, s, _: self.mixture(x, s), lambda x, s, _: self.mixture(x + moved, s) - moved)
+        return by_sigma(x, sigma, [self.switch], [lambda x, s, _: self.mixture(x, s), lambda x, s, _: self.mixture(x + moved, s) - moved])
 
 
 @pytest.mark.parametrize("name", SAMPLER_NAMES)
@@ -172,7 +173,7 @@ def test_whatever_the_walk_each_level_meets_its_model_once(squashing_denoiser, n
             return answer
 
         before = len(asked)
-        out = by_sigma(x, sigma, switch, stage("structure"), stage("texture"))
+        out = by_sigma(x, sigma, [switch], [stage("structure"), stage("texture")])
         assert len(asked) == before + 1
         return out
 
@@ -188,3 +189,24 @@ def test_style_is_added_to_guidance():
     both = style_denoised(style_denoised(guided, cond, one, 4.0), cond, two, -1.0)
     torch.testing.assert_close(both, null + 5 * (cond - null) + 4 * (one - cond) - (two - cond))
     assert style_denoised(guided, cond, one, 0.0) is guided
+
+
+def test_three_stages_share_a_batch_by_their_levels():
+    """Any number of stages: each level goes to one stage, the switch itself to the stage above."""
+    asked = []
+
+    def stage(number):
+        def evaluate(x, sigma, rows):
+            asked.append((number, sigma.tolist(), None if rows is None else rows.tolist()))
+            return x * 10**number
+
+        return evaluate
+
+    stages, switches = [stage(number) for number in range(3)], [5.0, 1.0]
+    levels = torch.tensor([0.5, 5.0, 1.0, 7.0, 4.9])
+    assert stage_of(levels, switches).tolist() == [2, 0, 1, 0, 1]
+    assert by_sigma(torch.ones(5, 1), levels, switches, stages).flatten().tolist() == [100, 1, 10, 1, 10]
+    assert asked == [(0, [5.0, 7.0], [1, 3]), (1, [1.0, pytest.approx(4.9)], [2, 4]), (2, [0.5], [0])]
+    asked.clear()
+    by_sigma(torch.ones(2, 1), torch.tensor([6.0, 0.1]), switches, stages)
+    assert [number for number, *_ in asked] == [0, 2], "a stage without a sample is not asked"

@@ -299,3 +299,30 @@ def test_whatever_is_chosen_each_level_meets_its_model(pair: tuple[Model, Model]
         alone = Watched(pair[0] if t_struct < 1000 else pair[1])
         draw(alone.model, alone.model, latent, t_struct, name, steps, scheduler, denoise)
         assert structure.calls + texture.calls == alone.calls
+
+
+def test_three_stages_draw_one_picture_each_in_its_own_range(pair: tuple[Model, Model]) -> None:
+    watched = [Watched(pair[0]), Watched(pair[1]), Watched(pair[0])]
+    first, second, third = (one.model for one in watched)
+    sampling = pair[0].get_model_object("model_sampling")
+    upper, lower = switch_sigma(sampling, 700), switch_sigma(sampling, 300)
+
+    def guider(*middle: Stage) -> Any:
+        return current().time_decoupled.make_guider([Stage(first, POSITIVE, NEGATIVE, 4.0, 700), *middle])
+
+    def drawn(made: Any, history: str = "keep", denoise: float = 1.0) -> torch.Tensor:
+        return current().time_decoupled.sample(made, empty(), SamplingRun(5, 9, "dpmpp_2m", "normal", denoise), history)["samples"]
+
+    three = guider(Stage(second, None, None, 4.0, 300), Stage(third, OTHER, None, 2.0))
+    drawn(three)
+    bounds = [(upper, float("inf")), (lower, upper), (0.0, lower)]
+    for one, (low, high) in zip(watched, bounds, strict=True):
+        assert one.levels and all(low * (1 - 1e-4) <= level < high * (1 + 1e-4) for level in one.levels)
+    assert drawn(three, "reset").isfinite().all()
+    for one in watched:
+        one.levels.clear()
+    drawn(three, denoise=0.2)  # begins below both switches
+    assert not watched[0].levels and not watched[1].levels and watched[2].levels
+    two = guider(Stage(second, None, None, 4.0))
+    same = guider(Stage(second, None, None, 4.0, 300), Stage(second, None, None, 4.0))
+    assert torch.equal(drawn(two), drawn(same)), "a stage cut in two is the same stage"
