@@ -32,12 +32,17 @@ class StagedGuider:
     A run that starts below a stage's lowest level never loads that stage's model.
     """
 
-    guiders: tuple[Any, ...]
-    """A guider a stage, the noisiest first; the first is this one."""
+    guests: tuple[Any, ...]
+    """The guiders of the stages after the first, whose guider this is."""
     switches: tuple[float, ...]
     """The lowest noise level of each stage but the last."""
     leader: Callable[[tuple[Any, ...], tuple[float, ...], int], Any]
     """The host's class of leaders."""
+
+    @property
+    def guiders(self) -> tuple[Any, ...]:
+        """A guider a stage, the noisiest first."""
+        return (self, *self.guests)
 
     def sample(self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Sample as the host's CFGGuider does, led by the stage of the highest level."""
@@ -76,7 +81,7 @@ def make_staged(stages: Sequence[Stage], kind: Callable[[Any], Any], guest: Call
         shared = [one if same else without_control(one) for one in (first.positive, first.negative)]
         own = [given if one is None else one for one, given in zip((other.positive, other.negative), shared, strict=True)]
         guests.append(guided(guest(other.model), own[0], own[1], other.cfg))
-    made.guiders, made.switches = (made, *guests), tuple(switch_sigma(schedule, stage.t_from) for stage in stages[:-1])
+    made.guests, made.switches = tuple(guests), tuple(switch_sigma(schedule, stage.t_from) for stage in stages[:-1])
     return made
 
 

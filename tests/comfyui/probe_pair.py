@@ -316,7 +316,7 @@ def interrupts(bench: Bench) -> None:
         guider = bench.guider(*pair)
         said = said_of(lambda guider=guider: bench.run(guider))
         clean = mine.model.current_patcher is None and texture.model.current_patcher is None
-        same = guider.model_options is pair[0].model_options and guider.texture.model_options is pair[1].model_options
+        same = guider.model_options is pair[0].model_options and guider.guests[0].model_options is pair[1].model_options
         stop[0] = False
         again = torch.equal(bench.run(guider), expected)
         found[f"stopped_{stage}"] = [said.split(":")[0], clean, same, again, torch.equal(bench.draw(mine, texture), expected)]
