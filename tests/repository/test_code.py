@@ -18,7 +18,7 @@ ARGUED = {
     "core/diffusion/samplers/picard.py: sample_picard": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
     "core/graph/stock/sampling.py: KSampler.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
     "core/graph/stock/sampling.py: KSamplerAdvanced.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
-    "core/host/comfy/guiders.py: _Lead.inner_sample": "overrides a method of ComfyUI's CFGGuider",
+    "core/host/comfy/guiders.py: _Leader.inner_sample": "overrides a method of ComfyUI's CFGGuider",
 }
 """Functions that keep more parameters, each with the reason."""
 TO_BUNDLE = {
