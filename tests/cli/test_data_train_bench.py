@@ -131,3 +131,17 @@ def test_a_manifest_notices_every_change(tmp_path):
     save_bundle(tmp_path / "c.safetensors", {"t": torch.ones(2)}, BundleInfo("kg"))
     (tmp_path / "b.safetensors").unlink()
     assert [line.split()[0] for line in check_manifest(tmp_path)] == ["b.safetensors", "c.safetensors", "a.safetensors"]
+
+
+def test_the_chain_lists_its_stages_and_refuses_what_it_cannot_do(capsys):
+    assert main(["train", "orchard", "--plan", "--only", "orchard-vae"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["first-vae: vae, 8000 steps", "orchard-vae: vae, 1500 steps, from first-vae"]
+    for words, said in (
+        (["--budget", "soon"], "expected a time above 0"),
+        (["--budget", "0m"], "expected a time above 0"),
+        (["--pictures", "3"], "expected at least 200"),
+        (["--only", "orchard-vea", "--plan"], "no stage makes 'orchard-vea'"),
+        (["--device", "abacus", "--budget", "1m"], "abacus"),
+    ):
+        assert main(["train", "orchard", *words]) != 0
+        assert said in capsys.readouterr().err

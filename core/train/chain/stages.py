@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class Chain:
 
     data: Mapping[str, Dataset]
     stages: tuple[Stage, ...]
+
+    def with_pictures(self, most: int) -> Chain:
+        """Return the same chain on datasets of at most `most` pictures."""
+        return replace(self, data={name: replace(one, count=min(one.count, most)) for name, one in self.data.items()})
 
     def maker_of(self, name: str) -> Stage:
         """The stage that makes the file `name`. Raises :class:`InputError` where none does."""
