@@ -1,9 +1,10 @@
-"""What the editor shows of a node in English and Chinese, written from the node classes: locales/*/nodeDefs.json and web/docs.
+"""The editor's texts about nodes in English and Chinese, written from the node classes: locales/*/nodeDefs.json and web/docs.
 
 English is what a class says of itself. Chinese is looked up by the English text in locales/zh/translations.json, so that a sentence is
-translated once and a changed one is found missing. `python -m rapiddraw nodes --write-docs` writes all files; a test finds gaps.
+translated once and a changed sentence is found missing. `python -m rapiddraw nodes --write-docs` writes all files; a test finds gaps.
 
-Below the mark a help page is written by hand, in the page itself: when to use the node, its method, an example, pitfalls.
+A help page says what the node is for, then its inputs and outputs as lists that fit a narrow panel, then method, example and pitfalls.
+Inputs and outputs are written from the class; the sections below a mark `HAND` are written by hand, in the page itself.
 """
 
 from __future__ import annotations
@@ -17,27 +18,27 @@ from ..core.graph.inputs import InputSpec, input_specs
 
 Translate = Callable[[str], str]
 CONTROL = "control_after_generate"
-MARK = "<!-- Above: written by `python -m rapiddraw nodes --write-docs`. Below: by hand. -->\n"
+HAND = "<!-- By hand: -->\n"
+WRITTEN = "<!-- Written by `python -m rapiddraw nodes --write-docs`: -->\n"
 SYNTAX = "{}@|"
-"""What vue-i18n, to which the editor hands all texts of nodeDefs.json, takes for syntax: such a text would be cut or come out empty."""
-_WORDS = {"inputs": "Inputs", "outputs": "Outputs", "input": "input", "output": "output", "type": "type", "what": "what it does",
-          "values": "values", "to": "to", "default": "default", "optional": "optional"}  # fmt: skip
+"""Syntax of vue-i18n, which shows the texts of nodeDefs.json in the editor: a text with one of these would be cut or come out empty."""
+_WORDS = {"inputs": "Inputs", "outputs": "Outputs", "to": "to", "default": "default", "optional": "optional"}  # fmt: skip
 
 
 def files(nodes: Mapping[str, Any], translations: Mapping[str, str], root: Path) -> dict[str, str]:
-    """Every generated file: path from the repository's root to its text. What is below a page's mark is kept as `root` has it."""
+    """Return every generated file: path from the repository's root to its text. What a page has by hand is kept as `root` has it."""
     found: dict[str, str] = {}
     for language, translate in (("en", str), ("zh", lambda text: translations.get(text, text))):
         found[f"locales/{language}/nodeDefs.json"] = _json({i: definition(node, translate) for i, node in sorted(nodes.items())})
         found[f"locales/{language}/main.json"] = _json({"nodeCategories": {c: translate(c) for c in categories(nodes)}})
         for node_id, node in nodes.items():
             place = f"web/docs/{node_id}.md" if language == "en" else f"web/docs/{node_id}/{language}.md"
-            found[place] = f"{page(node_id, node, translate)}\n{MARK}{hand_written(root / place)}"
+            found[place] = page(node_id, node, translate, *hand_written(root / place))
     return found
 
 
 def texts(nodes: Mapping[str, Any]) -> list[str]:
-    """Every English text that needs a translation, once each."""
+    """Return every English text that needs a translation, once each."""
     found: dict[str, None] = dict.fromkeys(_WORDS.values())
     found.update(dict.fromkeys(categories(nodes)))
     for node in nodes.values():
@@ -46,22 +47,24 @@ def texts(nodes: Mapping[str, Any]) -> list[str]:
 
 
 def read_translations(root: Path) -> dict[str, str]:
-    """English to Chinese."""
+    """Return the Chinese text of each English one."""
     return json.loads((root / "locales" / "zh" / "translations.json").read_text(encoding="utf-8"))
 
 
-def hand_written(path: Path) -> str:
-    """The part of a help page that is not generated, empty where there is none yet."""
-    return path.read_text(encoding="utf-8").partition(MARK)[2] if path.is_file() else ""
+def hand_written(path: Path) -> tuple[str, str]:
+    """Return the parts of a help page that are written by hand: when to use the node; method, example and pitfalls. Empty where missing."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    first, second = [part.partition(WRITTEN)[0].strip() for part in text.split(HAND)[1:3]] or ("", "")
+    return first, second
 
 
 def categories(nodes: Mapping[str, Any]) -> list[str]:
-    """The parts of the nodes' categories."""
+    """Return the parts of the nodes' categories."""
     return sorted({part for node in nodes.values() for part in node.CATEGORY.split("/")})
 
 
 def definition(node: Any, translate: Translate) -> dict[str, Any]:
-    """A node's entry in nodeDefs.json."""
+    """Return a node's entry in nodeDefs.json."""
     inputs = {}
     for spec in input_specs(node).values():
         inputs[spec.name] = {"name": translate(label(spec.name)), "tooltip": translate(spec.options.get("tooltip", ""))}
@@ -75,42 +78,43 @@ def definition(node: Any, translate: Translate) -> dict[str, Any]:
 
 
 def label(name: str) -> str:
-    """What a socket or widget is called: its name with spaces."""
+    """Return the label of a socket or widget: its name with spaces."""
     return name.replace("_", " ")
 
 
-def page(node_id: str, node: Any, translate: Translate) -> str:
-    """A node's help page, as Markdown."""
+def page(node_id: str, node: Any, translate: Translate, use: str, more: str) -> str:
+    """Return a node's help page as Markdown; `use` and `more` are its sections by hand."""
     word = {key: translate(text) for key, text in _WORDS.items()}
-    lines = [f"# {translate(node.DISPLAY_NAME)}", "", translate(node.DESCRIPTION), "", f"## {word['inputs']}", ""]
-    lines += [f"| {word['input']} | {word['type']} | {word['values']} | {word['what']} |", "| --- | --- | --- | --- |"]
+    inputs = [f"## {word['inputs']}", ""]
     for spec in input_specs(node).values():
-        name = f"`{spec.name}`" + (f" ({word['optional']})" if spec.category == "optional" else "")
-        lines.append(f"| {name} | {spec.type} | {_values(spec, word)} | {_cell(translate(spec.options.get('tooltip', '')))} |")
+        optional = [word["optional"]] if spec.category == "optional" else []
+        inputs.append(_item(spec.name, [spec.type, *_values(spec, word), *optional], translate(spec.options.get("tooltip", ""))))
+    outputs = []
     if node.RETURN_TYPES:
-        lines += ["", f"## {word['outputs']}", "", f"| {word['output']} | {word['type']} | {word['what']} |", "| --- | --- | --- |"]
-        for name, kind, tooltip in zip(_names(node), node.RETURN_TYPES, node.OUTPUT_TOOLTIPS, strict=True):
-            lines.append(f"| `{name}` | {kind} | {_cell(translate(tooltip))} |")
-    return "\n".join([*lines, "", f"`{node_id}`", ""])
+        outputs = ["", f"## {word['outputs']}", ""]
+        rows = zip(_names(node), node.RETURN_TYPES, node.OUTPUT_TOOLTIPS, strict=True)
+        outputs += [_item(name, [kind], translate(tooltip)) for name, kind, tooltip in rows]
+    head = [f"# {translate(node.DISPLAY_NAME)}", "", translate(node.DESCRIPTION), "", f"{HAND}", use, ""]
+    return "\n".join([*head, WRITTEN, *inputs, *outputs, "", f"`{node_id}`", "", HAND, more, ""])
 
 
-def _values(spec: InputSpec, word: Mapping[str, str]) -> str:
+def _item(name: str, facts: list[str], tooltip: str) -> str:
+    return f"- **`{name}`** · {' · '.join(facts)}<br>{tooltip.replace(chr(10), '<br>')}"
+
+
+def _values(spec: InputSpec, word: Mapping[str, str]) -> list[str]:
     options, parts = spec.options, []
     if spec.choices is not None and "default" in options:  # a list of files is another on every machine
         parts.append(", ".join(map(str, spec.choices)))
     if "min" in options:
         parts.append(f"{options['min']} {word['to']} {options['max'] if options['max'] < 2**63 else '2^64 - 1'}")
     if str(options.get("default", "")) != "":
-        parts.append(f"{word['default']} `{options['default']}`")
-    return _cell("; ".join(parts))
+        parts.append(f"{word['default']} `{options['default']}`".replace("\n", "<br>"))
+    return parts
 
 
 def _names(node: Any) -> tuple[str, ...]:
     return getattr(node, "RETURN_NAMES", None) or node.RETURN_TYPES
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "<br>")
 
 
 def _texts_of(entry: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import rapiddraw
-from rapiddraw.cli.node_docs import MARK, SYNTAX, files, hand_written, read_translations, texts
+from rapiddraw.cli.node_docs import HAND, SYNTAX, WRITTEN, files, hand_written, read_translations, texts
 from rapiddraw.core.paths import pack_root
 
 NODES, ROOT = rapiddraw.NODE_CLASS_MAPPINGS, pack_root()
@@ -44,13 +44,22 @@ def test_no_page_is_left_over():
 
 @pytest.mark.parametrize("node_id", sorted(NODES))
 def test_a_page_says_by_hand_when_how_and_what_to_watch(node_id):
-    """Both languages have the same sections below the mark: when to use it, method, example, pitfalls."""
-    pages = [hand_written(ROOT / "web" / "docs" / name) for name in (f"{node_id}.md", f"{node_id}/zh.md")]
+    """Both languages have the same sections by hand: when to use it, method, example, pitfalls."""
+    pages = ["\n\n".join(hand_written(ROOT / "web" / "docs" / name)) for name in (f"{node_id}.md", f"{node_id}/zh.md")]
     titles = [[line for line in page.splitlines() if line.startswith("#")] for page in pages]
-    assert titles[0] == ["## When to use it", "## Method", "## Example", "## Pitfalls"], f"write them below the line {MARK}"
+    assert titles[0] == ["## When to use it", "## Method", "## Example", "## Pitfalls"], f"write them below the lines {HAND}"
     assert len(titles[1]) == len(titles[0]) and titles[1] != titles[0], "the Chinese page needs the same sections"
     for page in pages:
         assert all(section.partition("\n")[2].strip() for section in page.split("## ")[1:]), "a section is empty"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("web/")))
+def test_a_page_says_first_what_it_is_for_and_fits_a_narrow_panel(name):
+    text = FILES[name]
+    places = [text.index(mark) for mark in (HAND, WRITTEN)] + [text.rindex(HAND)]
+    assert places == sorted(set(places)) and text.count(HAND) == 2
+    assert "## " not in text[: places[0]] and text[places[0] :].count("## ") >= 4
+    assert "\n| " not in text, "a table needs more width than the panel has: write a list"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
