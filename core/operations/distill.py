@@ -135,7 +135,7 @@ def distill_model(
         recipe.precision = "bf16"
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
-    return student, _report(report, result, len(images), out.name), _as_image(result)
+    return student, _report(report, result, len(images), out), _as_image(result)
 
 
 def _fingerprint(network: nn.Module, images: Any) -> str:
@@ -146,14 +146,18 @@ def _fingerprint(network: nn.Module, images: Any) -> str:
     return hashlib.sha256(f"{weights:.5g};{listed}".encode()).hexdigest()[:16]
 
 
-def _report(report: Report, result: TrainResult, pictures: int, name: str) -> str:
+def _report(report: Report, result: TrainResult, pictures: int, out: Path) -> str:
     lines = [report.table(layers=False), "", f"{result.steps} steps on {pictures} pictures"]
     if result.losses:
         share = max(1, len(result.losses) // 10)
         first, last = (sum(loss for _, loss in part) / len(part) for part in (result.losses[:share], result.losses[-share:]))
         lines.append(f"loss {first:.4g} in the first tenth, {last:.4g} in the last")
     lines += [f"{key} {value:.4g}" for key, value in result.metrics.items() if key in ("noise", "features", "task")]
-    return "\n".join([*lines, f"saved as {name}, for Load Low-Rank UNet"])
+    (saved,) = result.files
+    where = (
+        f"saved as {out.name}, for Load Low-Rank UNet" if saved == out else f"{out.name} could not be written; the student is in {saved}"
+    )
+    return "\n".join([*lines, where])
 
 
 def _as_image(result: TrainResult) -> torch.Tensor:

@@ -8,6 +8,7 @@ its floor.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch.nn import functional
 
 from ..bundles.format import Bundle
 from ..bundles.load import load_bundle
-from ..errors import BundleError, InputError
+from ..errors import InputError
+from ..networks import network_of
 from ..orchard.world import ATTRIBUTES, Scene
 
 SIDE = 64
@@ -63,15 +65,11 @@ def load_judge(path: str | Path) -> Judge:
 
 def judge_from(bundle: Bundle) -> Judge:
     """Build the judge that `bundle` holds, in evaluation mode. Raises :class:`BundleError` where its config and its tensors do not fit."""
-    try:
-        judge = Judge(**bundle.info.config)
-        found = judge.load_state_dict({name: tensor.float() for name, tensor in bundle.tensors.items()}, strict=False)
-    except (TypeError, RuntimeError) as error:
-        raise BundleError(f"{bundle.info.path}: its config and its tensors do not make a judge ({error})") from error
-    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
-    if missing or found.unexpected_keys:
-        raise BundleError(f"{bundle.info.path}: a judge lacks {missing} and does not know {found.unexpected_keys}")
-    return judge.eval()
+    # Bundles leave out the norms' counters, which only training reads.
+    norms = [name.removesuffix("running_mean") for name in bundle.tensors if name.endswith("running_mean")]
+    counters = {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms}
+    judge: Judge = network_of(Judge, replace(bundle, tensors={**counters, **bundle.tensors}))
+    return judge
 
 
 def labels(scenes: list[Scene]) -> dict[str, torch.Tensor]:

@@ -131,6 +131,30 @@ def test_another_kind_of_bundle_is_not_replaced_and_other_settings_do_not_resume
     assert load_bundle(folder / "student.safetensors").info.provenance["steps"] == 2
 
 
+def test_a_place_that_cannot_be_written_is_named_before_anything_is_encoded(parts, monkeypatch):
+    monkeypatch.setattr("rapiddraw.core.operations.distill.encode_folder", lambda *_: pytest.fail("encoded first"))
+    paths.made_weights_dir().write_text("a file in the way")
+    with pytest.raises(InputError, match="cannot be written to"):
+        run(parts)
+
+
+def test_a_student_whose_place_is_gone_lies_beside_its_run_and_the_report_says_so(parts, monkeypatch):
+    from rapiddraw.core.operations.distill import ModelDistillation
+
+    finish = ModelDistillation.finish
+
+    def gone(self, out, provenance):
+        if out.parent == paths.made_weights_dir():
+            raise OSError("No space left on device")
+        return finish(self, out, provenance)
+
+    monkeypatch.setattr(ModelDistillation, "finish", gone)
+    student, report, _ = run(parts)
+    path = paths.made_weights_dir() / "student-run" / "student.safetensors"
+    assert f"the student is in {path}" in report
+    assert torch.allclose(denoised(current().model.load_unet(path)), denoised(student), atol=5e-3)
+
+
 def test_texts_of_several_lengths_stand_in_one_batch():
     short, long = torch.randn(1, 2, 3), torch.randn(1, 6, 3)
     joined = model_data.together([{"tokens": short, "y": short[:, 0]}, {"tokens": long, "y": long[:, 0]}])

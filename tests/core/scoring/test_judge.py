@@ -34,9 +34,13 @@ def test_the_pattern_colour_of_a_plain_fruit_does_not_count():
 def test_pictures_of_any_size_are_judged():
     judge = Judge(width=8).eval()
     for side in (64, 100, 128):
-        predicted, features = judge_pictures(judge, torch.rand(3, 3, side, side) * 2 - 1, batch=2)
+        pictures = torch.rand(3, 3, side, side) * 2 - 1
+        predicted, features = judge_pictures(judge, pictures, batch=2)
         assert features.shape == (3, 128) and set(predicted) == set(ATTRIBUTES)
-        assert all(row.shape == (3,) and int(row.max()) < len(ATTRIBUTES[name]) for name, row in predicted.items())
+        with torch.no_grad():  # in batches or at once, and a picture alone
+            logits, alone = judge(pictures), judge.features(pictures[2:])
+        assert all(torch.equal(row, logits[name].argmax(1)) for name, row in predicted.items())
+        torch.testing.assert_close(features[2:], alone)
 
 
 def test_a_judge_survives_its_bundle(tmp_path):
@@ -46,9 +50,10 @@ def test_a_judge_survives_its_bundle(tmp_path):
     path = save_bundle(tmp_path / "judge.safetensors", tensors, BundleInfo("judge", {"width": 8}))
     pictures = torch.rand(2, 3, 64, 64)
     assert torch.equal(load_judge(path).features(pictures), judge.features(pictures))
-    broken = save_bundle(tmp_path / "wide.safetensors", tensors, BundleInfo("judge", {"width": 16}))
-    with pytest.raises(BundleError, match="wide"):
-        load_judge(broken)
+    for config in ({"width": 16}, {"width": 10**9}, {"width": -1}, {"width": "8"}, {"depth": 3}):  # a config that lies costs nothing
+        broken = save_bundle(tmp_path / "wide.safetensors", tensors, BundleInfo("judge", config))
+        with pytest.raises(BundleError, match="wide"):
+            load_judge(broken)
 
 
 def test_frechet_distance_of_gaussians():
@@ -67,6 +72,20 @@ def test_frechet_distance_of_gaussians():
 def test_tables_that_have_no_distance_are_refused(other):
     with pytest.raises(InputError, match="feature tables"):
         frechet_distance(np.zeros((5, 6)), other)
+
+
+def test_confidence_is_the_mean_probability_of_what_the_judge_reads():
+    judge, pictures = Judge(width=8).eval(), torch.rand(3, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        for name, head in judge.heads.items():
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([0.0] * len(ATTRIBUTES[name])))
+    chance = sum(1 / len(values) for values in ATTRIBUTES.values()) / len(ATTRIBUTES)
+    assert confidence(judge, pictures, 2).tolist() == pytest.approx([chance] * 3)
+    with torch.no_grad():
+        for head in judge.heads.values():
+            head.bias[0] = 60.0
+    assert confidence(judge, pictures, 2).tolist() == pytest.approx([1.0] * 3)
 
 
 def test_a_finely_drawn_picture_is_preferred_to_a_cartoon():

@@ -203,6 +203,7 @@ def test_two_phases_train_two_networks_apart(tmp_path):
 def test_bf16_runs_and_keeps_float32_weights(tmp_path):
     result = run(tmp_path, "a", recipe=Curve(precision="bf16"), steps=4)
     assert weights(result.files[0])["0.weight"].dtype == torch.float32
+    assert not same(weights(result.files[0]), weights(run(tmp_path, "b", steps=4).files[0]))
 
 
 def test_the_schedule_rises_then_falls():

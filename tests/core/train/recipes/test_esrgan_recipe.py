@@ -94,10 +94,30 @@ def test_the_loss_falls(tmp_path):
 
 @needs_basicsr
 def test_with_a_critic_both_networks_train(tmp_path):
-    recipe = make_recipe("esrgan", SMALL | {"gan_weight": 0.005})
-    result = train(recipe, tmp_path / "x.safetensors", 2, run_dir=tmp_path / "run", every=Intervals(save=2, log=1))
-    assert result.metrics["adversarial"] > 0
+    settings = SMALL | {"ema": 0.0, "soft": 0.0, "gan_weight": 0.005, "batch_size": 4}
+    recipe = make_recipe("esrgan", settings)
+    result = train(recipe, tmp_path / "x.safetensors", 50, run_dir=tmp_path / "run", every=Intervals(save=50))
     assert load_upscaler(result.files[0]).scale == 4  # the critic is not part of the file
+    batch = recipe.batch(99, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        losses = recipe.loss(batch)
+        made = recipe.generator(batch["low"])
+        expected = relativistic_loss(recipe.critic(made), recipe.critic(batch["high"]))
+        torch.testing.assert_close(losses["adversarial"], expected)
+        # The critic tells real from made: by chance it would be log 2.
+        assert float(recipe.critic_loss(batch)["loss"]) < 0.5 * float(torch.log(torch.tensor(2.0)))
+        recipe.critic = None
+        torch.testing.assert_close(losses["loss"], recipe.loss(batch)["loss"] + 0.005 * expected)
+
+
+@needs_basicsr
+def test_the_critics_opinion_reaches_the_generator(tmp_path):
+    moved = {}
+    for weight in (0.0, 0.5):
+        recipe = make_recipe("esrgan", SMALL | {"ema": 0.0, "gan_weight": weight})
+        train(recipe, tmp_path / f"{weight}.safetensors", 3, run_dir=tmp_path / f"run-{weight}")
+        moved[weight] = torch.cat([p.detach().flatten() for p in recipe.generator.parameters()])
+    assert not torch.equal(moved[0.0], moved[0.5])
 
 
 def test_fine_tuning_goes_on_from_a_bundle(tmp_path):

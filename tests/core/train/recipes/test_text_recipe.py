@@ -12,6 +12,7 @@ from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.knowledge.graph import build_graph, load_knowledge
 from rapiddraw.core.knowledge.linking import wordpiece_linker
+from rapiddraw.core.knowledge.transe import link_prediction
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.orchard.entities import entities
 from rapiddraw.core.paths import pack_root
@@ -27,17 +28,23 @@ TINY = {"width": 32, "layers": 1, "heads": 2, "projection_dim": 16, "count": 24,
 
 
 @pytest.fixture(scope="module")
-def kg_path(tmp_path_factory):
+def kg_recipe():
+    return KgRecipe(dim=8, negatives=4)
+
+
+@pytest.fixture(scope="module")
+def kg_path(kg_recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("kg") / "kg.safetensors"
-    train(KgRecipe(dim=8, negatives=4), out, 6, run_dir=out.parent / "run", device="cpu")
+    train(kg_recipe, out, 6, run_dir=out.parent / "run", device="cpu")
     return out
 
 
-def test_kg_recipe_writes_the_whole_graph(kg_path):
+def test_kg_recipe_writes_the_whole_graph(kg_recipe, kg_path):
     graph = load_knowledge(kg_path)
     assert len(graph.aliases) == 480
     assert graph.dim == 8
-    assert 0 <= graph.provenance["metrics"]["known_mrr"] <= 1
+    assert torch.equal(graph.embeddings, kg_recipe.model.entities.detach())
+    assert graph.provenance["metrics"]["known_mrr"] == pytest.approx(link_prediction(kg_recipe.model, kg_recipe.graph)["mrr"])
 
 
 def test_kg_recipe_reads_a_users_triples_and_can_hold_some_out(tmp_path):
