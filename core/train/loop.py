@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import autocast
 
-from ..errors import InputError, TrainingError
+from ..checks import whole_number
+from ..errors import TrainingError
 from ..progress import Progress, raise_if_cancelled
 from .average import AveragedWeights
 from .batches import batches
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 logger = logging.getLogger("rapiddraw")
+MOST_STEPS = 10**9
 MEASURED = 3
 """Steps that a run with a budget takes before it says how many more it will take."""
 
@@ -52,8 +54,8 @@ class Intervals:
 
     def check(self) -> None:
         """Raise :class:`InputError` for an interval that is no whole number or is too small."""
-        for key, value, low in (("save_every", self.save, 1), ("log_every", self.log, 1), ("eval_every", self.evaluate, 0)):
-            _check_whole(key, value, low)
+        for name, value, low in (("save_every", self.save, 1), ("log_every", self.log, 1), ("eval_every", self.evaluate, 0)):
+            whole_number(name, value, low, MOST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def train(
     gradient is no longer finite (the last checkpoint holds the weights before that) or a checkpoint does not fit the recipe.
     """
     every = every or Intervals()
-    _check_whole("steps", steps, 1)
+    whole_number("steps", steps, 1, MOST_STEPS)
     every.check()
     recipe.check()
     processes = join_processes(device)
@@ -115,11 +117,6 @@ def train(
             run.forget()
         run.go()
         return run.finish(out)
-
-
-def _check_whole(key: str, value: object, low: int) -> None:
-    if not isinstance(value, int) or value < low:
-        raise InputError(f"{key}={value!r}: expected a whole number of at least {low}")
 
 
 class _Run:

@@ -152,7 +152,7 @@ def test_a_student_whose_place_is_gone_lies_beside_its_run_and_the_report_says_s
     student, report, _ = run(parts)
     path = paths.made_weights_dir() / "student-run" / "student.safetensors"
     assert f"the student is in {path}" in report
-    assert torch.allclose(denoised(current().model.load_unet(path)), denoised(student), atol=5e-3)
+    assert torch.allclose(denoised(current().model.load(path)), denoised(student), atol=5e-3)
 
 
 def test_texts_of_several_lengths_stand_in_one_batch():
