@@ -1,7 +1,7 @@
-"""Classifier-free guidance, on `denoised`.
+"""Classifier-free guidance and style guidance, on `denoised`.
 
-For one state x and noise level sigma, a mix of noise predictions whose weights sum to 1 is the same mix of `denoised`, so guidance
-never divides by a small sigma and does not care what a network predicts.
+For one state x and noise level sigma, a mix of noise predictions whose weights sum to 1 is the same mix of `denoised`. So guidance never
+divides by a small sigma, and does not depend on what a network predicts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..errors import InputError
 
 
 def needs_uncond(scale: float) -> bool:
-    """Whether guidance at `scale` looks at the unconditional prediction at all. At 1 it does not: skip that evaluation."""
+    """Return whether guidance at `scale` needs the unconditional prediction. At 1 it does not, and that evaluation can be skipped."""
     return not math.isclose(scale, 1.0)
 
 
 def cfg_denoised(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:
-    """Guided `denoised` = uncond + scale * (cond - uncond) (Ho and Salimans, eq. 6, with scale = 1 + w).
+    """Return the guided `denoised` = uncond + scale * (cond - uncond) (Ho and Salimans, eq. 6, with scale = 1 + w).
 
     `cond` and `uncond` are predictions of x0 of one shape. At scale 1 `cond` itself comes back and `uncond` may be None.
     Raises :class:`InputError` where the scale is not finite, or `uncond` is needed and missing or of another shape.
@@ -38,9 +38,10 @@ def cfg_denoised(cond: Tensor, uncond: Tensor | None, scale: float) -> Tensor:
 
 
 def style_denoised(guided: Tensor, cond: Tensor, style: Tensor, scale: float) -> Tensor:
-    """Guided `denoised`, moved by `scale` from the prompt towards the styled prompt (PanGu-Draw, section 7, on stylized generation).
+    """Return `guided` moved by `scale` towards the styled prompt: guided + scale * (style - cond) (PanGu-Draw, section 7, stylized
+    generation).
 
-    guided + scale * (style - cond), all of one shape: what classifier-free guidance gave, the prediction under the prompt, and the one
+    All have one shape: `guided` is the result of classifier-free guidance, `cond` the prediction under the prompt, `style` the prediction
     under the prompt with its style. Several styles add up. Scale 0 gives `guided` itself.
     """
     return guided if scale == 0 else guided + (style - cond) * scale
@@ -49,11 +50,11 @@ def style_denoised(guided: Tensor, cond: Tensor, style: Tensor, scale: float) ->
 def style_function(
     predict: Callable[[dict[str, Any]], Tensor], scale: float, start: float, end: float
 ) -> Callable[[dict[str, Any]], Tensor]:
-    """:func:`style_denoised` as a function that runs after guidance, in either host.
+    """Return :func:`style_denoised` as a function that runs after guidance, in either host.
 
-    `predict(given)` is the prediction under the styled prompt, `given` what hosts hand to such functions. It is asked between the parts
-    `start` and `end` of the sampling only (0 is its beginning, 1 its end). Raises :class:`InputError` for a scale that is not finite, or
-    unless 0 <= start <= end <= 1.
+    `predict(given)` is the prediction under the styled prompt, where `given` is the dict that hosts pass to such functions. It is evaluated
+    between the parts `start` and `end` of the sampling run only (0 is its beginning, 1 its end). Raises :class:`InputError` for a scale
+    that is not finite, or unless 0 <= start <= end <= 1.
     """
     if not math.isfinite(scale):
         raise InputError(f"the style scale must be a finite number, {scale} was given")

@@ -1,4 +1,4 @@
-"""The noise schedule of a diffusion model in sigma space, and the grids of sigmas that samplers walk down.
+"""Noise schedules in sigma space, and the grids of sigmas that samplers take.
 
 The state of a sampler is `x = x0 + sigma * noise` (the variance-exploding form). A network trained on the variance-preserving
 `z_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise` is shown `z_t = x / sqrt(1 + sigma^2)`, with `sigma_t = sqrt((1 - abar_t) / abar_t)`.
@@ -28,7 +28,7 @@ MAX_TIMESTEPS = 100_000
 
 
 def make_betas(schedule: Schedule) -> Tensor:
-    """The variances beta_1..beta_T of the forward process, (T,) float64.
+    """Return the variances beta_1..beta_T of the forward process, (T,) float64.
 
     `scaled_linear` is linear in sqrt(beta) (latent diffusion), `linear` in beta (DDPM), `squaredcos_cap_v2` follows the cosine
     abar of Nichol and Dhariwal, eq. 17, with beta capped at 0.999. Raises :class:`InputError` for any other name, for values outside
@@ -51,12 +51,12 @@ def make_betas(schedule: Schedule) -> Tensor:
 
 
 def _beside(sigma: Tensor, x: Tensor) -> Tensor:
-    """`sigma`, one value or one a batch item, shaped so that it multiplies `x` (B, ...)."""
+    """Return `sigma`, one value or one for each sample, in a shape that multiplies `x` (B, ...)."""
     return sigma.reshape(()) if sigma.numel() == 1 else sigma.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def output_to_denoised(prediction: str, sigma: Tensor, model_output: Tensor, x: Tensor) -> Tensor:
-    """What a network says about x0, from its raw output of kind `prediction` at `x` (B, ...) and `sigma` (() or (B,)).
+    """Return a network's estimate of x0 from its raw output of kind `prediction` at `x` (B, ...) and `sigma` (() or (B,)).
 
     `eps`: the noise. `v`: sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, appendix D). `x0`: the image itself.
     """
@@ -70,7 +70,8 @@ def output_to_denoised(prediction: str, sigma: Tensor, model_output: Tensor, x: 
 
 
 def denoised_to_output(prediction: str, sigma: Tensor, denoised: Tensor, x: Tensor) -> Tensor:
-    """The inverse of :func:`output_to_denoised`; at x = x0 + sigma * noise with denoised = x0 it is the training target. sigma > 0."""
+    """Return the raw output that :func:`output_to_denoised` takes, for sigma > 0. With x = x0 + sigma * noise and denoised = x0 it is the
+    training target."""
     _check_prediction(prediction)
     sigma = _beside(sigma, x)
     if prediction == "eps":
@@ -119,18 +120,18 @@ class NoiseSchedule:
         return self.sigmas[-1]
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The integer timesteps whose log-sigma is nearest to that of `sigma` (any shape), on its device."""
+        """Return the whole timesteps whose log-sigma is nearest to that of `sigma` (any shape), on its device."""
         distance = sigma.log().reshape(1, -1).to(self.log_sigmas.device) - self.log_sigmas[:, None]
         return distance.abs().argmin(dim=0).reshape(sigma.shape).to(sigma.device)
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at `timestep` (any shape, clamped to 0..T-1); between whole timesteps log-sigma is linear."""
+        """Return the noise level at `timestep` (any shape, clamped to 0..T-1); between whole timesteps log-sigma is linear."""
         time = timestep.float().to(self.log_sigmas.device).clamp(0, self.num_timesteps - 1)
         below, above, part = time.floor().long(), time.ceil().long(), time.frac()
         return ((1 - part) * self.log_sigmas[below] + part * self.log_sigmas[above]).exp().to(timestep.device)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The noise level where the fraction `percent` of the timesteps lies behind: 0 is before all noise, 1 is sigma 0."""
+        """Return the noise level after the fraction `percent` of the timesteps: 0 is the start of sampling, 1 is sigma 0."""
         if percent <= 0:
             return 999999999.9  # ComfyUI's stand-in for infinity: "from the very first step", also with a step above sigma_max
         if percent >= 1:
@@ -138,32 +139,32 @@ class NoiseSchedule:
         return float(self.sigma(torch.tensor((1 - percent) * (self.num_timesteps - 1))))
 
     def calculate_input(self, sigma: Tensor, x: Tensor) -> Tensor:
-        """What the network is shown: `x` (B, ...) scaled back to unit variance, z_t."""
+        """Return the network's input z_t: `x` (B, ...) scaled to unit variance."""
         return x / (_beside(sigma, x) ** 2 + self.sigma_data**2) ** 0.5
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, x: Tensor) -> Tensor:
-        """The network's raw output, turned into its estimate of x0. See :func:`output_to_denoised`."""
+        """Return the network's estimate of x0 from its raw output. See :func:`output_to_denoised`."""
         return output_to_denoised(self.prediction, sigma, model_output, x)
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        """The sampler's first state from unit `noise` and the (scaled) latent it starts from.
+        """Return the sampler's first state from unit `noise` and the (scaled) latent it starts from.
 
-        With `max_denoise` (the walk starts at sigma_max) the noise gets sqrt(1 + sigma^2): the variance a network trained on unit
-        variance data saw there.
+        With `max_denoise` (the run starts at sigma_max) the noise is multiplied by sqrt(1 + sigma^2), the standard deviation of noisy data
+        of unit variance.
         """
         sigma = _beside(sigma, noise)
         return noise * (torch.sqrt(1 + sigma**2) if max_denoise else sigma) + latent_image
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
-        """The latent from the sampler's last state; nothing to undo in this form."""
+        """Return the latent from the sampler's last state, which is equal to it in this form."""
         return latent
 
 
 def calculate_sigmas(schedule: Any, scheduler_name: str, steps: int) -> Tensor:
-    """The noise levels a sampler visits, descending to 0, float32 on the CPU; one more than there are steps.
+    """Return the noise levels of a sampling run, descending to 0, float32 on the CPU; one more than there are steps.
 
-    `schedule` is a :class:`NoiseSchedule` or a ComfyUI `model_sampling` object. The grids equal ComfyUI's of the same name;
-    `ddim_uniform`, whose stride is whole, can have more steps than asked for where `steps` does not divide T, and at T one fewer.
+    `schedule` is a :class:`NoiseSchedule` or a ComfyUI `model_sampling` object. The grids equal ComfyUI's of the same name. The stride of
+    `ddim_uniform` is whole: it can have more steps than asked for where `steps` does not divide T, and one fewer at `steps` = T.
     Raises :class:`InputError` for an unknown name or a number of steps outside 1..10000.
     """
     if scheduler_name not in SCHEDULERS:
@@ -222,7 +223,7 @@ def _ends(schedule: Any) -> tuple[Tensor, Tensor]:
 
 
 def _is_zero(sigma: Tensor) -> bool:
-    """Whether a table reaches sigma 0 itself (zero-terminal schedules), so that no 0 is to be appended."""
+    """Return whether a table reaches sigma 0 itself, so that no 0 is to be appended."""
     return math.isclose(float(sigma), 0, abs_tol=1e-5)
 
 

@@ -1,10 +1,10 @@
-"""Time-decoupled sampling (PanGu-Draw, section 3.1): a structure model for noisy states, a texture model for the rest.
+"""Time-decoupled sampling (PanGu-Draw, section 4.1): a structure model for noisy states, a texture model for the others.
 
-Which of the two acts is a question to the noise level of the state at hand, never to a count of steps: samplers that evaluate several
-times a step, and batches that hold several levels at once, then ask the right model by themselves. The published code looks at the
-step before instead, so that its structure model is asked once below the range it was trained on; that is not done here.
+The noise level of a state decides which model is evaluated, never the number of the step. So samplers with several evaluations in a step,
+and batches of several levels, get the right model each time. The published code looks at the step before instead, and evaluates its
+structure model once below the range it was trained on; this is not done here.
 
-The switch is a *timestep* of the structure model's schedule (500 of 1000 in the paper). It belongs to the structure model.
+The switch is a *timestep* of the structure model's schedule (500 of 1000 in section 5.3). The structure model acts at the switch itself.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Evaluation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def switch_sigma(model_sampling: Any, timestep: int) -> float:
-    """The lowest noise level of the structure model's range: sigma(timestep) on `model_sampling`, its own schedule.
+    """Return the lowest noise level of the structure model: sigma(timestep) on `model_sampling`, its own schedule.
 
-    0 gives 0 (the structure model draws everything), the number of timesteps or more gives infinity (the texture model does).
+    Timestep 0 gives 0 (the structure model draws everything). The number of timesteps or more gives infinity (the texture model does).
     Raises :class:`InputError` for a timestep outside 0..1000, or a schedule that does not know timesteps.
     """
     if isinstance(timestep, bool) or int(timestep) != timestep or not 0 <= timestep <= MAX_TIMESTEP:
@@ -45,14 +45,14 @@ def switch_sigma(model_sampling: Any, timestep: int) -> float:
     low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
     if not low * (1 - _ROUNDING) <= sigma <= high * (1 + _ROUNDING):
         raise InputError(
-            f"timestep {timestep} means noise level {sigma:.4g} to the structure model, outside its own {low:.4g} to {high:.4g}: its "
-            "schedule does not count timesteps from 0 to 1000, so it cannot be switched at one"
+            f"timestep {timestep} is noise level {sigma:.4g} for the structure model, outside its range of {low:.4g} to {high:.4g}: its "
+            "schedule does not count timesteps from 0 to 1000, so that no switch is possible; use another structure model"
         )
     return sigma
 
 
 def is_structure(sigma: Tensor, switch: float) -> Tensor:
-    """Whether the structure model acts at each noise level of `sigma` (any shape): sigma >= switch, up to rounding."""
+    """Return whether the structure model acts at each noise level of `sigma` (any shape): sigma >= switch, up to rounding."""
     return sigma >= switch * (1 - _ROUNDING)
 
 
@@ -81,9 +81,9 @@ def by_sigma(x: Tensor, sigma: Tensor, switches: Sequence[float], stages: Sequen
 
 
 def take_rows(value: Any, rows: Tensor, batch: int) -> Any:
-    """`value` cut to the samples `rows` of a batch: tensors of `batch` entries, also deep in lists, tuples and dicts.
+    """Return `value` with the samples `rows` of a batch only: tensors of `batch` entries are cut, also inside lists, tuples and dicts.
 
-    A batch of several prompts under one another (`batch` a multiple of what `rows` counts) is the caller's to spell out in `rows`.
+    For a batch that holds several prompts one after another, the caller gives the rows of each prompt in `rows`.
     """
     if isinstance(value, Tensor):
         return value[rows.to(value.device)] if value.ndim and value.shape[0] == batch else value
@@ -95,15 +95,15 @@ def take_rows(value: Any, rows: Tensor, batch: int) -> Any:
 
 
 def repeat_rows(value: Tensor, rows: Tensor) -> Tensor:
-    """The entries of `value` (n, ...) that belong to the samples `rows`, where n entries serve a larger batch over and over."""
+    """Return the entries of `value` (n, ...) for the samples `rows`, where the n entries are repeated over a larger batch."""
     return value if value.shape[0] == 1 else value[rows.to(value.device) % value.shape[0]]
 
 
 def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
-    """(high, low) of a walk `sigmas` (N+1,), cut at the first level k below the switch: `sigmas[:k+1]` and `sigmas[k:]`.
+    """Return (high, low), `sigmas` (N+1,) cut at the first level k below the switch: `sigmas[:k+1]` and `sigmas[k:]`.
 
-    Both hold the level at the cut, and no level is added, so that the two walks together are the given one. Either may be without a step:
-    of one entry or none. Raises :class:`InputError` for what is not a list of noise levels.
+    Both parts hold the level at the cut, and no level is added: together they are the given sampling run. Either may have no step (one
+    entry or none). Raises :class:`InputError` for what is not a list of noise levels.
     """
     if sigmas.ndim != 1 or not bool(sigmas.isfinite().all()):
         raise InputError(f"sigmas must be a list of finite noise levels, (N+1,); a tensor of shape {tuple(sigmas.shape)} was given")
@@ -113,21 +113,22 @@ def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
 
 
 def split_sigmas_at_timestep(sigmas: Tensor, model_sampling: Any, timestep: int) -> tuple[Tensor, Tensor]:
-    """:func:`split_at` the noise level of `timestep` on `model_sampling`."""
+    """Return :func:`split_at` for the noise level of `timestep` on `model_sampling`."""
     return split_at(sigmas, switch_sigma(model_sampling, timestep))
 
 
 def check_history(history: str) -> str:
-    """`keep` or `reset`. Raises :class:`InputError` for anything else."""
+    """Return `history`, which is `keep` or `reset`. Raises :class:`InputError` for anything else."""
     if history not in HISTORIES:
         raise InputError(f"history must be one of {', '.join(HISTORIES)}; {history!r} was given")
     return history
 
 
 def starting_afresh(sampler: Callable[..., Tensor], switch: float) -> Callable[..., Tensor]:
-    """`sampler` (of k-diffusion's signature) run twice, above and below the switch, so that it carries no history across.
+    """Return a sampler that runs `sampler` (of k-diffusion's signature) twice, above and below the switch, without a shared history.
 
-    The cut is at a level of the grid; the state goes over untouched. Samplers that draw noise draw other noise in the second part.
+    The cut is at a level of the grid, and the state is handed over unchanged. A sampler that draws noise draws other noise in the second
+    part.
     """
 
     def sample(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, **more: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""What an error costs in training, by noise level: the weights, and how errors of one kind of prediction translate to another."""
+"""Weights of training errors by noise level, for each kind of prediction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MIN_SNR_GAMMA = 5.0
 
 
 def loss_weight(weighting: str, prediction: str, sigma: Tensor) -> Tensor:
-    """What the squared error of an output of kind `prediction` is multiplied by at `sigma` (B,): 1 for `none`, and for `min_snr`
-    min(SNR, 5) in x0 terms (Hang et al. 2023), carried over to what is predicted."""
+    """Return the factor of the squared error of an output of kind `prediction` at `sigma` (B,): 1 for `none`; for `min_snr` min(SNR, 5) on
+    an error of x0 (Hang et al. 2023), converted to the kind that is predicted."""
     if weighting == "none":
         return ones_like(sigma)
     snr = sigma**-2
@@ -19,6 +19,5 @@ def loss_weight(weighting: str, prediction: str, sigma: Tensor) -> Tensor:
 
 
 def output_slope(prediction: str, sigma: Tensor) -> Tensor:
-    """How far a network's raw output of kind `prediction` moves when its estimate of x0 moves by one, at `sigma` (B,): two networks asked
-    about the same x differ by this much more in their outputs than in `denoised`."""
+    """Return the factor from an error in `denoised` to an error in the network's raw output of kind `prediction`, at `sigma` (B,)."""
     return {"x0": ones_like(sigma), "eps": 1 / sigma, "v": (sigma**2 + 1).sqrt() / sigma}[prediction]

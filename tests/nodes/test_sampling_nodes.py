@@ -5,9 +5,9 @@ import types
 
 import pytest
 from rapiddraw.core import host
-from rapiddraw.core.diffusion.samplers.adaptive import sample_adaptive_sde
+from rapiddraw.core.diffusion.samplers.adaptive import StepControl, sample_adaptive_sde
 from rapiddraw.core.diffusion.samplers.dpm_solver import sample_dpm_solver
-from rapiddraw.core.diffusion.samplers.picard import sample_picard
+from rapiddraw.core.diffusion.samplers.picard import PicardOptions, sample_picard
 from rapiddraw.core.diffusion.samplers.pndm import sample_pndm
 from rapiddraw.core.errors import InputError
 from rapiddraw.nodes.sampling import (
@@ -58,13 +58,17 @@ def widgets(node):
 
 
 @pytest.mark.parametrize(
-    ("node", "function"),
-    [(SamplerPicard, sample_picard), (SamplerAdaptiveSDE, sample_adaptive_sde), (SamplerDPMSolver, sample_dpm_solver)],
+    ("node", "function", "settings"),
+    [
+        (SamplerPicard, sample_picard, PicardOptions),
+        (SamplerAdaptiveSDE, sample_adaptive_sde, StepControl),
+        (SamplerDPMSolver, sample_dpm_solver, sample_dpm_solver),
+    ],
 )
-def test_widgets_are_the_functions_options(node, function, monkeypatch):
+def test_widgets_are_the_functions_options(node, function, settings, monkeypatch):
     monkeypatch.setattr(host, "current", RecordingHost, raising=False)
     ((made, options),) = node().execute(**widgets(node))
-    known = inspect.signature(function).parameters
+    known = inspect.signature(settings).parameters
     assert made is function and set(options) <= set(known)
     assert {name: value for name, value in options.items() if name != "stats"} == widgets(node)
     for name, value in widgets(node).items():

@@ -12,10 +12,8 @@ from rapiddraw.core.paths import pack_root
 ROOT = pack_root()
 MOST_PARAMETERS = 8
 ARGUED = {
-    "core/diffusion/samplers/adaptive.py: sample_adaptive_sde": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
     "core/diffusion/samplers/dpmpp.py: sample_dpmpp_2m_sde": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
     "core/diffusion/samplers/euler.py: sample_euler_ancestral": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
-    "core/diffusion/samplers/picard.py: sample_picard": "k-diffusion's signature; ComfyUI's KSAMPLER passes options by name",
     "core/graph/stock/sampling.py: KSampler.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
     "core/graph/stock/sampling.py: KSamplerAdvanced.sample": "the inputs of ComfyUI's stock node, which graphs give by name",
     "core/host/comfy/guiders.py: _Leader.inner_sample": "overrides a method of ComfyUI's CFGGuider",

@@ -1,4 +1,4 @@
-"""Samplers: one plain function each, with the signature of k-diffusion. See :mod:`.common` for what they all promise."""
+"""Samplers: one plain function each, with the signature of k-diffusion. :mod:`.common` says what all of them promise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .euler import sample_ddim, sample_euler, sample_euler_ancestral, sample_heu
 from .picard import sample_picard
 from .pndm import sample_pndm
 
-# One evaluation or more a step, one report a step. ComfyUI's names where it has the sampler; the others have nodes of their own.
+# At least one evaluation and exactly one report for each step. The names are ComfyUI's where it has the sampler; the others have own nodes.
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "euler": sample_euler,
     "euler_ancestral": sample_euler_ancestral,
@@ -31,12 +31,12 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "plms": functools.partial(sample_pndm, variant="plms"),
 }
 SAMPLER_NAMES = tuple(SAMPLERS)
-# These choose their own evaluations, so they report when they have something to say.
+# These choose their own evaluations and do not report once for each step.
 FREE_SAMPLERS: dict[str, Callable[..., Tensor]] = {"picard": sample_picard, "adaptive_sde": sample_adaptive_sde}
 
 
 def get_sampler(name: str) -> Callable[..., Tensor]:
-    """The sampler of that name. Raises :class:`InputError` that lists the known ones."""
+    """Return the sampler of that name. Raises :class:`InputError` that lists the known ones."""
     if name not in SAMPLERS:
         raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(SAMPLERS)}")
     return SAMPLERS[name]

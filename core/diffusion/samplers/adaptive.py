@@ -1,8 +1,9 @@
-"""An SDE solver that chooses its own steps ("Gotta go fast", Jolicoeur-Martineau et al. 2021, arXiv:2105.14080)."""
+"""An SDE solver that chooses its own steps ("Gotta Go Fast", Jolicoeur-Martineau et al. 2021, arXiv:2105.14080)."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,45 @@ from .common import (
 )
 
 MAX_NFE = 100_000
-MIN_STEP = 1e-5  # of the whole way: smaller ones drown in float32
+MIN_STEP = 1e-5  # as a share of the whole way: smaller steps are lost in float32's rounding
+
+
+@dataclass(frozen=True)
+class StepControl:
+    """Options of :func:`sample_adaptive_sde`. Raises :class:`InputError` for numbers outside their ranges.
+
+    - `rtol` (0 to 10): relative tolerance; the paper uses 0.01 to 0.1. `atol` (above 0, up to 10): absolute tolerance; the default is one
+      grey level of data in [-1, 1]. Both apply to x / sqrt(1 + sigma^2), which has unit variance.
+    - `h_init` (above 0, up to 1): the first step, as a share of the whole way in log sigma.
+    - `safety` and `exponent` (above 0, up to 1): the next step is `safety` * step / error^`exponent`.
+    - `max_nfe` (3 to 100000): after so many evaluations the rest is one jump, with a warning.
+    - `probability_flow`: no noise and half the drift (the ODE).
+    - `noise_sampler(sigma^2, next sigma^2)`: unit noise; :func:`~.common.brownian_noise` by default.
+    - `stats` receives `accepted`, `rejected` and `evaluations`.
+    """
+
+    rtol: float = 0.05
+    atol: float = 0.0078
+    h_init: float = 0.05
+    safety: float = 0.9
+    exponent: float = 0.9
+    max_nfe: int = 1000
+    probability_flow: bool = False
+    noise_sampler: NoiseSampler | None = None
+    stats: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        real_number("rtol", self.rtol, 0, 10)
+        real_number("atol", self.atol, 0, 10, above=True)
+        for name in ("h_init", "safety", "exponent"):
+            real_number(name, getattr(self, name), 0, 1, above=True)
+        whole_number("max_nfe", self.max_nfe, 3, MAX_NFE)
+
+    def next_step(self, h: float, error: float) -> float:
+        """Return the next step after one of `h` whose error was `error`, both steps as shares of the whole way."""
+        if not math.isfinite(error):
+            return self.h_init
+        return min(1.0, max(MIN_STEP, self.safety * h * max(error, 1e-6) ** -self.exponent))
 
 
 @torch.no_grad()
@@ -36,40 +75,27 @@ def sample_adaptive_sde(
     extra_args: dict[str, Any] | None = None,
     callback: Callback | None = None,
     disable: bool | None = None,
-    rtol: float = 0.05,
-    atol: float = 0.0078,
-    h_init: float = 0.05,
-    safety: float = 0.9,
-    exponent: float = 0.9,
-    max_nfe: int = 1000,
-    probability_flow: bool = False,
-    noise_sampler: NoiseSampler | None = None,
-    stats: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Tensor:
-    """Stochastic improved Euler with an embedded Euler-Maruyama step as its error estimate (their algorithm 1).
+    """Sample by stochastic improved Euler with an embedded Euler-Maruyama step as its error estimate (their algorithm 1).
 
-    An attempt makes x' by Euler-Maruyama, then x'' by the mean of the drifts at both ends, with the same noise. It is accepted where
-    the RMS of (x'' - x') / max(atol, rtol max(|x'|, |last x'|)), largest over the batch, is at most 1; the next step is
-    `safety` * step / error^`exponent`, accepted or not. At the end the final estimate of x0 is taken. Accepted steps cost two
-    evaluations, rejected ones one, because the drift where they start is known.
+    `options` are the fields of :class:`StepControl`. An attempt makes x' by Euler-Maruyama, then x'' by the mean of the drifts at both
+    ends, with the same noise. It is accepted where the RMS of (x'' - x') / max(atol, rtol max(|x'|, |last x'|)), largest over the batch, is
+    at most 1. The next step follows from the error, whether accepted or not. At the end the final estimate of x0 is returned. An accepted
+    step costs two evaluations, a rejected one costs one, because the drift at its start is known.
 
-    `sigmas` supplies only its ends: the walk goes from the first to the last, or, where that is 0, to the schedule's sigma_min (else the
-    last positive level). Time is log sigma, in which the paper's variance-exploding SDE is uniform; `h_init` is the first step as a share
-    of the whole way. Errors are measured on x / sqrt(1 + sigma^2), which has unit variance, as tolerances expect. `rtol`: the paper
-    uses 0.01 to 0.1; `atol`: one grey level of data in [-1, 1]. After `max_nfe` evaluations the rest is one jump, with a warning.
-    `probability_flow`: no noise, half the drift (the ODE).
+    Of `sigmas` only the ends count: the sampling run goes from the first level to the last or, where that is 0, to the schedule's sigma_min
+    (without a schedule to the last positive level). Time is log sigma, in which the paper's variance-exploding SDE is uniform.
 
     The noise belongs to a Brownian path over sigma^2 (see :func:`~.common.brownian_noise`, seeded with `extra_args["seed"]`), so that a
-    rejected step and its shorter successor meet the same noise, and tighter tolerances refine the same picture; the paper draws afresh.
-    The steps are common to the batch, as hosts want; the paper's are each sample's own.
+    rejected step and its shorter successor meet the same noise, and smaller tolerances refine the same picture. The paper draws new noise.
+    Steps are common to the batch, as hosts want; in the paper each sample has its own.
 
-    The callback runs once an accepted step; `i` is the share of the way done, in steps of `sigmas`. `stats` receives `accepted`,
-    `rejected` and `evaluations`. Raises :class:`InputError` for numbers outside their ranges.
+    The callback runs once for each accepted step; `i` is the finished share of the way, in steps of `sigmas`. Raises :class:`InputError`
+    for options out of range.
     """
     check_sigmas(sigmas)
-    rtol, atol = real_number("rtol", rtol, 0, 10), real_number("atol", atol, 0, 10, above=True)
-    h_init, safety = real_number("h_init", h_init, 0, 1, above=True), real_number("safety", safety, 0, 1, above=True)
-    exponent, max_nfe = real_number("exponent", exponent, 0, 1, above=True), whole_number("max_nfe", max_nfe, 3, MAX_NFE)
+    control = StepControl(**options)
     steps = len(sigmas) - 1
     if steps < 1:
         return x
@@ -77,17 +103,17 @@ def sample_adaptive_sde(
     denoise = BoundModel(model, extra_args)
     low = _lowest(model, sigmas)
     way = math.log(float(sigmas[0]) / float(low)) or 1.0
-    share = 1.0 if probability_flow else 2.0
-    noise_sampler = noise_sampler or brownian_noise(x, torch.stack([sigmas[0], low]) ** 2, denoise.extra_args.get("seed"))
+    share = 1.0 if control.probability_flow else 2.0
+    noise_sampler = control.noise_sampler or brownian_noise(x, torch.stack([sigmas[0], low]) ** 2, denoise.extra_args.get("seed"))
 
-    sigma, h, last = sigmas[0], h_init, _unit(x, sigmas[0]).abs()
+    sigma, h, last = sigmas[0], control.h_init, _unit(x, sigmas[0]).abs()
     denoised, accepted, rejected, evaluations = denoise(x, sigma), 0, 0, 1
     report(callback, 0, x, sigma, denoised)
-    while sigma > low and evaluations + 2 <= max_nfe:
+    while sigma > low and evaluations + 2 <= control.max_nfe:
         ahead = sigma * math.exp(-h * way)
         sigma_next = ahead if low * 1.0001 < ahead < sigma else low  # a way too short to divide is one step
         step, noise = share * (sigma_next - sigma), x.new_zeros(())
-        if not probability_flow:
+        if not control.probability_flow:
             noise = noise_sampler(sigma**2, sigma_next**2) * (sigma**2 - sigma_next**2).sqrt()
         drift = slope(x, sigma, denoised) * step
         euler = x + drift + noise
@@ -95,9 +121,9 @@ def sample_adaptive_sde(
         improved = x + (drift + slope(euler, sigma_next, there) * step) / 2 + noise
         evaluations += 1
         seen = _unit(euler, sigma_next).abs()
-        scale = (rtol * torch.maximum(seen, last)).clamp(min=atol)
+        scale = (control.rtol * torch.maximum(seen, last)).clamp(min=control.atol)
         error = float((_unit(improved - euler, sigma_next) / scale).flatten(1).pow(2).mean(1).sqrt().max())
-        if error <= 1 or not math.isfinite(error):  # a network that returns NaN is not mended by smaller steps
+        if error <= 1 or not math.isfinite(error):  # smaller steps do not help a network that returns NaN
             x, sigma, last, accepted = improved, sigma_next, seen, accepted + 1
             denoised = denoise(x, sigma)
             evaluations += 1
@@ -105,20 +131,20 @@ def sample_adaptive_sde(
             report(callback, min(int(done * steps), steps - 1), x, sigma, denoised)
         else:
             rejected += 1
-        h = min(1.0, max(MIN_STEP, safety * h * max(error, 1e-6) ** -exponent)) if math.isfinite(error) else h_init
+        h = control.next_step(h, error)
     if sigma > low:
         warn_once(
-            f"the adaptive SDE sampler had used its {max_nfe} evaluations when the noise level was still {float(sigma):.3g}: the picture "
-            "will look blurred. Raise max_nfe or rtol."
+            f"the adaptive SDE sampler had used its {control.max_nfe} evaluations when the noise level was still {float(sigma):.3g}: the "
+            "picture will look blurred. Raise max_nfe or rtol."
         )
         report(callback, steps - 1, x, sigma, denoised)
-    name = "adaptive SDE" + " (probability flow)" * probability_flow
-    keep_stats(stats, sampler=name, accepted=accepted, rejected=rejected, evaluations=evaluations)
+    name = "adaptive SDE" + " (probability flow)" * control.probability_flow
+    keep_stats(control.stats, sampler=name, accepted=accepted, rejected=rejected, evaluations=evaluations)
     return denoised if sigmas[-1] == 0 or sigma > low else x
 
 
 def _lowest(model: Model, sigmas: Tensor) -> Tensor:
-    """Where the walk ends: the last level or, in place of 0, the lowest one that the network was trained on."""
+    """Return the level where the run ends: the last one or, in place of 0, the lowest one that the network was trained on."""
     if sigmas[-1] > 0:
         return sigmas[-1]
     known = getattr(model_sampling_of(model), "sigma_min", None)

@@ -1,13 +1,13 @@
-"""What the samplers share: checking their input, asking the model, and noise.
+"""Shared parts of the samplers: checks of their input, evaluations of the model, and noise.
 
 A sampler is a function `sample_x(model, x, sigmas, extra_args=None, callback=None, disable=None, **options) -> x`, the signature of
 k-diffusion and of ComfyUI:
 - `model(x, sigma, **extra_args)` gives `denoised`, the estimate of x0, for `x` (B, ...) and `sigma` (B,);
 - `x` = x0 + sigmas[0] * noise; it is not modified;
-- `sigmas` (N+1,) descends, usually to 0; N is the number of steps. Of fewer than two entries `x` comes back as it is;
-- `callback` gets a dict once a step: `i` (from 0), `x` and `sigma` at the step's start, `sigma_hat` (equal to it) and `denoised` there;
-- `disable` is accepted for the callers' sake and not used: whoever passes the callback draws the bar.
-Before every evaluation a request to stop is honoured. All raise :class:`~rapiddraw.core.errors.InputError` for a bad `sigmas`.
+- `sigmas` (N+1,) descends, usually to 0; N is the number of steps. With fewer than two entries `x` comes back unchanged;
+- `callback` gets a dict in each step: `i` (from 0), and at the step's start `x`, `sigma`, `sigma_hat` (equal to `sigma`) and `denoised`;
+- `disable` is accepted because callers pass it, and is not used: the caller that passes the callback draws the bar.
+Before every evaluation a sampler stops if that was requested. All raise :class:`~rapiddraw.core.errors.InputError` for a bad `sigmas`.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def check_sigmas(sigmas: Tensor) -> None:
 
 
 def model_sampling_of(model: Any) -> Any:
-    """The schedule of the network behind a ComfyUI-style chain of wrappers, or None."""
+    """Return the schedule of the network behind a ComfyUI-style chain of wrappers, or None."""
     inner = getattr(getattr(model, "inner_model", None), "inner_model", None)
     return getattr(inner, "model_sampling", None)
 
 
 def warn_if_flow(model: Any, sampler: str) -> None:
-    """Warn once where the network is a flow model (noise (1 - sigma) x0 + sigma n), whose sigma means something else than `sampler`'s."""
+    """Warn once where the network is a flow model, which adds noise as (1 - sigma) x0 + sigma n: `sampler` takes sigma otherwise."""
     if any(kind.__name__ == "CONST" for kind in type(model_sampling_of(model)).__mro__):
         warn_once(
             f"{sampler} assumes noise added as x0 + sigma * n; this network is a flow model, for which its steps are wrong. "
@@ -72,7 +72,7 @@ def warn_if_flow(model: Any, sampler: str) -> None:
 
 
 def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
-    """Log what a run took, in one line, and leave it in `stats` (replacing an earlier run's) for whoever asks."""
+    """Log the counts of a sampling run in one line, and write them into `stats` in place of an earlier run's."""
     logger.info("%s", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items()))
     if stats is not None:
         stats.clear()
@@ -80,7 +80,7 @@ def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
 
 
 class BoundModel:
-    """`model` with its arguments bound: `denoise(x, sigma)` for one noise level or one a sample, (B,). Every call is a place to stop."""
+    """`model` with its arguments bound: `denoise(x, sigma)` for one noise level or for one level each sample, (B,). Each call may stop."""
 
     def __init__(self, model: Model, extra_args: dict[str, Any] | None) -> None:
         self.model, self.extra_args = model, extra_args or {}
@@ -91,20 +91,21 @@ class BoundModel:
 
 
 def slope(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
-    """The noise estimate (x - denoised) / sigma, which is dx/dsigma of the probability-flow ODE (Karras et al. 2022, eqs. 1 and 3)."""
+    """Return the noise estimate (x - denoised) / sigma: dx/dsigma of the probability-flow ODE (Karras et al. 2022, eqs. 1 and 3)."""
     return (x - denoised) / sigma
 
 
 def report(callback: Callback | None, i: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+    """Call `callback`, where there is one, for step `i`."""
     if callback is not None:
         callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
 
 def gaussian_noise(x: Tensor, seed: int | None) -> NoiseSampler:
-    """Independent unit noise shaped like `x`, one draw a step, from an own generator.
+    """Return a source of independent unit noise shaped like `x`, one draw for each step, with a generator of its own.
 
-    It draws what ComfyUI's default noise sampler draws: on the device of `x`, and on the CPU from `seed + 1`, because there the start
-    noise has already used `seed`. Without a seed the noise differs from run to run; the global generator is never touched.
+    The noise equals that of ComfyUI's default noise sampler: drawn on the device of `x`, and on the CPU from `seed + 1`, because there the
+    first noise has used `seed` already. Without a seed the noise differs in each run. The global generator is never touched.
     """
     generator = torch.Generator(device=x.device)
     if seed is None:
@@ -115,11 +116,11 @@ def gaussian_noise(x: Tensor, seed: int | None) -> NoiseSampler:
 
 
 def brownian_noise(x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSampler:
-    """Increments of one Brownian path over sigma, scaled to unit variance, as SDE samplers want them.
+    """Return a source of increments of one Brownian path over sigma, scaled to unit variance, for SDE samplers.
 
-    Because the path belongs to sigma and not to the step count, a finer grid refines the same picture. The path is ComfyUI's
-    (`torchsde.BrownianTree` on the CPU, entropy = seed). Without the package torchsde each step gets independent noise instead: as
-    good a sample, but another picture than ComfyUI's; a warning says so once.
+    The path depends on sigma and not on the number of steps, so that a finer grid refines the same picture. It is ComfyUI's path
+    (`torchsde.BrownianTree` on the CPU, entropy = seed). Without the package torchsde each step gets independent noise instead. The sample
+    is as good, but the picture is not ComfyUI's; a warning says so once.
     """
     try:
         import torchsde
@@ -129,7 +130,7 @@ def brownian_noise(x: Tensor, sigmas: Tensor, seed: int | None) -> NoiseSampler:
     low, high = (level.detach().cpu().float() for level in (sigmas[sigmas > 0].min(), sigmas.max()))
     if seed is None:
         seed = int(torch.randint(2**63 - 1, (), generator=_fresh_generator()))
-    # Made at the first draw: a walk of one step draws nothing, and a path needs two distinct ends.
+    # Made at the first draw: a run of one step draws nothing, and a path needs two distinct ends.
     tree = functools.cache(lambda: torchsde.BrownianTree(low, torch.zeros_like(x, device="cpu"), high, entropy=int(seed)))
 
     def draw(sigma: Tensor, sigma_next: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """DPM-Solver++ of orders 1 to 3, single-step and multistep (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095).
 
-What is linear in the equation is integrated exactly; `denoised` alone is approximated, by a polynomial in lambda = -log sigma through the
-last evaluations. Every method here takes one evaluation a step of the grid.
+The linear part of the equation is integrated exactly. Only `denoised` is approximated, by a polynomial in lambda = -log sigma through the
+last evaluations. Every method here takes one evaluation for each step of the grid.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ def sample_dpm_solver(
     order: int = 2,
     method: str = "singlestep",
 ) -> Tensor:
-    """DPM-Solver++ in data prediction. One evaluation a step.
+    """Sample by DPM-Solver++ in data prediction. One evaluation for each step.
 
     - `singlestep`: `order` neighbouring steps form one solver step, whose inner levels are the grid's own (the authors' "fast" grouping,
-      diffusers' DPMSolverSinglestep): nothing is carried from one group to the next. Steps left over make a group of lower order.
+      diffusers' DPMSolverSinglestep). Groups share no evaluations. The steps that are left over make a group of lower order.
     - `multistep`: the last `order` evaluations are extrapolated; the first steps, and with fewer than 15 the last ones, are of lower order.
-      Order 2 is :func:`~.dpmpp.sample_dpmpp_2m`. Order 3 shrinks the error like order 2 in the limit of many steps (its first step is of
-      order 1, as in the authors' code), but from a lower level.
+      Order 2 is :func:`~.dpmpp.sample_dpmpp_2m`. With many steps the error of order 3 shrinks like that of order 2, because its first step
+      is of order 1 as in the authors' code, but the error is smaller.
     - `order` 1, 2 or 3; 1 is DDIM either way. A step to sigma 0 is always of order 1.
 
-    The orders hold on any descending grid, but high ones pay only where steps in log sigma are of like size (exponential, karras; also
-    simple, whose one long step goes to 0). Elsewhere it warns once. Raises :class:`InputError` for an unknown order or method.
+    The orders hold on any descending grid, but high orders pay only where the steps in log sigma are of similar size (exponential, karras;
+    also simple, whose one long step goes to 0). On other grids a warning says so once. Raises :class:`InputError` for an unknown order or
+    method.
     """
     check_sigmas(sigmas)
     order = whole_number("order", order, 1, 3)
@@ -58,12 +59,12 @@ def sample_dpm_solver(
 
 
 def warn_if_uneven(sigmas: Tensor) -> None:
-    """Warn once where some step, a last one to 0 aside, is more than one in log sigma and three times the median one."""
+    """Warn once where a step is larger than 1 in log sigma and than three times the median step. A last step to 0 does not count."""
     steps = -sigmas[sigmas > 0].double().log().diff()
     if len(steps) > 1 and float(steps.max()) > max(1.0, 3 * float(steps.median())):
         warn_once(
-            f"DPM-Solver++ works in log sigma, and one of these steps is {float(steps.max()):.1f} there, where a usual one is "
-            f"{float(steps.median()):.1f}: its order is wasted on that one. Use the scheduler karras, exponential or simple."
+            f"DPM-Solver++ works in log sigma, and one of these steps is {float(steps.max()):.1f} long there, where a usual one is "
+            f"{float(steps.median()):.1f}: a high order does not help in the long one. Use the scheduler karras, exponential or simple."
         )
 
 
@@ -78,7 +79,7 @@ def _singlestep(denoise: BoundModel, x: Tensor, sigmas: Tensor, callback: Callba
 
 
 def _groups(sigmas: Tensor, order: int) -> Iterator[tuple[int, int]]:
-    """(first step, number of steps) of each solver step. A step to 0, or one that stays at its level, is on its own."""
+    """Yield (first step, number of steps) of each solver step. A step to 0, or one that stays at its level, stands alone."""
     levels = sigmas.tolist()
     alone = [level_next in (0, level) for level, level_next in zip(levels, levels[1:], strict=False)]
     start = 0
@@ -91,7 +92,8 @@ def _groups(sigmas: Tensor, order: int) -> Iterator[tuple[int, int]]:
 
 
 def _from_start(x: Tensor, levels: Tensor, known: list[Tensor]) -> Tensor:
-    """From `levels[0]` to `levels[-1]` with `known[k]`, `denoised` at `levels[k]`: orders 1 to 3 by their number (midpoint forms)."""
+    """Return the state at `levels[-1]` from `x` at `levels[0]`, where `known[k]` is `denoised` at `levels[k]`. The order is
+    len(known), 1 to 3."""
     sigma, sigma_next = levels[0], levels[-1]
     h = (sigma / sigma_next).log()
     out = (sigma_next / sigma) * x - torch.expm1(-h) * known[0]

@@ -1,7 +1,7 @@
 """DPM-Solver++ of second order, multistep: the ODE and the SDE form (Lu et al. 2022).
 
-Both integrate exactly what is linear in the equation and approximate `denoised` alone, in the variable lambda = -log sigma. They
-want grids without a huge last step in lambda: karras suits them better than uniform timesteps.
+Both integrate the linear part of the equation exactly and approximate only `denoised`, in the variable lambda = -log sigma. They need
+grids without a very long last step in lambda: karras suits them better than uniform timesteps.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def sample_dpmpp_2m(
     callback: Callback | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2: `denoised` extrapolated linearly from the last two steps. One evaluation a step.
+    """Sample by DPM-Solver++(2M), Lu et al. 2022, algorithm 2. One evaluation for each step.
 
-    The first step, and a last one to sigma 0, are of first order.
+    `denoised` is extrapolated linearly from the last two steps. The first step, and a last one to sigma 0, are of first order.
     """
     check_sigmas(sigmas)
     denoise = BoundModel(model, extra_args)
@@ -60,11 +60,11 @@ def sample_dpmpp_2m_sde(
     noise_sampler: NoiseSampler | None = None,
     solver_type: str = "midpoint",
 ) -> Tensor:
-    """SDE-DPM-Solver++(2M), Lu et al. 2022. One evaluation a step.
+    """Sample by SDE-DPM-Solver++(2M), Lu et al. 2022. One evaluation for each step. The options and their order are k-diffusion's.
 
     `eta` >= 0 scales the stochastic part (0: an ODE), `s_noise` its amplitude, `solver_type` is `midpoint` or `heun`. The noise comes
-    from `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.brownian_noise` seeded with `extra_args["seed"]`, which is
-    ComfyUI's where the package torchsde is installed and seeded Gaussian noise where it is not.
+    from `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.brownian_noise` seeded with `extra_args["seed"]`. Raises
+    :class:`InputError` for another `solver_type` or an `eta` below 0.
     """
     check_sigmas(sigmas)
     if solver_type not in ("midpoint", "heun"):

@@ -21,7 +21,7 @@ def sample_euler(
     callback: Callback | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """Euler's method on dx/dsigma = (x - denoised) / sigma. One evaluation a step.
+    """Sample by Euler's method on dx/dsigma = (x - denoised) / sigma. One evaluation for each step.
 
     Karras et al. 2022, algorithm 1 without its correction; the same as DDIM with eta 0 (Song et al. 2021, eq. 13).
     """
@@ -44,7 +44,7 @@ def sample_heun(
     callback: Callback | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """Heun's method: an Euler step, then the mean of the slopes at both ends. Two evaluations a step, one in a last step to 0.
+    """Sample by Heun's method: an Euler step, then the mean of the slopes at both ends. Two evaluations for each step, one in a last step to 0.
 
     Karras et al. 2022, algorithm 1.
     """
@@ -74,10 +74,11 @@ def sample_euler_ancestral(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Euler's method to a level below the next one, then fresh noise up to it. One evaluation a step.
+    """Sample by Euler's method to a level below the next one, then fresh noise up to it. One evaluation for each step. k-diffusion's options.
 
     `eta` >= 0 scales the fresh noise (1: the posterior of DDPM, 0: plain Euler), `s_noise` its amplitude. The noise comes from
-    `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.gaussian_noise` seeded with `extra_args["seed"]`.
+    `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.gaussian_noise` seeded with `extra_args["seed"]`. Raises
+    :class:`InputError` for an `eta` below 0.
     """
     check_sigmas(sigmas)
     if not (math.isfinite(eta) and eta >= 0):
@@ -106,11 +107,11 @@ def sample_ddim(
     eta: float = 0.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12) with eq. 16's `eta`: 0 (deterministic, the default) to 1 (DDPM). One evaluation a step.
+    """Sample by DDIM (Song et al. 2021, eq. 12) with eq. 16's `eta`: 0 (deterministic, the default) to 1 (DDPM). One evaluation for each step.
 
     In sigma space eq. 12 at eta 0 *is* Euler's method, and with eta its noise,
     eta sqrt((1 - abar') / (1 - abar)) sqrt(1 - abar / abar') over sqrt(abar'), is eta sigma' sqrt(sigma^2 - sigma'^2) / sigma: the
-    ancestral step. So the other two functions do the work, bit for bit.
+    ancestral step. So the other two functions do the work, bit for bit. Raises :class:`InputError` for an `eta` out of range.
     """
     if not 0 <= eta <= 1:
         raise InputError(f"DDIM's eta must lie between 0 (deterministic) and 1 (DDPM); {eta} was given")
@@ -120,7 +121,7 @@ def sample_ddim(
 
 
 def ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
-    """The level to step down to and the fresh noise to add, `down`^2 + `up`^2 = `sigma_next`^2."""
+    """Return (the level `down` to step to, the fresh noise `up` to add), with down^2 + up^2 = sigma_next^2."""
     if eta == 0:
         return sigma_next, torch.zeros_like(sigma_next)
     up = torch.minimum(sigma_next, eta * (sigma_next**2 * (sigma**2 - sigma_next**2) / sigma**2) ** 0.5)

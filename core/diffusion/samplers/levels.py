@@ -1,6 +1,6 @@
-"""Many noise levels in one call of the model, for samplers that look at several steps at once.
+"""Batches of several noise levels in one call of the model, for samplers that evaluate several steps at once.
 
-Hosts accept one sigma a sample, but some of what hangs on a model asks only for the first sample's: prompts and ControlNets with a
+Hosts accept one sigma for each sample, but some additions to a model look at the first sample's sigma only: prompts and ControlNets with a
 start and an end, masks that change with sigma, hooks. States on different sides of such a switch therefore go into different calls.
 """
 
@@ -23,9 +23,9 @@ _SWITCH_KEYS = ("timestep_start", "timestep_end", "start_percent", "end_percent"
 class LevelBatch:
     """`batch(states, levels)` is `denoised` (P, B, ...) of `states` (P, B, ...), state p being at noise level `levels[p]`, (P,).
 
-    States lie one after another in a call, so that conditionings, hints and masks of B samples, which hosts repeat in turn, meet
-    their own sample. `limit`: at most so many states a call, 0 for no limit. `replicas`: further models, each perhaps on a device of its
-    own, that answer like `model`; the calls are dealt out among all of them and run at the same time.
+    The states of a call lie one after another: hosts repeat conditionings, hints and masks of B samples in turn, so that each sample gets
+    its own. `limit` is the most states in a call, 0 for no limit. `replicas` are further models that answer like `model`, each perhaps on
+    a device of its own; the calls are shared out among all models and run at the same time.
     """
 
     def __init__(self, model: Model, extra_args: dict[str, Any] | None, limit: int = 0, replicas: Sequence[Model] = ()) -> None:
@@ -49,7 +49,7 @@ class LevelBatch:
         return out
 
     def _parts(self, levels: Tensor) -> Iterator[slice]:
-        """The states of each call: neighbours with no switch between them, no more than allowed."""
+        """Yield the states of each call: neighbours with no switch between them, no more than allowed."""
         size = self.limit or len(levels)
         if len(self.models) > 1:
             size = min(size, -(-len(levels) // len(self.models)))
@@ -69,7 +69,7 @@ class LevelBatch:
 
 
 def needs_one_level(model: Any, extra_args: dict[str, Any]) -> bool:
-    """Whether something takes the first sample's sigma for everyone's in a way that no grouping mends."""
+    """Return whether something uses the first sample's sigma for all samples, so that each call must hold one level only."""
     if "denoise_mask_function" in (extra_args.get("model_options") or {}):
         return True
     if any(entry.get("hooks") is not None for entry in _entries(model)):
@@ -79,7 +79,7 @@ def needs_one_level(model: Any, extra_args: dict[str, Any]) -> bool:
 
 
 def switches(model: Any) -> list[float]:
-    """The noise levels where a conditioning or a ControlNet of the guider behind `model` goes on or off."""
+    """Return the noise levels at which a conditioning or a ControlNet of the guider behind `model` starts or ends."""
     found: set[float] = set()
     for entry in _entries(model):
         found.update(float(entry[key]) for key in _SWITCH_KEYS if entry.get(key) is not None)
@@ -97,7 +97,8 @@ def _entries(model: Any) -> list[dict[str, Any]]:
 
 
 def _repeated(model: Any, extra_args: dict[str, Any], times: int) -> tuple[Any, dict[str, Any]]:
-    """`model` and its arguments for `times` states of a masked picture: both hosts' wrapper holds the batch's noise and picture itself."""
+    """Return `model` and its arguments for `times` states of a masked picture. The wrapper of both hosts holds the batch's noise and
+    picture."""
     mask = extra_args.get("denoise_mask")
     if mask is None or times == 1:
         return model, extra_args

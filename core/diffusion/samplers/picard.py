@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,21 +11,45 @@ from torch import Tensor
 
 from ...checks import real_number, whole_number
 from ...errors import InputError
-from .common import (
-    Callback,
-    Model,
-    NoiseSampler,
-    check_sigmas,
-    gaussian_noise,
-    keep_stats,
-    report,
-    warn_if_flow,
-)
+from .common import Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, keep_stats, report, warn_if_flow
 from .euler import ancestral_levels
 from .levels import LevelBatch
 
 METHODS = ("ddim", "ddpm")
 MAX_WINDOW = 10_000
+
+
+@dataclass(frozen=True)
+class PicardOptions:
+    """Options of :func:`sample_picard`. Raises :class:`InputError` for values outside their ranges.
+
+    - `window` (1 to 10000): states refined at a time. More of them save iterations and cost evaluations and memory.
+    - `tolerance` (0 to 1e6): a state is finished when the mean square of its last change, largest over the batch, is at most tolerance^2
+      times the variance that DDPM adds in that step (their section 3.2; the paper takes 0.1). The last step adds no noise and takes the
+      smallest variance of the others.
+    - `max_states` (0 to 10000): the most states in one call of the model, 0 for the whole window. Fewer save memory and change nothing
+      else.
+    - `method`: `ddim` (the ODE; equals :func:`~.euler.sample_euler`) or `ddpm` (equals :func:`~.euler.sample_euler_ancestral`; its noise
+      is drawn beforehand from the same source).
+    - `noise_sampler(sigma, next sigma)`: unit noise; :func:`~.common.gaussian_noise` by default.
+    - `replicas`: more models that answer like `model`, for instance on other devices; see :class:`~.levels.LevelBatch`.
+    - `stats` receives `iterations`, `evaluations` (of states) and `calls` (of the model).
+    """
+
+    window: int = 16
+    tolerance: float = 0.1
+    max_states: int = 0
+    method: str = "ddim"
+    noise_sampler: NoiseSampler | None = None
+    replicas: Sequence[Model] = ()
+    stats: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("window", self.window, 1, MAX_WINDOW)
+        whole_number("max_states", self.max_states, 0, MAX_WINDOW)
+        real_number("tolerance", self.tolerance, 0, 1e6)
+        if self.method not in METHODS:
+            raise InputError(f"unknown method {self.method!r}: it is ddim or ddpm")
 
 
 @torch.no_grad()
@@ -35,51 +60,34 @@ def sample_picard(
     extra_args: dict[str, Any] | None = None,
     callback: Callback | None = None,
     disable: bool | None = None,
-    window: int = 16,
-    tolerance: float = 0.1,
-    max_states: int = 0,
-    method: str = "ddim",
-    noise_sampler: NoiseSampler | None = None,
-    replicas: Sequence[Model] = (),
-    stats: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Tensor:
-    """The sequential walk, found by refining a `window` of its states at once (Shih et al. 2023, algorithm 1).
+    """Return the result of a sequential sampler, found by refining a window of its states at once (Shih et al. 2023, algorithm 1).
 
-    One iteration asks the model about all states x_b .. x_{b+p-1} of the window in one batch and puts
-    x_{j+1} = x_b + sum of the steps from b to j (their eq. 6; in sigma space a step is exactly additive). Then the window slides to the
-    first state that moved by more than the tolerance. Its first step starts from a finished state and so is exact: N steps take at most
-    N iterations, and at tolerance 0 the result is the sequential one up to rounding.
+    `options` are the fields of :class:`PicardOptions`. One iteration evaluates the model at all states x_b .. x_{b+p-1} of the window in
+    one batch and sets x_{j+1} = x_b + the sum of the steps from b to j (their eq. 6; in sigma space a step is exactly additive). Then the
+    window moves to the first state that changed by more than the tolerance. Its first step starts from a finished state and is exact: N
+    steps take at most N iterations, and at tolerance 0 the result is the sequential one up to rounding.
 
-    - `window` >= 1: states refined at a time. More of them save iterations and cost evaluations and memory.
-    - `tolerance` >= 0: a state is finished when the mean square of its last change, largest over the batch, is at most tolerance^2 times
-      the variance that DDPM adds in that step (their section 3.2; the paper takes 0.1). The last step adds none and takes the smallest
-      of the others'.
-    - `max_states` >= 0: at most so many states in one call of the model, 0 for the whole window. Saves memory, changes nothing else.
-    - `method`: `ddim` (the ODE; equals :func:`~.euler.sample_euler`) or `ddpm` (equals :func:`~.euler.sample_euler_ancestral`: its
-      noises are drawn beforehand from the same source).
-    - `replicas`: more models that answer like `model`, for instance on other devices; see :class:`~.levels.LevelBatch`.
-
-    The callback runs once an iteration, for the last step that is finished by then. `stats` receives `iterations`, `evaluations` (states
-    asked about) and `calls`. Raises :class:`InputError` for numbers outside these ranges.
+    The callback runs once for each iteration, with the last step that is finished by then. Raises :class:`InputError` for options out of
+    range.
     """
     check_sigmas(sigmas)
-    window, max_states = whole_number("window", window, 1, MAX_WINDOW), whole_number("max_states", max_states, 0, MAX_WINDOW)
-    tolerance = real_number("tolerance", tolerance, 0, 1e6)
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}: it is ddim or ddpm")
+    chosen = PicardOptions(**options)
+    window, method = chosen.window, chosen.method
     steps = len(sigmas) - 1
     if steps < 1:
         return x
     if method == "ddpm":
         warn_if_flow(model, "the Picard sampler with method ddpm")
-    ask = LevelBatch(model, extra_args, max_states, replicas)
-    moves, noises = _steps(x, sigmas, method, noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
-    allowed = tolerance**2 * _variances(sigmas)
+    ask = LevelBatch(model, extra_args, chosen.max_states, chosen.replicas)
+    moves, noises = _steps(x, sigmas, method, chosen.noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
+    allowed = chosen.tolerance**2 * _variances(sigmas)
     beside = (slice(None), *[None] * x.ndim)  # turns (P,) into (P, 1, ...), to multiply states (P, B, ...)
 
     states = x.expand(steps + 1, *x.shape).clone()
     begin, known, iterations, evaluations = 0, 0, 0, 0  # states 0 .. begin are finished, those up to `known` are guesses
-    scale = (1 + sigmas**2).sqrt()  # x over this has unit variance; there, a guess is a copy of the last known state
+    scale = (1 + sigmas**2).sqrt()  # x / scale has unit variance; at that scale a guess is a copy of the last known state
     while begin < steps:
         end = min(begin + window, steps)
         if end > known:
@@ -96,12 +104,12 @@ def sample_picard(
         iterations, evaluations = iterations + 1, evaluations + end - begin
         begin += finished
         report(callback, begin - 1, asked[finished - 1], sigmas[begin - 1], denoised[finished - 1])
-    keep_stats(stats, sampler=f"Picard ({method})", steps=steps, iterations=iterations, evaluations=evaluations, calls=ask.calls)
+    keep_stats(chosen.stats, sampler=f"Picard ({method})", steps=steps, iterations=iterations, evaluations=evaluations, calls=ask.calls)
     return states[steps].clone()
 
 
 def _steps(x: Tensor, sigmas: Tensor, method: str, noise_sampler: NoiseSampler) -> tuple[Tensor, Tensor]:
-    """Each step's way in sigma (N,) and its noise (N, B, ...), zero for the ODE."""
+    """Return each step's change of sigma (N,) and its noise (N, B, ...), which is zero for the ODE."""
     steps = len(sigmas) - 1
     if method == "ddim":
         return sigmas[1:] - sigmas[:-1], x.new_zeros(steps, *[1] * x.ndim)
@@ -114,7 +122,7 @@ def _steps(x: Tensor, sigmas: Tensor, method: str, noise_sampler: NoiseSampler) 
 
 
 def _variances(sigmas: Tensor) -> Tensor:
-    """DDPM's posterior variance of each step in x (N,); steps that have none get the smallest of the others'.
+    """Return DDPM's posterior variance of each step in x (N,); a step without one gets the smallest of the others.
 
     The paper compares states and variances scaled to unit variance, x / sqrt(1 + sigma^2); the scale cancels.
     """

@@ -27,7 +27,7 @@ ADAMS_BASHFORTH = {
 
 
 def check_variant(variant: str) -> str:
-    """The variant's name as a key of :data:`VARIANTS`. Raises :class:`InputError` for an unknown one."""
+    """Return the variant's name as a key of :data:`VARIANTS`. Raises :class:`InputError` for an unknown one."""
     name = str(variant).lower().replace("-", "_")
     if name not in VARIANTS:
         raise InputError(f"unknown PNDM variant {variant!r}: the known ones are PLMS, F-PNDM and S-PNDM")
@@ -44,20 +44,20 @@ def sample_pndm(
     disable: bool | None = None,
     variant: str = "plms",
 ) -> Tensor:
-    """Linear multistep sampling with a one-step method to start. `variant` (case, `-` and `_` are all one):
+    """Sample by a linear multistep method with a one-step method to start. `variant` is one of (case does not count, `_` may stand for `-`):
 
     - `F-PNDM`: three pseudo Runge-Kutta steps, then 4th-order Adams-Bashforth; formulas (12), (13), algorithm 2. N + 9 evaluations.
     - `S-PNDM`: one pseudo improved Euler step, then 2nd order. N + 1 evaluations.
     - `PLMS` (as latent diffusion uses it): one improved Euler step, then orders 2, 3 and 4. N + 1 evaluations.
 
-    A starting step that ends at sigma 0 is a plain Euler step (no slope exists there); so a walk of one step takes one evaluation.
+    A starting step that ends at sigma 0 is a plain Euler step (no slope exists there), so that a run of one step takes one evaluation.
     The weights assume steps equal in *timestep* (schedulers simple, normal, ddim_uniform, sgm_uniform). On another grid, such as karras,
-    they are only approximate: the sampler still runs and warns once. Timesteps come from the model's schedule,
-    `model.inner_model.inner_model.model_sampling`; without one, midpoints lie halfway in log-sigma and the grid goes unchecked.
-    The fourth order is stable only while neighbouring levels are close. Where data is narrow compared with the noise, an error grows from
-    step to step once a level is less than 0.73 of the one before it, and under guidance, which makes the prediction steeper, earlier: at a
-    scale of 4 walks of fewer than about 25 steps end far off. Second order (S-PNDM) bears steps of twice the length and more.
-    Raises :class:`InputError` for an unknown variant.
+    they are only approximate: the sampler runs and warns once. Timesteps come from the model's schedule,
+    `model.inner_model.inner_model.model_sampling`. Without a schedule, midpoints lie halfway in log-sigma and the grid is not checked.
+    The fourth order is stable only while neighbouring levels are close. Where the data varies little compared with the noise, an error
+    grows from step to step once a level is less than 0.73 of the level before. Guidance makes the prediction steeper, and then this starts
+    earlier: at a scale of 4, runs of fewer than about 25 steps end far from the right result. The second order (S-PNDM) is stable for
+    steps more than twice as long. Raises :class:`InputError` for an unknown variant.
     """
     name = check_variant(variant)
     check_sigmas(sigmas)
@@ -93,7 +93,7 @@ def _improved_euler(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, s
 
 
 def _runge_kutta(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, sigma_next: Tensor, model_sampling: Any) -> Tensor:
-    """The gradient part of the pseudo Runge-Kutta method : e1 .. e4 weighted 1, 2, 2, 1."""
+    """The gradient part of the pseudo Runge-Kutta method: e1 .. e4 weighted 1, 2, 2, 1."""
     middle = _midpoint(model_sampling, sigma, sigma_next)
 
     def slope_after(d: Tensor, level: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def _runge_kutta(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, sigm
 
 
 def _midpoint(model_sampling: Any, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """The noise level halfway in *timestep*, at a whole timestep where the schedule is discrete."""
+    """Return the noise level halfway in *timestep*, at a whole timestep where the schedule is discrete."""
     if model_sampling is None:
         return (sigma * sigma_next).sqrt()
     time, time_next = model_sampling.timestep(sigma), model_sampling.timestep(sigma_next)
@@ -116,7 +116,7 @@ def _midpoint(model_sampling: Any, sigma: Tensor, sigma_next: Tensor) -> Tensor:
 
 
 def _uniform(model_sampling: Any, sigmas: Tensor) -> bool:
-    """Whether the steps are equal in timestep, up to rounding to whole ones. A last step to sigma 0 does not count."""
+    """Return whether the steps are equal in timestep, up to rounding to whole timesteps. A last step to sigma 0 does not count."""
     if model_sampling is None:
         return True
     times = model_sampling.timestep(sigmas[sigmas > 0])
