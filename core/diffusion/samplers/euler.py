@@ -44,7 +44,8 @@ def sample_heun(
     callback: Callback | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """Sample by Heun's method: an Euler step, then the mean of the slopes at both ends. Two evaluations for each step, one in a last step to 0.
+    """Sample by Heun's method: an Euler step, then the mean of the slopes at both ends. Two evaluations for each step, one in a last step
+    to 0.
 
     Karras et al. 2022, algorithm 1.
     """
@@ -74,7 +75,8 @@ def sample_euler_ancestral(
     s_noise: float = 1.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Sample by Euler's method to a level below the next one, then fresh noise up to it. One evaluation for each step. k-diffusion's options.
+    """Sample by Euler's method to a level below the next one, then fresh noise up to it. One evaluation for each step. k-diffusion's
+    options.
 
     `eta` >= 0 scales the fresh noise (1: the posterior of DDPM, 0: plain Euler), `s_noise` its amplitude. The noise comes from
     `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.gaussian_noise` seeded with `extra_args["seed"]`. Raises
@@ -107,7 +109,8 @@ def sample_ddim(
     eta: float = 0.0,
     noise_sampler: NoiseSampler | None = None,
 ) -> Tensor:
-    """Sample by DDIM (Song et al. 2021, eq. 12) with eq. 16's `eta`: 0 (deterministic, the default) to 1 (DDPM). One evaluation for each step.
+    """Sample by DDIM (Song et al. 2021, eq. 12) with eq. 16's `eta`: 0 (deterministic, the default) to 1 (DDPM). One evaluation for each
+    step.
 
     In sigma space eq. 12 at eta 0 *is* Euler's method, and with eta its noise,
     eta sqrt((1 - abar') / (1 - abar)) sqrt(1 - abar / abar') over sqrt(abar'), is eta sigma' sqrt(sigma^2 - sigma'^2) / sigma: the

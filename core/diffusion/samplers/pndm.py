@@ -44,7 +44,8 @@ def sample_pndm(
     disable: bool | None = None,
     variant: str = "plms",
 ) -> Tensor:
-    """Sample by a linear multistep method with a one-step method to start. `variant` is one of (case does not count, `_` may stand for `-`):
+    """Sample by a linear multistep method with a one-step method to start. `variant` is one of (case does not count, `_` may stand for
+    `-`):
 
     - `F-PNDM`: three pseudo Runge-Kutta steps, then 4th-order Adams-Bashforth; formulas (12), (13), algorithm 2. N + 9 evaluations.
     - `S-PNDM`: one pseudo improved Euler step, then 2nd order. N + 1 evaluations.
