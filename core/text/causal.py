@@ -1,19 +1,22 @@
-"""A user's own language model as a writer of prompts: any causal model that transformers can load from a folder. Never downloaded.
+"""A user's own language model as a writer of prompts: any causal model that transformers has a class for. Never downloaded.
 
-A folder counts as a model where it holds `config.json` and `.safetensors` files. Nothing in it is executed: code of its own
-(`trust_remote_code`) and pickles are refused.
+A folder counts as a model where it holds `config.json` and `.safetensors` files. Nothing in it is executed, its chat template included, and
+nothing outside it is read (see :mod:`.model_folder`).
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, RapidDrawError
+from ..language import is_text
 from ..progress import Progress
+from .model_folder import chat_template, copy_tokenizer, offline, read_config, read_weights
 from .protect import Span
 from .writers import Candidate, question_words
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_NEW = 96
+MAX_BUFFERS = 2**28
 MAX_MODELS = 200
 
 
@@ -31,7 +35,7 @@ def list_models() -> list[str]:
         for config in sorted(folder.rglob("config.json"))[:MAX_MODELS]:
             if config.parent != folder and any(config.parent.glob("*.safetensors")):
                 names.add(config.parent.relative_to(folder).as_posix())
-    return sorted(names)
+    return sorted(name for name in names if is_text(name))
 
 
 def resolve_model(name: str) -> Path:
@@ -55,22 +59,50 @@ def model_fingerprint(name: str) -> str:
     return repr(stats)
 
 
+CHATS = {
+    "<|im_start|>": "<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n",
+    "<|start_header_id|>": (
+        "<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
+    "<start_of_turn>": "<start_of_turn>user\n{text}<end_of_turn>\n<start_of_turn>model\n",
+    "<|start_of_role|>": "<|start_of_role|>user<|end_of_role|>{text}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+    "<|end|>": "<|user|>\n{text}<|end|>\n<|assistant|>\n",
+    "<|user|>": "<|user|>\n{text}{end}\n<|assistant|>\n",
+    "[INST]": "[INST] {text} [/INST]",
+}
+"""Ways to ask chat models, by a mark that stands in the template of each. A model's own template is a program; it is not run."""
+
+
 @dataclass(frozen=True)
 class CausalWriter:
-    """A language model of the user's. It is asked with a few examples, or by its chat template where it has one, and its first line is
-    taken for the prompt."""
+    """A language model of the user's. It is asked with a few examples, as a chat where `chat` (one of :data:`CHATS`) says how, and its
+    first line is taken for the prompt."""
 
     network: Any
     tokenizer: Any
+    chat: str = ""
 
     def write(
         self, text: str, spans: Sequence[Span], language: str, count: int, temperature: float, generator: torch.Generator
     ) -> list[Candidate]:
-        """See :class:`~.writers.Writer`. Raises :class:`InputError` where the prompt does not fit into the model's context."""
+        """See :class:`~.writers.Writer`. Raises :class:`InputError` where the prompt does not fit into the model's context,
+        :class:`BundleError` where the network and its tokenizer do not work together."""
+        try:
+            return self._write(text, language, count, temperature, generator)
+        except RapidDrawError:
+            raise
+        except Exception as error:  # whatever a strange folder makes transformers say
+            raise BundleError(f"the language model failed while it wrote ({_first_line(error)})") from error
+
+    def _write(self, text: str, language: str, count: int, temperature: float, generator: torch.Generator) -> list[Candidate]:
         from .sampling import continuations
 
         question = self._ask(" ".join(text.split()), language)
-        context = int(getattr(self.network.config, "max_position_embeddings", 0) or 2**20)
+        rows = self.network.get_input_embeddings().weight.shape[0]
+        if not question or max(question) >= rows:
+            raise BundleError(f"the tokenizer of this language model gives ids from {rows} on, which its network does not know")
+        context = getattr(self.network.config, "max_position_embeddings", 0)
+        context = context if isinstance(context, int) and context > 0 else 2**20
         room = min(MAX_NEW, context - len(question))
         if room < 8:
             raise InputError(f"the prompt and its question take {len(question)} tokens; this language model holds {context}")
@@ -83,21 +115,62 @@ class CausalWriter:
     def _ask(self, text: str, language: str) -> list[int]:
         words = question_words(language)
         shown = "\n\n".join(f"{words['short']}: {short}\n{words['long']}: {long}" for short, long in words["examples"])
-        if getattr(self.tokenizer, "chat_template", None):
-            asked = [{"role": "user", "content": f"{words['task']}\n\n{shown}\n\n{words['short']}: {text}"}]
-            ids = self.tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-            return list(ids)
-        return list(self.tokenizer(f"{words['task']}\n\n{shown}\n\n{words['short']}: {text}\n{words['long']}:")["input_ids"])
+        asked = f"{words['task']}\n\n{shown}\n\n{words['short']}: {text}"
+        if self.chat:
+            end = self.tokenizer.eos_token or ""
+            return list(self.tokenizer(CHATS[self.chat].replace("{end}", end).replace("{text}", asked))["input_ids"])
+        return list(self.tokenizer(f"{asked}\n{words['long']}:")["input_ids"])
 
 
 def load_causal(path: Path) -> CausalWriter:
-    """The model and the tokenizer in a folder, on the CPU. Raises :class:`BundleError` where transformers cannot load them."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    """Load the model and the tokenizer in a folder, on the CPU. Raises :class:`BundleError` where that is not possible, and
+    :class:`InputError` for a file that is a link to outside."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-        network = AutoModelForCausalLM.from_pretrained(str(path), local_files_only=True, trust_remote_code=False, use_safetensors=True)
-    except Exception as error:  # whatever a strange folder makes transformers say
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BundleError(f"transformers cannot load a causal language model from {path.name}/ ({first[:300]})") from error
-    return CausalWriter(network.eval().requires_grad_(False), tokenizer)
+        template, config = chat_template(path), read_config(path)
+        with offline():
+            tokenizer = _load_tokenizer(path, config)
+            network = _load_network(path, config)
+    except RapidDrawError:
+        raise
+    except BaseException as error:  # whatever a strange folder makes transformers say; tokenizers' panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BundleError(f"transformers cannot load a causal language model from {path.name}/ ({_first_line(error)})") from error
+    known = tokenizer.get_vocab()
+    chat = next((mark for mark in CHATS if mark in template and (mark in known or mark == "[INST]")), "")
+    return CausalWriter(network.eval().requires_grad_(False), tokenizer, chat)
+
+
+def _load_tokenizer(path: Path, config: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory(prefix="rapiddraw-") as folder:
+        copy_tokenizer(path, Path(folder), config)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _load_network(path: Path, config: dict[str, Any]) -> Any:
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    settings = AutoConfig.for_model(**config)
+    network_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    attention = "sdpa" if getattr(network_class, "_supports_sdpa", False) else "eager"
+    settings._attn_implementation = attention
+    with torch.device("meta"):
+        plan = network_class(settings)
+    weights = read_weights(path)
+    wanted, given = sum(p.numel() for p in plan.parameters()), sum(tensor.numel() for tensor in weights.values())
+    if wanted > 2 * given or sum(buffer.numel() for buffer in plan.buffers()) > MAX_BUFFERS:
+        raise BundleError(f"{path.name}/config.json describes a network of {wanted} weights, but the files hold {given}")
+    network, report = network_class.from_pretrained(
+        None, config=settings, state_dict=weights, attn_implementation=attention, local_files_only=True, output_loading_info=True
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise BundleError(f"{path.name}/ lacks {len(missing)} tensors of its network, such as {missing[0]!r}")
+    return network
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
