@@ -138,7 +138,7 @@ class _Run:
         self.step, self.saved = 0, -1
         self.budget: float | None = None
         self.first_step = 0.0  # seconds: what is built and compiled once is not a step's cost
-        self.whole = True  # whether the weights are as the last step left them
+        self.whole = True  # whether a step is finished, so that its weights may be saved
 
     def go(self) -> None:
         """Train from where the run stands to its last step."""
@@ -227,7 +227,7 @@ class _Run:
         self._check_finite("loss", value)
         (losses["loss"] * share).backward()
         for key, loss in losses.items():
-            # In a run of several phases "loss" is their sum; each names its own part itself.
+            # In a run of several phases "loss" is the sum of theirs; each phase logs its own part under a name of its own.
             scalars[key] = scalars.get(key, 0.0) + share * (value if key == "loss" else float(torch.as_tensor(loss).detach()))
 
     @contextmanager
@@ -276,7 +276,7 @@ class _Run:
         """Write a checkpoint (by one process, the others wait), unless this step has one. A disk that is full does not end the run."""
         if self.saved == self.step:
             return
-        self.saved = self.step  # tried once a step, by every process alike, or they would wait for each other
+        self.saved = self.step  # one try for each step, in every process alike: otherwise they would wait for each other
         if self.processes.main:
             state = {
                 "recipe": self.recipe.name,

@@ -68,5 +68,5 @@ class LossLog:
 def _step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # a line cut short by a crash
+    except (ValueError, KeyError, TypeError):  # a crash left half a line
         return 2**62

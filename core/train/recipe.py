@@ -70,7 +70,7 @@ class Recipe:
     clip: float = 1.0  # largest gradient norm; 0 switches clipping off
     ema: float = 0.0  # decay of the averaged weights, 0 for none
     precision: str = "no"  # "no" (float32) or "bf16" (autocast)
-    accumulate: int = 1  # batches a step and process
+    accumulate: int = 1  # batches a step, in each process
     prefetch: int = 0  # threads that prepare coming batches
 
     def setup(self, device: torch.device) -> None:
@@ -209,6 +209,6 @@ class EpochOrder:
         if order is None:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "epoch", epoch))
             order = torch.randperm(self.count, generator=generator).tolist()
-            # A batch may straddle two epochs and prefetching looks ahead; older ones are not needed again.
+            # A batch may hold items of two epochs, and prefetching looks ahead; epochs before those are not needed again.
             self._epochs = {e: o for e, o in self._epochs.items() if e >= epoch - 1} | {epoch: order}
         return order

@@ -12,6 +12,7 @@ from rapiddraw.core.operations import distill_data as model_data
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
 from rapiddraw.nodes.distill import DistillUNet
+from rapiddraw.tests.core.train.toy import StopAfter
 
 SETTINGS = {
     "folder": "fruit", "filename": "student", "steps": 4, "batch_size": 2, "lr": 1e-3, "size": 64, "mode": "param_ratio", "value": 0.7,
@@ -55,26 +56,7 @@ def test_the_student_learns_and_its_teacher_is_as_before(parts):
 def test_a_cancelled_run_goes_on_when_it_is_queued_again(parts):
     whole, _, _ = run(parts, filename="whole")
 
-    class Stop:
-        def __init__(self):
-            self.left = 2
-
-        def advance(self, *_):
-            self.left -= 1
-            if self.left == 0:
-                raise Cancelled("enough")
-
-        def close(self):
-            pass
-
-    class Silent:
-        def advance(self, *_):
-            pass
-
-        def close(self):
-            pass
-
-    set_reporter(lambda _, label, __: Stop() if label.startswith("train") else Silent())
+    set_reporter(lambda _, label, __: StopAfter(2 if label.startswith("train") else 10**9, Cancelled("enough")))
     try:
         with pytest.raises(Cancelled):
             run(parts)

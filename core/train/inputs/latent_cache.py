@@ -53,7 +53,7 @@ def read_rows(path: Path, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
             shape = parts["latents"].get_shape()
             types = [parts[name].get_dtype() for name in ("latents", "keys", "checks")]
             sides = [parts[name].get_shape() for name in ("keys", "checks")]
-            # A header may claim anything; more rows than a folder could have had are not even looked at.
+            # A header may claim anything: a file of many more rows than the folder has pictures is not read.
             if types != ["F16", "U8", "U8"] or len(shape) != 4 or sides != [[shape[0], _DIGEST]] * 2 or shape[0] > 10 * len(keys) + 1000:
                 raise ValueError(f"{types} of {[shape, *sides]} are no latents")
             listed, checks = parts["keys"][:], parts["checks"][:]
@@ -63,7 +63,7 @@ def read_rows(path: Path, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
                     if bytes(checks[row]) == _check(key, values) and bool(np.isfinite(values).all()):
                         found[key] = torch.from_numpy(values)
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, IndexError) as error:
-        logger.warning("%s is damaged and is written again (%s)", path, error)
+        logger.warning("%s is damaged (%s); its pictures are encoded again", path, error)
     return found
 
 
@@ -81,7 +81,7 @@ def write_rows(path: Path, rows: Mapping[bytes, Tensor]) -> bool:
         with replacing(path) as temporary:
             save_file(tensors, str(temporary))
     except CANNOT_WRITE as error:  # a read-only dataset is no reason to fail
-        logger.info("latents are not kept: %s cannot be written (%s)", path, error)
+        logger.info("latents are not kept, so that they are encoded again next time: %s cannot be written (%s)", path, error)
         return False
     return True
 

@@ -41,7 +41,7 @@ def folder_latents(
     missing = len(keys) - sum(key in rows for key in keys)
     if missing:
         with Progress(len(images), "encoding", "image") as bar:
-            # Always whole batches: a picture alone is encoded to other last bits than in its batch, and a run would not resume exactly.
+            # Always whole batches: alone, a picture's latents differ in the last bits, and a run would not resume exactly.
             for first in range(0, len(images), batch):
                 part = range(first, min(first + batch, len(images)))
                 if any(keys[i] not in rows for i in part):

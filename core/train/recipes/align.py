@@ -34,7 +34,7 @@ def fit_features(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, float]
         gram = x.T @ x if gram is None else gram + x.T @ x
         cross, total = cross + y.T @ x, total + y.pow(2).sum()
     if gram is None:
-        raise InputError("there are no captions to fit the new features on")
+        raise InputError("there are no captions to fit the new features on: expected a folder with captions")
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     fitted = torch.linalg.solve(gram + ridge, cross.T).T
     left = total - 2 * (fitted * cross).sum() + (fitted @ gram * fitted).sum()

@@ -72,9 +72,9 @@ class ControlRecipe(UnetRecipe):
     conditions: tuple[str, ...] = CONDITIONS
     features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, one for each level
     format: str = "dense"
-    ratio: float = 0.33  # of the copy's parameters that are left, for format "lowrank"
-    rank: int = 4  # of u and v, for format "kronecker"
-    extracted: float = 0.5  # of the edges and sketches; 1 where the folder has no maps of them
+    ratio: float = 0.33  # format "lowrank": share of the copy's parameters that is left
+    rank: int = 4  # format "kronecker": rank of u and v
+    extracted: float = 0.5  # share of edges and sketches drawn from the picture itself; 1 where the folder has no such maps
     keep_all: float = 0.1
     drop_all: float = 0.1
     drop_each: float = 0.5

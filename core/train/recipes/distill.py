@@ -39,13 +39,11 @@ class Distillation(Recipe):
     mode: str = "param_ratio"  # how ranks are chosen: param_ratio, energy or rank
     value: float = 0.61  # the ratio, the energy or the rank; 0.61 is 790M of 1290M parameters (ELR-Diffusion, Table 1)
     targets: tuple[str, ...] = tuple(TARGETS)
-    split: str = (
-        "symmetric"  # factor that gets the singular values: both ("symmetric", trains better) or the first ("paper", section 2.2.1)
-    )
+    split: str = "symmetric"  # singular values go into both factors, which trains better; "paper": into the first (section 2.2.1)
     noise: float = 1.0  # factor of the error against the teacher's output
     features: float = 0.0  # factor of the error against the teacher's feature maps
     task: float = 0.0  # factor of the plain diffusion loss
-    weighting: str = "none"  # over noise levels: "none" or "min_snr"
+    weighting: str = "none"  # of noise levels: "none" or "min_snr"
     caption_dropout: float = 0.1
 
     @property

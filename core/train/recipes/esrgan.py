@@ -68,11 +68,14 @@ class EsrganRecipe(Recipe):
         if self.scale not in (1, 2, 4):
             raise InputError(f"scale={self.scale}: an RRDBNet enlarges by 1, 2 or 4")
         if not 1 <= self.num_feat <= 512 or not 1 <= self.num_block <= 64 or not 1 <= self.num_grow <= 256:
-            raise InputError("expected num_feat in 1..512, num_block in 1..64 and num_grow in 1..256")
+            given = f"num_feat={self.num_feat}, num_block={self.num_block}, num_grow={self.num_grow}"
+            raise InputError(f"{given}: expected 1 to 512, 1 to 64 and 1 to 256")
         if self.patch % 8 or not 32 <= self.patch <= self.size or self.size % 8 or self.size > 4096:
             raise InputError(f"patch={self.patch}, size={self.size}: expected multiples of 8, 32 <= patch <= size <= 4096")
-        if self.images < 1 or not 0 <= self.soft <= 1 or self.gradient_weight < 0 or self.gan_weight < 0:
-            raise InputError("expected images >= 1, soft in 0..1, and weights of at least 0")
+        self.check_shares("soft")
+        for key, low in (("images", 1), ("gradient_weight", 0), ("gan_weight", 0)):
+            if not getattr(self, key) >= low:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected a number of at least {low}")
 
     def setup(self, device: torch.device) -> None:
         """See :meth:`Recipe.setup`."""
@@ -86,7 +89,9 @@ class EsrganRecipe(Recipe):
             self.generator = build(self.config)
             start_as_bilinear(self.generator, self.config)
         if self.config.scale != self.scale:
-            raise InputError(f"{self.start} enlarges by {self.config.scale}, and scale={self.scale} was asked for")
+            raise InputError(
+                f"{self.start} enlarges by {self.config.scale}: expected scale={self.scale}; set scale to the file's, or name another file"
+            )
         # Channels last: a quarter faster on a CPU.
         self.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.critic: nn.Module | None = None

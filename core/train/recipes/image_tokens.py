@@ -52,7 +52,7 @@ class ImageTokensRecipe(UnetRecipe):
     tower: str = ""
     tokens: int = 32  # with `reading`, as many as a text has
     hidden: int = 256
-    reading: int = 400  # steps of regression before the first of the training
+    reading: int = 400  # steps of regression before the training begins
     reading_lr: float = 3e-3
     pictures: int = 0  # use the first so many pictures only; 0 uses all
     alone: float = 0.4
@@ -137,10 +137,11 @@ class ImageTokensRecipe(UnetRecipe):
 
     def check(self) -> None:
         super().check()
-        if not self.base or not self.tower or self.text_lr:
-            raise InputError(
-                "base or tower is empty, or text_lr is set: tokens need a finished U-Net (base) and a finished image tower (tower)"
-            )
+        for key in ("base", "tower"):
+            if not getattr(self, key):
+                raise InputError(f"{key} is empty: tokens are trained for a finished U-Net (base) and a finished image tower (tower)")
+        if self.text_lr:
+            raise InputError(f"text_lr={self.text_lr!r}: the text encoder stays as it is; leave it out")
         if self.reading < 0 or self.pictures < 0:
             raise InputError(f"reading={self.reading}, pictures={self.pictures}: expected 0 or more")
         self.check_shares("alone", "image_dropout")

@@ -35,10 +35,10 @@ class KroneckerRecipe(UnetRecipe):
     text_lr: float = 0.0
     lr: float = 3e-3
     ema: float = 0.99
-    caption_dropout: float = 0.0  # an empty prompt stays what it was
+    caption_dropout: float = 0.0  # the empty prompt keeps its meaning
     timesteps: str = "logit_normal"
     rank: int = 4
-    share: bool = False  # one A for all layers of as many terms
+    share: bool = False  # one A for all layers with the same number of terms
     targets: tuple[str, ...] = ("attention", "feed_forward")
     word: str = ""
     instead: str = ""
@@ -75,8 +75,10 @@ class KroneckerRecipe(UnetRecipe):
 
     def check(self) -> None:
         super().check()
-        if not self.base or self.new_latents or self.text_lr:
-            raise InputError("base is empty, or new_latents or text_lr is set: an adapter is trained on a finished U-Net as it is")
+        if not self.base:
+            raise InputError("base is empty: name the U-Net bundle that the adapter is for, such as base=weights/orchard-unet.safetensors")
+        if self.new_latents or self.text_lr:
+            raise InputError("new_latents or text_lr is set: an adapter is trained on a finished U-Net as it is; leave both out")
         unknown = [target for target in self.targets if target not in TARGETS]
         if unknown or not self.targets:
             raise InputError(f"targets={self.targets}: expected some of {', '.join(TARGETS)}")

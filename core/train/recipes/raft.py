@@ -103,16 +103,16 @@ class RaftRecipe(Recipe):
     graph: str = ""
     scorer: str = ""
     judge: str = ""
-    prompts: int = 96  # a round
+    prompts: int = 96  # prompts a round
     expansions: int = 4
-    per_round: int = 8  # steps
+    per_round: int = 8  # steps a round
     anchor: float = 0.5  # weight of the first stage's loss, 0 for none
     temperature: float = 1.0
     aesthetics: float = 1.0  # weight of the aesthetic proxy; the similarity has weight 1
     picture_steps: int = 8
     cfg: float = 3.0
     size: int = 128
-    pictures: int = 32  # in one batch
+    pictures: int = 32  # pictures drawn in one batch
     held_out: int = 64
 
     def setup(self, device: torch.device) -> None:

@@ -43,12 +43,10 @@ class UnetSettings(Recipe):
     foreground: float = 1.0  # how many times the error inside segmented objects counts; above 1 the folder must hold segmentation maps
     caption_dropout: float = 0.1
     encoder_dropout: float = 0.0  # of several encoders: share of captions that one of them, drawn at random, reads alone
-    reads: tuple[
-        int, ...
-    ] = ()  # of several encoders: the numbers of those that read captions (from 0); the others get the empty prompt. () is all
+    reads: tuple[int, ...] = ()  # of several encoders: numbers (from 0) of those that read captions, the others the empty prompt; () is all
     joined: float = 0.0  # share of captions that are two captions of the picture in a row, perhaps in two languages
     trained: str = "all"  # or "cross_attention", or "attention" (self-attention too)
-    buckets: bool = False  # pictures of many aspect ratios, one a batch; the U-Net reads its index
+    buckets: bool = False  # pictures of many aspect ratios, each batch of one ratio; the U-Net reads the index of the ratio
     bucket_scale: float = 0.125  # factor on the paper's sizes for the structure model (Table 7): 64x256 to 256x64
     style_prefix: float = 0.0  # share of captions whose words for a known style become a one-token prefix (PanGu-Draw, section 7)
     knowledge_dropout: float = 0.2

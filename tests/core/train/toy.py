@@ -86,3 +86,8 @@ def same(a, b):
 def run(tmp_path, name, steps=20, recipe=None, **options):
     options = {"every": Intervals(save=6, log=4)} | options
     return train(recipe or Curve(), tmp_path / f"{name}.safetensors", steps, run_dir=tmp_path / name, device="cpu", **options)
+
+
+def train_beside(recipe, out, steps, **more):
+    """Train `recipe` on the CPU with its run folder beside `out`, and a line of the log for every step."""
+    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu", **more)

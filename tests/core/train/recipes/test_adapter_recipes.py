@@ -14,8 +14,8 @@ from rapiddraw.core.paths import file_sha256
 from rapiddraw.core.text.image_tokens import encode_variation
 from rapiddraw.core.text.image_tower import ImageTower, to_bundle
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipe import derived_seed
+from rapiddraw.tests.core.train.toy import train_beside
 from rapiddraw.tests.helpers import seeded
 
 
@@ -39,14 +39,10 @@ def recipe(name, folder, weights, **changes):
     return make_recipe(name, {"data": str(folder), **bundles, **small, **changes})
 
 
-def run(made, out, steps):
-    return train(made, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu")
-
-
 @pytest.mark.parametrize("changes", [{}, {"share": True, "word": "cartoon", "instead": "photo"}])
 def test_a_kronecker_adapter_is_trained_resumed_and_put_on_the_model(folder, tiny_weights, tmp_path, changes):
     made = recipe("kronecker", folder, tiny_weights, rank=2, lr=1e-2, **changes)
-    out = run(made, tmp_path / "a.safetensors", 3).files[0]
+    out = train_beside(made, tmp_path / "a.safetensors", 3).files[0]
     updates = load_adapter(out)
     assert len(updates) > 4 and all(".attn" in name or ".ff." in name for name in updates)
     assert any(materialize(*update).abs().max() > 1e-4 for update in updates.values())
@@ -70,7 +66,7 @@ def test_a_kronecker_adapter_is_trained_resumed_and_put_on_the_model(folder, tin
 
 def test_image_tokens_are_trained_and_prompt_the_model(folder, tiny_weights, tower, tmp_path):
     made = recipe("image_tokens", folder, tiny_weights, tower=str(tower), hidden=8, reading=30, pictures=8)
-    out = run(made, tmp_path / "t.safetensors", 4).files[0]
+    out = train_beside(made, tmp_path / "t.safetensors", 4).files[0]
     info = read_info(out, "image_tokens")
     assert info.config["tokens"] == 32 and info.config["tower"]["sha256"] == file_sha256(tower)
     unread, read = (recipe("image_tokens", folder, tiny_weights, tower=str(tower), hidden=8, reading=n, pictures=8) for n in (1, 30))
@@ -110,9 +106,9 @@ def test_reading_takes_as_many_tokens_as_a_text_has(folder, tiny_weights, tower)
 
 def test_a_word_that_no_caption_has_is_named(folder, tiny_weights, tmp_path):
     with pytest.raises(InputError, match="the word 'etching'"):
-        run(recipe("kronecker", folder, tiny_weights, word="etching"), tmp_path / "a.safetensors", 1)
+        train_beside(recipe("kronecker", folder, tiny_weights, word="etching"), tmp_path / "a.safetensors", 1)
 
 
 def test_adapters_save_nothing_of_the_base(folder, tiny_weights, tmp_path):
-    out = run(recipe("kronecker", folder, tiny_weights, rank=1), tmp_path / "a.safetensors", 1).files[0]
+    out = train_beside(recipe("kronecker", folder, tiny_weights, rank=1), tmp_path / "a.safetensors", 1).files[0]
     assert all("kron_" in name for name in load_bundle(out).tensors)

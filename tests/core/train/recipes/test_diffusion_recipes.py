@@ -18,9 +18,9 @@ from rapiddraw.core.networks import network_of
 from rapiddraw.core.orchard.dataset import samples, write_dataset
 from rapiddraw.core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.control import kept_conditions
 from rapiddraw.core.train.recipes.judge import draw
+from rapiddraw.tests.core.train.toy import train_beside
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +32,6 @@ def losses(run_dir):
     return [json.loads(line)["loss"] for line in (run_dir / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def run(recipe, out, steps):
-    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu")
-
-
 def vae_recipe(folder, **changes):
     return make_recipe("vae", {"data": str(folder), "size": 64, "widths": (32, 32, 32), "latent_channels": 4, "batch_size": 4, **changes})
 
@@ -43,7 +39,7 @@ def vae_recipe(folder, **changes):
 @pytest.fixture(scope="module")
 def vae_path(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("vae") / "vae.safetensors"
-    run(vae_recipe(folder, warmup=1), out, 6)
+    train_beside(vae_recipe(folder, warmup=1), out, 6)
     return out
 
 
@@ -66,7 +62,7 @@ def test_the_vae_learns_and_says_what_latent_space_it_makes(folder, vae_path):
 
 def test_decoder_only_leaves_the_encoder_and_the_latent_space_as_they_are(folder, vae_path, tmp_path):
     out = tmp_path / "tuned.safetensors"
-    run(vae_recipe(folder, base=str(vae_path), decoder_only=True, warmup=1), out, 2)
+    train_beside(vae_recipe(folder, base=str(vae_path), decoder_only=True, warmup=1), out, 2)
     before, after = load_bundle(vae_path), load_bundle(out)
     assert after.info.latent == before.info.latent
     frozen = [name for name in before.tensors if name.startswith(("encoder.", "quant_conv."))]
@@ -95,7 +91,7 @@ def unet_recipe(folder, vae_path, tiny_weights, **changes):
 
 def test_the_unet_and_its_text_encoder_train_together(folder, vae_path, tiny_weights, tmp_path):
     out = tmp_path / "orchard-unet.safetensors"
-    result = run(unet_recipe(folder, vae_path, tiny_weights), out, 4)
+    result = train_beside(unet_recipe(folder, vae_path, tiny_weights), out, 4)
     assert [path.name for path in result.files] == ["orchard-unet.safetensors", "orchard-text.safetensors"]
     info = read_info(out, "unet")
     assert info.schedule.prediction == "v" and info.latent == read_info(vae_path).latent
@@ -103,13 +99,15 @@ def test_the_unet_and_its_text_encoder_train_together(folder, vae_path, tiny_wei
     words = "text_model.embeddings.token_embedding.weight"
     assert not torch.equal(before.tensors[words], after.tensors[words])
     assert torch.equal(before.tensors["text_projection.weight"], after.tensors["text_projection.weight"])
-    again = run(unet_recipe(folder, vae_path, tiny_weights), tmp_path / "again" / "orchard-unet.safetensors", 4)
+    again = train_beside(unet_recipe(folder, vae_path, tiny_weights), tmp_path / "again" / "orchard-unet.safetensors", 4)
     assert torch.equal(load_bundle(again.files[0]).tensors["conv_in.weight"], load_bundle(out).tensors["conv_in.weight"])
 
 
 def test_a_unet_can_be_trained_further_where_it_fits(folder, vae_path, tiny_weights, tmp_path):
-    first = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "first.safetensors", 2).files[0]
-    further = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, base=str(first)), tmp_path / "further.safetensors", 2).files[0]
+    first = train_beside(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "first.safetensors", 2).files[0]
+    further = train_beside(
+        unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, base=str(first)), tmp_path / "further.safetensors", 2
+    ).files[0]
     assert read_info(further).provenance["first_stage"] == read_info(first).provenance
     assert read_info(further).config == read_info(first).config
     with pytest.raises(InputError, match=r"does not fit.*prediction='eps'"):
@@ -132,7 +130,7 @@ def test_a_unet_moves_to_another_vaes_latents(folder, vae_path, tiny_weights, tm
 
 
 def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):
-    result = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
+    result = train_beside(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, graph=""), tmp_path / "u.safetensors", 2)
     assert [path.name for path in result.files] == ["u.safetensors"]
 
 
@@ -159,7 +157,7 @@ def test_the_error_inside_segmented_objects_counts_more(folder, vae_path, tiny_w
     fruit = torch.from_numpy(recipe.images.map(0, "segmentation").copy()) >= 2
     inside = torch.nn.functional.adaptive_avg_pool2d(fruit[None].float(), 16)
     assert torch.equal(weights[0] > weights.min(), inside > 0)
-    result = run(recipe, tmp_path / "weighted.safetensors", 4)
+    result = train_beside(recipe, tmp_path / "weighted.safetensors", 4)
     assert result.losses[-1][1] < result.losses[0][1]
 
 
@@ -200,7 +198,7 @@ def test_latents_are_encoded_once(folder, vae_path, tiny_weights, monkeypatch):
 
 def test_the_judge_learns_and_is_measured_on_held_out_scenes(tmp_path):
     out = tmp_path / "judge.safetensors"
-    result = run(make_recipe("judge", {"width": 8, "batch_size": 8, "held_out": 16, "warmup": 1}), out, 3)
+    result = train_beside(make_recipe("judge", {"width": 8, "batch_size": 8, "held_out": 16, "warmup": 1}), out, 3)
     judge = load_judge(out)
     assert result.files == [out] and judge.squeeze.out_features == 128
     metrics = read_info(out, "judge").provenance["metrics"]
@@ -232,10 +230,10 @@ def control_recipe(folder, vae_path, tiny_weights, unet, **changes):
 
 def test_a_control_adapter_trains_beside_a_unet_that_stays_as_it_is(vae_path, tiny_weights, tmp_path):
     folder = write_dataset("train", 8, 64, tmp_path / "maps", maps=("edges", "segmentation"))
-    unet = run(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "unet.safetensors", 1).files[0]
+    unet = train_beside(unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0), tmp_path / "unet.safetensors", 1).files[0]
     given = {"conditions": ("edges", "segmentation"), "format": "lowrank", "ratio": 0.4}
     recipe = control_recipe(folder, vae_path, tiny_weights, unet, **given)
-    result = run(recipe, tmp_path / "control.safetensors", 3)
+    result = train_beside(recipe, tmp_path / "control.safetensors", 3)
     bundle = load_control(result.files[0])
     assert bundle.info.config["conditions"] == ["edges", "segmentation"] and bundle.info.schedule == read_info(unet).schedule
     trained = sum(p.numel() for p in recipe.adapter.parameters() if p.requires_grad)

@@ -13,7 +13,7 @@ from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import Intervals, train
+from rapiddraw.tests.core.train.toy import StopAfter, train_beside
 from rapiddraw.tests.helpers import write_unet
 
 
@@ -29,13 +29,9 @@ def distill_recipe(folder, tiny_weights, **changes):
     return make_recipe("distill", {"data": str(folder), **paths, **small, **changes})
 
 
-def run(recipe, out, steps, **more):
-    return train(recipe, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu", **more)
-
-
 def test_the_student_comes_nearer_to_its_teacher_and_is_a_low_rank_unet(folder, tiny_weights, tmp_path):
     recipe = distill_recipe(folder, tiny_weights, features=0.1, lr=1e-3)
-    result = run(recipe, tmp_path / "student.safetensors", 12)
+    result = train_beside(recipe, tmp_path / "student.safetensors", 12)
     lines = [json.loads(line) for line in result.log.read_text(encoding="utf-8").splitlines()]
     assert lines[-1]["noise"] < 0.7 * lines[0]["noise"] and lines[-1]["features"] < lines[0]["features"]
     info, teacher = read_info(result.files[0], "unet"), read_info(tiny_weights / "tiny-unet.safetensors")
@@ -47,47 +43,29 @@ def test_the_student_comes_nearer_to_its_teacher_and_is_a_low_rank_unet(folder, 
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(folder, tiny_weights, tmp_path):
-    whole = run(distill_recipe(folder, tiny_weights), tmp_path / "whole.safetensors", 4)
-
-    class Stop:
-        def __init__(self, *_):
-            self.left = 2
-
-        def advance(self, *_):
-            self.left -= 1
-            if self.left == 0:
-                raise Cancelled("enough")
-
-        def close(self):
-            pass
+    whole = train_beside(distill_recipe(folder, tiny_weights), tmp_path / "whole.safetensors", 4)
 
     out = tmp_path / "halves.safetensors"
-    run(distill_recipe(folder, tiny_weights), tmp_path / "first.safetensors", 1)  # the latents are kept now, so that bars are of steps
-    set_reporter(lambda _, label, __: Stop() if label.startswith("train") else _Silent())
+    train_beside(
+        distill_recipe(folder, tiny_weights), tmp_path / "first.safetensors", 1
+    )  # the latents are kept now, so that bars are of steps
+    set_reporter(lambda _, label, __: StopAfter(2 if label.startswith("train") else 10**9, Cancelled("enough")))
     try:
         with pytest.raises(Cancelled):
-            run(distill_recipe(folder, tiny_weights), out, 4)
+            train_beside(distill_recipe(folder, tiny_weights), out, 4)
     finally:
         set_reporter(None)
     assert not out.exists()
-    run(distill_recipe(folder, tiny_weights), out, 4)
+    train_beside(distill_recipe(folder, tiny_weights), out, 4)
     a, b = load_bundle(whole.files[0]).tensors, load_bundle(out).tensors
     assert factored_names(a) and all(torch.equal(a[key], b[key]) for key in a)
-
-
-class _Silent:
-    def advance(self, *_):
-        pass
-
-    def close(self):
-        pass
 
 
 def test_what_the_teacher_predicts_is_carried_over(folder, tiny_weights, tmp_path):
     schedule = Schedule("eps", beta_schedule="linear", beta_start=0.001, t_max=600)
     teacher = write_unet(tmp_path / "eps.safetensors", seed=3, schedule=schedule)
     recipe = distill_recipe(folder, tiny_weights, teacher=str(teacher), weighting="min_snr")
-    result = run(recipe, tmp_path / "student.safetensors", 1)
+    result = train_beside(recipe, tmp_path / "student.safetensors", 1)
     assert read_info(result.files[0]).schedule == schedule and recipe.source.noise_levels.schedule == schedule
     assert recipe.distiller.prediction == "eps"
 

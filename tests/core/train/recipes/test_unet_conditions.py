@@ -11,8 +11,9 @@ from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.host import Host
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.train import make_recipe
-from rapiddraw.core.train.loop import Intervals, train
+from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipes.text import TextRecipe
+from rapiddraw.tests.core.train.toy import train_beside
 from rapiddraw.tests.helpers import write_text, write_unet, write_vae
 
 SMALL = {"size": 64, "batch_size": 4, "warmup": 1, "precision": "no", "text_lr": 0.0, "prediction": "v"}
@@ -38,7 +39,7 @@ def recipe(parts, data, texts="text", **changes):
 
 
 def run(made, out, steps=2):
-    return train(made, out, steps, run_dir=out.parent / f"run-{out.stem}", every=Intervals(log=1), device="cpu").files[0]
+    return train_beside(made, out, steps).files[0]
 
 
 def test_only_cross_attention_is_learned_and_only_it_is_written(parts, tmp_path):
