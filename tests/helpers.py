@@ -131,7 +131,7 @@ def write_control(path: Path, unet: Path, seed: int = 6, conditions: Sequence[st
     from diffusers import UNet2DConditionModel
     from rapiddraw.core.bundles.load import load_bundle
     from rapiddraw.core.control.adapter import copy_of_unet
-    from rapiddraw.core.control.files import save_control
+    from rapiddraw.core.control.bundle import save_control
     from rapiddraw.core.networks import network_of
 
     base = load_bundle(unet, "unet")

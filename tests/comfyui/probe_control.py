@@ -41,7 +41,7 @@ def run() -> None:
     from diffusers import UNet2DConditionModel
 
     host, bundle = ours("core.host").current(), ours("core.bundles.format")
-    adapter_of, files, factorize = ours("core.control.adapter"), ours("core.control.files"), ours("core.lowrank.factorize")
+    adapter_of, files, factorize = ours("core.control.adapter"), ours("core.control.bundle"), ours("core.lowrank.factorize")
     weights, scratch = MODELS, RESULT.parent
     model = host.model.load(weights / "tiny-unet.safetensors")
     loader, apply = (nodes.NODE_CLASS_MAPPINGS[f"RapidDrawControlAdapter{name}"]() for name in ("Loader", "Apply"))

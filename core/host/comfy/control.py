@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ...attention.chain import OVERRIDE
 from ...bundles.format import Bundle
 from ...control.adapter import norm_names
-from ...control.files import check_control, load_control
+from ...control.bundle import check_control, load_control
 from ...control.hints import CHANNELS, fit_hint, hint_batch, place_hint
 from ...control.layers import Extractor, injected, through, zero_convolutions
 from ...errors import BundleError, InputError

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...bundles.format import BundleInfo
 from ...control.adapter import ControlAdapter
-from ...control.files import build_control, load_control
+from ...control.bundle import build_control, load_control
 from ...control.hints import fit_hint, hint_batch, place_hint
 from ...diffusion.time_decoupled import repeat_rows
 from ...errors import InputError

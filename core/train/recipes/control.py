@@ -37,7 +37,7 @@ from torch import nn
 
 from ...bundles.format import read_info
 from ...control.adapter import ControlAdapter, copy_of_unet
-from ...control.files import save_control
+from ...control.bundle import save_control
 from ...control.hints import CHANNELS, CONDITIONS, fit_hint, map_hint
 from ...control.layers import FDN, parameters_of
 from ...control.maps import canny, sketch

@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from rapiddraw.core.bundles.format import save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.adapter import ControlAdapter, copy_of_unet
-from rapiddraw.core.control.files import build_control, load_control, save_control
+from rapiddraw.core.control.bundle import build_control, load_control, save_control
 from rapiddraw.core.control.hints import fit_hint, hint_batch, map_hint, merge_hints, place_hint
 from rapiddraw.core.control.layers import FDN, through
 from rapiddraw.core.errors import BundleError, InputError

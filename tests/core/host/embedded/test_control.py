@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.adapter import copy_of_unet
 from rapiddraw.core.control.apply import apply_adapter, attach_control
-from rapiddraw.core.control.files import save_control
+from rapiddraw.core.control.bundle import save_control
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.host import Host, Stage
 from rapiddraw.core.host.embedded.guider import calc_cond_batch, prepare_conds

@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from rapiddraw.core.bundles.format import read_info
 from rapiddraw.core.bundles.load import load_bundle
-from rapiddraw.core.control.files import build_control, load_control
+from rapiddraw.core.control.bundle import build_control, load_control
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.diffusion.schedule import output_to_denoised
 from rapiddraw.core.diffusion.weighting import loss_weight
