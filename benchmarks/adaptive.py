@@ -1,8 +1,11 @@
-"""The adaptive SDE solver against Euler-Maruyama with 1000 steps: evaluations, quality, and distance along the same Brownian path.
+"""Adaptive SDE solver against Euler-Maruyama with 1000 steps: evaluations, quality, and distance along the same Brownian path.
 
-Both start from the same noise and follow the same path, so that a solver without error would draw the same picture. `ode` rows solve the
-probability-flow equation instead; their distance is to that equation's own solution (Heun's method, 150 steps). All pictures of a row are
-one batch. The reference alone takes 1000 evaluations a picture, so there are few pictures, and AA is coarse: about 6 minutes on one core.
+    python -m rapiddraw bench adaptive
+
+Both start from the same noise and follow the same Brownian path, so that a solver without error would draw the same picture. `ode` rows
+solve the probability-flow equation instead; their distance is to that equation's own solution (Heun's method, 150 steps). Each picture is
+drawn by itself, from noise of its own. The reference takes 1000 evaluations a picture, so there are few pictures: about 6 minutes on one
+core.
 """
 
 from __future__ import annotations
@@ -12,52 +15,85 @@ from pathlib import Path
 from typing import Any
 
 from . import common
+from .checks import EARLIER, Basis, Expectation, above, at_least, at_most
 
 RTOLS = (0.01, 0.02, 0.05, 0.1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m rapiddraw bench adaptive`."""
     parser.add_argument("--count", type=int, default=6, help="pictures (6)")
     parser.add_argument("--steps", type=int, default=1000, help="steps of Euler-Maruyama (1000)")
     parser.add_argument("--rtols", type=float, nargs="+", default=list(RTOLS), help="tolerances (0.01 0.02 0.05 0.1)")
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    from ..core.diffusion.samplers import sample_adaptive_sde, sample_heun
-    from ..core.metrics.walks import open_orchard, rms
+def _middle(args: argparse.Namespace) -> float:
+    return 0.05 if 0.05 in args.rtols else args.rtols[0]
 
-    orchard = open_orchard(args.count)
-    walks = orchard.walks
-    sigmas = walks.sigmas("normal", args.steps)
-    fine = walks.draw(euler_maruyama, sigmas)
-    exact = walks.draw(sample_heun, walks.sigmas("karras", max(2, min(150, args.steps))))
-    rows, found = [], {}
-    for name, walk in ((f"Euler-Maruyama, {args.steps} steps", fine), ("ode: Heun", exact)):
-        quality = orchard.quality(walk.latents)
-        rows.append(_row(name, walk, args.count) | quality)
-    best = rows[0]["AA"]
+
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key."""
+    basis, rtol = Basis(args.count), f"{_middle(args):g}"
+    ends = f"rtol {max(args.rtols):g} less that at {min(args.rtols):g}"
+    return {
+        "gain": Expectation(f"times fewer evaluations than Euler-Maruyama at rtol {rtol}", at_least(3), EARLIER, basis),
+        "loss": Expectation(f"attribute accuracy lost against Euler-Maruyama at rtol {rtol}", at_most(0.05), EARLIER, basis),
+        "falls": Expectation(f"distance at {ends}", above(0), EARLIER, basis),
+    }
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure and return the result (see :func:`common.result`)."""
+    import numpy as np
+
+    from ..core.diffusion.samplers import sample_adaptive_sde, sample_heun
+    from ..core.metrics.bootstrap import difference, mean
+    from ..core.metrics.sampling_runs import open_orchard
+
+    wanted, orchard = expectations(args), open_orchard(args.count)
+    singles = [orchard.runs.only(index) for index in range(args.count)]
+    sigmas = orchard.runs.sigmas("normal", args.steps)
+    heun_sigmas = orchard.runs.sigmas("karras", max(2, min(150, args.steps)))
+    fine = _Drawn(orchard, [one.draw(euler_maruyama, sigmas) for one in singles])
+    exact = _Drawn(orchard, [one.draw(sample_heun, heun_sigmas) for one in singles])
+    rows = [_row(f"Euler-Maruyama, {args.steps} steps", fine), _row("ode: Heun", exact)]
+    found: dict[tuple[bool, float], _Drawn] = {}
     for flow, against in ((False, fine), (True, exact)):
         for rtol in args.rtols:
-            walk = walks.draw(sample_adaptive_sde, sigmas, {"rtol": rtol, "probability_flow": flow, "max_nfe": 20_000})
-            row = _row(("ode: " if flow else "") + f"adaptive, rtol {rtol:g}", walk, args.count)
-            row |= {"distance": round(rms(walk.latents, against.latents), 5), **orchard.quality(walk.latents)}
-            rows.append(row)
-            found[flow, rtol] = row
-    middle = found[False, 0.05 if 0.05 in args.rtols else args.rtols[0]]
-    gain = fine.evaluations / middle["evaluations"]
-    loss = best - middle["AA"]
-    apart = [found[False, rtol]["distance"] for rtol in sorted(args.rtols)]
+            options = {"rtol": rtol, "probability_flow": flow, "max_nfe": 20_000}
+            found[flow, rtol] = drawn = _Drawn(orchard, [one.draw(sample_adaptive_sde, sigmas, options) for one in singles])
+            row = _row(("ode: " if flow else "") + f"adaptive, rtol {rtol:g}", drawn)
+            rows.append(row | {"distance": round(float((drawn.distances(against) ** 2).mean() ** 0.5), 5)})
+    middle = found[False, _middle(args)]
+    distances = [found[False, rtol].distances(fine) for rtol in (max(args.rtols), min(args.rtols))]
     checks = [
-        common.check("times fewer evaluations than Euler-Maruyama at rtol 0.05", round(gain, 2), "at least 3", gain >= 3),
-        common.check("AA that is lost against Euler-Maruyama at rtol 0.05", round(loss, 3), "at most 0.05", loss <= 0.05),
-        common.check("the distance falls with rtol", float(apart == sorted(apart)), "1", apart == sorted(apart)),
+        wanted["gain"].judge(mean(np.array(fine.evaluations) / np.array(middle.evaluations))),
+        wanted["loss"].judge(difference(fine.accuracy, middle.accuracy)),
+        wanted["falls"].judge(difference(*distances)),
     ]
-    notes = "The step is common to all pictures of the batch, so one alone takes fewer evaluations. Distance: RMS over unscaled latents."
+    notes = "Evaluations are means over the pictures. Distance: RMS over unscaled latents."
     return common.result("adaptive", "python -m rapiddraw bench adaptive", rows, checks, notes=notes)
 
 
+class _Drawn:
+    """Sampling runs of every picture by itself."""
+
+    def __init__(self, orchard: Any, runs: list[Any]) -> None:
+        import torch
+
+        self.latents = torch.cat([one.latents for one in runs])
+        self.evaluations, self.seconds = [one.evaluations for one in runs], sum(one.seconds for one in runs)
+        self.accuracy = orchard.accuracy(self.latents)
+
+    def distances(self, other: _Drawn) -> Any:
+        """Return each picture's RMS distance (N,)."""
+        from ..core.metrics.sampling_runs import square_by_picture
+
+        return square_by_picture(self.latents, other.latents) ** 0.5
+
+
 def euler_maruyama(model: Any, x: Any, sigmas: Any, extra_args: Any = None, callback: Any = None, disable: Any = None) -> Any:
-    """Plain Euler-Maruyama on the reverse SDE, along the Brownian path that the adaptive solver of the same seed follows."""
+    """Run plain Euler-Maruyama on the reverse SDE, along the Brownian path that the adaptive solver of the same seed follows."""
     import torch
 
     from ..core.diffusion.samplers.common import Denoiser, brownian_noise, slope
@@ -71,22 +107,25 @@ def euler_maruyama(model: Any, x: Any, sigmas: Any, extra_args: Any = None, call
     return denoise(x, sigmas[-2])
 
 
-def _row(name: str, walk: Any, count: int) -> dict[str, Any]:
-    return {"solver": name, "pictures": count, "evaluations": walk.evaluations, "seconds a picture": round(walk.seconds / count, 2)}
+def _row(name: str, drawn: _Drawn) -> dict[str, Any]:
+    count = len(drawn.evaluations)
+    return {
+        "solver": name, "pictures": count, "evaluations": round(sum(drawn.evaluations) / count, 1),
+        "seconds a picture": round(drawn.seconds / count, 2), "AA": round(float(drawn.accuracy.mean()), 3),
+    }  # fmt: skip
 
 
 def plot(outcome: dict[str, Any], path: Path) -> None:
-    """Distance and AA over evaluations for the SDE and the ODE."""
-    from ..core.metrics.walks import line_plots
+    """Draw distance and attribute accuracy over evaluations for the SDE and the ODE."""
+    from .plots import Panel, line_plots
 
     panels = []
-    for title, key, scale in (("distance (RMS)", "distance", "log"), ("AA", "AA", "linear")):
+    for title, key, scale in (("distance (RMS)", "distance", "log"), ("attribute accuracy", "AA", "linear")):
         lines: dict[str, list[tuple[float, float]]] = {}
         for row in outcome["rows"]:
             if key in row:
-                kind = (
-                    "Euler-Maruyama" if row["solver"].startswith("Euler") else "ODE" if row["solver"].startswith("ode") else "adaptive SDE"
-                )
+                start = row["solver"].split(" ")[0].split("-")[0]
+                kind = {"Euler": "Euler-Maruyama", "ode:": "ODE"}.get(start, "adaptive SDE")
                 lines.setdefault(kind, []).append((row["evaluations"], row[key]))
-        panels.append(("evaluations", title, "log", scale, {name: sorted(line) for name, line in lines.items()}))
+        panels.append(Panel("evaluations", title, "log", scale, {name: sorted(line) for name, line in lines.items()}))
     line_plots(path, panels)

@@ -1,17 +1,16 @@
-"""The part of `bench attention` that runs inside a ComfyUI process: `attention_comfy COMFYUI RESULT SETTINGS`."""
+"""Measurements of `bench attention` inside a ComfyUI process: `attention_comfy COMFYUI RESULT SETTINGS`."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..core.device import timed
 from .attention import measure
+from .comfy_inside import answer
 from .stopwatch import interleave
 
 SIDE, TOKENS, WIDTH = 64, 77, 768  # latents of 512 px, a prompt, its features
@@ -25,27 +24,15 @@ UNET = {
 """SD 1.5's U-Net as ComfyUI's detection describes it."""
 
 
-def main(folder: str, result: str, text: str) -> None:
-    """Start ComfyUI's library (not its server), measure, write the result as JSON."""
-    settings = json.loads(text)
-    import torch
-
-    sys.argv = [sys.argv[0], *([] if torch.cuda.is_available() else ["--cpu"])]
-    sys.path.insert(0, folder)
-    os.chdir(folder)
-    importlib.import_module("comfy.options").enable_args_parsing()
-    with torch.inference_mode():
-        if settings["task"] == "graph":
-            found = whole_unet(settings["repeats"])
-        else:
-            attention = importlib.import_module("comfy.ldm.modules.attention").optimized_attention
-            found = measure(settings, attention)
-    found["comfyui"] = importlib.import_module("comfyui_version").__version__
-    Path(result).write_text(json.dumps(found), encoding="utf-8")
+def measure_inside(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what the task of `settings` measures, with ComfyUI's library loaded."""
+    if settings["task"] == "graph":
+        return whole_unet(settings["repeats"])
+    return measure(settings, importlib.import_module("comfy.ldm.modules.attention").optimized_attention)
 
 
 def whole_unet(repeats: int) -> dict[str, Any]:
-    """One sampling step of one evaluation, by ComfyUI's own sampling function, on a U-Net with random weights, patched and not."""
+    """Measure one sampling step of one evaluation, by ComfyUI's own sampling function, on a U-Net with random weights, patched and not."""
     import torch
 
     from ..core.attention.chain import report_of
@@ -95,7 +82,7 @@ def whole_unet(repeats: int) -> dict[str, Any]:
 
 
 def with_clock(model: Any, spent: list[float]) -> Any:
-    """A clone of MODEL that adds the seconds of each attention call to `spent`."""
+    """Return a clone of MODEL that adds the seconds of each attention call to `spent`."""
 
     def override(func: Any, *args: Any, **kwargs: Any) -> Any:
         out, seconds = timed(lambda: func(*args, **kwargs))
@@ -108,4 +95,4 @@ def with_clock(model: Any, spent: list[float]) -> Any:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    answer(measure_inside)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: the shape of a result, where it is written, and what a check is."""
+"""Results of benchmarks: their shape, the environment they are measured in, and the files they are written to."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from typing import Any
 from ..core.files import replacing
 from ..core.paths import pack_root
 
-SHARED = ("__init__", "attention_comfy", "comfy_server", "common", "report", "stopwatch")
+SHARED = (
+    "__init__", "attention_comfy", "checks", "comfy_inside", "comfy_server", "common", "doors", "mutations", "plots", "report", "shipped",
+    "stopwatch",
+)  # fmt: skip
 """The modules beside this one that measure nothing themselves."""
 
 
 def results_dir() -> Path:
-    """`benchmarks/results/`, which is part of the repository: a published number can be traced to its file."""
+    """Return `benchmarks/results/`. It is part of the repository, so that a published number can be traced to its file."""
     return pack_root() / "benchmarks" / "results"
 
 
 def names() -> list[str]:
-    """The benchmarks: the modules beside this one that have `run(args) -> result`."""
+    """Return the benchmarks by name: the modules beside this one that have `run(args) -> result` and `expectations(args)`."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in SHARED)
 
 
 def environment() -> dict[str, Any]:
-    """What a number depends on besides the code: versions, processor, threads, graphics card."""
+    """Return what a number depends on besides the code: versions, processor, threads, graphics card, date."""
     import torch
 
     return {
@@ -43,7 +46,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -52,13 +55,12 @@ def _processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def check(claim: str, value: float, expected: str, holds: bool) -> dict[str, Any]:
-    """One expectation with what was measured, written down whether it holds or not."""
-    return {"claim": claim, "value": value, "expected": expected, "holds": bool(holds)}
-
-
 def result(name: str, command: str, rows: list[dict[str, Any]], checks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A benchmark's result. `rows` is its table, one dict a line; `more` is kept beside it (settings, notes)."""
+    """Return a benchmark's result. `rows` is its table, one dict a line; `more` (settings, notes) is kept beside it.
+
+    The rows' `FID-A` is left out where it is None.
+    """
+    rows = [{key: value for key, value in row.items() if key != "FID-A" or value is not None} for row in rows]
     return {"name": name, "command": command, "environment": environment(), "rows": rows, "checks": checks, **more}
 
 

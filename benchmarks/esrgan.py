@@ -1,10 +1,10 @@
-"""PSNR of the shipped upscaler against bicubic interpolation, on pictures it never saw.
+"""PSNR of the shipped upscaler and of bicubic interpolation, on pictures that no training saw.
 
     python -m rapiddraw bench esrgan
 
 A pair is the 256 px around a fruit of the `test` split, drawn at 512 px, and its antialiased bicubic reduction by 4. PSNR is over RGB
 with 4 px of border left out, as the super-resolution literature does; the mean is of the pictures' dB. `softened` rows blur the small
-picture first (and add a little noise), as a latent diffusion model's decoder would.
+picture first (and add a little noise), as the decoder of a latent diffusion model does.
 """
 
 from __future__ import annotations
@@ -15,15 +15,27 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import common
+from .checks import CHOSEN, EARLIER, Basis, Expectation, above, at_least
 
+SOFTENED = 5  # every fifth pair is softened too
 WEIGHTS = "orchard-esrgan-x4.safetensors"
 SCALE, SIDE, CROP, BORDER = 4, 512, 256, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench esrgan`."""
-    parser.add_argument("--count", type=int, default=500, help="held-out pairs (default 500)")
+    parser.add_argument("--count", type=int, default=500, help="held-out pairs (500)")
     parser.add_argument("--weights", default=WEIGHTS, help="the upscaler, a name in a weights folder")
+
+
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key."""
+    pairs, softened = Basis(args.count, "held-out pairs"), Basis(-(-args.count // SOFTENED), "held-out pairs")
+    return {
+        "reduced": Expectation("dB of PSNR that the trained x4 upscaler is above bicubic", above(0), CHOSEN, pairs),
+        "share": Expectation("share of the pairs on which it is better than bicubic", at_least(0.95), EARLIER, pairs),
+        "softened": Expectation("dB of PSNR that it is above bicubic on softened pictures", above(0), CHOSEN, softened),
+    }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -31,6 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from ..core.metrics.bootstrap import difference, mean
     from ..core.metrics.psnr import psnr
     from ..core.progress import track
     from ..core.train.recipes.esrgan import enlarge_with
@@ -38,15 +51,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.upscale.find import resolve_upscaler
     from ..core.upscale.rrdb import load_upscaler
 
-    count, name = getattr(args, "count", None) or 500, getattr(args, "weights", None) or WEIGHTS
-    upscaler = load_upscaler(resolve_upscaler(name))
+    wanted, count = expectations(args), args.count
+    upscaler = load_upscaler(resolve_upscaler(args.weights))
     methods = {"bicubic": lambda low: degrade.enlarge(low, SCALE), "trained": lambda low: enlarge_with(upscaler, low)}
     found: dict[tuple[str, str], list[float]] = {(kind, method): [] for kind in ("reduced", "softened") for method in methods}
     seconds = dict.fromkeys(methods, 0.0)
     for index, high in enumerate(track(pictures(count), count, "esrgan", "pair")):
         low = degrade.reduce(high, SCALE)
         inputs = {"reduced": low}
-        if index % 5 == 0:  # a fifth of them is enough for what is beside the point
+        if index % SOFTENED == 0:
             generator = torch.Generator().manual_seed(index)
             planes = torch.from_numpy(low.copy()).permute(2, 0, 1)[None].float() / 255
             inputs["softened"] = (degrade.soften(planes, generator)[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
@@ -69,22 +82,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for (kind, method), values in found.items()
         if values
     ]
-    mean = {(row["input"], row["method"]): row["psnr_db"] for row in rows}
-    better = float(np.mean(np.array(found["reduced", "trained"]) > np.array(found["reduced", "bicubic"])))
-    gain = {kind: round(mean[kind, "trained"] - mean[kind, "bicubic"], 3) for kind in ("reduced", "softened")}
-    checks = [
-        common.check(
-            "The trained x4 upscaler has a higher PSNR than bicubic on held-out pairs", gain["reduced"], "> 0 dB", gain["reduced"] > 0
-        ),
-        common.check("The number of held-out pairs", count, ">= 500", count >= 500),
-        common.check("Share of the pairs on which it is better than bicubic", round(better, 3), ">= 0.95", better >= 0.95),
-        common.check("It is better than bicubic on softened pictures too", gain["softened"], "> 0 dB", gain["softened"] > 0),
-    ]
-    return common.result("esrgan", "python -m rapiddraw bench esrgan", rows, checks, weights=name)
+    better = np.array(found["reduced", "trained"]) > np.array(found["reduced", "bicubic"])
+    checks = [wanted[kind].judge(difference(found[kind, "trained"], found[kind, "bicubic"])) for kind in ("reduced", "softened")]
+    checks.insert(1, wanted["share"].judge(mean(better)))
+    return common.result("esrgan", "python -m rapiddraw bench esrgan", rows, checks, weights=args.weights)
 
 
 def pictures(count: int) -> Iterator[Any]:
-    """The high-resolution halves of the first `count` pairs, (256, 256, 3) uint8."""
+    """Yield the high-resolution halves of the first `count` pairs, (256, 256, 3) uint8."""
     from ..core.orchard.dataset import samples
     from ..core.orchard.render import render
 

@@ -1,13 +1,13 @@
-"""The two hosts draw the same picture: every saved graph in a real ComfyUI and headless, same seed.
+"""Pictures of the two hosts compared: every saved graph in a real ComfyUI and headless, with the same seed.
 
     COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench hosts
+    COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench hosts --only text_to_image,latent_bridge
 
-Seconds are those of the whole graph, loading of weights included, the graph running for the first time in each host; starting ComfyUI and
-importing libraries are not counted. `COMFYUI_PYTHON` is the
-interpreter that ComfyUI's requirements are installed for, where that is not this one. Needs a checkout of the repository (it uses the
-ComfyUI client of the tests). A graph that saves no picture has no PSNR. One that trains is compared after a few steps of training: over
-many, rounding grows to what can be seen. Its rows say how far apart the two hosts are after all its steps, and how far the headless host is
-from itself with one thread more.
+Seconds are those of the whole graph, loading of weights included, when the graph runs for the first time in each host; starting ComfyUI and
+importing libraries are not counted. `COMFYUI_PYTHON` is the interpreter that ComfyUI's requirements are installed for, where that is not
+this one. A graph that saves no picture has no PSNR. A graph that trains is compared after a few steps of training, because over many steps
+rounding grows until it can be seen. Its second row says how far apart the two hosts are after all its steps, and how far the headless host
+is from itself with one thread more. A graph that does not run in one of the hosts has a row with the error.
 """
 
 from __future__ import annotations
@@ -19,67 +19,75 @@ import io
 import json
 import logging
 import math
-import os
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from . import common
+from .checks import CHOSEN, Expectation, at_least, equal, exact
+from .comfy_inside import comfyui_python, needed_comfyui
 
 log = logging.getLogger("rapiddraw")
-LEAST_PSNR = 40.0
 TRAINING, SHORT = "RapidDrawDistillUNet", 4
 NOTES = (
     "Graphs without a PSNR save no picture: fit_knowledge writes a projection and its report, profile_pipeline a table of seconds. "
-    "own_rounding_db: the headless host against itself with one thread more, which is rounding alone."
+    "own_rounding_db: the headless host against itself with one thread more; the difference is rounding alone."
 )
 IDENTICAL_DB = 99.0
-"""Written for two pictures without any difference, whose PSNR is infinite (JSON has no word for that)."""
+"""PSNR that is written for two equal pictures. Theirs is infinite, which JSON cannot hold."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m rapiddraw bench hosts`."""
     parser.add_argument("--comfyui", help="folder of ComfyUI (default: $COMFYUI_PATH)")
     parser.add_argument("--only", metavar="NAMES", help="names of saved graphs, with commas between them (default: all of workflows/api)")
 
 
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key."""
+    graphs = exact(len(chosen_graphs(args.only, saved_graphs())), "graphs")
+    psnr = "lowest PSNR between the two hosts' pictures, in dB"
+    return {
+        "psnr": Expectation(psnr, at_least(40), CHOSEN, graphs),
+        "failed": Expectation("graphs that did not run in both hosts", equal(0), CHOSEN, graphs),
+    }
+
+
+def saved_graphs() -> list[str]:
+    """Return the names of the graphs in workflows/api."""
+    from ..core.paths import pack_root
+
+    return sorted(file.stem for file in (pack_root() / "workflows" / "api").glob("*.json"))
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Draw every graph in both hosts and return the result (see :func:`common.result`). Raises :class:`InputError` without a ComfyUI."""
-    from ..core.errors import InputError
     from ..core.paths import pack_root
     from .comfy_server import Server
 
-    api = pack_root() / "workflows" / "api"
-    names = chosen_graphs(args.only, sorted(file.stem for file in api.glob("*.json")))
-    path = getattr(args, "comfyui", None) or os.environ.get("COMFYUI_PATH")
-    if not path or not (Path(path).expanduser() / "main.py").is_file():
-        raise InputError("this benchmark needs a ComfyUI: give its folder with --comfyui or in COMFYUI_PATH")
+    wanted, names = expectations(args), chosen_graphs(args.only, saved_graphs())
+    comfyui = needed_comfyui(args.comfyui)
     rows: list[dict[str, Any]] = []
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401 - imported before anything is timed
     from transformers import BertTokenizer, CLIPTextModel  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="rapiddraw-hosts-") as folder:
-        python = os.environ.get("COMFYUI_PYTHON") or sys.executable
-        server = Server(Path(path).expanduser().resolve(), python, Path(folder), pack_root(), pack_root() / "weights")
+        server = Server(comfyui, comfyui_python(), Path(folder), pack_root(), pack_root() / "weights")
         server.start()
         try:
             version = server.get("/system_stats")["system"].get("comfyui_version", "unknown")
             for name in names:
-                graph = json.loads((api / f"{name}.json").read_text(encoding="utf-8"))
+                graph = json.loads((pack_root() / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
                 for case in _cases(name, graph):
-                    rows.append({"graph": name, **_compare(server, *case, Path(folder) / "headless" / str(len(rows)))})
+                    rows.append({"graph": name, **_row(server, *case, Path(folder) / "headless" / str(len(rows)))})
                     log.info("hosts: %s", rows[-1])
         finally:
             server.stop()
-    measured = [row["psnr_db"] for row in rows if row["psnr_db"] is not None and row.get("training_steps", 0) <= SHORT]
-    ran = len({row["graph"] for row in rows})
-    least = min(measured, default=math.nan)
-    checks = [
-        common.check("lowest PSNR between the two hosts' pictures, in dB", least, f"at least {LEAST_PSNR:g}", least >= LEAST_PSNR),
-        common.check("graphs that ran in both hosts", ran, f"all {len(names)}", ran == len(names)),
-    ]
-    command = "COMFYUI_PATH=... python -m rapiddraw bench hosts"
+    measured = [row["psnr_db"] for row in rows if row.get("psnr_db") is not None and row.get("training_steps", 0) <= SHORT]
+    failed = {row["graph"] for row in rows if "error" in row}
+    checks = [wanted["psnr"].judge(min(measured, default=math.nan)), wanted["failed"].judge(len(failed))]
+    command = "COMFYUI_PATH=... python -m rapiddraw bench hosts" + (f" --only {','.join(names)}" if args.only else "")
     return common.result("hosts", command, rows, checks, settings={"comfyui": version, "device": "cpu"}, notes=NOTES)
 
 
@@ -103,7 +111,7 @@ def chosen_graphs(only: str | None, known: list[str]) -> list[str]:
 
 
 def _cases(name: str, graph: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
-    """The graph with its steps of training, 0 for none; one that trains also with few."""
+    """Return (graph, steps of training) once for a graph that does not train (0 steps), else with few steps and with all."""
     (steps,) = {entry["inputs"]["steps"] for entry in graph.values() if entry["class_type"] == TRAINING} or {0}
     if not steps:
         return [(graph, 0)]
@@ -112,6 +120,17 @@ def _cases(name: str, graph: dict[str, Any]) -> list[tuple[dict[str, Any], int]]
         if entry["class_type"] == TRAINING:
             entry["inputs"] |= {"steps": SHORT, "filename": f"{name}-{SHORT}"}
     return [(short, SHORT), (graph, steps)]
+
+
+def _row(server: Any, graph: dict[str, Any], training: int, folder: Path) -> dict[str, Any]:
+    """Return the cells of one comparison, or the error of the host that did not run the graph."""
+    from ..core.errors import RapidDrawError
+
+    try:
+        return _compare(server, graph, training, folder)
+    except (RuntimeError, RapidDrawError) as error:
+        log.warning("hosts: %s", error)
+        return {"error": str(error).splitlines()[0]}
 
 
 def _compare(server: Any, graph: dict[str, Any], training: int, folder: Path) -> dict[str, Any]:
@@ -138,7 +157,7 @@ def _compare(server: Any, graph: dict[str, Any], training: int, folder: Path) ->
 
 
 def _rounded_otherwise(graph: dict[str, Any], folder: Path) -> list[bytes]:
-    """:func:`headless_pictures` with one thread more, so that sums are taken in another order."""
+    """Return :func:`headless_pictures` drawn with one thread more, so that sums are added up in another order."""
     import torch
 
     threads = torch.get_num_threads()
@@ -150,7 +169,7 @@ def _rounded_otherwise(graph: dict[str, Any], folder: Path) -> list[bytes]:
 
 
 def headless_pictures(graph: dict[str, Any], folder: Path) -> list[bytes]:
-    """The PNG files that the embedded host saves for a graph into `folder`, in the order of its nodes."""
+    """Run a graph in the embedded host and return the PNG files that it saves into `folder`, in the order of its nodes."""
     from ..core import paths
     from ..core.graph.execute import Runner
     from ..nodes.registry import registry
@@ -171,7 +190,7 @@ def _pixels(data: bytes) -> Any:
 
 
 def _apart(one: list[Any], other: list[Any]) -> float | None:
-    """The lowest PSNR of pictures in pairs, in dB; `None` for no picture."""
+    """Return the lowest PSNR of pictures in pairs, in dB, or None for no picture."""
     return min((round(_psnr(a, b), 1) for a, b in zip(one, other, strict=True)), default=None)
 
 

@@ -1,11 +1,13 @@
-"""How few evaluations does each sampler need? Distance to the exact solution, AA and FID-A over evaluations, for every sampler.
+"""Samplers over evaluations: distance to the exact solution and attribute accuracy, for every sampler.
+
+    python -m rapiddraw bench solvers
 
 All draw the same prompts from the same noise, each on a schedule that suits it. The exact solution is Heun's method with many steps. The
-stochastic samplers have no solution to be distant from: they have AA and FID-A alone. With a budget a sampler takes as many steps as
-fit, so F-PNDM, which spends 9 evaluations on its start, has no row below 13.
+stochastic samplers have no solution to be distant from: they have an attribute accuracy alone. A sampler takes as many steps as fit into
+a budget of evaluations. F-PNDM spends 9 evaluations on its start, so it has no row below 13.
 
 A picture on the verge between two outcomes can end far from the exact solution whatever the sampler, and one such picture makes the RMS
-over all of them. So the median over the pictures stands beside it. The rows `without guidance` are the same walks at scale 1.
+over all of them. So the median over the pictures stands beside it. The rows `without guidance` are the same sampling runs at scale 1.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import common
+from .checks import CHOSEN, EARLIER, Basis, Expectation, at_most
 
 BUDGETS = (5, 8, 10, 15, 20, 30, 50)
 # Sampler -> (schedule, steps that fit into a budget of evaluations).
@@ -38,88 +41,112 @@ STEPS = (9, 14, 19, 29, 49)  # what PLMS takes of the budgets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m rapiddraw bench solvers`."""
     parser.add_argument("--count", type=int, default=12, help="pictures (12)")
     parser.add_argument("--exact-steps", type=int, default=150, help="steps of Heun's method that count as exact (150)")
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS), help="evaluations (5 8 10 15 20 30 50)")
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
-    from ..core.metrics.walks import open_orchard, rms
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key."""
+    basis = Basis(args.count)
+    return {
+        "plms": Expectation("distance of PLMS at 20 over DDIM at 50", at_most(1), CHOSEN, basis),
+        "median": Expectation("the same, medians over the pictures", at_most(1), EARLIER, basis),
+        "unguided": Expectation("the same without guidance", at_most(1), EARLIER, basis),
+        "best": Expectation("distance of the closest sampler at 20 over DDIM at 50", at_most(1), EARLIER, basis),
+    }
 
-    orchard = open_orchard(args.count)
-    exact = orchard.walks.draw(FUNCTIONS["heun"], orchard.walks.sigmas("karras", args.exact_steps))
-    quality = orchard.quality(exact.latents)
-    settings = {"pictures": args.count}
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure and return the result (see :func:`common.result`)."""
+    from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
+    from ..core.metrics.sampling_runs import open_orchard, square_by_picture
+
+    wanted, orchard = expectations(args), open_orchard(args.count)
+    exact = orchard.runs.draw(FUNCTIONS["heun"], orchard.runs.sigmas("karras", args.exact_steps))
+    about = {"pictures": args.count}
     rows: list[dict[str, Any]] = [
-        {"sampler": "exact (heun)", "schedule": "karras", "evaluations": exact.evaluations, **settings, **quality}
+        {"sampler": "exact (heun)", "schedule": "karras", "evaluations": exact.evaluations, **about, **_accuracy(orchard, exact.latents)}
     ]
-    distance: dict[tuple[str, int], float] = {}
-    medians: dict[tuple[str, int], float] = {}
+    squares: dict[tuple[str, int], Any] = {}
     for name, (schedule, steps_of) in SAMPLERS.items():
         for budget in args.budgets:
             steps = steps_of(budget)
             if steps < 1:
                 continue
-            walk = orchard.walks.draw(FUNCTIONS[name], orchard.walks.sigmas(schedule, steps))
-            row: dict[str, Any] = {"sampler": name, "schedule": schedule, "budget": budget, "evaluations": walk.evaluations, "steps": steps}
+            drawn = orchard.runs.draw(FUNCTIONS[name], orchard.runs.sigmas(schedule, steps))
+            row: dict[str, Any] = {
+                "sampler": name, "schedule": schedule, "budget": budget, "evaluations": drawn.evaluations, "steps": steps,
+            }  # fmt: skip
             if name not in STOCHASTIC:
-                distance[name, budget] = row["distance"] = round(rms(walk.latents, exact.latents), 5)
-                medians[name, budget] = row["median distance"] = round(median_rms(walk.latents, exact.latents), 5)
-            seconds = round(walk.seconds / args.count, 3)
-            rows.append({**row, **settings, **orchard.quality(walk.latents), "seconds a picture": seconds})
-    for row in unguided(orchard.walks, args.exact_steps, args.budgets):
-        distance[row["sampler"], row["budget"]] = row["distance"]
-        rows.append({**row, **settings})
-    checks = []
-    if {("plms", 20), ("ddim", 50)} <= distance.keys():
-        ratio = distance["plms", 20] / distance["ddim", 50]
-        checks.append(common.check("distance of PLMS at 20 over DDIM at 50", round(ratio, 3), "at most 1", ratio <= 1))
-        ratio = medians["plms", 20] / medians["ddim", 50]
-        checks.append(common.check("the same, medians over the pictures", round(ratio, 3), "at most 1", ratio <= 1))
-        ratio = distance["plms without guidance", 20] / distance["ddim without guidance", 50]
-        checks.append(common.check("the same without guidance", round(ratio, 3), "at most 1", ratio <= 1))
-        best = min((value, name) for (name, budget), value in distance.items() if budget == 20 and name in SAMPLERS)
-        claim = f"distance of the closest sampler at 20 ({best[1]}) over DDIM at 50"
-        checks.append(common.check(claim, round(best[0] / distance["ddim", 50], 3), "at most 1", best[0] <= distance["ddim", 50]))
-    notes = (
-        "Distance: RMS over unscaled latents. AA and FID-A as in `orchard`, against renders of the same scenes; FID-A is comparable at "
-        "equal numbers of pictures only, and with few of them it is coarse. "
-    ) + why_plms(orchard.walks)
+                squares[name, budget] = square_by_picture(drawn.latents, exact.latents)
+                row |= _distances(squares[name, budget])
+            seconds = round(drawn.seconds / args.count, 3)
+            rows.append({**row, **about, **_accuracy(orchard, drawn.latents), "seconds a picture": seconds})
+    found, more = unguided(orchard.runs, args.exact_steps, args.budgets)
+    rows += [{**row, **about} for row in more]
+    checks = _checks(wanted, squares | found) if {("plms", 20), ("ddim", 50)} <= squares.keys() else []
+    notes = "Distance: RMS over unscaled latents. Attribute accuracy (AA) as in `orchard`. " + why_plms(orchard.runs)
     return common.result("solvers", "python -m rapiddraw bench solvers", rows, checks, notes=notes)
 
 
-def unguided(walks: Any, exact_steps: int, budgets: list[int]) -> list[dict[str, Any]]:
-    """Distances of DDIM and PLMS at guidance scale 1, to the exact solution there."""
+def _checks(wanted: dict[str, Expectation], squares: dict[tuple[str, int], Any]) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from ..core.metrics.bootstrap import bootstrap
+    from .history import root_ratio
+
+    plms, ddim = squares["plms", 20], squares["ddim", 50]
+    best = min((float(square.mean()), name) for (name, budget), square in squares.items() if budget == 20 and name in SAMPLERS)[1]
+    medians = bootstrap(lambda drawn: float((np.median(plms[drawn]) / np.median(ddim[drawn])) ** 0.5), len(plms))
+    return [
+        wanted["plms"].judge(root_ratio(plms, ddim)),
+        wanted["median"].judge(medians),
+        wanted["unguided"].judge(root_ratio(squares["plms without guidance", 20], squares["ddim without guidance", 50])),
+        wanted["best"].judge(root_ratio(squares[best, 20], ddim), f"distance of the closest sampler at 20 ({best}) over DDIM at 50"),
+    ]
+
+
+def _accuracy(orchard: Any, latents: Any) -> dict[str, float]:
+    return {"AA": round(float(orchard.accuracy(latents).mean()), 3)}
+
+
+def _distances(squares: Any) -> dict[str, float]:
+    """Return RMS and median distance of the pictures' square distances (N,)."""
+    import numpy as np
+
+    return {"distance": round(float(squares.mean() ** 0.5), 5), "median distance": round(float(np.median(squares) ** 0.5), 5)}
+
+
+def unguided(runs: Any, exact_steps: int, budgets: list[int]) -> tuple[dict[tuple[str, int], Any], list[dict[str, Any]]]:
+    """Return (square distances of the pictures by sampler and budget, rows) of DDIM and PLMS at guidance scale 1."""
     from ..core.diffusion.samplers import SAMPLERS as FUNCTIONS
-    from ..core.metrics.walks import rms
+    from ..core.metrics.sampling_runs import square_by_picture
 
-    wanted = [(name, budget) for name, budget in UNGUIDED if budget in budgets]
-    if not wanted:
-        return []
-    walks = walks.using(cfg=1.0)
-    exact = walks.draw(FUNCTIONS["heun"], walks.sigmas("karras", exact_steps)).latents
-    rows = []
-    for name, budget in wanted:
+    chosen = [(name, budget) for name, budget in UNGUIDED if budget in budgets]
+    if not chosen:
+        return {}, []
+    runs = runs.using(cfg=1.0)
+    exact = runs.draw(FUNCTIONS["heun"], runs.sigmas("karras", exact_steps)).latents
+    rows: list[dict[str, Any]] = []
+    squares = {}
+    for name, budget in chosen:
         schedule, steps_of = SAMPLERS[name]
-        walk = walks.draw(FUNCTIONS[name], walks.sigmas(schedule, steps_of(budget)))
-        row = {"sampler": f"{name} without guidance", "schedule": schedule, "budget": budget, "evaluations": walk.evaluations}
-        row |= {"distance": round(rms(walk.latents, exact), 5), "median distance": round(median_rms(walk.latents, exact), 5)}
-        rows.append(row | {"steps": steps_of(budget)})
-    return rows
-
-
-def median_rms(latents: Any, exact: Any) -> float:
-    """The median over the pictures of each one's RMS distance."""
-    return float((latents - exact).pow(2).flatten(1).mean(1).sqrt().median())
+        drawn = runs.draw(FUNCTIONS[name], runs.sigmas(schedule, steps_of(budget)))
+        title = f"{name} without guidance"
+        squares[title, budget] = square_by_picture(drawn.latents, exact)
+        row = {"sampler": title, "schedule": schedule, "budget": budget, "evaluations": drawn.evaluations}
+        rows.append({**row, **_distances(squares[title, budget]), "steps": steps_of(budget)})
+    return squares, rows
 
 
 def growth(order: int, ratio: float, stiffness: float) -> float:
-    """By how much Adams-Bashforth multiplies an error from step to step, relative to the solution, on dx/dsigma = stiffness * x / sigma.
+    """Return by what Adams-Bashforth multiplies an error in a step, relative to the solution of dx/dsigma = stiffness * x / sigma.
 
-    `ratio` < 1 is one noise level over the one before. Above 1 the method is unstable: every error made once grows from step to step. Where
-    data is much narrower than sigma the stiffness is 1; guidance by a scale w multiplies the difference of two predictions, and so of their
-    derivatives, by w.
+    `ratio` < 1 is one noise level over the one before. Above a factor of 1 the method is unstable: each error grows from step to step.
+    The stiffness is 1 where data is much narrower than sigma. Guidance by a scale w multiplies the difference of two predictions, and so
+    of their derivatives, by w.
     """
     import numpy
 
@@ -133,11 +160,11 @@ def growth(order: int, ratio: float, stiffness: float) -> float:
     return float(abs(numpy.roots(polynomial)).max() / ratio**stiffness)
 
 
-def why_plms(walks: Any) -> str:
-    """What few steps do to PLMS, in figures: the largest growth of an error at the ten highest noise levels of each walk."""
+def why_plms(runs: Any) -> str:
+    """Return in words what few steps do to PLMS: the largest growth of an error at the ten highest noise levels of each schedule."""
     found = []
     for steps in STEPS:
-        sigmas = walks.sigmas("normal", steps)[:11]
+        sigmas = runs.sigmas("normal", steps)[:11]
         ratios = [float(b / a) for a, b in zip(sigmas[:-1], sigmas[1:], strict=True) if b > 0]
         fourth, second = (max(growth(order, ratio, 1.5) for ratio in ratios[:-1]) for order in (4, 2))
         found.append(f"{steps} steps {fourth:.2f} ({second:.2f})")
@@ -150,13 +177,13 @@ def why_plms(walks: Any) -> str:
 
 
 def plot(outcome: dict[str, Any], path: Path) -> None:
-    """Distance and AA over evaluations, a line a sampler."""
-    from ..core.metrics.walks import line_plots
+    """Draw distance and attribute accuracy over evaluations, a line a sampler."""
+    from .plots import Panel, line_plots
 
     rows = [row for row in outcome["rows"] if row.get("sampler") in SAMPLERS]
     names = list(dict.fromkeys(row["sampler"] for row in rows))
     panels = []
-    for title, key, scale in (("distance to the exact solution (RMS)", "distance", "log"), ("AA", "AA", "linear")):
+    for title, key, scale in (("distance to the exact solution (RMS)", "distance", "log"), ("attribute accuracy", "AA", "linear")):
         lines = {n: [(r["evaluations"], r[key]) for r in rows if r["sampler"] == n and key in r] for n in names}
-        panels.append(("evaluations", title, "log", scale, {n: line for n, line in lines.items() if line}))
+        panels.append(Panel("evaluations", title, "log", scale, {n: line for n, line in lines.items() if line}))
     line_plots(path, panels)

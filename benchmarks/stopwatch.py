@@ -1,10 +1,11 @@
-"""The stopwatch every benchmark of speed uses: rivals take turns in one process, so that a disturbed minute disturbs all of them alike.
+"""Stopwatch of the benchmarks: rivals take turns in one process, so that a disturbed minute disturbs all of them alike.
 
     times = interleave({"eager": eager, "compiled": compiled}, repeats=5)
-    ratio(times["eager"], times["compiled"])        # 1.8: compiled needs 1/1.8 of the time
+    ratio(times["eager"], times["compiled"])        # 1.8 (1.7 to 1.9): compiled needs 1/1.8 of the time
 
-Each name runs `warmup` times unmeasured first (a first call allocates, compiles, fills caches). The order turns round with every repeat.
-With `least` a run is as many calls in a row as take so many seconds, and its time is that of one: single short calls are mostly noise.
+Each rival first runs `warmup` times without being measured, because a first call allocates, compiles and fills caches. The order is
+reversed with every repeat. With `least` a run is as many calls in a row as take so many seconds, and its time is that of one call, because
+single short calls are mostly noise.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 
 from ..core.device import timed
 from ..core.errors import InputError
+from ..core.metrics.bootstrap import Estimate, median_ratio
+from .checks import Basis
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one rival: the median of its runs, the lowest and the highest, and the runs in the order they were made."""
+    """Seconds of one rival: the median of its runs, the lowest, the highest, and all runs in the order they were made."""
 
     median: float
     low: float
@@ -28,12 +31,12 @@ class Timing:
     runs: tuple[float, ...]
 
     def milliseconds(self) -> str:
-        """Median and spread for a table, such as `12.3 (12.1-13.0)`."""
+        """Return median and spread for a table, such as `12.3 (12.1-13.0)`."""
         return f"{self.median * 1000:.1f} ({self.low * 1000:.1f}-{self.high * 1000:.1f})"
 
 
 def timing(runs: Sequence[float]) -> Timing:
-    """The :class:`Timing` of these runs, in seconds and in the order they were made."""
+    """Return the :class:`Timing` of `runs`, seconds in the order they were made."""
     return Timing(statistics.median(runs), min(runs), max(runs), tuple(runs))
 
 
@@ -54,12 +57,26 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup
 
 
 def _calls_in(function: Callable[[], Any], seconds: float) -> int:
-    """How many calls take about so many seconds: one at least, and one call tells where one is enough."""
+    """Return how many calls take about so many seconds, at least one."""
     return max(1, round(seconds / max(timed(function)[1], 1e-6))) if seconds > 0 else 1
 
 
-def ratio(slow: Timing, fast: Timing) -> float:
-    """How many times as long `slow` takes as `fast`: the median of the pairs' ratios where both took turns, else of the medians'."""
-    if len(slow.runs) == len(fast.runs):
-        return statistics.median(a / max(b, 1e-12) for a, b in zip(slow.runs, fast.runs, strict=True))
-    return slow.median / max(fast.median, 1e-12)
+def ratio(slow: Timing, fast: Timing) -> Estimate:
+    """Return how many times as long `slow` takes as `fast`: the median of the turns' ratios, with a 95% interval over the turns.
+
+    Raises :class:`InputError` where the two did not take turns.
+    """
+    if len(slow.runs) != len(fast.runs):
+        raise InputError(f"{len(slow.runs)} and {len(fast.runs)} runs: a ratio needs rivals that took turns")
+    return median_ratio(slow.runs, fast.runs)
+
+
+def turns(repeats: int) -> Basis:
+    """Return the basis of a check of timings that took `repeats` turns."""
+    return Basis(repeats, "timed turns")
+
+
+def gain_cells(gain: Estimate, name: str = "gain") -> dict[str, Any]:
+    """Return a gain and its interval as two cells of a table's row."""
+    ends = [] if gain.low is None or gain.high is None else [round(gain.low, 3), round(gain.high, 3)]
+    return {name: round(gain.value, 3), f"{name} 95%": ends}

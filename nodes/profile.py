@@ -64,10 +64,10 @@ class ProfilePipeline:
     ) -> tuple[str, Tensor, str]:
         import json
 
-        from ..core.metrics.profile import draw_chart, profile_pipeline
+        from ..core.metrics.profile import Settings, draw_chart, profile_pipeline
 
-        sizes = {"width": width, "height": height, "steps": steps, "runs": runs, "warmup": warmup}
-        profile = profile_pipeline(model, clip, vae, upscale_model, **sizes)
+        settings = Settings(width, height, steps, runs=runs, warmup=warmup)
+        profile = profile_pipeline(model, clip, vae, upscale_model, settings)
         return profile.table(), draw_chart(profile), json.dumps(profile.as_dict(), indent=2)
 
 

@@ -1,4 +1,4 @@
-"""What the blocks of a network cost, by type: seconds, weights and multiply-adds; of ComfyUI's networks and of diffusers'."""
+"""Costs of the blocks of a network by type: seconds, weights and multiply-adds, for ComfyUI's networks and for diffusers'."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..device import wait
+from ..lowrank.savings import network_size
 
 TYPES = ("self-attention", "cross-attention", "resnet", "feed-forward", "resampling")
 _CLASSES = {
@@ -23,20 +24,21 @@ _NAMES = {"attn1": "self-attention", "attn2": "cross-attention"}
 
 @dataclass
 class Cost:
-    """Of one type of block, over everything that ran: seconds, parameters, multiply-adds."""
+    """Costs of one type of block, summed over everything that ran. `bytes` are those of the weights as they are stored."""
 
     seconds: float = 0.0
     parameters: int = 0
     multiply_adds: int = 0
+    bytes: int = 0
 
 
 def block_type(path: str, module: nn.Module) -> str | None:
-    """One of :data:`TYPES`, or None; attention is told by its name, which both libraries share."""
+    """Return one of :data:`TYPES`, or None. Attention is known by its name in the network, which both libraries share."""
     return _NAMES.get(path.rpartition(".")[2]) or _CLASSES.get(type(module).__name__)
 
 
 def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(type, block) for every block that is not inside another."""
+    """Return (type, block) for every block that is not inside another one."""
     found: list[tuple[str, nn.Module]] = []
     inside: set[int] = set()
     for path, module in network.named_modules():
@@ -47,24 +49,26 @@ def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def parameters_of(module: nn.Module | None) -> int:
-    """How many numbers a module's weights hold."""
-    return 0 if module is None else sum(weight.numel() for weight in module.parameters())
+def weight_size(module: nn.Module | None) -> tuple[int, int]:
+    """Return (parameters, bytes) of a module's weights: 4 bytes a parameter in float32, 2 in half precision, 1 in 8 bits."""
+    return (0, 0) if module is None else network_size(module)
 
 
 @contextlib.contextmanager
 def metered(network: nn.Module | None, costs: dict[str, Cost], count: bool = False) -> Iterator[None]:
-    """While the block runs, add what the network's blocks cost to `costs` (by type, and "all" for the multiply-adds of everything).
+    """Add to `costs` what the network's blocks cost while the `with` block runs, by type.
 
-    With `count` multiply-adds are counted instead of seconds being taken, as the one disturbs the other. The network is as before
-    afterwards.
+    Without `count` seconds are measured. With `count` weights and multiply-adds are counted instead, because counting disturbs the clock;
+    `costs["all"]` then has the multiply-adds of the whole network. Afterwards the network is as it was before.
     """
     handles: list[Any] = []
     try:
         for kind, block in blocks_of(network) if network is not None else ():
             cost = costs.setdefault(kind, Cost())
             handles += _counters(block, cost) if count else _clocks(block, cost)
-            cost.parameters += parameters_of(block) if count else 0
+            if count:
+                parameters, stored = weight_size(block)
+                cost.parameters, cost.bytes = cost.parameters + parameters, cost.bytes + stored
         if count and network is not None:
             handles += _counters(network, costs.setdefault("all", Cost()))
         yield
@@ -89,7 +93,7 @@ def _clocks(block: nn.Module, cost: Cost) -> list[Any]:
 
 
 def _counters(block: nn.Module, cost: Cost) -> list[Any]:
-    """Hooks that count the products of convolutions and linear layers, and of attention's two matrix products."""
+    """Return hooks that count the multiply-adds of convolutions, of linear layers and of attention's two matrix products."""
 
     def layer(module: nn.Module, arguments: Any, output: Any) -> None:
         each = module.weight[0].numel() if isinstance(module.weight, torch.Tensor) else 0

@@ -1,8 +1,8 @@
-"""Where the time of one picture goes: text encoder, U-Net loop and the attention inside it, decoder, upscaler (Rapid Diffusion,
-figure 2 and table 3).
+"""Time of one picture by component: text encoder, U-Net loop and its blocks, decoder, upscaler (Rapid Diffusion, figure 2, table 3).
 
-Every component runs `warmup` times unmeasured (a first call compiles, allocates and fills caches) and then `runs` times; the table
-gives medians and interquartile ranges, so that one disturbed run does not count. Attention is measured inside the U-Net's own calls.
+Every component first runs `warmup` times without being measured, because a first call compiles, allocates and fills caches. Then it runs
+`runs` times. The table gives medians and interquartile ranges, so that one disturbed run does not count. The blocks of the U-Net are
+measured inside its own calls.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..device import wait
 from ..errors import InputError
 from ..progress import Progress
-from .blocks import TYPES, Cost, metered, parameters_of
+from .blocks import TYPES, Cost, metered, weight_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +27,10 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Row:
-    """One component: median and interquartile range in milliseconds, and its share (0..1) of the whole picture's time.
+    """Measures of one component: median and interquartile range in milliseconds, and its share (0..1) of the whole picture's time.
 
-    `inside` marks a part of the row above, which the total does not count again. `parameters` are those of its weights, `megabytes` what
-    they take, `multiply_adds` those of one run; None where nothing is known.
+    `inside` marks a part of the row above, which the total does not count again. `parameters` and `megabytes` (2^20 bytes, in the dtype
+    they are stored in) are those of its weights, `multiply_adds` those of one run; None where nothing is known.
     """
 
     component: str
@@ -45,13 +45,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Profile:
-    """Rows from text to picture, the last one the total, and what was measured on."""
+    """Rows from text to picture, the last one the total, and the environment that they were measured in."""
 
     rows: tuple[Row, ...]
     environment: dict[str, Any]
 
     def table(self) -> str:
-        """A plain-text table."""
+        """Return the rows as a plain-text table."""
         lines = [f"{'component':<24}{'median ms':>11}{'IQR ms':>9}{'share':>8}{'params M':>10}{'MB':>8}{'GMAC':>9}"]
         for row in self.rows:
             name = f"  {row.component}" if row.inside else row.component
@@ -64,7 +64,7 @@ class Profile:
         return "\n".join(lines)
 
     def bottleneck(self) -> str:
-        """One line: what to make faster first."""
+        """Return one line that names the component to make faster first."""
         parts = [row for row in self.rows[:-1] if not row.inside]
         inside = [row for row in self.rows if row.inside]
         if not parts:
@@ -77,66 +77,76 @@ class Profile:
         return line
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """Return the rows as plain data for JSON."""
         return {"rows": [asdict(row) for row in self.rows], "bottleneck": self.bottleneck(), "environment": self.environment}
 
 
-def profile_pipeline(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    upscale_model: Any = None,
-    *,
-    width: int = 128,
-    height: int = 128,
-    steps: int = 20,
-    cfg: float = 4.0,
-    runs: int = 3,
-    warmup: int = 1,
-    text: str = "a photo of a fruit",
-) -> Profile:
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of a profile: the decoded picture's size in pixels (16..4096, multiples of 8), sampling steps, guidance, runs, prompt."""
+
+    width: int = 128
+    height: int = 128
+    steps: int = 20
+    cfg: float = 4.0
+    runs: int = 3
+    warmup: int = 1
+    text: str = "a photo of a fruit"
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for a number out of range."""
+        for name, value, low, high in (
+            ("width", self.width, 16, MAX_SIDE), ("height", self.height, 16, MAX_SIDE), ("steps", self.steps, 1, 1000),
+            ("runs", self.runs, 1, 100), ("warmup", self.warmup, 0, 20),
+        ):  # fmt: skip
+            if not low <= value <= high:
+                raise InputError(f"{name} is {value}: give a whole number from {low} to {high}")
+        if self.width % 8 or self.height % 8:
+            raise InputError(f"{self.width} x {self.height} does not fit the latent grid: give multiples of 8")
+
+
+def profile_pipeline(model: Any, clip: Any, vae: Any, upscale_model: Any = None, settings: Settings | None = None) -> Profile:
     """Draw the same picture `warmup + runs` times through the current host and measure each part.
 
-    `width` and `height` are pixels of the decoded picture (16..4096, multiples of 8). Raises :class:`InputError` for numbers out of
-    range and :class:`~rapiddraw.core.errors.Cancelled` between parts.
+    Raises :class:`InputError` for numbers out of range and :class:`~rapiddraw.core.errors.Cancelled` between parts.
     """
     import torch
 
     from ..host import SamplingRun, current
     from ..upscale.tiles import upscale
 
-    _check(width, height, steps, runs, warmup)
+    settings = settings or Settings()
+    settings.check()
     host = current()
-    latent = {"samples": torch.zeros(1, 4, height // 8, width // 8), "downscale_ratio_spacial": 8}
+    latent = {"samples": torch.zeros(1, 4, settings.height // 8, settings.width // 8), "downscale_ratio_spacial": 8}
     network = getattr(getattr(model, "model", None), "diffusion_model", None)
     parts = {"text encoder": clip, "U-Net loop": model, "VAE decoder": vae, "upscaler": upscale_model}
     taken: dict[str, list[float]] = {}
-    with Progress(warmup + runs, "profiling", "run") as bar:
-        for number in range(warmup + runs):
+    with Progress(settings.warmup + settings.runs, "profiling", "run") as bar:
+        for number in range(settings.warmup + settings.runs):
             times: dict[str, float] = {}
             with _measured(times, "text encoder"):
-                positive, negative = host.clip.encode(clip, text), host.clip.encode(clip, "")
+                positive, negative = host.clip.encode(clip, settings.text), host.clip.encode(clip, "")
             costs: dict[str, Cost] = {}
             with metered(network, costs), _measured(times, "U-Net loop"):
-                drawn = host.sampling.sample(
-                    host.sampling.make_guider(model, positive, negative, cfg), latent, SamplingRun(number, steps, "euler", "simple")
-                )
+                guider = host.sampling.make_guider(model, positive, negative, settings.cfg)
+                drawn = host.sampling.sample(guider, latent, SamplingRun(number, settings.steps, "euler", "simple"))
             times |= {kind: costs[kind].seconds for kind in TYPES if kind in costs}
             with _measured(times, "VAE decoder"):
                 image = host.vae.decode(vae, drawn["samples"])
             if upscale_model is not None:
                 with _measured(times, "upscaler"):
                     upscale(upscale_model, image, device=host.upscale.device_for(upscale_model, 512))
-            if number >= warmup:
+            if number >= settings.warmup:
                 for part, seconds in times.items():
                     taken.setdefault(part, []).append(seconds * 1000)
             bar.update()
-    counted = _count(host, parts, (positive, negative), latent, steps, cfg)
-    return Profile(_rows(taken, counted), _environment(network, width, height, steps, runs))
+    counted = _count(host, parts, (positive, negative), latent, settings)
+    return Profile(_rows(taken, counted), _environment(network, settings))
 
 
-def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any, steps: int, cfg: float) -> dict[str, Cost]:
-    """Weights and multiply-adds by row: one more picture with its products counted instead of its time taken."""
+def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any, settings: Settings) -> dict[str, Cost]:
+    """Return weights and multiply-adds by row, from one more picture whose products are counted and whose time is not measured."""
     from ..host import SamplingRun
     from ..upscale.tiles import upscale
 
@@ -147,26 +157,26 @@ def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any
             stack.enter_context(metered(network, found[name], count=True))
         if "text encoder" in networks:
             host.clip.encode(parts["text encoder"], "")
-        drawn = host.sampling.sample(
-            host.sampling.make_guider(parts["U-Net loop"], *conds, cfg), latent, SamplingRun(0, 1, "euler", "simple")
-        )
+        guider = host.sampling.make_guider(parts["U-Net loop"], *conds, settings.cfg)
+        drawn = host.sampling.sample(guider, latent, SamplingRun(0, 1, "euler", "simple"))
         image = host.vae.decode(parts["VAE decoder"], drawn["samples"])
         if "upscaler" in networks:
             upscale(parts["upscaler"], image)
     counted = {}
     for name, network in networks.items():
         every = found[name].get("all", Cost())
-        runs = steps if name == "U-Net loop" else 2 if name == "text encoder" else 1
+        runs = settings.steps if name == "U-Net loop" else 2 if name == "text encoder" else 1
         decoder = getattr(network, "decoder", network) if name == "VAE decoder" else network
-        counted[name] = Cost(0.0, parameters_of(decoder), every.multiply_adds * runs)
+        parameters, stored = weight_size(decoder)
+        counted[name] = Cost(0.0, parameters, every.multiply_adds * runs, stored)
     for kind, cost in found.get("U-Net loop", {}).items():
         if kind in TYPES:
-            counted[kind] = Cost(0.0, cost.parameters, cost.multiply_adds * steps)
+            counted[kind] = Cost(0.0, cost.parameters, cost.multiply_adds * settings.steps, cost.bytes)
     return counted
 
 
 def _network(name: str, whole: Any) -> Any:
-    """The torch module inside a part; None where it has none that can be looked into."""
+    """Return the torch module inside a part, or None where none is found."""
     from torch import nn
 
     where = {
@@ -183,7 +193,7 @@ def _network(name: str, whole: Any) -> Any:
 
 
 def draw_chart(profile: Profile, width: int = 640) -> Tensor:
-    """The rows as horizontal bars: an IMAGE (1, H, `width`, 3)."""
+    """Draw the rows as horizontal bars: an IMAGE (1, H, `width`, 3)."""
     import numpy as np
     import torch
     from PIL import Image, ImageDraw, ImageFont
@@ -204,17 +214,6 @@ def draw_chart(profile: Profile, width: int = 640) -> Tensor:
     return torch.from_numpy(np.asarray(canvas, dtype=np.float32) / 255.0)[None]
 
 
-def _check(width: int, height: int, steps: int, runs: int, warmup: int) -> None:
-    for name, value, low, high in (
-        ("width", width, 16, MAX_SIDE), ("height", height, 16, MAX_SIDE), ("steps", steps, 1, 1000), ("runs", runs, 1, 100),
-        ("warmup", warmup, 0, 20),
-    ):  # fmt: skip
-        if not low <= value <= high:
-            raise InputError(f"{name} is {value}: give a whole number from {low} to {high}")
-    if width % 8 or height % 8:
-        raise InputError(f"{width} x {height} does not fit the latent grid: give multiples of 8")
-
-
 def _rows(taken: dict[str, list[float]], counted: dict[str, Cost] | None = None) -> tuple[Row, ...]:
     parts = [name for name in taken if name not in TYPES]
     totals = [sum(values) for values in zip(*(taken[name] for name in parts), strict=True)]
@@ -231,17 +230,17 @@ def _rows(taken: dict[str, list[float]], counted: dict[str, Cost] | None = None)
 def _row(name: str, values: list[float], whole: float, cost: Cost | None = None, inside: bool = False) -> Row:
     median = statistics.median(values)
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [median] * 3
-    known = (None, None, None) if cost is None else (cost.parameters, cost.parameters * 4 / 2**20, cost.multiply_adds)
+    known = (None, None, None) if cost is None else (cost.parameters, cost.bytes / 2**20, cost.multiply_adds)
     return Row(name, median, quartiles[2] - quartiles[0], median / whole, inside, *known)
 
 
-def _environment(network: Any, width: int, height: int, steps: int, runs: int) -> dict[str, Any]:
+def _environment(network: Any, settings: Settings) -> dict[str, Any]:
     import torch
 
-    found: dict[str, Any] = {"size": f"{width}x{height}", "steps": steps, "runs": runs}
+    found: dict[str, Any] = {"size": f"{settings.width}x{settings.height}", "steps": settings.steps, "runs": settings.runs}
     weights = next(network.parameters(), None) if network is not None else None
     if weights is not None:
-        found["U-Net parameters"] = sum(parameter.numel() for parameter in network.parameters())
+        found["U-Net parameters"] = weight_size(network)[0]
         found |= {"device": str(weights.device), "dtype": str(weights.dtype).removeprefix("torch.")}
     return found | {"threads": torch.get_num_threads(), "torch": torch.__version__}
 

@@ -19,7 +19,7 @@ from ..scoring.clip_score import ClipScorer
 from ..scoring.judge import frechet_distance, judge_pictures, load_judge
 from ..text.encoder import load_text_encoder
 from ..text.image_tower import load_image_tower
-from .control import clip_score, edge_nmse, inception_score, mean_iou
+from .control import TOLERANCE, clip_score, edge_f_score, edge_nmse, inception_score, mean_iou
 
 NOT_MEASURED = -1.0
 """What a score is where nothing was given to measure it against."""
@@ -66,10 +66,11 @@ def controllability(
     `texts`: one for all pictures, or one a line. Raises :class:`InputError` for what does not fit together.
     """
     pictures = _pictures(image)
-    nmse = iou = score = NOT_MEASURED
+    nmse = f_score = iou = score = NOT_MEASURED
     if edges is not None:
         wanted = (_fitted(edges, pictures, "edges").mean(1) > 0.5).float()
-        nmse = _mean(edge_nmse(canny(pictures, low, high), wanted))
+        found = canny(pictures, low, high)
+        nmse, f_score = _mean(edge_nmse(found, wanted)), _mean(edge_f_score(found, wanted))
     if segmentation is not None:
         if segmenter is None:
             raise InputError("a segmentation is given but no segmenter to find the segments of the pictures with")
@@ -79,7 +80,8 @@ def controllability(
     if texts.strip():
         score = _mean(text_scores(pictures, _lines(texts, len(pictures)), towers))
     return Scores((
-        ("edge NMSE", nmse, "0: the same edges, 1: as if there were none; lower is better"),
+        ("edge NMSE", nmse, "0: the same edge pixels, 1: as if there were none; lower is better"),
+        ("edge F-score", f_score, f"1: the same edges to within {TOLERANCE} pixels, 0: none of them; higher is better"),
         ("IoU", iou, "1: the same segments; higher is better"),
         ("CLIP score", score, "cosine of pictures and texts; higher is better"),
     ))  # fmt: skip

@@ -35,8 +35,8 @@ def test_every_kernel_is_measured_and_right():
 
 def test_a_graph_is_judged_by_its_gain_and_difference():
     times = {
-        "default": {"median": 2.5, "low": 2, "high": 3, "runs": [2.0, 3.0]},
-        "patched": {"median": 1, "low": 1, "high": 1, "runs": [1.0, 1.0]},
+        "default": {"median": 2.5, "low": 2, "high": 3, "runs": [2.0, 3.0] * 3},
+        "patched": {"median": 1, "low": 1, "high": 1, "runs": [1.0, 1.0] * 3},
     }
     more = {
         "default": "attention_sub_quad",
@@ -47,9 +47,14 @@ def test_a_graph_is_judged_by_its_gain_and_difference():
         "report": "",
         "attention_share": 0.6,
     }
-    outcome = attention.graph_result({"times": times, "difference": 1e-6, **more})
+    outcome = attention.graph_result({"times": times, "difference": 1e-6, **more}, attention.expectations(arguments(graph=True, repeats=6)))
     assert outcome["name"] == "attention_graph" and [check["holds"] for check in outcome["checks"]] == [True, True]
-    assert outcome["checks"][0]["value"] == 2.5 and "60.0%" in outcome["notes"] and "2.50 times" in outcome["notes"]
+    assert (
+        outcome["checks"][0]["value"] == 2.5
+        and outcome["checks"][0]["interval"] == [2, 3]
+        and "60.0%" in outcome["notes"]
+        and "2.50 times" in outcome["notes"]
+    )
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path):

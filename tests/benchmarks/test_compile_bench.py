@@ -16,7 +16,7 @@ def test_rows_have_their_quality_beside_their_time(monkeypatch, tmp_path):
     assert [row["setting"] for row in outcome["rows"]] == list(bench.ROWS)
     assert all({"total_ms", "gain", "largest_difference_255", "PSNR_dB", "AA"} <= row.keys() for row in outcome["rows"])
     assert outcome["rows"][1]["AA"] == outcome["rows"][0]["AA"] and outcome["rows"][1]["PSNR_dB"] > 60
-    assert outcome["checks"][-1]["claim"].startswith("AA lost")
+    assert outcome["checks"][-1]["claim"].startswith("attribute accuracy lost")
     pytest.importorskip("matplotlib")
     bench.plot(outcome, tmp_path / "plot.png")
 

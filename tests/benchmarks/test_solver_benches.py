@@ -12,8 +12,10 @@ from rapiddraw.benchmarks import adaptive, picard, solvers
 from rapiddraw.core import paths
 from rapiddraw.core.diffusion.samplers import SAMPLERS
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.metrics.walks import open_orchard, rms
+from rapiddraw.core.metrics.sampling_runs import open_orchard, rms, square_by_picture
 from rapiddraw.tests import helpers
+
+CHECK = {"claim", "value", "expected", "holds", "origin", "count", "resampled", "interval"}
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +35,23 @@ def tiny(orchard, monkeypatch):
 
 def check_shape(outcome, name, tmp_path):
     assert outcome["name"] == name and outcome["rows"] and outcome["command"].endswith(f"bench {name}")
-    assert all(set(check) == {"claim", "value", "expected", "holds"} for check in outcome["checks"])
+    assert all(set(check) == CHECK for check in outcome["checks"])
     json.dumps(outcome)
     pytest.importorskip("matplotlib")
     {"solvers": solvers, "picard": picard, "adaptive": adaptive}[name].plot(outcome, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
-def test_walks_count_and_repeat():
-    walks = open_orchard(2).walks
-    sigmas = walks.sigmas("simple", 3)
-    one, again = (walks.draw(SAMPLERS["heun"], sigmas) for _ in range(2))
+def test_sampling_runs_count_and_repeat():
+    runs = open_orchard(2).runs
+    sigmas = runs.sigmas("simple", 3)
+    one, again = (runs.draw(SAMPLERS["heun"], sigmas) for _ in range(2))
     assert torch.equal(one.latents, again.latents) and one.latents.shape == (2, 4, 16, 16)
     assert one.evaluations == one.calls == 5 and rms(one.latents, again.latents) == 0
+    alone = runs.only(1).draw(SAMPLERS["heun"], sigmas)
+    assert alone.latents.shape == (1, 4, 16, 16) and alone.evaluations == 5
+    assert torch.equal(runs.only(0).draw(SAMPLERS["heun"], sigmas).latents, runs.only(0).draw(SAMPLERS["heun"], sigmas).latents)
+    assert sum(square_by_picture(one.latents, one.latents + 2)) == pytest.approx(8)
     for count in (0, -1, 10**6, True):
         with pytest.raises(InputError, match="between 1 and 4096"):
             open_orchard(count)
@@ -78,12 +84,12 @@ def test_adaptive(tmp_path):
 def test_long_steps_make_the_fourth_order_unstable_and_short_ones_do_not():
     assert solvers.growth(4, 0.9, 1.0) == pytest.approx(1.0, abs=1e-6) and solvers.growth(4, 0.6, 1.0) > 1.3
     assert solvers.growth(2, 0.6, 1.0) == pytest.approx(1.0, abs=1e-6) and solvers.growth(4, 0.8, 1.5) > solvers.growth(2, 0.8, 1.5)
-    assert "19 steps" in solvers.why_plms(open_orchard(1).walks)
+    assert "19 steps" in solvers.why_plms(open_orchard(1).runs)
 
 
 def test_without_guidance_the_exact_solution_is_another():
-    walks = open_orchard(1).walks
-    rows = solvers.unguided(walks, 2, [20, 50])
-    assert [row["sampler"] for row in rows] == ["ddim without guidance", "plms without guidance"]
+    runs = open_orchard(1).runs
+    squares, rows = solvers.unguided(runs, 2, [20, 50])
+    assert [row["sampler"] for row in rows] == ["ddim without guidance", "plms without guidance"] and len(squares) == 2
     assert all(row["evaluations"] == row["budget"] and row["distance"] == row["median distance"] for row in rows)
-    assert walks.using(cfg=1.0).cfg == 1.0 and walks.cfg == 4.0 and solvers.unguided(walks, 2, [5]) == []
+    assert runs.using(cfg=1.0).cfg == 1.0 and runs.cfg == 4.0 and solvers.unguided(runs, 2, [5]) == ({}, [])

@@ -13,7 +13,7 @@ from rapiddraw.core.errors import InputError
 
 def shaped(result, name):
     assert set(result) >= {"name", "command", "environment", "rows", "checks"} and result["name"] == name
-    assert all(set(check) == {"claim", "value", "expected", "holds"} for check in result["checks"])
+    assert all({"claim", "value", "expected", "holds", "origin", "count", "interval"} <= set(check) for check in result["checks"])
     json.dumps(result)
     return result
 

@@ -19,7 +19,7 @@ def test_sizes_methods_and_checks(monkeypatch):
     assert all(row["off_one_piece_255"] <= 1 for row in outcome["rows"]) and outcome["rows"][1]["off_one_piece_255"] == 0
     assert len(outcome["checks"]) == 3 and not any("ComfyUI" in check["claim"] for check in outcome["checks"])
     with pytest.raises(InputError, match=r"main\.py"):
-        upscale.in_comfyui("/nowhere", {})
+        upscale.run(argparse.Namespace(comfyui="/nowhere", repeats=1, sizes=None, weights=upscale.WEIGHTS))
 
 
 def test_pictures_are_of_the_size_that_was_asked_for():

@@ -19,10 +19,7 @@ ARGUED = {
     "core/host/comfy/guiders.py: _Leader.inner_sample": "overrides a method of ComfyUI's CFGGuider",
 }
 """Functions that keep more parameters, each with the reason."""
-TO_BUNDLE = {
-    "core/metrics/orchard.py: sample_pictures",
-    "core/metrics/profile.py: profile_pipeline",
-}
+TO_BUNDLE: set[str] = set()
 """Functions whose parameters are to travel together in a small dataclass. Take a name out when that is done; add none."""
 
 

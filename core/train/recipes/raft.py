@@ -38,7 +38,7 @@ from ...bundles.load import load_bundle
 from ...errors import InputError
 from ...host import SamplingRun, current
 from ...knowledge.graph import load_knowledge
-from ...metrics.orchard import sample_pictures
+from ...metrics.orchard import Parts, sample_pictures
 from ...scoring.aesthetics import preference
 from ...scoring.clip_score import load_scorer
 from ...scoring.judge import load_judge
@@ -230,7 +230,8 @@ class RaftRecipe(Recipe):
             return drawn["samples"]
 
         batch = max(each, self.pictures // each * each)
-        return sample_pictures(self.host, *self.parts, prompts, sample, self.size, batch, derived_seed(self.seed, "noise") % 2**32)
+        noise = derived_seed(self.seed, "noise") % 2**32
+        return sample_pictures(Parts(self.host, *self.parts), prompts, sample, self.size, batch, noise)
 
 
 def expand(

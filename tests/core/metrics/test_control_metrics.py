@@ -3,7 +3,7 @@
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.metrics.control import clip_score, edge_nmse, inception_score, mean_iou
+from rapiddraw.core.metrics.control import clip_score, edge_f_score, edge_nmse, inception_score, mean_iou
 
 
 def test_edge_nmse_is_0_for_the_same_1_for_nothing_and_counts_what_is_too_much():
@@ -38,3 +38,23 @@ def test_inception_score_runs_from_1_to_the_number_of_values():
     assert inception_score({"shape": sure, "skin": torch.zeros(4, 9)}) == pytest.approx(2.0, rel=1e-3)
     with pytest.raises(InputError, match="two pictures"):
         inception_score({"shape": sure[:1]})
+
+
+def test_edge_f_score_forgives_two_pixels_and_nmse_none():
+    edges = torch.zeros(4, 16, 16)
+    edges[:, 8] = 1
+    found = torch.zeros_like(edges)
+    found[0, 8] = 1  # the same
+    found[1, 10] = 1  # two pixels beside
+    found[2, 11] = 1  # three
+    assert edge_f_score(found, edges).tolist() == pytest.approx([1, 1, 0, 0])
+    assert edge_nmse(found, edges)[1] == 2 and edge_f_score(found, edges, 3)[2] == 1
+    half = edges[:1].clone()
+    half[0, 8, 6:] = 0  # six of sixteen pixels; two more are within the tolerance
+    assert edge_f_score(half, edges[:1]).tolist() == pytest.approx([2 * 0.5 / 1.5])
+    assert edge_f_score(found, edges).equal(edge_f_score(edges, found).where(found.flatten(1).any(1), torch.zeros(4)))
+    assert edge_f_score(found[:1], 0 * edges[:1]).isnan().all()
+    with pytest.raises(InputError, match="equal"):
+        edge_f_score(found, edges[:1])
+    with pytest.raises(InputError, match="tolerance"):
+        edge_f_score(found, edges, -1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.metrics import profile as profiling
-from rapiddraw.core.metrics.profile import Profile, Row, draw_chart, profile_pipeline
+from rapiddraw.core.metrics.profile import Profile, Row, Settings, draw_chart, profile_pipeline
 from rapiddraw.core.progress import request_cancel
 from torch import nn
 from torch.nn import Linear
@@ -63,7 +63,7 @@ def host(monkeypatch):
 
 def test_every_part_is_measured_and_shares_add_up(host):
     model = FakeModel()
-    profile = profile_pipeline(model, None, None, width=64, height=32, steps=3, runs=4, warmup=2)
+    profile = profile_pipeline(model, None, None, settings=Settings(64, 32, steps=3, runs=4, warmup=2))
     assert [row.component for row in profile.rows] == [
         "text encoder", "U-Net loop", "self-attention", "cross-attention", "VAE decoder", "total",
     ]  # fmt: skip
@@ -81,8 +81,22 @@ def test_every_part_is_measured_and_shares_add_up(host):
 
 def test_an_upscaler_is_a_row_of_its_own(host, monkeypatch):
     monkeypatch.setattr("rapiddraw.core.upscale.tiles.upscale", lambda model, image, device=None: image)
-    rows = profile_pipeline(FakeModel(), None, None, object(), width=64, height=64, steps=1, runs=1, warmup=0).rows
+    rows = profile_pipeline(FakeModel(), None, None, object(), Settings(64, 64, steps=1, runs=1, warmup=0)).rows
     assert "upscaler" in [row.component for row in rows]
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [(torch.float32, 4), (torch.bfloat16, 2), (torch.float16, 2), (torch.float8_e4m3fn, 1)])
+def test_weights_count_in_the_precision_they_are_stored_in(host, monkeypatch, dtype, bytes_each):
+    model = FakeModel()
+    model.diffusion_model.block["attn2"].to(dtype)  # attn1 stays in float32
+    monkeypatch.setattr(host, "sample", lambda guider, latent, run: {"samples": latent["samples"]})
+    profile = profile_pipeline(model, None, None, settings=Settings(64, 64, steps=1, runs=1, warmup=0))
+    rows = {row.component: row for row in profile.rows}
+    assert rows["U-Net loop"].megabytes == pytest.approx((20 * 4 + 20 * bytes_each) / 2**20)
+    costs = {}
+    with profiling.metered(model.diffusion_model, costs, count=True):
+        pass
+    assert (costs["self-attention"].bytes, costs["cross-attention"].bytes) == (80, 20 * bytes_each)
 
 
 def test_the_median_and_the_quartiles_are_those_of_the_runs():
@@ -101,7 +115,7 @@ def test_the_chart_is_an_image():
 @pytest.mark.parametrize("wrong", [{"width": 8}, {"height": 5000}, {"steps": 0}, {"runs": 0}, {"warmup": -1}, {"width": 100}])
 def test_numbers_are_checked_again(host, wrong):
     with pytest.raises(InputError):
-        profile_pipeline(FakeModel(), None, None, **wrong)
+        profile_pipeline(FakeModel(), None, None, settings=Settings(**wrong))
     assert host.calls == []
 
 
