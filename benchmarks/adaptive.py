@@ -96,9 +96,9 @@ def euler_maruyama(model: Any, x: Any, sigmas: Any, extra_args: Any = None, call
     """Run plain Euler-Maruyama on the reverse SDE, along the Brownian path that the adaptive solver of the same seed follows."""
     import torch
 
-    from ..core.diffusion.samplers.common import Denoiser, brownian_noise, slope
+    from ..core.diffusion.samplers.common import BoundModel, brownian_noise, slope
 
-    denoise = Denoiser(model, extra_args)
+    denoise = BoundModel(model, extra_args)
     ends = torch.stack([sigmas[0], sigmas[-2]]) ** 2
     noise = brownian_noise(x, ends, denoise.extra_args.get("seed"))
     for sigma, sigma_next in zip(sigmas[:-2], sigmas[1:-1], strict=True):

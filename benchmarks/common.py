@@ -12,12 +12,6 @@ from typing import Any
 from ..core.files import replacing
 from ..core.paths import pack_root
 
-SHARED = (
-    "__init__", "attention_comfy", "checks", "comfy_inside", "comfy_server", "common", "doors", "mutations", "plots", "report", "shipped",
-    "stopwatch",
-)  # fmt: skip
-"""The modules beside this one that measure nothing themselves."""
-
 
 def results_dir() -> Path:
     """Return `benchmarks/results/`. It is part of the repository, so that a published number can be traced to its file."""
@@ -26,7 +20,7 @@ def results_dir() -> Path:
 
 def names() -> list[str]:
     """Return the benchmarks by name: the modules beside this one that have `run(args) -> result` and `expectations(args)`."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in SHARED)
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8"))
 
 
 def environment() -> dict[str, Any]:

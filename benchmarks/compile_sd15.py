@@ -52,8 +52,8 @@ def measure(network: Any, args: argparse.Namespace) -> dict[str, Any]:
     from ..core.attention.patch import AttentionPatch
     from ..core.bundles.format import LatentSpace
     from ..core.diffusion.schedule import NoiseSchedule
-    from ..core.host.embedded.attention import open_attention
     from ..core.host import Host, SamplingRun
+    from ..core.host.embedded.attention import open_attention
     from ..core.host.embedded.model import BaseModel, Model
     from ..core.operations.compile import speed_up
     from ..core.speed.plan import Options

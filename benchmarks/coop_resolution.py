@@ -1,11 +1,12 @@
-"""The resolution bridge against its alternatives: noise, quality and seconds.
+"""Resolution bridge against its alternatives: noise, quality and seconds.
 
     python -m rapiddraw bench coop_resolution
 
 Two settings. `pair`: a model made for 64 px (VAE of factor 4) hands over to one made for 128 px (VAE of factor 8), at several t_low.
-`one`: the 128 px model goes on at 256 px, which it was never trained for; only here, where both ends are one latent space, is there a naive
-way (the noisy latent enlarged, bilinear). In both: the small picture enlarged by bicubic and by ESRGAN, and all steps at the large size.
-Same prompts, same first noise. AA, FID-A and the share of the pictures' power above half the Nyquist frequency, beside that of renders.
+`one`: the 128 px model goes on at 256 px, a size that it was not trained for; only here, where both ends have one latent space, is there a
+naive way (the noisy latent enlarged, bilinear). In both: the small picture enlarged by bicubic and by ESRGAN, and all steps at the large
+size. All ways have the same prompts and the same first noise. Measured are the attribute accuracy (AA) and the share of the pictures'
+power above half the Nyquist frequency (high band), beside that of renders. FID-A is given from 1000 pictures.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from . import common
+from .checks import CHOSEN, EARLIER, Basis, Check, Expectation, above, at_least, at_most, between
 
 CFG, STEPS, SEED, BATCH = 4.0, 20, 0, 8
 T_LOWS = {"pair": (200, 300, 400, 500, 700), "one": (200, 400)}
 MAIN = {"pair": 500, "one": 200}
-"""The t_low that the checks look at: a model at a size that it was never trained for is left little to invent."""
+"""The t_low of the checks. At a size that a model was not trained for, it is left little to invent."""
 
 
 @dataclass(frozen=True)
@@ -33,117 +36,155 @@ class Part:
     side: int
 
     def empty(self, count: int) -> dict[str, Any]:
+        """Return an empty LATENT."""
         import torch
 
         cells = self.side // self.vae.spacial_compression_encode()
         return {"samples": torch.zeros(count, self.vae.latent_channels, cells, cells)}
 
 
+@dataclass
+class Found:
+    """Measures of one way: attribute accuracy and high band of each picture (N,), the judge's features, seconds of each batch."""
+
+    accuracy: Any
+    band: Any
+    features: Any
+    seconds: list[float] = field(default_factory=list)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench coop_resolution`."""
-    parser.add_argument("--count", type=int, default=16, help="pictures a row (16)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a walk ({STEPS})")
+    parser.add_argument("--count", type=int, default=48, help="pictures a row (48)")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"sampling steps ({STEPS})")
+
+
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key; those of FID-A only from 1000 pictures."""
+    from ..core.metrics.orchard import LEAST_FOR_FID
+
+    basis, batches = Basis(args.count), Basis(-(-args.count // BATCH), "timed batches")
+    noise = Basis(min(args.count, BATCH), "pictures")
+    wanted = {
+        "correlation": Expectation("lag-1 correlation of the noise after the bridge", between(-0.02, 0.02), CHOSEN, noise),
+        "deviation": Expectation("its standard deviation", between(0.98, 1.02), CHOSEN, noise),
+    }
+    for setting in MAIN:
+        whole, bicubic = f"{setting}: bridge less all at the large size", f"{setting}: bridge less plain bicubic"
+        seconds = f"{setting}: seconds of the bridge over all at the large size"
+        wanted[f"{setting} whole"] = Expectation(f"{whole}, attribute accuracy", at_least(-0.05), CHOSEN, basis)
+        wanted[f"{setting} bicubic"] = Expectation(f"{bicubic}, attribute accuracy", at_least(-0.05), EARLIER, basis)
+        wanted[f"{setting} band"] = Expectation(f"{bicubic}, high band", above(0), EARLIER, basis)
+        wanted[f"{setting} seconds"] = Expectation(seconds, between(0.5, 0.8), CHOSEN, batches)
+        if args.count >= LEAST_FOR_FID:
+            worse, ratio = f"{setting}: FID-A of the bridge over all at the large size", f"{setting}: FID-A of ESRGAN over the bridge"
+            wanted[f"{setting} FID whole"] = Expectation(worse, at_most(1.05), CHOSEN, basis)
+            wanted[f"{setting} FID ESRGAN"] = Expectation(ratio, above(1), CHOSEN, basis)
+    naive = "one: attribute accuracy of the bridge less the naive way's"
+    return wanted | {"naive": Expectation(naive, above(0), EARLIER, basis)}
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
-    from ..core.bundles.find import resolve_bundle
-    from ..core.host import current
-    from ..core.knowledge.graph import load_knowledge
-    from ..core.metrics.orchard import AA_ATTRIBUTES, evaluation_scenes, prompts_for, render_batch
-    from ..core.scoring.judge import attribute_accuracy, frechet_distance, judge_pictures, load_judge
+    from ..core.metrics.orchard import AA_ATTRIBUTES, accuracy_by_picture, evaluation_scenes, fid_a, prompts_for, render_batch
+    from ..core.scoring.judge import judge_pictures
+    from .shipped import shipped, shipped_judge, shipped_parts
 
-    count, steps = getattr(args, "count", None) or 16, getattr(args, "steps", None) or STEPS
-    host = current()
-
-    def load(unet: str, vae: str) -> tuple[Any, Any, Any]:
-        names = ((unet, "unet"), ("orchard-text", "text"), (vae, "vae"))
-        return host.load_bundles(*(resolve_bundle(f"{name}.safetensors", kind) for name, kind in names))
-
-    (model, clip, vae), (small, _, small_vae) = load("orchard-unet", "orchard-vae"), load("orchard-unet-64", "orchard-vae-f4")
-    clip = host.knowledge.attach(clip, load_knowledge(resolve_bundle("orchard-kg.safetensors", "kg")), 1.0)
-    judge = load_judge(resolve_bundle("orchard-judge.safetensors", "judge"))
-    upscaler = host.upscale.load(resolve_bundle("orchard-esrgan-x4.safetensors", "esrgan"))
+    count, steps, judge = args.count, args.steps, shipped_judge()
+    large, small = shipped_parts("unet", "vae"), shipped_parts("unet-64", "vae-f4")
+    host, clip = large.host, large.clip
+    upscaler = host.upscale.load(shipped("esrgan-x4", "esrgan"))
     pairs = evaluation_scenes("seen", count)
     prompts, scenes = prompts_for(pairs), [scene for _, scene in pairs]
     settings = {
-        "pair": _Draw(host, clip, Part(small, small_vae, 64), Part(model, vae, 128), steps),
-        "one": _Draw(host, clip, Part(model, vae, 128), Part(model, vae, 256), steps),
+        "pair": _Draw(host, clip, Part(small.model, small.vae, 64), Part(large.model, large.vae, 128), steps),
+        "one": _Draw(host, clip, Part(large.model, large.vae, 128), Part(large.model, large.vae, 256), steps),
     }
     rows: list[dict[str, Any]] = []
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    found: dict[tuple[str, str], Found] = {}
     for setting, draw in settings.items():
         low, high, main = draw.low.side, draw.high.side, MAIN[setting]
         renders = render_batch(scenes, high)
-        real = judge_pictures(judge, renders)[1]
-        rows.append({"setting": setting, "way": f"renders, {high} px", "pictures": count, "high band": round(high_band(renders), 5)})
-        ways: dict[str, Callable[..., Any]] = {f"bridge, t_low {t_low}": _partial(draw.bridge, t_low) for t_low in T_LOWS[setting]}
+        real, band = judge_pictures(judge, renders)[1], round(float(high_band(renders).mean()), 5)
+        found[setting, "renders"] = Found(None, None, real)
+        rows.append({"setting": setting, "way": f"renders, {high} px", "pictures": count, "high band": band})
+        ways: dict[str, Callable[..., Any]] = {f"bridge, t_low {t_low}": partial(draw.bridge, t_low) for t_low in T_LOWS[setting]}
         if setting == "one":
-            ways[f"naive, t_low {main}"] = _partial(draw.naive, main)
-        ways |= {"bicubic": _partial(draw.small, None), "ESRGAN": _partial(draw.small, upscaler), "all": draw.large}
+            ways[f"naive, t_low {main}"] = partial(draw.naive, main)
+        ways |= {"bicubic": partial(draw.small, None), "ESRGAN": partial(draw.small, upscaler), "all": draw.large}
         for way, function in ways.items():
-            began = time.perf_counter()
-            pictures = draw.all(prompts, function)
-            seconds = (time.perf_counter() - began) / count
+            pictures, seconds = draw.all(prompts, function)
             predicted, features = judge_pictures(judge, pictures)
-            accuracy = attribute_accuracy(predicted, scenes, AA_ATTRIBUTES)["AA"]
-            distance = frechet_distance(features, real)
-            found[setting, way] = {"AA": accuracy, "FID-A": distance, "high band": high_band(pictures), "seconds": seconds}
+            one = Found(accuracy_by_picture(predicted, scenes, AA_ATTRIBUTES), high_band(pictures), features, seconds)
+            found[setting, way] = one
             title = {"bicubic": f"{low} px, bicubic", "ESRGAN": f"{low} px, ESRGAN", "all": f"all at {high} px"}.get(way, way)
-            rounded = {key: round(value, 5 if key == "high band" else 3) for key, value in found[setting, way].items()}
-            rows.append({"setting": setting, "way": title, "pictures": count, **rounded})
+            cells = {"high band": round(float(one.band.mean()), 5), "AA": round(float(one.accuracy.mean()), 3)}
+            distance = {"FID-A": fid_a(features, real), "seconds": round(sum(seconds) / count, 3)}
+            rows.append({"setting": setting, "way": title, "pictures": count, **cells, **distance})
     noise = settings["one"].noise(prompts)
-    rows += [{"way": f"noise after {way}", "correlation": round(s.correlation, 4), "std": round(s.std, 4)} for way, s in noise.items()]
+    for way, each in noise.items():
+        means = {key: round(sum(getattr(one, key) for one in each) / len(each), 4) for key in ("correlation", "std")}
+        rows.append({"way": f"noise after {way}", **means})
     notes = (
         f"{steps} steps of dpmpp_2m (karras), CFG {CFG:g}, x2 bicubic. Both models of `pair` work on 16 x 16 latent cells, so that handing "
-        "over saves no work there; in `one` the second stage works on four times as many. FID-A is only comparable at equal numbers of "
-        "pictures."
+        "over saves no work there; in `one` the second stage works on four times as many."
     )
     command = f"python -m rapiddraw bench coop_resolution --count {count}"
-    return common.result("coop_resolution", command, rows, _checks(found, noise), notes=notes)
+    return common.result("coop_resolution", command, rows, _checks(expectations(args), found, noise["bridge"]), notes=notes)
 
 
-def _checks(found: dict[tuple[str, str], dict[str, float]], noise: dict[str, Any]) -> list[dict[str, Any]]:
-    white, coloured = noise["bridge"], noise["naive"]
-    white_enough, usual = abs(white.correlation) < 0.02, abs(coloured.correlation - 0.75) < 0.05
+def _checks(wanted: dict[str, Expectation], found: dict[tuple[str, str], Found], noise: list[Any]) -> list[Check]:
+    from ..core.metrics.bootstrap import bootstrap, difference, mean, median_ratio
+    from ..core.scoring.judge import frechet_distance
+
     checks = [
-        common.check("lag-1 correlation of the noise after the bridge", round(white.correlation, 4), "< 0.02", white_enough),
-        common.check("its standard deviation", round(white.std, 4), "within 2% of 1", abs(white.std - 1) < 0.02),
-        common.check("correlation of the naive way's", round(coloured.correlation, 4), "about 0.75", usual),
+        wanted["correlation"].judge(mean([one.correlation for one in noise])),
+        wanted["deviation"].judge(mean([one.std for one in noise])),
     ]
     for setting, main in MAIN.items():
-        bridge, whole, esrgan = (found[setting, way] for way in (f"bridge, t_low {main}", "all", "ESRGAN"))
-        apart, share = bridge["AA"] - whole["AA"], bridge["seconds"] / whole["seconds"]
+        bridge, whole, bicubic = (found[setting, way] for way in (f"bridge, t_low {main}", "all", "bicubic"))
         checks += [
-            common.check(f"{setting}: AA of the bridge less that of all at the large size", round(apart, 3), ">= -0.05", apart >= -0.05),
-            common.check(f"{setting}: FID-A of the bridge over that of all at the large size",
-                         round(worse := bridge["FID-A"] / whole["FID-A"], 3), "at most 1.05", worse <= 1.05),
-            common.check(f"{setting}: its share of the seconds", round(share, 3), "0.5 to 0.8", 0.5 <= share <= 0.8),
-            common.check(f"{setting}: FID-A of ESRGAN over the bridge's", round(ratio := esrgan["FID-A"] / bridge["FID-A"], 3), "> 1",
-                         ratio > 1),
-        ]  # fmt: skip
-    ratio = found["one", f"naive, t_low {MAIN['one']}"]["FID-A"] / found["one", f"bridge, t_low {MAIN['one']}"]["FID-A"]
-    return [*checks, common.check("one: FID-A of the naive way over the bridge's", round(ratio, 3), "> 1", ratio > 1)]
+            wanted[f"{setting} whole"].judge(difference(bridge.accuracy, whole.accuracy)),
+            wanted[f"{setting} bicubic"].judge(difference(bridge.accuracy, bicubic.accuracy)),
+            wanted[f"{setting} band"].judge(difference(bridge.band, bicubic.band)),
+            wanted[f"{setting} seconds"].judge(median_ratio(bridge.seconds, whole.seconds)),
+        ]
+        if f"{setting} FID whole" in wanted:
+            real, esrgan = found[setting, "renders"].features, found[setting, "ESRGAN"]
 
+            def ratio(drawn: Any, one: Found, other: Found, real: Any = real) -> float:
+                return frechet_distance(one.features[drawn], real[drawn]) / frechet_distance(other.features[drawn], real[drawn])
 
-def _partial(function: Callable[..., Any], value: Any) -> Callable[..., Any]:
-    return lambda *rest: function(value, *rest)
+            for key, over in (("FID whole", (bridge, whole)), ("FID ESRGAN", (esrgan, bridge))):
+                estimate = bootstrap(partial(ratio, one=over[0], other=over[1]), len(real), resamples=200)
+                checks.append(wanted[f"{setting} {key}"].judge(estimate))
+    naive = found["one", f"naive, t_low {MAIN['one']}"]
+    bridge = found["one", f"bridge, t_low {MAIN['one']}"]
+    return [*checks, wanted["naive"].judge(difference(bridge.accuracy, naive.accuracy))]
 
 
 class _Draw:
-    """Each way of drawing: `way(positive, negative, seed) -> IMAGE` at the larger size."""
+    """Ways of drawing: each is a function `way(positive, negative, seed) -> IMAGE` at the larger size."""
 
     def __init__(self, host: Any, clip: Any, low: Part, high: Part, steps: int) -> None:
         self.host, self.clip, self.low, self.high, self.steps = host, clip, low, high, steps
         self.sampler, self.sigmas = host.sampling.named_sampler("dpmpp_2m"), host.sampling.calculate_sigmas(low.model, "karras", steps)
 
-    def all(self, prompts: list[str], way: Callable[..., Any]) -> Any:
-        """Pictures (N, 3, side, side) in [-1, 1] of `prompts`."""
+    def all(self, prompts: list[str], way: Callable[..., Any]) -> tuple[Any, list[float]]:
+        """Return (pictures (N, 3, side, side) in [-1, 1] of `prompts`, seconds of each batch)."""
         import torch
 
-        return torch.cat([way(*batch).permute(0, 3, 1, 2) * 2 - 1 for batch in self.batches(prompts)])
+        from ..core.metrics.orchard import to_pictures
+
+        pictures, seconds = [], []
+        for batch in self.batches(prompts):
+            began = time.perf_counter()
+            pictures.append(to_pictures(way(*batch)))
+            seconds.append(time.perf_counter() - began)
+        return torch.cat(pictures), seconds
 
     def batches(self, prompts: list[str]) -> Any:
+        """Yield (positive, negative, seed) of each batch."""
         import torch
 
         for first in range(0, len(prompts), BATCH):
@@ -152,7 +193,7 @@ class _Draw:
             against = self.host.clip.encode(self.clip, "")[0][0].expand(len(part), -1, -1)
             yield [[tokens, {}]], [[against, {}]], SEED + first
 
-    def walk(self, part: Part, positive: Any, negative: Any, sigmas: Any, latent: Any, seed: int | None) -> Any:
+    def sample(self, part: Part, positive: Any, negative: Any, sigmas: Any, latent: Any, seed: int | None) -> Any:
         return self.host.sampling.sample_custom(
             self.host.sampling.make_guider(part.model, positive, negative, CFG), self.sampler, sigmas, latent, seed
         )
@@ -177,22 +218,22 @@ class _Draw:
 
     def naive(self, t_low: int, positive: Any, negative: Any, seed: int) -> Any:
         high, low = self.split(t_low)
-        half = self.walk(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)["samples"]
-        drawn = self.walk(self.high, positive, negative, low, {"samples": _enlarged(half)}, None)
+        half = self.sample(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)["samples"]
+        drawn = self.sample(self.high, positive, negative, low, {"samples": _enlarged(half)}, None)
         return self.host.vae.decode(self.high.vae, drawn["samples"])
 
     def small(self, upscaler: Any, positive: Any, negative: Any, seed: int) -> Any:
         from ..core.bridge.resample import enlarge
 
-        drawn = self.walk(self.low, positive, negative, self.sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
+        drawn = self.sample(self.low, positive, negative, self.sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
         return enlarge(self.host.vae.decode(self.low.vae, drawn), (self.high.side, self.high.side), "bicubic", upscaler)
 
     def large(self, positive: Any, negative: Any, seed: int) -> Any:
-        drawn = self.walk(self.high, positive, negative, self.sigmas, self.high.empty(len(positive[0][0])), seed)["samples"]
+        drawn = self.sample(self.high, positive, negative, self.sigmas, self.high.empty(len(positive[0][0])), seed)["samples"]
         return self.host.vae.decode(self.high.vae, drawn)
 
-    def noise(self, prompts: list[str]) -> dict[str, Any]:
-        """Statistics of the noise that the second stage starts from, over one batch, where one model draws at both sizes."""
+    def noise(self, prompts: list[str]) -> dict[str, list[Any]]:
+        """Return statistics of the noise that the second stage starts from, for each picture of one batch of setting `one`."""
         from ..core.bridge.resolution import bridge_resolution, predict_clean
         from ..core.bridge.side import Side
         from ..core.host.embedded.latent import prepare_noise
@@ -202,13 +243,17 @@ class _Draw:
         high, _ = self.split(MAIN["one"])
         model, vae = self.low.model, self.low.vae
         sigma, base = float(high[-1]), model.model
-        half = self.walk(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)
+        half = self.sample(self.low, positive, negative, high, self.low.empty(len(positive[0][0])), seed)
         side = Side(model, vae, positive, negative, CFG)
         clean = predict_clean(side, half, sigma)
         larger = base.process_latent_in(bridge_resolution(side, vae, half, sigma)[0]["samples"])
         start = base.model_sampling.noise_scaling(high[-1:], prepare_noise(larger, seed + 1), larger)
         old, new = (base.process_latent_in(_enlarged(one)) for one in (half["samples"], clean))
-        return {"bridge": noise_statistics(start, larger, sigma), "naive": noise_statistics(old, new, sigma)}
+
+        def each(noisy: Any, plain: Any) -> list[Any]:
+            return [noise_statistics(one, other, sigma) for one, other in zip(noisy.split(1), plain.split(1), strict=True)]
+
+        return {"bridge": each(start, larger), "naive": each(old, new)}
 
 
 def _enlarged(latent: Any) -> Any:
@@ -217,11 +262,11 @@ def _enlarged(latent: Any) -> Any:
     return functional.interpolate(latent, scale_factor=2, mode="bilinear")
 
 
-def high_band(pictures: Any) -> float:
-    """The share of the pictures' power (their means left out) above half the Nyquist frequency, in either direction."""
+def high_band(pictures: Any) -> Any:
+    """Return each picture's share (N,) of its power (its mean left out) above half the Nyquist frequency, in either direction."""
     import torch
 
     power = torch.fft.fft2(pictures - pictures.mean((2, 3), keepdim=True)).abs() ** 2
     rows, columns = (torch.fft.fftfreq(size).abs() for size in pictures.shape[2:])
     above = torch.maximum(rows[:, None].expand(-1, len(columns)), columns.expand(len(rows), -1)) > 0.25
-    return float(power[..., above].sum() / power.sum())
+    return (power[..., above].flatten(1).sum(1) / power.flatten(1).sum(1)).double().numpy()

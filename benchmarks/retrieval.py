@@ -1,16 +1,16 @@
-"""Retrieval with and without knowledge (Rapid Diffusion, Table 2), made falsifiable by controls.
+"""Retrieval with and without knowledge (Rapid Diffusion, Table 2), with controls that can prove the claim wrong.
 
     python -m rapiddraw bench retrieval
 
-All encoders go on from one common start, trained here with captions that describe and never name, so that it favours no graph. From
-there each learns names with the same pictures, captions, seed and number of steps, against the start's image tower, which stays as it
-is; they differ in the graph alone:
+All encoders go on from one common start, which is trained here with captions that describe and never name, so that it favours no graph.
+From there each learns names with the same pictures, captions, seed and number of steps, against the start's image tower, which is frozen.
+They differ in the graph alone:
 
 * `none`      no graph
 * `graph`     the Orchard's graph
 * `shuffled`  the same vectors, each given to another entity
 * `random`    random vectors of the same mean and spread
-* `oracle`    not a training: the encoder `none` is asked for the look in words instead of the name
+* `oracle`    no training: the encoder `none` is asked for the look in words instead of the name
 
 The gallery holds one picture an entity (80 seen, 80 rare, 80 unseen names; entities of equal looks count once), all on one ground under
 one sky, so the scene's words in the query say nothing: chance is 100 k / n. The result is the mean over such galleries and both languages.
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from . import common
+from .checks import CHOSEN, Basis, Check, Expectation, at_least, at_most
 
 log = logging.getLogger("rapiddraw")
 ARMS = ("none", "graph", "shuffled", "random")
@@ -35,9 +36,11 @@ SPLITS = ("seen", "rare", "unseen")
 GALLERIES = (("grass", "day"), ("sand", "dusk"), ("snow", "night"), ("wood", "day"))
 TOLERANCE = 3.0
 """Points of R@1 within which a control counts as "no better": two or three of 80 names."""
+NAMES = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m rapiddraw bench retrieval`."""
     parser.add_argument("--start-steps", type=int, default=500, help="training steps of the common start (default 500, about 5 min)")
     parser.add_argument(
         "--steps", type=int, default=150, help="training steps of each of the four encoders (default 150, about 1 min each)"
@@ -47,56 +50,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", default="runs/retrieval", help="where trained encoders are kept for the next run")
 
 
+def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
+    """Return the expectations by key."""
+    basis, gain = Basis(NAMES, "names"), "unseen names: points of R@1 that the graph adds to none"
+    wanted = {"graph": Expectation(gain, at_least(30), CHOSEN, basis)}
+    for arm in ("shuffled", "random"):
+        claim = f"unseen names: points of R@1 that {arm} vectors add to none"
+        wanted[arm] = Expectation(claim, at_most(TOLERANCE), CHOSEN, basis)
+    return wanted
+
+
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not in the cache, score everything, and return the result (see :func:`common.result`)."""
     from ..core.bundles.find import resolve_bundle
     from ..core.bundles.load import load_bundle
-    from ..core.knowledge.graph import load_knowledge
+    from ..core.metrics.bootstrap import difference
     from ..core.text.encoder import load_text_encoder
     from ..core.text.image_tower import load_image_tower
+    from .shipped import shipped, shipped_graph
 
-    start_steps, steps, seed, cache = args.start_steps, args.steps, args.seed, Path(args.cache)
-    kg_path = resolve_bundle("orchard-kg.safetensors", "kg")
-    graph = load_knowledge(kg_path)
-    galleries = _galleries()
+    wanted, graph, galleries, seed = expectations(args), shipped_graph(), _galleries(), args.seed
     rows: list[dict[str, Any]] = []
-    for arm, (text_path, image_path) in _train_arms(kg_path, start_steps, steps, seed, args.count, cache).items():
+    first: dict[str, Any] = {}
+    for arm, (text_path, image_path) in _train_arms(shipped("kg", "kg"), args).items():
         encoder, tower = load_text_encoder(load_bundle(text_path, "text")), load_image_tower(load_bundle(image_path, "image"))
-        rows += _score(arm, encoder, tower, _table(encoder, graph, arm, seed), galleries)
+        found, first[arm] = _score(arm, encoder, tower, _table(encoder, graph, arm, seed), galleries)
+        rows += found
         if arm == "none":
-            rows += _score("oracle", encoder, tower, None, galleries)
+            rows += _score("oracle", encoder, tower, None, galleries)[0]
     encoder = load_text_encoder(load_bundle(resolve_bundle("pretrained-orchard-text.safetensors", "text"), "text"))
     tower = load_image_tower(load_bundle(resolve_bundle("pretrained-orchard-image.safetensors", "image"), "image"))
-    rows += _score("shipped, with graph", encoder, tower, _table(encoder, graph, "graph", seed), galleries)
-    rows += _score("shipped, kg_scale 0", encoder, tower, None, galleries)
-    settings = {
-        "count": args.count,
-        "start_steps": start_steps,
-        "steps": steps,
-        "seed": seed,
-        "galleries": len(GALLERIES),
-        "languages": ["en", "zh"],
-    }
-    return common.result("retrieval", "python -m rapiddraw bench retrieval", rows, _checks(rows), settings=settings)
-
-
-def _checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    def first(arm: str, split: str) -> float:
-        row = next(r for r in rows if r["encoder"] == arm and r["names"] == split)
-        return (row["text_to_image@1"] + row["image_to_text@1"]) / 2
-
-    base = first("none", "unseen")
-    gain = round(first("graph", "unseen") - base, 2)
-    checks = [common.check("unseen names: R@1 with the graph above none, in points", gain, "at least 30", gain >= 30)]
-    for arm in ("shuffled", "random"):
-        gain = round(first(arm, "unseen") - base, 2)
-        claim = f"unseen names: R@1 with {arm} vectors above none, in points"
-        checks.append(common.check(claim, gain, f"no better: at most {TOLERANCE:g}", gain <= TOLERANCE))
-    return checks
+    rows += _score("shipped, with graph", encoder, tower, _table(encoder, graph, "graph", seed), galleries)[0]
+    rows += _score("shipped, kg_scale 0", encoder, tower, None, galleries)[0]
+    checks: list[Check] = [one.judge(difference(first[arm], first["none"])) for arm, one in wanted.items()]
+    settings = {"count": args.count, "start_steps": args.start_steps, "steps": args.steps, "seed": seed, "galleries": len(GALLERIES),
+                "languages": ["en", "zh"]}  # fmt: skip
+    return common.result("retrieval", "python -m rapiddraw bench retrieval", rows, checks, settings=settings)
 
 
 def _galleries() -> list[dict[str, Any]]:
-    """For each split and scene: entities of distinct looks, their queries in both languages, their descriptions, their pictures."""
+    """Return for each split, scene and language: pictures of entities of distinct looks, their names and their looks in words."""
     import numpy as np
     import torch
 
@@ -106,7 +99,7 @@ def _galleries() -> list[dict[str, Any]]:
 
     found = []
     for split in SPLITS:
-        chosen = list({tuple(e.looks().values()): e for e in reversed(entities()) if e.split == split}.values())[::-1][:80]
+        chosen = list({tuple(e.looks().values()): e for e in reversed(entities()) if e.split == split}.values())[::-1][:NAMES]
         for ground, sky in GALLERIES:
             fixed = {"ground": ground, "sky": sky, "style": "fine", "size": "large", "position": "middle"}
             scenes = [e.scene(random.Random(f"retrieval/{ground}/{sky}/{e.id}"), **fixed) for e in chosen]
@@ -124,15 +117,16 @@ def _galleries() -> list[dict[str, Any]]:
     return found
 
 
-def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: int, cache: Path) -> dict[str, tuple[Path, Path]]:
+def _train_arms(kg_path: Path, args: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
+    """Return the files (text encoder, image tower) of every arm, from the cache or by training them now."""
     from ..core.paths import image_bundle_path
     from ..core.train.loop import Intervals, train
     from ..core.train.recipes.text import TextRecipe
 
-    shared: list[Any] = []
+    cache, shared = Path(args.cache), list[Any]()
 
     class SharedData(TextRecipe):
-        """All arms look at the very same pictures, drawn once."""
+        """A recipe whose pictures are drawn once for all arms."""
 
         def _items(self) -> list[Any]:
             if not shared:
@@ -140,8 +134,9 @@ def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: i
             return shared
 
     def trained(label: str, length: int, start: Path | None = None, **settings: Any) -> Path:
-        recipe = SharedData(graph=str(kg_path), seed=seed, count=count, start=str(start or ""), lock_images=start is not None, **settings)
-        # What decides the result, without the places of files: the start's own name holds its key.
+        given = {"graph": str(kg_path), "seed": args.seed, "count": args.count, "start": str(start or ""), "lock_images": start is not None}
+        recipe = SharedData(**given, **settings)
+        # All that decides the result, without the folders of files: the start's own name holds its key.
         relevant = {**recipe.settings(), "graph": graph_hash, "start": start.name if start else "", "steps": length}
         key = hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:10]
         text = cache / f"text-{label}-{key}.safetensors"
@@ -152,8 +147,8 @@ def _train_arms(kg_path: Path, start_steps: int, steps: int, seed: int, count: i
         return text
 
     graph_hash = hashlib.sha256(kg_path.read_bytes()).hexdigest()
-    start = trained("start", start_steps, names=False)
-    texts = {arm: trained(arm, steps, start, knowledge=arm) for arm in ARMS}
+    start = trained("start", args.start_steps, names=False)
+    texts = {arm: trained(arm, args.steps, start, knowledge=arm) for arm in ARMS}
     return {arm: (text, image_bundle_path(text)) for arm, text in texts.items()}
 
 
@@ -165,18 +160,23 @@ def _table(encoder: Any, graph: Any, arm: str, seed: int) -> Any:
     return None if arm == "none" else KnowledgeTable(control_graph(graph, arm, seed), wordpiece_linker(graph, encoder.tokenizer))
 
 
-def _score(arm: str, encoder: Any, tower: Any, table: Any, galleries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _score(arm: str, encoder: Any, tower: Any, table: Any, galleries: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], Any]:
+    """Return (rows, each unseen name's points of R@1 (n,), the mean over galleries, languages and both ways)."""
     import torch
 
-    from ..core.metrics.retrieval import mean_of, retrieval
+    from ..core.metrics.retrieval import first_hits, mean_of, retrieval
     from ..core.text.embed import embed_texts
 
     scores: dict[str, dict[str, list[dict[str, float]]]] = {split: {"en": [], "zh": []} for split in SPLITS}
     sizes: dict[str, int] = {}
+    hits: list[Any] = []
     with torch.no_grad():
         for gallery in galleries:
             texts = embed_texts(encoder, table, gallery["looks" if arm == "oracle" else "names"])
-            scores[gallery["split"]][gallery["language"]].append(retrieval(texts, tower(gallery["images"])))
+            images = tower(gallery["images"])
+            scores[gallery["split"]][gallery["language"]].append(retrieval(texts, images))
+            if gallery["split"] == "unseen":
+                hits += [100.0 * first_hits(similarity) for similarity in (texts @ images.T, images @ texts.T)]
             sizes[gallery["split"]] = len(texts)
     rows = []
     for split in SPLITS:
@@ -185,4 +185,4 @@ def _score(arm: str, encoder: Any, tower: Any, table: Any, galleries: list[dict[
         rows.append(
             {"encoder": arm, "names": split, "gallery": sizes[split], "chance@1": round(100 / sizes[split], 2), **both, **by_language}
         )
-    return rows
+    return rows, torch.stack(hits).mean(0).numpy()

@@ -50,7 +50,7 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
     wanted, one = {}, exact(1, "pictures")
     for size in _sizes(args):
         theirs, ours = (
-            f"largest difference to ComfyUI's node, {size} px, of 255",
+            f"largest difference to ComfyUI's node, {size} px",
             f"largest difference to the network in one piece, {size} px",
         )
         timed = turns(_repeats(size, args.repeats))

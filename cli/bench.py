@@ -14,6 +14,7 @@ EXAMPLE = """examples:
   python -m rapiddraw bench list
   python -m rapiddraw bench retrieval
   python -m rapiddraw bench all           (every benchmark, then the report)
+  python -m rapiddraw bench all --dry-run (every check with its origin, count and interval; measures nothing)
   python -m rapiddraw bench report        (BENCHMARKS.md and its plots, from benchmarks/results)"""
 
 
@@ -29,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
     )
     every = names.add_parser("all", help="run every benchmark, then write the report", description="Run every benchmark, one by one.")
     every.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="benchmarks to leave out")
+    every.add_argument("--dry-run", action="store_true", help="measure nothing: list each check with its origin, count and interval")
     for name, module in benchmarks().items():
         one = names.add_parser(
             name, aliases=[name.replace("_", "-")] if "_" in name else [], help=_first_line(module), description=module.__doc__,
@@ -52,19 +54,46 @@ def run(args: argparse.Namespace) -> int:
         say(str(write_report()))
         return 0
     if args.name == "all":
-        return run_all(args.skip)
+        return list_checks(args.skip) if args.dry_run else run_all(args.skip)
     outcome = benchmarks()[args.name.replace("-", "_")].run(args)
     path = save_result(outcome, args.results)
     for check in outcome["checks"]:
         value = f"{check['value']:.4g}" if isinstance(check["value"], float) else check["value"]
-        note(f"{'holds' if check['holds'] else 'DOES NOT HOLD'}: {check['claim']}: {value} (expected {check['expected']})")
+        ends = check.get("interval")
+        interval = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
+        note(f"{'holds' if check['holds'] else 'DOES NOT HOLD'}: {check['claim']}: {value}{interval}, expected {check['expected']}")
     say(str(path))
     return 0
 
 
+def list_checks(skip: Sequence[str] = ()) -> int:
+    """Print every check with its origin, count and interval, as it would be measured with the defaults."""
+    from ..benchmarks.checks import listing
+
+    count = 0
+    for name, module in benchmarks().items():
+        if name not in skip:
+            wanted = module.expectations(_defaults(module))
+            count += len(wanted)
+            for line in listing(name, wanted):
+                say(line)
+    say(f"{count} checks; nothing was measured")
+    return 0
+
+
+def _defaults(module: Any) -> argparse.Namespace:
+    """Return the defaults of a benchmark's options."""
+    options = argparse.ArgumentParser()
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(options)
+    return options.parse_args([])
+
+
 def run_all(skip: Sequence[str] = ()) -> int:
-    """Every benchmark with its defaults, by name, and the report at the end. One that cannot run is named and does not stop the others;
-    its last result stays in the report. The exit code is 1 where there was such a one."""
+    """Run every benchmark with its defaults, by name, then write the report.
+
+    A benchmark that cannot run is named and does not stop the others; its last result stays in the report. The exit code is then 1.
+    """
     from ..benchmarks.common import save_result
     from ..benchmarks.report import write_report
     from ..core.errors import Cancelled
@@ -73,12 +102,9 @@ def run_all(skip: Sequence[str] = ()) -> int:
     for name, module in benchmarks().items():
         if name in skip:
             continue
-        options = argparse.ArgumentParser()
-        if hasattr(module, "add_arguments"):
-            module.add_arguments(options)
         note(f"bench {name}")
         try:
-            say(str(save_result(module.run(options.parse_args([])))))
+            say(str(save_result(module.run(_defaults(module)))))
         except Cancelled:
             raise
         except Exception as error:
@@ -89,7 +115,7 @@ def run_all(skip: Sequence[str] = ()) -> int:
 
 
 def benchmarks() -> dict[str, Any]:
-    """The modules of benchmarks/ that measure something, by name. They import nothing heavy until they run."""
+    """Return the modules of benchmarks/ that measure something, by name. They import nothing heavy until they run."""
     from ..benchmarks.common import names
 
     package = f"{__package__.rpartition('.')[0]}.benchmarks"

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 from rapiddraw.benchmarks import common, report
+from rapiddraw.benchmarks.checks import CHOSEN, EARLIER, PAPER, Expectation, equal, exact
 from rapiddraw.cli import bench, main
 from rapiddraw.core.errors import Cancelled
 
@@ -14,12 +15,17 @@ from rapiddraw.core.errors import Cancelled
 def module(name, run, **more):
     made = ModuleType(name)
     made.run, made.__doc__ = run, f"{name}: a claim.\n\nMore of it."
+    made.expectations = lambda args: WANTED
     vars(made).update(more)
     return made
 
 
+WANTED = {"it": Expectation("it is", equal(1), CHOSEN, exact(1, "runs"))}
+
+
 def claims(name, holds=True):
-    return lambda args: common.result(name, f"bench {name}", [{"count": getattr(args, "count", 0)}], [common.check("it is", 1, "1", holds)])
+    checks = [WANTED["it"].judge(float(holds))]
+    return lambda args: common.result(name, f"bench {name}", [{"count": getattr(args, "count", 0)}], checks)
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def test_all_of_them_run_with_their_defaults_and_the_report_follows(folder, caps
     assert "bench middle could not run: no such model" in shown.err
     assert shown.out.split()[-1] == str(folder.parent / "BENCHMARKS.md")
     text = (folder.parent / "BENCHMARKS.md").read_text()
-    assert "1 of 2 checks hold" in text and "| count |\n|---|\n| 3 |" in text
+    assert "1 of 2 checks hold" in text and "2 of them have an origin" in text and "| count |\n|---|\n| 3 |" in text
     assert "## third-one" in text and "as it was before" in text, "the last result of the one that failed is still there"
     assert "![first](results/first.png)" in text and (folder / "first.png").read_bytes() == b"a plot"
 
@@ -73,3 +79,16 @@ def test_some_are_left_out_and_a_cancel_ends_it(folder, monkeypatch, capsys):
     (folder / "third-one.json").unlink()
     assert main(["bench", "all", "--skip", "middle"]) == 130
     assert not (folder / "third-one.json").exists()
+
+
+def test_a_dry_run_lists_each_check_with_its_origin_count_and_interval(capsys):
+    assert main(["bench", "all", "--dry-run", "--skip", "retrieval"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    about = [line for line in lines if line.startswith("    origin: ")]
+    assert len(about) == len([line for line in lines if line.startswith("  ")]) / 2
+    assert lines[-1] == f"{len(about)} checks; nothing was measured"
+    assert all(line.split("origin: ")[1].startswith((PAPER, EARLIER, CHOSEN)) for line in about)
+    assert all("; count: " in line and "; interval: " in line for line in about)
+    assert "adaptive" in lines and "retrieval" not in lines
+    assert any("bootstrap over pictures" in line for line in about) and any("the value is exact" in line for line in about)
+    assert not any("it needs at least" in line for line in about), "every default is large enough for its interval"

@@ -7,13 +7,15 @@ import json
 import pytest
 import torch
 from rapiddraw.benchmarks import report
-from rapiddraw.benchmarks.common import check, names, result, results_dir, save_result
+from rapiddraw.benchmarks.checks import CHOSEN, Basis, Expectation, above, equal, exact
+from rapiddraw.benchmarks.common import names, result, results_dir, save_result
 from rapiddraw.cli import main
 from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.bundles.manifest import check_manifest, read_manifest, write_manifest
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.errors import BundleError, InputError
+from rapiddraw.core.metrics.bootstrap import Estimate
 from rapiddraw.core.train import RECIPES, make_recipe, recipe_class
 from rapiddraw.core.train.recipe import Recipe
 
@@ -92,20 +94,27 @@ def test_bench_lists_its_benchmarks(capsys):
 
 
 def test_a_result_has_the_documented_shape(tmp_path):
-    path = save_result(result("toy", "cmd", [{"a": 1}], [check("a is 1", 1, "1", True)]), tmp_path)
+    found = Expectation("a is 1", equal(1), CHOSEN, exact(1, "runs")).judge(1)
+    path = save_result(result("toy", "cmd", [{"a": 1}], [found]), tmp_path)
     outcome = json.loads(path.read_text())
     assert outcome.keys() == {"name", "command", "environment", "rows", "checks"}
-    assert outcome["checks"][0] == {"claim": "a is 1", "value": 1, "expected": "1", "holds": True}
+    assert outcome["checks"][0] == {
+        "claim": "a is 1", "value": 1, "expected": "1", "holds": True, "origin": CHOSEN, "count": "1 run, 1 seed",
+        "resampled": "none: the value is exact", "interval": None,
+    }  # fmt: skip
     assert {"python", "torch", "processor", "threads", "date"} <= outcome["environment"].keys()
 
 
 def test_the_report_shows_every_row_and_check(tmp_path):
     folder = tmp_path / "results"
+    much = Expectation("much", above(0.5), CHOSEN, Basis(9), "a table").judge(Estimate(0.1, 0.05, 0.2, 9))
+    old = {"claim": "old", "value": 1, "expected": "1", "holds": True}
     rows = [{"arm": "x|y", "R@1": 0.123456}, {"arm": "z", "extra": [1, 2]}]
-    save_result(result("toy", "python -m rapiddraw bench toy", rows, [check("much", 0.1, "> 0.5", False)]), folder)
+    save_result(result("toy", "python -m rapiddraw bench toy", rows, [much, old]), folder)
     text = report.write_report(folder).read_text()
-    assert "0 of 1 checks hold" in text
-    assert "| much | 0.1 | > 0.5 | **no** |" in text
+    assert "1 of 2 checks hold; 1 of them have an origin" in text
+    assert f"| much | 0.1 | 0.05 to 0.2 | above 0.5 | **no** | {CHOSEN} (a table) | 9 pictures, 1 seed |" in text
+    assert "| old | 1 | not recorded | 1 | yes | not recorded | not recorded |" in text, "a result from before is still read"
     assert "| arm | R@1 | extra |" in text
     assert "x\\|y | 0.1235 |" in text
     (folder / "broken.json").write_text("{}")

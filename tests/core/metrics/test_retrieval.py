@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.metrics.retrieval import mean_of, recall_at, retrieval
+from rapiddraw.core.metrics.retrieval import first_hits, mean_of, recall_at, retrieval
 
 
 def test_recall_by_hand():
@@ -13,6 +13,7 @@ def test_recall_by_hand():
     assert recall_at(similarity, 1) == pytest.approx(100 / 3)
     assert recall_at(similarity, 2) == pytest.approx(200 / 3)
     assert recall_at(similarity, 3) == 100.0
+    assert first_hits(similarity).tolist() == [1, 0, 0] and 100 * float(first_hits(similarity).mean()) == pytest.approx(100 / 3)
 
 
 def test_ties_count_against_the_query():
