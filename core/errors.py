@@ -11,6 +11,10 @@ from collections.abc import Sequence
 class RapidDrawError(Exception):
     """Root of every error that RapidDraw raises on purpose."""
 
+    def __str__(self) -> str:
+        """Return the message; half of a surrogate pair, which a name may hold, is escaped so that the message can be printed anywhere."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
+
 
 class InputError(RapidDrawError, ValueError):
     """A value given by the user is out of range, of the wrong kind, or does not fit another one."""

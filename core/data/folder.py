@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 from ..errors import DataError, InputError
 from ..progress import track
 from .listing import Listing
-from .pictures import MIN_SIDE, ORIENTATION, SUFFIXES, load_grey, load_pixels, open_picture
+from .pictures import MIN_SIDE, ORIENTATION, SUFFIXES, load_grey, load_pixels, open_picture, to_tensor
 from .rows import HOW, Reports, read_rows
 
 log = logging.getLogger("rapiddraw")
@@ -74,7 +74,7 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
 
     def image(self, index: int) -> torch.Tensor:
         """Image `index`, (3, H, W) float32 in [-1, 1]."""
-        return torch.from_numpy(self.pixels(index)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+        return to_tensor(self.pixels(index))
 
     def pixels(self, index: int) -> np.ndarray[Any, Any]:
         """Image `index` as stored, (H, W, 3) uint8; scaled and cropped to `size`."""
@@ -95,7 +95,7 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         picture = Image.fromarray(load_pixels(self.items[index].path))
         if picture.size != (width, height):
             picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+        return to_tensor(np.array(picture))
 
     def caption(self, index: int, generator: torch.Generator | None = None) -> str:
         """One of image `index`'s captions, each as likely; "" where it has none."""

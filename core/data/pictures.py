@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from ..errors import DataError
@@ -61,6 +62,11 @@ def load_pixels(path: Path, size: int | None = None) -> np.ndarray[Any, Any]:
     if size is not None and image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     return np.array(image)
+
+
+def to_tensor(pixels: np.ndarray[Any, Any]) -> torch.Tensor:
+    """Return pixels (H, W, 3) uint8 as (3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def load_grey(path: Path) -> np.ndarray[Any, Any]:

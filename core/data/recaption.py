@@ -22,7 +22,7 @@ from ..errors import DataError, InputError
 from ..progress import track
 from .filters import write_subset
 from .folder import ImageFolder, say_passed_over
-from .pictures import load_pixels
+from .pictures import load_pixels, to_tensor
 from .rows import Caption, Item
 from ..orchard.captions import LANGUAGES, describe
 from ..orchard.entities import Entity, entities, words
@@ -125,7 +125,7 @@ def see_judge(item: Item, judge: Judge) -> Seen | None:
     picture = load_pixels(item.path)
     if not shows_orchard(picture):
         return None
-    pixels = torch.from_numpy(picture).permute(2, 0, 1).float()[None] / 127.5 - 1
+    pixels = to_tensor(picture)[None]
     chances = {name: logits[0].softmax(dim=0) for name, logits in judge(pixels).items()}
     found: dict[str, str | None] = {name: ATTRIBUTES[name][int(chance.argmax())] for name, chance in chances.items()}
     sure = {name: float(chance.max()) for name, chance in chances.items()}
@@ -209,7 +209,7 @@ def _recaptioned(
 def _staying(item: Item, how: Captioning, scorer: ClipScorer | None) -> Sequence[Caption]:
     if how.old != "matching" or scorer is None or not item.captions:
         return item.captions if how.old == "keep" else ()
-    pixels = torch.from_numpy(load_pixels(item.path)).permute(2, 0, 1).float()[None] / 127.5 - 1
+    pixels = to_tensor(load_pixels(item.path))[None]
     scores = scorer.texts([caption.text for caption in item.captions]) @ scorer.images(pixels)[0]
     return [caption for caption, score in zip(item.captions, scores.tolist(), strict=True) if score >= how.min_clip]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import KnowledgeError
+from ..errors import InputError, KnowledgeError
+from ..language import is_text
 from .graph import KnowledgeGraph
 from .injection import Rows, check_dimensions, check_scale, inject
 from .linking import EntityLink, Linker, make_linker
@@ -79,7 +80,12 @@ class KnowledgeReader:
         return replace(self, attachments=(*others, Attachment(knowledge, scale, linkers, weights, names)))
 
     def respell(self, text: str) -> str:
-        """Return `text` with the attached graphs' names in plain letters, so that :meth:`inform` finds them in the text's tokens."""
+        """Return `text` with the attached graphs' names in plain letters, so that :meth:`inform` finds them in the text's tokens.
+
+        Raises :class:`InputError` for a text with a lone surrogate, which no tokenizer takes.
+        """
+        if not is_text(text):
+            raise InputError("the prompt holds half of a surrogate pair, which is no character; write it anew")
         for one in self.attachments:
             text = one.names.respell(text)
         return text

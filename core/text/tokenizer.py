@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..language import is_cjk
+from ..language import is_cjk, is_text
 
 if TYPE_CHECKING:
     import torch
@@ -97,8 +97,8 @@ def _words_and_singles(text: str, singles: set[str]) -> list[str]:
 
 def check_vocabulary(vocabulary: Sequence[str]) -> None:
     """Raise :class:`InputError` unless `vocabulary` is a list of distinct tokens that begins with :data:`SPECIALS`."""
-    if not isinstance(vocabulary, list | tuple) or not all(isinstance(t, str) and 0 < len(t) <= 64 for t in vocabulary):
-        raise InputError("a vocabulary is a list of strings of 1 to 64 characters, in id order")
+    if not isinstance(vocabulary, list | tuple) or not all(isinstance(t, str) and 0 < len(t) <= 64 and is_text(t) for t in vocabulary):
+        raise InputError("a vocabulary is a list of strings of 1 to 64 characters, in id order, without lone surrogates")
     if len(vocabulary) > MAX_VOCABULARY or tuple(vocabulary[: len(SPECIALS)]) != SPECIALS:
         raise InputError(f"a vocabulary begins with {' '.join(SPECIALS)} and has at most {MAX_VOCABULARY} tokens")
     if len(set(vocabulary)) != len(vocabulary):

@@ -5,8 +5,25 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rapiddraw.core import paths
+from rapiddraw.core.data.folder import ImageFolder, check_folder
+from rapiddraw.core.data.places import fingerprint, new_folder, resolve_folder
+from rapiddraw.core.data.recaption import Captioning, recaption_folder
+from rapiddraw.core.errors import DataError, InvalidGraphError, RapidDrawError
+from rapiddraw.core.knowledge.attach import KnowledgeReader
+from rapiddraw.core.knowledge.choices import load_chosen_projection, load_graph, write_projection
+from rapiddraw.core.knowledge.fit import Selection, fit_projection
+from rapiddraw.core.knowledge.graph import build_graph
+from rapiddraw.core.knowledge.projection import Projection
+from rapiddraw.core.knowledge.triples import load_triples
 from rapiddraw.core.language import folded_name, is_text, plain_characters, plain_name
+from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.orchard.entities import entities, triples
+from rapiddraw.core.text.causal import resolve_model
+from rapiddraw.core.text.prompts import generate_prompts
+from rapiddraw.core.text.templates import apply_template
+from rapiddraw.core.text.tokenizer import SPECIALS, check_vocabulary
+from rapiddraw.tests import helpers
 
 LETTERS = st.text(
     st.one_of(
@@ -68,3 +85,45 @@ def test_the_names_of_the_orchard_are_plain_already():
 
 def test_a_lone_surrogate_is_no_text():
     assert is_text("caf\u00e9 \U0001f34e") and not is_text("a\ud800") and not is_text("\udcff")
+
+
+def test_messages_with_a_lone_surrogate_can_be_printed():
+    error = DataError("no folder a\ud800/b\udcff")
+    assert str(error) == "no folder a\\ud800/b\\udcff" and str(DataError("caf\u00e9 \U0001f34e")) == "caf\u00e9 \U0001f34e"
+    str(InvalidGraphError(["\ud800"])).encode()
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udcffb", "a/\ud83c.tsv", "\ud800.safetensors"])
+def test_names_with_a_lone_surrogate_meet_errors_of_our_own(name, tmp_path, monkeypatch):
+    """Every way from a widget's text into the rooms of data, knowledge and text."""
+    monkeypatch.setattr(paths, "_dirs", {"input": tmp_path, "output": tmp_path})
+    graph = helpers.named_graph(["mirado", "quelba"])
+    reader = KnowledgeReader(())
+    ways = [
+        lambda: resolve_folder(name),
+        lambda: new_folder(name),
+        lambda: ImageFolder(tmp_path / name),
+        lambda: load_triples(tmp_path / name),
+        lambda: load_graph(name),
+        lambda: load_chosen_projection(name),
+        lambda: write_projection(Projection({}, "", {}), name),
+        lambda: reader.respell(name),
+        lambda: generate_prompts(f"subject: {name}", "en", 1, 0),
+        lambda: generate_prompts("colour: red", name, 1, 0),
+        lambda: resolve_model(name),
+        lambda: fit_projection((), graph, chosen=Selection(entities=name)),
+        lambda: fit_projection((), graph, chosen=Selection(described_by=name)),
+        lambda: fit_projection((), graph, chosen=Selection(language=name)),
+        lambda: build_graph([(name, "r", "b")]),
+        lambda: build_graph([], [("a", name, "b")]),
+        lambda: graph.neighbours(name),
+        lambda: check_vocabulary([*SPECIALS, name]),
+        lambda: apply_template(name, "a"),
+        lambda: write_dataset(name, 1, 64, tmp_path / "a"),
+        lambda: recaption_folder(tmp_path, tmp_path / "new", Captioning(source=name)),
+    ]
+    for way in ways:
+        with pytest.raises(RapidDrawError) as error:
+            way()
+        str(error.value).encode()
+    assert fingerprint(name) == "" and check_folder(tmp_path / name)[1]
