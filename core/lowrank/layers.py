@@ -16,10 +16,21 @@ from ..errors import BundleError
 from .svd import break_even
 
 
-class LowRankLinear(nn.Module):
-    """y = A (B x) + bias (ELR-Diffusion, eq. 2), in place of a Linear of `in_features` x `out_features`."""
+class _Factored(nn.Module):
+    """What both kinds of factored layers tell of the dense layer that they stand for."""
 
-    weight = bias = None  # who asks a layer for its weight (ComfyUI does) learns that this one has none of its own
+    a: Any
+    b: Any
+    bias = None  # it is `a.bias`
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The dense weight's shape and dtype without memory (a meta tensor), for those who ask a layer for them, as ComfyUI does."""
+        return torch.empty((self.a.weight.shape[0], *self.b.weight.shape[1:]), dtype=self.a.weight.dtype, device="meta")
+
+
+class LowRankLinear(_Factored):
+    """y = A (B x) + bias (ELR-Diffusion, eq. 2), in place of a Linear of `in_features` x `out_features`."""
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool, layer: Any = nn.Linear, **place: Any) -> None:
         super().__init__()
@@ -37,10 +48,8 @@ class LowRankLinear(nn.Module):
         return _filled(dense, self)
 
 
-class LowRankConv2d(nn.Module):
+class LowRankConv2d(_Factored):
     """A kh x kw convolution to `rank` channels, then a 1 x 1 convolution to `out_channels`, in place of one dense convolution."""
-
-    weight = bias = None
 
     def __init__(self, dense: Any, rank: int, layer: Any = nn.Conv2d, **place: Any) -> None:
         super().__init__()

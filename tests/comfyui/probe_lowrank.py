@@ -87,6 +87,9 @@ def run() -> None:
     found["merge_into_low"] = relative(*(output(model) for model in ab))
     found["merge_low_into"] = relative(*(output(model) for model in ba))
 
+    found["in any order"] = {name: relative(*pair) for name, pair in in_any_order(low, flat, lora, other, merge).items()}
+    found["stock"] = stock_loras(low, flat, patched, lora)
+
     saved = host.model.save(patched[0], RESULT.parent / "saved.safetensors", {"recipe": "test"})
     again = host.model.load(saved)
     found["reloaded"], found["reloaded_layers"] = (
@@ -108,6 +111,74 @@ def run() -> None:
     found["foreign"] = relative(output(host.model.load(kept)), wanted)
     found["evaluates"] = host.surgery.evaluate(low, LATENT)() is None
     write(found)
+
+
+def in_any_order(low: Any, flat: Any, lora: dict[str, Any], other: Any, merge: Any) -> dict[str, list[torch.Tensor]]:
+    """What the factored and the dense model make of patches that depend on the weight, before and after a LoRA, a diff and a merge."""
+    weighty, generator = {}, torch.Generator().manual_seed(17)
+    linear = [(key, weight) for key, weight in _weights(flat) if weight.dim() == 2]
+    kinds = {"dora": {}, "glora": {}, "oft": {}, "set": {}}
+    for key, weight in linear:
+        out, inner = weight.shape
+        up, down, draw = torch.randn(out, 2, generator=generator) * 0.3, torch.randn(2, inner, generator=generator) * 0.3, torch.rand
+        scale = weight.float().norm(dim=0, keepdim=True).cpu() * (0.7 + 0.6 * draw(1, inner, generator=generator))
+        kinds["dora"][key] = adapter("LoRAAdapter", (up, down, 1.0, None, scale, None))
+        a1, a2 = torch.randn(2, inner, generator=generator) * 0.1, torch.randn(inner, 2, generator=generator) * 0.1
+        kinds["glora"][key] = adapter("GLoRAAdapter", (a2, a1, up, down, 1.0, None))
+        blocks = torch.randn(out // 8, 8, 8, generator=generator) * 0.05
+        kinds["oft"][key] = adapter("OFTAdapter", (blocks, None, None, None))
+        kinds["set"][key] = ("set", (torch.randn(out, inner, generator=generator) * 0.1,))
+    diffs = {key: ("diff", (weight * 0.1,)) for key, weight in _weights(flat)}
+    others = {
+        "lora": lambda model: comfy.sd.load_lora_for_models(model, None, lora, 0.6, 0)[0],
+        "diff": lambda model: patched_with(model, diffs, 0.5, 0.9),
+        "merge": lambda model: merge().merge(model, other, 0.3)[0],
+    }
+    for kind, patches in kinds.items():
+
+        def act(model: Any, patches: Any = patches) -> Any:
+            return patched_with(model, patches, 0.8)
+
+        for name, add in others.items():
+            weighty[f"{kind} after {name}"] = [output(act(add(model))) for model in (low, flat)]
+            weighty[f"{name} after {kind}"] = [output(add(act(model))) for model in (low, flat)]
+    weighty["all"] = [output(others["merge"](patched_with(others["lora"](patched_with(model, kinds["dora"], 0.8)), kinds["oft"], 0.5)))
+                      for model in (low, flat)]  # fmt: skip
+    found["weighty changes"] = min(relative(pair[1], output(flat)) for pair in weighty.values())
+    return weighty
+
+
+def adapter(name: str, weights: tuple[Any, ...]) -> Any:
+    return getattr(importlib.import_module("comfy.weight_adapter"), name)(set(), weights)
+
+
+def patched_with(model: Any, patches: dict[str, Any], strength: float, strength_model: float = 1.0) -> Any:
+    clone = model.clone()
+    assert len(clone.add_patches(patches, strength, strength_model)) == len(patches)
+    return clone
+
+
+def stock_loras(low: Any, flat: Any, patched: list[Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """ComfyUI's nodes *Load LoRA (Bypass)*, which older versions lack, and *Extract and Save LoRA*, on the factored and the dense model."""
+    said: dict[str, Any] = {"bypass": None}
+    if hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        bypassed = [comfy.sd.load_bypass_lora_for_models(model, None, lora, 0.8, 0)[0] for model in (low, flat)]
+        drawn = [output(model) for model in bypassed]
+        said["bypass"], said["bypass is the LoRA"] = relative(*drawn), relative(drawn[0], output(patched[0]))
+        said["bypass gone again"] = relative(output(low), output(flat))
+    extract = importlib.import_module("comfy_extras.nodes_lora_extract")
+    subtract = nodes.NODE_CLASS_MAPPINGS.get("ModelMergeSubtract") or _extra("nodes_model_merging", "ModelMergeSubtract")
+    for kind in (extract.LORAType.STANDARD, extract.LORAType.FULL_DIFF):
+        made = []
+        for model, base in zip(patched, (low, flat), strict=True):
+            difference = subtract().merge(model, base, 1.0)[0]
+            made.append(extract.calc_lora_model(difference, 4, "diffusion_model.", "diffusion_model.", {}, kind, bias_diff=True))
+        shapes = [{key: tensor.shape for key, tensor in one.items()} for one in made]
+        said[f"{kind.name} shapes"] = [shapes[0] == shapes[1], len(shapes[0])]
+        again = [comfy.sd.load_lora_for_models(flat, None, one, 1.0, 0)[0] for one in made]
+        said[f"{kind.name} drawn"] = relative(*(output(one) for one in again))
+        said[f"{kind.name} is what was added"] = relative(output(again[0]), output(patched[1]))
+    return said
 
 
 def _weights(model: Any) -> list[tuple[str, torch.Tensor]]:

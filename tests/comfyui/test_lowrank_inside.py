@@ -33,6 +33,23 @@ def test_loras_and_other_patches_do_what_they_do_to_the_dense_weights(lowrank: d
     assert len(set(lowrank["diff_taken"])) == 1 and lowrank["patched_on_the_way"] > 10
 
 
+def test_patches_that_depend_on_the_weight_see_the_patches_before_them(lowrank: dict[str, Any]) -> None:
+    assert lowrank["weighty changes"] > 1e-2 and len(lowrank["in any order"]) == 25
+    for order, difference in lowrank["in any order"].items():
+        assert difference < SAME, order
+
+
+def test_comfyuis_other_lora_nodes_work_on_the_dense_equivalent(lowrank: dict[str, Any]) -> None:
+    stock = lowrank["stock"]
+    if stock["bypass"] is not None:  # ComfyUI 0.8.0 has no such node
+        assert stock["bypass"] < SAME and stock["bypass is the LoRA"] < 5 * SAME and stock["bypass gone again"] < SAME
+    for kind in ("STANDARD", "FULL_DIFF"):
+        same, count = stock[f"{kind} shapes"]
+        assert same and count > 30, kind
+    assert stock["FULL_DIFF drawn"] < SAME and stock["FULL_DIFF is what was added"] < 1e-2  # stored in half precision
+    assert stock["STANDARD drawn"] < 0.2, "ComfyUI clamps singular vectors by a quantile that depends on their signs"
+
+
 def test_merging_with_another_model_works_both_ways(lowrank: dict[str, Any]) -> None:
     assert lowrank["merge_into_low"] < SAME and lowrank["merge_low_into"] < SAME
 

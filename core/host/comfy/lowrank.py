@@ -4,7 +4,9 @@ A factored layer has no `X.weight`, only `X.a.weight` and `X.b.weight`. Patches 
 
 * the model's state dict names the dense weights too (without memory behind them), or LoRAs would not find them;
 * a LoRA, W + s U D, is concatenated to the factors: [A | s U] [B ; D]. The compute stays low-rank;
-* whatever else changes a weight by D (a diff, a merge, LoHa, LoKr) is exact as [A | I] [B ; D], at the cost of a dense layer.
+* whatever else changes a weight by D (a diff, a merge, LoHa, LoKr) is exact as [A | I] [B ; D], at the cost of a dense layer. A patch whose
+  D depends on the weight (DoRA, OFT, GLoRA, set) sees the weight with the patches before it, as a dense layer's does;
+* who asks the patcher for weights (merges, extraction of a LoRA) gets the dense weights, patches applied.
 """
 
 from __future__ import annotations
@@ -37,8 +39,7 @@ class _DenseNames:
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         tensors = super().state_dict(*args, **kwargs)  # type: ignore[misc]
         for name, layer in factored_layers(self):
-            a, b = layer.a.weight, layer.b.weight
-            tensors[f"{name}.weight"] = torch.empty((a.shape[0], *b.shape[1:]), dtype=a.dtype, device="meta")
+            tensors[f"{name}.weight"] = layer.weight
             if layer.a.bias is not None:
                 tensors[f"{name}.bias"] = torch.empty_like(layer.a.bias, device="meta")
         return tensors
@@ -93,6 +94,11 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         else:
             weight = self._dense(path, layer)
             changed = comfy.lora.calculate_weight([(strength, patch, strength_model, *how)], weight.clone(), f"{path}.weight")
+            if changed.shape != weight.shape:
+                raise InputError(
+                    f"a patch makes {path}.weight {tuple(changed.shape)} of {tuple(weight.shape)}: a low-rank layer keeps its shape. "
+                    "Merge the model back to dense first (Save Low-Rank UNet with dense on), then load the patch"
+                )
             delta = (changed - strength_model * weight).flatten(1)
             eye = torch.eye(min(delta.shape), dtype=delta.dtype)
             onto_a, onto_b = (eye, delta) if delta.shape[0] <= delta.shape[1] else (delta, eye)
@@ -100,18 +106,26 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         super().add_patches({f"{path}.a.weight": _Concatenate(onto_a, 1, scaled)}, strength, strength_model)
         super().add_patches({f"{path}.b.weight": _Concatenate(onto_b, 0, False)}, 1.0, 1.0)
 
+    def model_state_dict(self, filter_prefix: str | None = None) -> Any:
+        """As ComfyUI's own, with the dense weights, patches applied, in the place of factors."""
+        tensors = super().model_state_dict(filter_prefix)
+        for path, layer in factored_layers(self.model):
+            for factor in ("a.weight", "a.bias", "b.weight"):
+                tensors.pop(f"{path}.{factor}", None)
+            if f"{path}.weight" in tensors:
+                tensors[f"{path}.weight"] = self._dense(path, layer)
+            if f"{path}.bias" in tensors:
+                tensors[f"{path}.bias"] = self._patched(f"{path}.a.bias", layer.a.bias)
+        return tensors
+
     def get_key_patches(self, filter_prefix: str | None = None) -> Any:
         """As ComfyUI's own, for merges: a factored weight as the dense weight it stands for, its patches applied."""
         found = super().get_key_patches(filter_prefix)
-        for name, layer in factored_layers(self.model):
-            if f"{name}.weight" not in found:
-                continue
-            found[f"{name}.weight"] = [(self._dense(name, layer, patched=True), _unchanged)]
-            bias = found.pop(f"{name}.a.bias", None)
-            if bias is not None:
-                found[f"{name}.bias"] = bias
-            for factor in ("a", "b"):
-                found.pop(f"{name}.{factor}.weight", None)
+        for path, layer in factored_layers(self.model):
+            if f"{path}.weight" in found:
+                found[f"{path}.weight"] = [(self._dense(path, layer), _unchanged)]
+            if f"{path}.bias" in found:
+                found[f"{path}.bias"] = [(self._patched(f"{path}.a.bias", layer.a.bias), _unchanged)]
         return found
 
     def add_hook_patches(self, hook: Any, patches: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,18 +139,16 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
             )
         return super().add_hook_patches(hook, patches, *args, **kwargs)
 
-    def _dense(self, path: str, layer: Any, patched: bool = False) -> torch.Tensor:
-        """The weight of a factored layer in float32 on the offload device, with or without the patches on its factors."""
-        factors = []
-        for which in ("a", "b"):
-            key = f"{path}.{which}.weight"
-            kept = self.backup.get(key)
-            weight = (kept.weight if kept is not None else getattr(layer, which).weight).to(self.offload_device, torch.float32, copy=True)
-            if patched and key in self.patches:
-                weight = comfy.lora.calculate_weight(self.patches[key], weight, key)
-            factors.append(weight)
-        a, b = factors
+    def _dense(self, path: str, layer: Any) -> torch.Tensor:
+        """The weight that a factored layer stands for, patches applied, in float32 on the offload device."""
+        a, b = (self._patched(f"{path}.{which}.weight", getattr(layer, which).weight) for which in ("a", "b"))
         return (a.flatten(1) @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
+
+    def _patched(self, key: str, weight: torch.Tensor) -> torch.Tensor:
+        """The tensor `key`, which is `weight` unless the loaded model put it aside, with its patches, in float32 on the offload device."""
+        kept = self.backup.get(key)
+        found = (weight if kept is None else kept.weight).to(self.offload_device, torch.float32, copy=True)
+        return comfy.lora.calculate_weight(self.patches[key], found, key) if key in self.patches else found
 
 
 def factored_layers(model: Any) -> list[tuple[str, Any]]:
