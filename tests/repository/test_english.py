@@ -43,14 +43,6 @@ PENDING: set[str] = {
     "core/train/inputs/text_data.py",
     "core/train/recipe.py",
     "core/train/recipes/judge.py",
-    "web/docs/RapidDrawControlAdapterLoader.md",
-    "web/docs/RapidDrawLatentSpaceBridgeGuider.md",
-    "web/docs/RapidDrawLatentSpaceBridgeSampler.md",
-    "web/docs/RapidDrawResolutionBridge.md",
-    "web/docs/RapidDrawResolutionBridgeSampler.md",
-    "web/docs/RapidDrawSamplerPicard.md",
-    "web/docs/RapidDrawTimeDecoupledModel.md",
-    "web/docs/RapidDrawTimeDecoupledSampler.md",
 }
 """Files that still have odd words; add none."""
 
