@@ -1,4 +1,4 @@
-"""Which files in the weights folders are upscalers. Needs no torch, so that a node can list them when it is shown."""
+"""Upscalers among the files of the weights folders. Needs no torch, so that a node can list them when it is shown."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .. import paths
 from ..bundles.find import list_bundles
 from ..bundles.format import tensor_names
 from ..errors import BundleError
-from .layouts import layout_of
+from .layouts import prefix_of
 
 PICKLED = (".pth", ".pt")
 
 
 def list_upscalers() -> list[str]:
-    """Sorted names, relative to their weights folder: bundles of kind `esrgan`, plain `.safetensors` with an ESRGAN's tensor names, and
-    every `.pth` and `.pt` (what is in one of those is only known once it is read).
+    """Return sorted names, relative to their weights folder: bundles of kind `esrgan`, plain `.safetensors` with an ESRGAN's tensor names,
+    and every `.pth` and `.pt`, whose contents are known only when they are read.
     """
     names = set(list_bundles("esrgan"))
     for folder in paths.weights_dirs():
@@ -28,8 +28,8 @@ def list_upscalers() -> list[str]:
 
 
 def resolve_upscaler(name: str) -> Path:
-    """The file that :func:`list_upscalers` calls `name`. Raises :class:`InputError` for a name that leaves its folder,
-    :class:`BundleError` for an unknown one or one of another type, naming the nearest.
+    """Return the file that :func:`list_upscalers` calls `name`. Raises :class:`InputError` for a name that leaves its folder, and
+    :class:`BundleError`, with the nearest names, for an unknown one.
     """
     for folder in paths.weights_dirs():
         path = paths.safe_join(folder, name)
@@ -52,6 +52,6 @@ def _is_esrgan(path: Path) -> bool:
 @lru_cache(maxsize=1024)
 def _has_esrgan_names(path: Path, mtime_ns: int, size: int) -> bool:
     try:
-        return layout_of(tensor_names(path)) is not None
+        return prefix_of(tensor_names(path)) is not None
     except (BundleError, OSError):
         return False

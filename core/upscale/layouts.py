@@ -1,15 +1,16 @@
-"""The three key layouts in which ESRGAN weights are found, and what their tensor shapes say about the network.
+"""Three layouts of ESRGAN weights by the names of their tensors, and what their shapes say about the network.
 
 - `basicsr`: `conv_first, body.N.rdbM.convK, conv_body, conv_up1, conv_up2, conv_hr, conv_last` (BasicSR, Real-ESRGAN).
 - `legacy`: `conv_first, RRDB_trunk.N.RDBM.convK, trunk_conv, upconv1, upconv2, HRconv, conv_last` (xinntao's first release, EasyNLP).
 - `sequential`: `model.0, model.1.sub.N.RDBM.convK.0, model.1.sub.<blocks>, model.3, ...` (the oldest, and what spandrel's network has).
 
-All three name the same numbers. A network is described by its shapes alone, never by a file's name.
+All three hold the same numbers. A network is described by its shapes alone, never by a file's name.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
     State = dict[str, torch.Tensor]
 
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict")
+WRAPPERS = ("params_ema", "params-ema", "params", "netG", "net_g", "generator", "net", "model", "state_dict", "model_state_dict", "module")
+"""Names under which checkpoints of GAN training hold the generator's weights, the preferred one first."""
+_FIRST_LAYERS = ("conv_first.weight", "model.0.weight")
+_MAX_DEPTH = 4
 _LEGACY = (
     (re.compile(r"^RRDB_trunk\.(\d+)\.RDB(\d)\.conv(\d)\."), r"body.\1.rdb\2.conv\3."),
     (re.compile(r"^trunk_conv\."), "conv_body."),
@@ -35,8 +39,8 @@ _BLOCK = re.compile(r"^body\.(\d+)\.rdb(\d)\.conv(\d)\.(weight|bias)$")
 
 @dataclass(frozen=True)
 class RRDBConfig:
-    """Hyper-parameters of an RRDBNet. `in_channels` are the image's; with `shuffle` > 1 the first convolution sees `shuffle**2` times as
-    many. `scale = 2**upsamples / shuffle`: a x2 or x1 network of Real-ESRGAN folds the image by 2 or 4 first and then upsamples by 4.
+    """Hyper-parameters of an RRDBNet. `in_channels` are the image's; with `shuffle` > 1 the first convolution has `shuffle**2` times as
+    many. `scale` is 2**upsamples / shuffle: a x2 or x1 network of Real-ESRGAN folds the image by 2 or 4 and then upsamples by 4.
     """
 
     in_channels: int = 3
@@ -53,19 +57,42 @@ class RRDBConfig:
 
 
 def unwrap(state: Any) -> State:
-    """The mapping of names to tensors inside a checkpoint that may wrap it (`params_ema` first, as BasicSR saves it), without `module.`."""
-    for _ in range(2):
-        for key in _WRAPPERS:
-            if isinstance(state, dict) and isinstance(state.get(key), dict):
-                state = state[key]
-                break
+    """Return the mapping of names to tensors inside a checkpoint, which may wrap it (:data:`WRAPPERS`) or put a prefix before its names.
+
+    Raises :class:`BundleError` for a checkpoint without such a mapping.
+    """
+    for _ in range(_MAX_DEPTH):
+        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), dict) and state[key]] if isinstance(state, dict) else []
+        if not inner and isinstance(state, dict) and len(state) == 1:
+            inner = [value for value in state.values() if isinstance(value, dict)]
+        if not inner:
+            break
+        state = inner[0]
     if not isinstance(state, dict) or not state or not all(hasattr(t, "shape") for t in state.values()):
         raise BundleError("this checkpoint holds no plain mapping of names to tensors; an ESRGAN model was expected")
-    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+    named = {str(key): tensor for key, tensor in state.items()}
+    prefix = prefix_of(named) or ""
+    return {key[len(prefix) :]: tensor for key, tensor in named.items() if key.startswith(prefix)}
+
+
+def prefix_of(keys: Iterable[str]) -> str | None:
+    """Return what stands before the names of an ESRGAN's tensors, such as `netG.`, or "" for nothing; None where there is no ESRGAN.
+
+    Where several networks are in one checkpoint, the one under the preferred name (:data:`WRAPPERS`) counts.
+    """
+    keys = set(keys)
+    found = {key[: -len(first)] for key in keys for first in _FIRST_LAYERS if key.endswith(first)}
+    found = {prefix for prefix in found if layout_of(key[len(prefix) :] for key in keys if key.startswith(prefix))}
+
+    def rank(prefix: str) -> tuple[int, str]:
+        names = prefix.split(".")
+        return next((at for at, name in enumerate(("", *WRAPPERS)) if name in names[: max(1, len(names) - 1)]), len(WRAPPERS)), prefix
+
+    return min(found, key=rank, default=None)
 
 
 def layout_of(keys: Any) -> str | None:
-    """`basicsr`, `legacy` or `sequential`, from the key names alone; `None` where they are no ESRGAN's."""
+    """Return `basicsr`, `legacy` or `sequential`, from the names alone; None where they are not an ESRGAN's."""
     keys = set(keys)
     if {"conv_first.weight", "body.0.rdb1.conv1.weight", "conv_body.weight", "conv_last.weight"} <= keys:
         return "basicsr"
@@ -77,7 +104,7 @@ def layout_of(keys: Any) -> str | None:
 
 
 def to_basicsr(state: State) -> State:
-    """The same tensors under BasicSR's names. Raises :class:`BundleError` where the keys are no (plain) ESRGAN's."""
+    """Return the same tensors under BasicSR's names. Raises :class:`BundleError` where the names are not a plain ESRGAN's."""
     layout = layout_of(state)
     if layout is None:
         some = ", ".join(sorted(state)[:3])
@@ -102,7 +129,7 @@ def to_basicsr(state: State) -> State:
 
 
 def to_sequential(state: State) -> State:
-    """The same tensors under the oldest names (which spandrel's network has), from any layout."""
+    """Return the same tensors, of any layout, under the oldest names, which spandrel's network has."""
     state = to_basicsr(state)
     config = derive(state)
     last = 3 * config.upsamples + 4
@@ -120,9 +147,9 @@ def to_sequential(state: State) -> State:
 
 
 def derive(state: State) -> RRDBConfig:
-    """Every hyper-parameter of the network, from the shapes of `state` in BasicSR's layout.
+    """Return every hyper-parameter of the network, from the shapes of `state` in BasicSR's layout.
 
-    Folding (`shuffle`) is read off the channels: 4 or 16 times as many into the first convolution as out of the last. Raises
+    Folding (`shuffle`) follows from the channels: 4 or 16 times as many into the first convolution as out of the last. Raises
     :class:`BundleError` where a part is missing or two shapes disagree.
     """
     try:

@@ -1,7 +1,7 @@
-"""ESRGAN upscalers: from a file to something that turns images into larger images.
+"""ESRGAN upscalers: a network from a file, and the object around it that enlarges images.
 
-The network is a library's: basicsr's `RRDBNet` (Wang et al. 2018, "ESRGAN", and its x2/x1 form of Real-ESRGAN, 2021), or spandrel's
-where basicsr cannot be imported. Any of the three key layouts of :mod:`.layouts` loads into either and gives equal pixels.
+The network is a library's: basicsr's `RRDBNet` (Wang et al. 2018, "ESRGAN", and its x2/x1 form of Real-ESRGAN, 2021), or spandrel's where
+basicsr cannot be imported. Each of the three layouts of :mod:`.layouts` loads into either and gives equal pixels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from ..bundles.format import load_foreign, read_info
 from ..errors import BundleError, InputError, MissingPackageError
 from . import basicsr_shim
-from .find import PICKLED
-from .layouts import RRDBConfig, derive, layout_of, to_basicsr, to_sequential, unwrap
+from .checkpoint import plain_tensors, read_state
+from .layouts import RRDBConfig, derive, to_basicsr, to_sequential, unwrap
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +27,10 @@ BACKENDS = ("basicsr", "spandrel")
 
 
 class Upscaler:
-    """An ESRGAN network and what a caller must know of it. Goes over the UPSCALE_MODEL socket: it has every member that ComfyUI's
-    ImageUpscaleWithModel uses of spandrel's `ImageModelDescriptor` (`model`, `scale`, `to()`, and a call on NCHW in [0, 1]).
+    """An ESRGAN network and its properties, for the UPSCALE_MODEL socket.
+
+    It has every member of spandrel's `ImageModelDescriptor` that ComfyUI's ImageUpscaleWithModel uses: `model`, `scale`, `to()`, and a call
+    on NCHW in [0, 1].
     """
 
     def __init__(self, model: nn.Module, config: RRDBConfig, name: str = "ESRGAN") -> None:
@@ -37,7 +38,7 @@ class Upscaler:
 
     @property
     def scale(self) -> int:
-        """Output pixels per input pixel, along each side."""
+        """Output pixels for each input pixel, along each side."""
         return self.config.scale
 
     @property
@@ -62,11 +63,11 @@ class Upscaler:
         return self
 
     def eval(self) -> Upscaler:
-        """Upscalers are always in evaluation mode; here because spandrel's descriptors have it."""
+        """Return self: an upscaler is always in evaluation mode. spandrel's descriptors have this method."""
         return self
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1], C = `input_channels`, any H and W -> (B, `output_channels`, H*scale, W*scale), clamped to [0, 1].
+        """Return (B, `output_channels`, H*scale, W*scale) in [0, 1], from (B, C, H, W) in [0, 1] with C = `input_channels`, any H and W.
 
         Sizes that a folding network cannot take are padded by reflection, and the result is cropped. Raises :class:`InputError`.
         """
@@ -79,7 +80,7 @@ class Upscaler:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W) grown at the right and the bottom, by reflection, until both sides are multiples of `multiple`."""
+    """Return (B, C, H, W) extended at the right and the bottom, by reflection, so that both sides are multiples of `multiple`."""
     height, width = image.shape[2:]
     right, bottom = -width % multiple, -height % multiple
     if not right and not bottom:
@@ -90,26 +91,31 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 
 def build(config: RRDBConfig, backend: str | None = None, device: str | torch.device = "cpu") -> nn.Module:
-    """A library's RRDBNet with fresh weights: basicsr's where it can be imported and fits, else spandrel's.
+    """Return a library's RRDBNet with new weights: basicsr's where it can be imported and fits, else spandrel's.
 
-    basicsr always upsamples twice, spandrel always grows by 32 channels; `backend` forces one of :data:`BACKENDS`. Raises
-    :class:`MissingPackageError` where the library that is needed is absent, :class:`InputError` where the forced one does not fit.
+    basicsr always upsamples twice, spandrel always grows by 32 channels. `backend` forces one of :data:`BACKENDS`. Raises
+    :class:`MissingPackageError` where the library that is needed is missing, :class:`InputError` where the forced one does not fit.
     """
     return _build(config, backend or _choose(config), device)[0]
 
 
 def from_state(state: Any, backend: str | None = None, name: str = "ESRGAN") -> Upscaler:
-    """An :class:`Upscaler` from a checkpoint's mapping in any layout, bare or wrapped in `params_ema` or `params`; computes in float32.
+    """Return an :class:`Upscaler` that computes in float32, from a checkpoint's mapping in any layout, bare or wrapped.
 
     Raises :class:`BundleError` where the weights are not those of an ESRGAN network, and what :func:`build` raises.
     """
-    weights = to_basicsr(unwrap(state))
+    weights = plain_tensors(to_basicsr(unwrap(state)))
     config = derive(weights)
-    model, used = _build(config, backend or _choose(config), "meta")  # meta: no memory, and no draw from the global random state
+    try:
+        model, used = _build(config, backend or _choose(config), "meta")  # meta: no memory, and no draw from the global random state
+    except (ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise BundleError(f"{name}: the shapes of the weights make no network ({error})") from error
     if used == "spandrel":
         weights = to_sequential(weights)
     try:
-        model.load_state_dict({k: t.float() for k, t in weights.items()}, assign=True)
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise BundleError(f"{name}: the weights do not fit an ESRGAN network: {str(error).splitlines()[-1].strip()}") from error
     log.debug("%s: x%d, %d blocks of %d features, by %s", name, config.scale, config.num_block, config.num_feat, used)
@@ -117,34 +123,16 @@ def from_state(state: Any, backend: str | None = None, name: str = "ESRGAN") -> 
 
 
 def load_upscaler(path: str | os.PathLike[str], backend: str | None = None) -> Upscaler:
-    """Read an upscaler from a RapidDraw bundle, a plain ESRGAN `.safetensors`, or a `.pth` (never as free pickle).
+    """Return an upscaler from a RapidDraw bundle, a plain ESRGAN `.safetensors`, or a `.pth` (never unpickled freely).
 
-    Raises :class:`BundleError` for a file that is missing, damaged, unsafe or of another kind; :class:`MissingPackageError`.
+    Raises :class:`BundleError`, which names the file, for one that is missing, damaged, unsafe or of another kind;
+    :class:`MissingPackageError`.
     """
     path = Path(path)
-    return from_state(read_state(path), backend, path.stem)
-
-
-def read_state(path: Path) -> Any:
-    """The mapping inside a weight file. The only place of this pack that opens a `.pth`, and only with `weights_only`."""
-    if path.suffix.lower() not in PICKLED:
-        tensors = load_foreign(path)
-        if layout_of(tensors) is None:
-            read_info(path, "esrgan")  # says what the file is instead, when it is one of ours
-        return tensors
-    if not path.is_file():
-        raise BundleError(f"no such file: {path}")
     try:
-        state = unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        return from_state(read_state(path), backend, path.stem)
     except BundleError as error:
-        raise BundleError(f"{path.name}: {error}") from error
-    except Exception as error:  # torch raises half a dozen kinds here, none of which names the file
-        first_line = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise BundleError(f"{path.name} is not a checkpoint of plain tensors and is refused ({first_line})") from error
-    bad = [k for k, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
-    if bad:
-        raise BundleError(f"{path.name}: tensor {bad[0]!r} holds values that are NaN or infinite; the file is unusable")
-    return state
+        raise error if path.name in str(error) else BundleError(f"{path.name}: {error}") from error
 
 
 def _choose(config: RRDBConfig) -> str:
