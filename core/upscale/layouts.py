@@ -129,7 +129,7 @@ def to_basicsr(state: State) -> State:
 
 
 def to_sequential(state: State) -> State:
-    """Return the same tensors, of any layout, under the oldest names, which spandrel's network has."""
+    """Return the same tensors, of any layout, under the oldest names, which spandrel's network has. Raises :class:`BundleError`."""
     state = to_basicsr(state)
     config = derive(state)
     last = 3 * config.upsamples + 4
@@ -141,7 +141,9 @@ def to_sequential(state: State) -> State:
             block, dense, conv, what = match.groups()
             renamed[f"model.1.sub.{block}.RDB{dense}.conv{conv}.0.{what}"] = tensor
         else:
-            stem, what = key.rsplit(".", 1)
+            stem, _, what = key.rpartition(".")
+            if stem != "conv_body" and stem not in names:
+                raise BundleError(f"tensor {key!r:.120} is no part of an ESRGAN network; the file is damaged or of another network")
             renamed[f"model.1.sub.{config.num_block}.{what}" if stem == "conv_body" else f"model.{names[stem]}.{what}"] = tensor
     return renamed
 
