@@ -1,7 +1,7 @@
-"""The commands of `python -m rapiddraw`, one file each with `add_parser(subparsers)` and `run(args) -> exit code`.
+"""Commands of `python -m rapiddraw`, one file each with `add_parser(subparsers)` and `run(args) -> exit code`.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid graph, 130 stopped with Ctrl-C. The first Ctrl-C asks the work to stop at its next
-step, so that no file is left half written; the second one stops at once.
+Exit codes: 0 done, 1 failed, 2 wrong usage or an invalid graph, 130 stopped with Ctrl-C. Every failure is one line on stderr; `-v` adds
+where it happened. The first Ctrl-C asks the work to stop at its next step, so that no file is left half written; the second stops at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from ..core.errors import Cancelled, GraphError, RapidDrawError
 from ..core.progress import clear_cancel, request_cancel
+from .common import note
 
+log = logging.getLogger("rapiddraw")
 COMMANDS = ("run", "validate", "profile", "nodes", "convert", "inspect", "train", "data", "bench")
 DONE, FAILED, INVALID, STOPPED = 0, 1, 2, 130
 
@@ -35,15 +37,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return DONE if code is None else code
         except (Cancelled, KeyboardInterrupt):
-            sys.stderr.write("stopped\n")
+            note("stopped")
             return STOPPED
         except BrokenPipeError:  # the reader has gone, as with `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except RapidDrawError as error:
-            logging.getLogger("rapiddraw").debug("where it happened", exc_info=True)
-            sys.stderr.write(f"error: {error}\n")
+            log.debug("where it happened", exc_info=True)
+            note(f"error: {error}")
             return INVALID if isinstance(error, GraphError) else FAILED
+        except OSError as error:  # a file that another library cannot read or write
+            log.debug("where it happened", exc_info=True)
+            note(f"error: {error.filename or parsed.command}: {error.strerror or error}")
+            return FAILED
+        except Exception as error:
+            log.debug("where it happened", exc_info=True)
+            reason = " ".join(str(error).split())[:300]
+            note(f"error: unexpected {type(error).__name__} ({reason}). This is a fault of RapidDraw: please report it with what -v shows")
+            return FAILED
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
@@ -69,7 +80,6 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 @contextlib.contextmanager
 def _logging_to_stderr(verbose: bool) -> Iterator[None]:
-    log = logging.getLogger("rapiddraw")
     handler, before = logging.StreamHandler(), log.level
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     log.addHandler(handler)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..core.files import replacing
 from ..core.graph.inputs import input_specs
 
 Schema = dict[str, dict[str, Any]]
@@ -51,7 +52,8 @@ def write_schema(nodes: Mapping[str, Any]) -> list[str]:
     problems = broken_promises(json.loads(path.read_text(encoding="utf-8")), current) if path.is_file() else []
     if not problems:
         rows = (f"  {json.dumps(node_id)}: {json.dumps(entry)}" for node_id, entry in current.items())
-        path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
     return problems
 
 

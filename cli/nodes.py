@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(docs: bool, schema: bool) -> int:
+    from ..core.files import replacing
     from ..core.paths import pack_root
     from ..nodes import NODE_CLASS_MAPPINGS
     from .node_docs import files, read_translations, texts
@@ -62,8 +63,8 @@ def _write(docs: bool, schema: bool) -> int:
         translations = read_translations(pack_root())
         problems += [f"not translated: {text}" for text in texts(NODE_CLASS_MAPPINGS) if text not in translations]
         for name, text in files(NODE_CLASS_MAPPINGS, translations, pack_root()).items():
-            (pack_root() / name).parent.mkdir(parents=True, exist_ok=True)
-            (pack_root() / name).write_text(text, encoding="utf-8")
+            with replacing(pack_root() / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     for problem in problems:
         note(problem)
     return 1 if problems else 0

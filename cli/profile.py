@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ..core.files import check_writable, replacing
 from ..nodes.registry import registry
 from .common import say
 
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from ..core.graph.execute import Runner
     from ..core.graph.formats import read_graph
 
+    if args.chart:
+        check_writable(Path(args.chart).parent)
     nodes = registry()
     found: dict[str, Any] = {}
 
@@ -62,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if args.chart:
         from PIL import Image
 
-        Image.fromarray((found["chart"][0] * 255).round().byte().numpy()).save(args.chart)
+        with replacing(args.chart) as temporary:
+            Image.fromarray((found["chart"][0] * 255).round().byte().numpy()).save(temporary, format="PNG")
         say(args.chart)
     return 0
 

@@ -1,6 +1,6 @@
-"""The errors RapidDraw raises on purpose: one tree, so that a caller can catch them all.
+"""Errors that RapidDraw raises on purpose: one tree, so that a caller can catch them all.
 
-A message says what was given, what was expected and how to fix it. Anything else that escapes is a bug.
+A message says what was given, what was expected and how to fix it. Any other error that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ class RapidDrawError(Exception):
 
 class InputError(RapidDrawError, ValueError):
     """A value given by the user is out of range, of the wrong kind, or does not fit another one."""
+
+
+class WriteError(RapidDrawError, OSError):
+    """A file cannot be written: the disk is full or read-only, a permission is missing, a folder stands in its place."""
 
 
 class BundleError(RapidDrawError):

@@ -1,13 +1,15 @@
 """Where files live, and the one way to get from a user's string to a path.
 
-Every name that reaches this module may come from a widget or the API and is treated as hostile: it is joined by
-:func:`safe_join`, which checks the *final resolved* path, symlinks included, against the folder it must stay in.
+Every name that reaches this module may come from a widget or the API and is treated as hostile. :func:`safe_join` joins a name to the
+folder that the file must stay in, and checks the resolved path, symlinks included. :func:`model_path` does so for models folders, where
+the owner may have put links to other disks.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,15 +65,7 @@ def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pat
 
     Raises :class:`InputError` for an absolute name, one with a drive, a NUL or a lone surrogate, an empty one, or one that ends up outside.
     """
-    text = os.fspath(name)
-    root = Path(base).resolve()
-    if not is_text(text):
-        raise InputError(f"{ascii(text)[:100]} is not a usable file name: it holds a lone surrogate, which is no character; name it anew")
-    if not text.strip() or "\0" in text or len(text) > 1000 or any(len(os.fsencode(part)) > 255 for part in Path(text).parts):
-        raise InputError(f"{text[:100]!r} is not a usable file name (empty, too long, or with a NUL in it)")
-    # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.
-    if Path(text).is_absolute() or text.startswith(("/", "\\", "~")) or text[1:2] == ":" or ".." in text.replace("\\", "/").split("/"):
-        raise InputError(f"{text!r} must be a plain relative name inside {root.name}/ (no '..', no drive, no leading slash)")
+    root, text = _checked(base, name)
     try:
         path = (root / text).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a symlink loop, a name too long
@@ -79,6 +73,53 @@ def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pat
     if path == root or not path.is_relative_to(root):
         raise InputError(f"{text!r} leads outside {root.name}/, where it must stay (is it a symlink?)")
     return path
+
+
+def model_path(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
+    """`base / name` for a file that the owner of a models folder has put there: a link is followed wherever it leads, because whoever may
+    put links there may put files there as well. Raises :class:`InputError` for the names that :func:`safe_join` refuses.
+    """
+    root, text = _checked(base, name)
+    path = root / text
+    if path == root:
+        raise InputError(f"{text!r} names the folder itself; expected a file or folder inside {root.name}/")
+    return path
+
+
+def model_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every file below a models folder. Links are followed, each folder once. Names have `/` between their parts; a name
+    that :func:`model_path` would refuse is left out."""
+    seen: set[str] = set()
+    for where, inside, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            inside.clear()
+            continue
+        seen.add(real)
+        for file in files:
+            path = Path(where, file)
+            name = path.relative_to(folder).as_posix()
+            if _is_usable(name):
+                yield name, path
+
+
+def _checked(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The resolved base and a name that is plain, relative and usable; see :func:`safe_join`."""
+    text = os.fspath(name)
+    root = Path(base).resolve()
+    if not is_text(text):
+        raise InputError(f"{ascii(text)[:100]} is not a usable file name: it holds a lone surrogate, which is no character; name it anew")
+    if not _is_usable(text):
+        raise InputError(f"{text[:100]!r} is not a usable file name (empty, too long, or with a NUL in it)")
+    # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.
+    if Path(text).is_absolute() or text.startswith(("/", "\\", "~")) or text[1:2] == ":" or ".." in text.replace("\\", "/").split("/"):
+        raise InputError(f"{text!r} must be a plain relative name inside {root.name}/ (no '..', no drive, no leading slash)")
+    return root, text
+
+
+def _is_usable(text: str) -> bool:
+    is_short = is_text(text) and len(text) <= 1000 and all(len(part.encode()) <= 255 for part in Path(text).parts)
+    return is_short and bool(text.strip()) and "\0" not in text
 
 
 def set_dirs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class SaveMarkedImage:
         }
 
     def execute(self, images: Tensor, filename_prefix: str, prompt: Any = None, extra_pnginfo: Any = None) -> dict[str, Any]:
+        from ..core.files import write_numbered
         from ..core.graph.stock.image_files import save_path
         from ..core.host import current
         from ..core.image.png import write_marked_png
@@ -107,8 +109,10 @@ class SaveMarkedImage:
         base = output_dir()
         folder, stem, counter = save_path(filename_prefix, base, images.shape[2], images.shape[1])
         saved = []
-        for number, image in enumerate(images, counter):
-            path = write_marked_png(folder / f"{stem}_{number:05}_.png", image, prompt, extra_pnginfo)
+        for image in images:
+            write = partial(write_marked_png, image=image, prompt=prompt, extra=extra_pnginfo)
+            path, number = write_numbered(folder, lambda number: f"{stem}_{number:05}_.png", counter, write)
+            counter = number + 1
             subfolder = folder.relative_to(base.resolve()).as_posix()
             saved.append({"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"})
         return {"ui": {"images": saved}}

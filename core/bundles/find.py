@@ -8,20 +8,22 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import BundleError
-from .format import read_info
+from .format import KEY, read_info
+from .header import mentions
 
 
 def list_bundles(kind: str | None = None) -> list[str]:
     """Sorted names of the bundles of `kind` (any kind for `None`), relative to their weights folder, with `/` between parts.
 
-    Selected by what each file's header says, never by its name; a file that is no readable bundle is left out.
+    The header of a file says what it is, never its name; a file that is no readable bundle is left out. A header is read once, until its
+    file changes.
     """
     names = set()
     for folder in paths.weights_dirs():
-        for path in folder.rglob("*.safetensors"):
-            found = _kind_of(path)
+        for name, path in paths.model_files(folder):
+            found = _kind_of(path) if name.endswith(".safetensors") else None
             if found is not None and (kind is None or found == kind):
-                names.add(path.relative_to(folder).as_posix())
+                names.add(name)
     return sorted(names)
 
 
@@ -33,7 +35,7 @@ def resolve_bundle(name: str, kind: str | None = None) -> Path:
     """
     folders = paths.weights_dirs()
     for folder in folders:
-        path = paths.safe_join(folder, name)
+        path = paths.model_path(folder, name)
         if path.is_file():
             read_info(path, kind)
             return path
@@ -51,9 +53,9 @@ def _kind_of(path: Path) -> str | None:
     return _header_kind(path, stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2**16)
 def _header_kind(path: Path, mtime_ns: int, size: int) -> str | None:
     try:
-        return read_info(path).kind
+        return read_info(path).kind if mentions(path, KEY) else None
     except (BundleError, OSError):
         return None

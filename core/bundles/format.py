@@ -8,14 +8,16 @@ size and header are checked first, then the kind, then tensors are allocated, th
 from __future__ import annotations
 
 import json
+import math
 import os
-import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import BundleError
 from ..files import replacing
+from .header import MAX_NUMBER, METADATA, read_header
 
 if TYPE_CHECKING:
     import torch
@@ -24,13 +26,10 @@ FORMAT_VERSION = 1
 KINDS = (
     "unet", "vae", "text", "image", "kg", "esrgan", "judge", "control", "adapter", "projection", "segmenter", "image_tokens", "prompt",
 )  # fmt: skip
-MAX_HEADER_BYTES = 32 * 2**20
 T = TypeVar("T")
-_KEY = "rapiddraw"
-_BYTES_OF = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2,
-    "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
+_COUNTS = ("layer", "num_block", "depth", "num_stages")
+"""Parts of the names of those numbers in a config that say how often something is built."""
+KEY = "rapiddraw"
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def save_bundle(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], 
     meta = {k: v for k, v in asdict(info).items() if k != "path" and v not in (None, {})}
     whole = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file(whole, temporary, metadata={_KEY: json.dumps(meta, ensure_ascii=True, sort_keys=True)})
+        save_file(whole, temporary, metadata={KEY: json.dumps(meta, ensure_ascii=True, sort_keys=True)})
     return path
 
 
@@ -106,18 +105,19 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
     RapidDraw bundle, a newer format, or a kind other than `kind`.
     """
     path = Path(path)
-    header = _read_header(path)
-    stored = header.get("__metadata__")
-    raw = stored.get(_KEY) if isinstance(stored, dict) else None
+    header = read_header(path)
+    stored = header.get(METADATA)
+    raw = stored.get(KEY) if isinstance(stored, dict) else None
     if raw is None:
         raise BundleError(
-            f"{path.name} is a safetensors file but not a RapidDraw bundle (its metadata has no {_KEY!r} entry). "
+            f"{path.name} is a safetensors file but not a RapidDraw bundle (its metadata has no {KEY!r} entry). "
             "For a checkpoint of another kind use CheckpointLoaderSimple; our own files come from `python -m rapiddraw train`."
         )
     try:
         info = _parse_info(json.loads(raw), path)
+        check_config(info.config, len(header) - (METADATA in header))
     except (TypeError, ValueError, KeyError, RecursionError) as error:
-        raise BundleError(f"{path.name}: its {_KEY!r} metadata cannot be understood ({error}); write the bundle again") from error
+        raise BundleError(f"{path.name}: its {KEY!r} metadata cannot be understood ({str(error)[:300]}); write the bundle again") from error
     if info.format_version > FORMAT_VERSION:
         raise BundleError(
             f"{path.name} has bundle format {info.format_version}, this version reads up to {FORMAT_VERSION}: update RapidDraw"
@@ -129,12 +129,12 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
 
 def tensor_names(path: str | os.PathLike[str]) -> list[str]:
     """The names of the tensors in any `.safetensors` file, from its checked header alone."""
-    return [name for name in _read_header(Path(path)) if name != "__metadata__"]
+    return [name for name in read_header(Path(path)) if name != METADATA]
 
 
 def load_foreign(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read the tensors of a `.safetensors` file that is not a bundle of ours, with the same checks of its header and values."""
-    _read_header(Path(path))
+    read_header(Path(path))
     return load_tensors(Path(path))
 
 
@@ -149,6 +149,28 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise BundleError(f"{path.name} is not a sound safetensors file ({error}); copy it again") from error
     _check_finite(path, tensors)
     return tensors
+
+
+def check_config(config: Mapping[str, Any], tensors: int) -> None:
+    """Raise `ValueError` where a network's config holds a number beyond 2^63, NaN or infinity, or asks for more layers than a file of
+    that many `tensors` can fill. 64 are always allowed: a file may hold only those tensors that differ from another file."""
+    allowed, longest = max(tensors, 64), 1
+    counts: dict[str, int] = {}
+    waiting: list[tuple[str, Any]] = [*config.items()]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += ((f"{key}.{inner}", item) for inner, item in value.items())
+        elif isinstance(value, list | tuple):
+            longest = max(longest, len(value))
+            waiting += ((key, item) for item in value)
+        elif isinstance(value, int | float) and not -MAX_NUMBER < value < MAX_NUMBER:
+            raise ValueError(f"{key} is a number beyond 2^63, or none")
+        elif isinstance(value, int) and any(word in key for word in _COUNTS):
+            counts[key] = max(counts.get(key, 1), value)
+    if max(longest, *counts.values(), 1) > allowed or math.prod(counts.values(), start=longest) > 64 * allowed:
+        named = ", ".join(f"{key} = {value}" for key, value in sorted(counts.items(), key=lambda item: -item[1])[:3])
+        raise ValueError(f"it asks for more layers than the {tensors} tensors of the file can fill ({named or f'{longest} levels'})")
 
 
 def _parse_info(meta: Any, path: Path) -> BundleInfo:
@@ -177,58 +199,11 @@ def _typed(cls: type[T], values: dict[str, Any], **more: Any) -> T:
     for key, value in values.items():
         default = getattr(defaults, key)
         wanted = (int, float) if isinstance(default, float) else type(default)
+        if isinstance(value, int | float) and not -MAX_NUMBER < value < MAX_NUMBER:
+            raise ValueError(f"{key} is a number beyond 2^63, or none")
         if default is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool))):
             raise TypeError(f"{key} must be {type(default).__name__}, not {value!r:.60}")
     return made
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, checked against the file's true size before anything is allocated."""
-    if not path.is_file():
-        raise BundleError(f"no such file: {path}. `python -m rapiddraw train --help` lists the recipes that make bundles")
-    size = path.stat().st_size
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise BundleError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error
-    with opened as file:
-        start = file.read(8)
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
-            raise BundleError(f"{path.name} is a pickle, which can run code when it is read; only .safetensors bundles are accepted")
-        if len(start) < 8:
-            raise BundleError(f"{path.name} is {size} bytes long: truncated or empty; copy it again")
-        (length,) = struct.unpack("<Q", start)
-        if length > MAX_HEADER_BYTES:
-            raise BundleError(f"{path.name} claims a header of {length} bytes, more than the {MAX_HEADER_BYTES} allowed: damaged")
-        if length + 8 > size:
-            raise BundleError(f"{path.name} claims a header of {length} bytes but is {size} bytes long: truncated; copy it again")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{path.name} is not a safetensors file: its header is not JSON ({error})") from error
-    if not isinstance(header, dict):
-        raise BundleError(f"{path.name} is not a safetensors file: its header is not an object")
-    end = 0
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            first, last = entry["data_offsets"]
-            count = 1
-            for dimension in entry["shape"]:
-                count *= int(dimension)
-                if int(dimension) < 0:
-                    raise ValueError(f"a negative dimension in {entry['shape']}")
-            expected = count * _BYTES_OF[entry["dtype"]]
-            first, last = int(first), int(last)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise BundleError(f"{path.name}: the header's entry for tensor {name!r} is malformed ({error})") from error
-        if last - first != expected or first < 0:
-            raise BundleError(f"{path.name}: tensor {name!r} claims {expected} bytes of data but {last - first} are set aside")
-        end = max(end, last)
-    if 8 + length + end != size:
-        raise BundleError(f"{path.name} should be {8 + length + end} bytes long and is {size}: truncated or damaged; copy it again")
-    return header
 
 
 def _check_finite(path: Path, tensors: dict[str, torch.Tensor]) -> None:

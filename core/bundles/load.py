@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError, InputError
-from ..paths import file_sha256, safe_join, weights_dirs
+from ..paths import file_sha256, model_path, weights_dirs
 from .format import Bundle, BundleInfo, load_tensors, read_info
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _base_of(bundle: Bundle, name: str) -> Path:
         raise BundleError(f"{name}: its metadata does not name its base as a name and a sha256; write the bundle again")
     folders = ([bundle.info.path.parent] if bundle.info.path else []) + weights_dirs()
     try:
-        found = [path for path in (safe_join(folder, wanted) for folder in folders) if path.is_file()]
+        found = [path for path in (model_path(folder, wanted) for folder in folders) if path.is_file()]
     except InputError as error:
         raise BundleError(f"{name}: {error}") from error
     for path in found:

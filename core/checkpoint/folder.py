@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundles.format import LatentSpace, Schedule, load_foreign
+from ..bundles.format import LatentSpace, Schedule, check_config, load_foreign
 from ..errors import BundleError
 from ..paths import safe_join
 from .parts import Checkpoint, Part, text_part
@@ -39,14 +39,19 @@ def _network(path: Path, part: str, class_name: str, stem: str) -> Part:
     config = _json(path, part)
     if config.get("_class_name") != class_name:
         raise BundleError(f"{path.name}/{part} is a {config.get('_class_name')}; here a {class_name} is needed, as in SD 1.5 and SDXL")
-    return Part({key: value for key, value in config.items() if not key.startswith("_")}, _tensors(path, part, stem))
+    arguments, tensors = {key: value for key, value in config.items() if not key.startswith("_")}, _tensors(path, part, stem)
+    try:
+        check_config(arguments, len(tensors))
+    except ValueError as error:
+        raise BundleError(f"{path.name}/{part}/config.json cannot be used: {error}") from error
+    return Part(arguments, tensors)
 
 
 def _json(path: Path, part: str) -> dict[str, Any]:
     name = "scheduler_config.json" if part == "scheduler" else "config.json"
     file = safe_join(path, f"{part}/{name}")
     try:
-        with file.open(encoding="utf-8") as opened:
+        with file.open("rb") as opened:
             found = json.loads(opened.read(MAX_JSON_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path.name}/{part}/{name} cannot be read ({error}); a diffusers folder of SD 1.5 or SDXL has one") from error

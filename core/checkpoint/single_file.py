@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundles.format import LatentSpace, Schedule, load_foreign, tensor_names
+from ..bundles.format import LatentSpace, Schedule, check_config, load_foreign, tensor_names
 from ..errors import BundleError
 from .parts import Checkpoint, Part, text_part
 from .vocabulary import find_tokenizer
@@ -43,6 +43,8 @@ def read_single_file(path: Path) -> Checkpoint:
     try:
         unet = unet_config(_below(tensors, UNET), is_xl)
         vae = vae_config(_below(tensors, VAE))
+        for config in (unet, vae):
+            check_config(config, len(tensors))
         unet_part = Part(unet, convert.convert_ldm_unet_checkpoint(_only(tensors, UNET), unet))
         vae_part = Part(vae, convert.convert_ldm_vae_checkpoint(_only(tensors, VAE), vae))
         clips = {}
@@ -91,7 +93,10 @@ def _schedule(names: Iterable[str], name: str) -> Schedule:
 def unet_config(tensors: Mapping[str, Tensor], is_xl: bool) -> dict[str, Any]:
     """Arguments of UNet2DConditionModel, from a U-Net's tensors without their prefix."""
     levels: list[list[int]] = [[]]  # the numbers of each level's blocks
-    for block in range(1, 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("input_blocks."))):
+    last = max(int(name.split(".")[1]) for name in tensors if name.startswith("input_blocks."))
+    if last > len(tensors):
+        raise ValueError(f"input block {last}")
+    for block in range(1, 1 + last):
         if f"input_blocks.{block}.0.op.weight" in tensors:
             levels.append([])
         else:

@@ -6,14 +6,15 @@ import json
 import mimetypes
 import os
 import secrets
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...errors import InputError
+from ...files import make_folder, write_numbered
 from ...paths import file_sha256, input_dir, output_dir, safe_join, temp_dir
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-MAX_FRAMES, MAX_PIXELS = 4096, 2**27
+MAX_FRAMES, MAX_PIXELS, MAX_DIGITS = 4096, 2**27, 12
 _FOLDERS = {"input": input_dir, "output": output_dir, "temp": temp_dir}
 
 
@@ -35,9 +36,10 @@ def annotated_path(name: str) -> Path:
 
 
 def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path, str, int]:
-    """(folder, file stem, first free counter) for a file prefix, which may name a sub-folder and hold %width%, %year% and the like.
+    """(folder, file stem, first number that looks free) for a file prefix, which may name a sub-folder and hold %width%, %year% and the
+    like. Another process may take the number meanwhile, so write with :func:`~rapiddraw.core.files.write_numbered`.
 
-    Raises :class:`InputError` for a prefix that leads outside `folder`.
+    Raises :class:`InputError` for a prefix that leads outside `folder`, :class:`WriteError` where the sub-folder cannot be made.
     """
     now = time.localtime()
     values = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
@@ -52,17 +54,17 @@ def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path,
     for name, value in values.items():
         prefix = prefix.replace(f"%{name}%", value)
     target = safe_join(folder, prefix)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     taken = [0]
     for entry in os.listdir(target.parent):
         if os.path.normcase(entry).startswith(os.path.normcase(target.name + "_")):
             digits = entry[len(target.name) + 1 :].split("_")[0]
-            taken.append(int(digits) if digits.isascii() and digits.isdigit() else 0)
+            taken.append(int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS else 0)
     return target.parent, target.name, max(taken) + 1
 
 
 def write_png(path: Path, image: Any, metadata: dict[str, Any], compress_level: int = 4) -> None:
-    """Write an (H, W, C) image in [0, 1] as PNG with `metadata` as JSON text chunks; a reader sees all of the file or none."""
+    """Write an (H, W, C) image in [0, 1] as PNG with `metadata` as JSON text chunks."""
     import numpy as np
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -71,19 +73,8 @@ def write_png(path: Path, image: Any, metadata: dict[str, Any], compress_level: 
     text = PngInfo()
     for key, value in metadata.items():
         text.add_text(key, json.dumps(value))
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(
-                file, format="PNG", pnginfo=text, compress_level=compress_level
-            )
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    picture.save(path, format="PNG", pnginfo=text, compress_level=compress_level)
 
 
 class SaveImage:
@@ -136,11 +127,16 @@ def _save(images: Any, prefix: str, prompt: Any, extra: dict[str, Any] | None, k
     metadata = ({} if prompt is None else {"prompt": prompt}) | (extra or {})
     subfolder = "" if folder == base else folder.relative_to(base).as_posix()
     saved = []
-    for number, image in enumerate(images):
-        name = f"{stem.replace('%batch_num%', str(number))}_{counter + number:05}_.png"
-        write_png(folder / name, image, metadata, compress_level)
-        saved.append({"filename": name, "subfolder": subfolder, "type": kind})
+    for place, image in enumerate(images):
+        write = partial(write_png, image=image, metadata=metadata, compress_level=compress_level)
+        path, number = write_numbered(folder, partial(_file_name, stem.replace("%batch_num%", str(place))), counter, write)
+        counter = number + 1
+        saved.append({"filename": path.name, "subfolder": subfolder, "type": kind})
     return {"ui": {"images": saved}}
+
+
+def _file_name(stem: str, number: int) -> str:
+    return f"{stem}_{number:05}_.png"
 
 
 class LoadImage:
@@ -154,7 +150,7 @@ class LoadImage:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         folder = input_dir()
         names = os.listdir(folder) if folder.is_dir() else []
-        images = [n for n in names if (mimetypes.guess_type(n)[0] or "").startswith("image/") and (folder / n).is_file()]
+        images = [name for name in names if (mimetypes.guess_type(name)[0] or "").startswith("image/") and _is_inside(folder, name)]
         return {"required": {"image": (sorted(images), {"image_upload": True, "tooltip": "A file in the input folder."})}}
 
     def load_image(self, image: str) -> tuple[Any, Any]:
@@ -171,6 +167,14 @@ class LoadImage:
         except InputError as error:
             return str(error)
         return found or f"Invalid image file: {image}"
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether a file of the input folder can be loaded: a link that leads outside cannot."""
+    try:
+        return safe_join(folder, name).is_file()
+    except InputError:
+        return False
 
 
 def read_image(path: Path) -> tuple[Any, Any]:

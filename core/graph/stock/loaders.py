@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...checkpoint.files import list_checkpoints, resolve_checkpoint
+from ...checkpoint.find import list_checkpoints, resolve_checkpoint
 from ...errors import InputError
 
 

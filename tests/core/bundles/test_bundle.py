@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapiddraw.cli import main
-from rapiddraw.core.bundles.format import FORMAT_VERSION, MAX_HEADER_BYTES, BundleInfo, LatentSpace, Schedule, read_info, save_bundle
+from rapiddraw.core.bundles.format import FORMAT_VERSION, BundleInfo, LatentSpace, Schedule, read_info, save_bundle
+from rapiddraw.core.bundles.header import MAX_HEADER_BYTES
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError
 

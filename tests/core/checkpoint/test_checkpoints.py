@@ -13,7 +13,7 @@ import torch
 from rapiddraw.core import paths
 from rapiddraw.core.bundles.format import load_foreign
 from rapiddraw.core.checkpoint import vocabulary
-from rapiddraw.core.checkpoint.files import list_checkpoints, resolve_checkpoint
+from rapiddraw.core.checkpoint.find import list_checkpoints, resolve_checkpoint
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.graph.stock.registry import STOCK_NODES
 from rapiddraw.core.host.embedded.checkpoint import load_checkpoint

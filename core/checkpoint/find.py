@@ -29,14 +29,11 @@ def list_checkpoints() -> list[str]:
     """Sorted names, relative to their folder, with `/` between parts. A `.ckpt` is listed, so that loading it can say what is wrong."""
     names: set[str] = set()
     for root in checkpoint_dirs():
-        for where, inside, files in os.walk(root):
-            folder = Path(where)
-            if INDEX in files and folder != root:
-                names.add(folder.relative_to(root).as_posix())
-                inside.clear()  # its parts are no checkpoints of their own
-                continue
-            found = (folder / name for name in files if name.lower().endswith((".safetensors", ".ckpt")))
-            names.update(path.relative_to(root).as_posix() for path in found)
+        files = dict(paths.model_files(root))
+        folders = {name.removesuffix(f"/{INDEX}") for name in files if name.endswith(f"/{INDEX}")}
+        parts = tuple(f"{folder}/" for folder in folders)  # the parts of a folder are no checkpoints of their own
+        names |= {folder for folder in folders if not folder.startswith(parts)}
+        names |= {name for name in files if name.lower().endswith((".safetensors", ".ckpt")) and not name.startswith(parts)}
     return sorted(names)
 
 
@@ -47,7 +44,7 @@ def resolve_checkpoint(name: str) -> Path:
     pickle.
     """
     for folder in checkpoint_dirs():
-        path = paths.safe_join(folder, name)
+        path = paths.model_path(folder, name)
         if path.suffix.lower() in PICKLED and path.is_file():
             raise BundleError(
                 f"{name} is a pickle, which can run code when it is read: convert it to .safetensors, "
