@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..bundles.find import list_bundles, resolve_bundle
 from ..errors import KnowledgeError
-from ..paths import input_dir, made_bundle_path, made_weights_dir, safe_join, weights_dirs
+from ..paths import input_dir, made_bundle_path, made_weights_dir, model_files, model_path, weights_dirs
 from .graph import KnowledgeGraph, load_knowledge
 from .projection import Projection, load_projection, save_projection
 from .triples import load_triples
@@ -18,10 +18,7 @@ NO_PROJECTION = "none"
 def list_graphs() -> list[str]:
     """Names of the bundles of kind `kg`, then of the .tsv and .jsonl files in the weights folders and the input folder."""
     files = {
-        path.relative_to(folder).as_posix()
-        for folder in _folders()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in TRIPLE_SUFFIXES and path.is_file()
+        name for folder in _folders() for name, path in model_files(folder) if path.suffix.lower() in TRIPLE_SUFFIXES and path.is_file()
     }
     return [*list_bundles("kg"), *sorted(files)]
 
@@ -31,7 +28,7 @@ def resolve_graph(name: str) -> Path:
     if Path(name).suffix.lower() not in TRIPLE_SUFFIXES:
         return resolve_bundle(name, "kg")
     for folder in _folders():
-        path = safe_join(folder, name)
+        path = model_path(folder, name)
         if path.is_file():
             return path
     raise KnowledgeError(f"no knowledge file named {name!r} in the weights folders or in {input_dir()}")

@@ -21,9 +21,9 @@ def list_upscalers() -> list[str]:
     """
     names = set(list_bundles("esrgan"))
     for folder in paths.weights_dirs():
-        for path in folder.rglob("*"):
+        for name, path in paths.model_files(folder):
             if path.suffix.lower() in PICKLED and path.is_file() or path.suffix == ".safetensors" and _is_esrgan(path):
-                names.add(path.relative_to(folder).as_posix())
+                names.add(name)
     return sorted(names)
 
 
@@ -32,7 +32,7 @@ def resolve_upscaler(name: str) -> Path:
     :class:`BundleError`, with the nearest names, for an unknown one.
     """
     for folder in paths.weights_dirs():
-        path = paths.safe_join(folder, name)
+        path = paths.model_path(folder, name)
         if path.is_file() and path.suffix.lower() in (".safetensors", *PICKLED):
             return path
     known = list_upscalers()
@@ -49,7 +49,7 @@ def _is_esrgan(path: Path) -> bool:
         return False
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2**16)
 def _has_esrgan_names(path: Path, mtime_ns: int, size: int) -> bool:
     try:
         return prefix_of(tensor_names(path)) is not None
