@@ -1,7 +1,7 @@
 """Weight files in torch's own format (`.pth`, `.pt`), read without running what is in them and without believing what they claim.
 
-A `.pth` is a pickle and the storages it speaks of. The pickle may build nothing here but dictionaries and records of tensors
-(:class:`_Unpickler` knows a dozen names). A tensor is made only where its storage really holds all of its values: a file of a kilobyte
+A `.pth` is a pickle and the storages it speaks of. The pickle is read by a machine that builds nothing but plain data and records of
+tensors (:mod:`.opcodes`). A tensor is made only where its storage really holds all of its values: a file of a kilobyte
 that speaks of a terabyte, through repeated values, packed storages or sparse indices, is refused before anything is allocated.
 
 Both layouts are read: the zip archive of today's torch, and the row of pickles that torch wrote until version 1.5.
@@ -10,7 +10,6 @@ Both layouts are read: the zip archive of today's torch, and the row of pickles 
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403 (the reader below builds nothing but what it names)
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from ..errors import BundleError
+from .opcodes import Machine, RefusedError
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,6 @@ _OTHER_TENSORS = {
     "_rebuild_meta_tensor_no_storage": "a tensor without values", "_rebuild_nested_tensor": "a nested tensor",
     "ComplexFloatStorage": "complex numbers", "ComplexDoubleStorage": "complex numbers", "_rebuild_wrapper_subclass": "a special tensor",
 }  # fmt: skip
-
-
-class _RefusedError(Exception):
-    """The file asks for something that a checkpoint of plain tensors has no need of."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def read_pickled(path: Path) -> Any:
             load = _load_archive if file.read(4) == b"PK\x03\x04" else _load_row
             file.seek(0)
             return load(file, path.stat().st_size)
-    except _RefusedError as error:
+    except RefusedError as error:
         raise BundleError(f"{path.name} is not a checkpoint of plain tensors and is refused: it holds {error}") from error
     except Exception as error:  # a damaged pickle or archive raises many kinds, none of which names the file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -88,81 +84,73 @@ def _load_archive(file: BinaryIO, size: int) -> Any:
         entries = {entry.filename: entry for entry in archive.infolist()}
         for entry in entries.values():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-                raise _RefusedError("compressed entries, which torch never writes")
+                raise RefusedError("compressed entries, which torch never writes")
         name = next((name for name in entries if name.endswith("/data.pkl")), None)
         if name is None:
-            raise _RefusedError("no pickle named data.pkl")
+            raise RefusedError("no pickle named data.pkl")
         if entries[name].file_size > MAX_PICKLE_BYTES:
-            raise _RefusedError(f"a pickle of more than {MAX_PICKLE_BYTES} bytes")
+            raise RefusedError(f"a pickle of more than {MAX_PICKLE_BYTES} bytes")
         folder = name.removesuffix("data.pkl")
         if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
-            raise _RefusedError("numbers in the byte order of another machine")
-        found = _Unpickler(io.BytesIO(archive.read(name))).load()
+            raise RefusedError("numbers in the byte order of another machine")
+        found = _Pickles(io.BytesIO(archive.read(name))).load()
         return _Tensors(size, lambda storage: archive.read(f"{folder}data/{storage.key}")).fill(found)
 
 
 def _load_row(file: BinaryIO, size: int) -> Any:
     """The older layout: a magic number, a version, facts of the machine, the object, the keys of the storages, then each storage."""
     data = io.BytesIO(file.read(min(size, MAX_PICKLE_BYTES)))  # pickles alone; the storages behind them are read from the file
-    if _Unpickler(data).load() != _LEGACY_MAGIC or _Unpickler(data).load() != _LEGACY_VERSION:
-        raise _RefusedError("no weights of torch")
-    _Unpickler(data).load()
-    reader = _Unpickler(data)
-    found, keys = reader.load(), _Unpickler(data).load()
+    pickles = _Pickles(data)
+    if pickles.load() != _LEGACY_MAGIC or pickles.load() != _LEGACY_VERSION:
+        raise RefusedError("no weights of torch")
+    pickles.load()
+    found, keys = pickles.load(), pickles.load()
     file.seek(data.tell())
     storages: dict[str, bytes] = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little")
-        nbytes = count * _dtype(reader.storages[str(key)].dtype).itemsize
+        nbytes = count * _dtype(pickles.storages[str(key)].dtype).itemsize
         if nbytes > size:
-            raise _RefusedError("a storage that is larger than the file")
+            raise RefusedError("a storage that is larger than the file")
         storages[str(key)] = file.read(nbytes)
     return _Tensors(size, lambda storage: storages[storage.key]).fill(found)
 
 
-class _Unpickler(pickle._Unpickler):
-    """Builds dictionaries, lists, numbers, texts and records of tensors, and refuses everything else by name.
-
-    The base class is the reader written in Python, because the one in C allocates as much as a number in the file tells it to.
-    """
+class _Pickles:
+    """The pickles of a file. `storages` are those that were spoken of so far."""
 
     def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
         self.storages: dict[str, _Storage] = {}
+        self.load = Machine(file, _find, self._refer).load
 
-    def find_class(self, module: str, name: str) -> Any:
-        known: Mapping[tuple[str, str], Callable[..., Any]] = {
-            ("collections", "OrderedDict"): lambda *given: _Dictionary() if not given else _refuse("a dictionary made of another"),
-            ("torch._utils", "_rebuild_tensor"): lambda storage, offset, size, stride: _record(storage, offset, size, stride),
-            ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: _record(storage, offset, size, stride),
-            ("torch._utils", "_rebuild_tensor_v3"): lambda storage, offset, size, stride, gradient, hooks, dtype, *_: _record(
-                storage, offset, size, stride, dtype
-            ),
-            ("torch._utils", "_rebuild_parameter"): lambda record, *_: record,
-            ("torch._utils", "_rebuild_parameter_with_state"): lambda record, *_: record,
-            ("torch", "Size"): lambda size: size if isinstance(size, tuple) else _refuse("a size that is no tuple"),
-        }
-        if (module, name) in known:
-            return known[module, name]
-        if module in ("torch", "torch.storage") and name in _STORAGES:
-            return _STORAGES[name]
-        if module == "torch" and _is_dtype(name):
-            return name
-        raise _RefusedError(_OTHER_TENSORS.get(name, f"{module}.{name}"[:100]))
-
-    def persistent_load(self, pid: Any) -> _Storage:
+    def _refer(self, pid: Any) -> _Storage:
         kind, dtype, key, _, count, *_ = pid
         if kind != "storage" or not isinstance(dtype, str) or not isinstance(count, int):
-            raise _RefusedError("a reference to something other than a storage")
+            raise RefusedError("a reference to something other than a storage")
         storage = _Storage(str(key), dtype, count)
         return self.storages.setdefault(storage.key, storage)
 
 
-class _Dictionary(dict[Any, Any]):
-    """A dictionary from a pickle. Attributes that the pickle gives it (torch's `_metadata`) are left out."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
+def _find(module: str, name: str) -> Any:
+    """What stands behind a name in a pickle: a function that makes a record, or the name of a type of numbers."""
+    known: Mapping[tuple[str, str], Callable[..., Any]] = {
+        ("collections", "OrderedDict"): lambda *given: {} if not given else _refuse("a dictionary made of another"),
+        ("torch._utils", "_rebuild_tensor"): lambda storage, offset, size, stride: _record(storage, offset, size, stride),
+        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: _record(storage, offset, size, stride),
+        ("torch._utils", "_rebuild_tensor_v3"): lambda storage, offset, size, stride, gradient, hooks, dtype, *_: _record(
+            storage, offset, size, stride, dtype
+        ),
+        ("torch._utils", "_rebuild_parameter"): lambda record, *_: record,
+        ("torch._utils", "_rebuild_parameter_with_state"): lambda record, *_: record,
+        ("torch", "Size"): lambda size: size if isinstance(size, tuple) else _refuse("a size that is no tuple"),
+    }
+    if (module, name) in known:
+        return known[module, name]
+    if module in ("torch", "torch.storage") and name in _STORAGES:
+        return _STORAGES[name]
+    if module == "torch" and _is_dtype(name):
+        return name
+    raise RefusedError(_OTHER_TENSORS.get(name, f"{module}.{name}"[:100]))
 
 
 @dataclass
@@ -209,11 +197,11 @@ class _Tensors:
             numbers *= side
         self.total += numbers * width
         if self.total > MAX_SHARING * self.size:
-            raise _RefusedError(f"tensors of more than {MAX_SHARING} times the file's size")
+            raise RefusedError(f"tensors of more than {MAX_SHARING} times the file's size")
         storage = self._storage(record.storage)
         reach = record.offset + 1 + sum((side - 1) * step for side, step in zip(record.size, record.stride, strict=True))
         if numbers * width > len(storage) or (numbers and reach * width > len(storage)):
-            raise _RefusedError("a tensor that is larger than its storage")
+            raise RefusedError("a tensor that is larger than its storage")
         if not numbers:
             return torch.zeros(record.size, dtype=_dtype(record.dtype))
         values = storage[: len(storage) // width * width].view(_dtype(record.dtype))
@@ -226,7 +214,7 @@ class _Tensors:
             data = bytearray(self.read(storage))
             self.stored += len(data)
             if self.stored > self.size:
-                raise _RefusedError("storages that lie in one another")
+                raise RefusedError("storages that lie in one another")
             self.opened[storage.key] = torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
         return self.opened[storage.key]
 
@@ -244,7 +232,7 @@ def _record(storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
 
 
 def _refuse(what: str) -> NoReturn:
-    raise _RefusedError(what)
+    raise RefusedError(what)
 
 
 def _is_dtype(name: str) -> bool:
@@ -258,5 +246,5 @@ def _dtype(name: str) -> torch.dtype:
 
     found: torch.dtype = getattr(torch, name)
     if found.is_complex:
-        raise _RefusedError("complex numbers")
+        raise RefusedError("complex numbers")
     return found

@@ -136,6 +136,9 @@ class Raw:
         b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00x\x85R.",
         b"\x80\x02ccollections\nOrderedDict\n]\x85R.",
         b"\x80\x02" + b"(" * 100_000 + b".",
+        b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s.",  # a key of tuples in tuples
+        b"\x80\x02)" + b"\x85" * 200_000 + b".",
+        b"\x80\x02" + b"N0" * 2_000_000 + b"N.",
         b"\x80\x02" + b"]" * 1000 + b"a" * 999 + b".",
         b"",
         b".",
