@@ -46,7 +46,7 @@ def test_what_torch_writes_reads_back(tmp_path, old):
         "params_ema": OrderedDict((str(dtype), torch.arange(6).reshape(2, 3).to(dtype)) for dtype in DTYPES),
         "views": [base[3:9], base.reshape(4, 6).t(), base[::2], base[:0], torch.tensor(3.5)],
         "parameter": torch.nn.Parameter(torch.ones(2)),
-        "module": torch.nn.Linear(2, 3).state_dict(),
+        "module": torch.nn.PReLU(3).state_dict(),
         "step": 7, "rate": 1e-4, "name": "x", "none": None, "flags": (True, [1, 2]), "size": torch.Size([2, 3]),
     }  # fmt: skip
     assert same(read_pickled(saved(tmp_path / "x.pth", thing, old)), thing)
