@@ -33,9 +33,16 @@ _STORAGES = {
     "UntypedStorage": "uint8",
 }  # fmt: skip
 _OTHER_TENSORS = {
-    "_rebuild_sparse_tensor": "a sparse tensor", "_rebuild_sparse_csr_tensor": "a sparse tensor", "_rebuild_qtensor": "a quantized tensor",
-    "_rebuild_meta_tensor_no_storage": "a tensor without values", "_rebuild_nested_tensor": "a nested tensor",
-    "ComplexFloatStorage": "complex numbers", "ComplexDoubleStorage": "complex numbers", "_rebuild_wrapper_subclass": "a special tensor",
+    "_rebuild_sparse_tensor": "is sparse",
+    "_rebuild_sparse_csr_tensor": "is sparse",
+    "_rebuild_qtensor": "is quantized (qint8 or another type)",
+    "_rebuild_meta_tensor_no_storage": "has a shape but no values (it was saved from the device meta)",
+    "_rebuild_nested_tensor": "is nested",
+    "_rebuild_wrapper_subclass": "is of a special class",
+}
+_OTHER_NUMBERS = {
+    "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128", "QInt8Storage": "qint8", "QUInt8Storage": "quint8",
+    "QInt32Storage": "qint32",
 }  # fmt: skip
 
 
@@ -57,6 +64,13 @@ class _Record:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Odd:
+    """A tensor of another kind. `what` says of which."""
+
+    what: str
 
 
 def read_pickled(path: Path) -> Any:
@@ -142,15 +156,18 @@ def _find(module: str, name: str) -> Any:
         ),
         ("torch._utils", "_rebuild_parameter"): lambda record, *_: record,
         ("torch._utils", "_rebuild_parameter_with_state"): lambda record, *_: record,
+        ("torch.serialization", "_get_layout"): lambda layout: layout,
         ("torch", "Size"): lambda size: size if isinstance(size, tuple) else _refuse("a size that is no tuple"),
     }
     if (module, name) in known:
         return known[module, name]
-    if module in ("torch", "torch.storage") and name in _STORAGES:
-        return _STORAGES[name]
-    if module == "torch" and _is_dtype(name):
+    if module == "torch._utils" and name in _OTHER_TENSORS:
+        return lambda *_: _Odd(_OTHER_TENSORS[name])
+    if module in ("torch", "torch.storage") and (name in _STORAGES or name in _OTHER_NUMBERS):
+        return _STORAGES.get(name) or _OTHER_NUMBERS[name]
+    if module == "torch" and (name == "per_tensor_affine" or _is_dtype(name)):
         return name
-    raise RefusedError(_OTHER_TENSORS.get(name, f"{module}.{name}"[:100]))
+    raise RefusedError(f"{module}.{name}"[:100])
 
 
 @dataclass
@@ -176,32 +193,36 @@ class _Tensors:
                 continue
             seen.add(id(held))
             for place, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
-                if isinstance(value, tuple) and any(isinstance(item, _Record | dict | list | tuple) for item in value):
+                if isinstance(value, tuple) and any(isinstance(item, _Record | _Odd | dict | list | tuple) for item in value):
                     value = held[place] = list(value)
-                if isinstance(value, _Record):
-                    held[place] = self._tensor(value)
+                if isinstance(value, _Record | _Odd):
+                    held[place] = self._tensor(value, str(place)[:120])
                 elif isinstance(value, dict | list):
                     waiting.append(value)
         return top[0]
 
-    def _tensor(self, record: _Record) -> Tensor:
+    def _tensor(self, record: _Record | _Odd, name: str) -> Tensor:
+        if isinstance(record, _Odd):
+            raise RefusedError(f"tensor {name!r}, which {record.what}")
         if id(record) not in self.made:
-            self.made[id(record)] = self._make(record)
+            self.made[id(record)] = self._make(record, name)
         return self.made[id(record)]
 
-    def _make(self, record: _Record) -> Tensor:
+    def _make(self, record: _Record, name: str) -> Tensor:
         import torch
 
+        if record.dtype in _OTHER_NUMBERS.values():
+            raise RefusedError(f"tensor {name!r}, which has the type {record.dtype}")
         width, numbers = _dtype(record.dtype).itemsize, 1
         for side in record.size:
             numbers *= side
         self.total += numbers * width
         if self.total > MAX_SHARING * self.size:
-            raise RefusedError(f"tensors of more than {MAX_SHARING} times the file's size")
+            raise RefusedError(f"tensor {name!r}, which with those before claims {self.total:,} bytes, many times more than the file holds")
         storage = self._storage(record.storage)
         reach = record.offset + 1 + sum((side - 1) * step for side, step in zip(record.size, record.stride, strict=True))
         if numbers * width > len(storage) or (numbers and reach * width > len(storage)):
-            raise RefusedError("a tensor that is larger than its storage")
+            raise RefusedError(f"tensor {name!r}, which claims {numbers:,} values, more than the file holds")
         if not numbers:
             return torch.zeros(record.size, dtype=_dtype(record.dtype))
         values = storage[: len(storage) // width * width].view(_dtype(record.dtype))
@@ -245,6 +266,4 @@ def _dtype(name: str) -> torch.dtype:
     import torch
 
     found: torch.dtype = getattr(torch, name)
-    if found.is_complex:
-        raise RefusedError("complex numbers")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bundles.format import load_foreign, read_info
+from ..checkpoint.pickled import read_pickled
 from ..errors import BundleError
 from .find import PICKLED
 from .layouts import prefix_of, unwrap
@@ -19,8 +19,8 @@ from .layouts import prefix_of, unwrap
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, without their wrappers, as float32 on the CPU.
 
-    The only place of this pack that opens a `.pth`, and only with `weights_only`. Raises :class:`BundleError`, which names the file, for
-    one that is missing, damaged, unsafe, compressed or of another kind, and what :func:`plain_tensors` raises.
+    A `.pth` is read by :func:`read_pickled`, which runs nothing in the file. Raises :class:`BundleError`, which names the file, for one
+    that is missing, damaged, unsafe, compressed or of another kind, and what :func:`plain_tensors` raises.
     """
     try:
         if path.suffix.lower() not in PICKLED:
@@ -28,15 +28,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             if prefix_of(tensors) is None:
                 read_info(path, "esrgan")  # raises, and says what the file is where it is a bundle
             return plain_tensors(unwrap(tensors))
-        if not path.is_file():
-            raise BundleError(f"no such file: {path}")
-        _check_archive(path)
-        return plain_tensors(unwrap(torch.load(path, map_location="cpu", weights_only=True)))
+        return plain_tensors(unwrap(read_pickled(path)))
     except BundleError as error:
         raise error if path.name in str(error) else BundleError(f"{path.name}: {error}") from error
-    except Exception as error:  # torch raises half a dozen kinds here, none of which names the file
-        first_line = (str(error).strip().splitlines() or ["unreadable"])[0]
-        raise BundleError(f"{path.name} is not a checkpoint of plain tensors and is refused ({first_line[:200]})") from error
 
 
 def plain_tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -72,13 +66,3 @@ def _oddity(tensor: Any) -> str | None:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return f"claims {tensor.numel():,} values, more than the file holds"
     return None
-
-
-def _check_archive(path: Path) -> None:
-    """Raise :class:`BundleError` where the entries of a zip archive are larger than the file: torch never compresses what it saves."""
-    if not zipfile.is_zipfile(path):
-        return  # the format before torch 1.6
-    with zipfile.ZipFile(path) as archive:
-        claimed = sum(entry.file_size for entry in archive.infolist())
-    if claimed > path.stat().st_size:
-        raise BundleError(f"it claims {claimed:,} bytes inside a file of {path.stat().st_size:,}; checkpoints are never compressed")

@@ -118,7 +118,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked(state, tmp_path):
         for entry in source.infolist():
             packed.writestr(entry.filename, source.read(entry))
     assert (tmp_path / "bomb.pth").stat().st_size < 10**6
-    with pytest.raises(BundleError, match=r"bomb.pth: it claims [\d,]+ bytes inside a file of"):
+    with pytest.raises(BundleError, match=r"bomb\.pth .* compressed entries"):
         load_upscaler(tmp_path / "bomb.pth")
 
 
