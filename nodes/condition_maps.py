@@ -123,7 +123,7 @@ class ControllabilityMetrics:
     RETURN_TYPES = ("STRING", "FLOAT", "FLOAT", "FLOAT")
     RETURN_NAMES = ("report", "edge_nmse", "iou", "clip_score")
     OUTPUT_TOOLTIPS = (
-        "The three numbers as text, with what they mean.",
+        "The numbers as text, with what they mean.",
         (
             "Squared error of the pictures' edges, divided by that of no edges at all: 0 is equal, 1 is as bad as no edges. -1: "
             "not measured."
@@ -202,7 +202,7 @@ class EvaluatePictures:
     RETURN_TYPES = ("STRING", "FLOAT", "FLOAT", "FLOAT")
     RETURN_NAMES = ("report", "fid_a", "inception_score", "clip_score")
     OUTPUT_TOOLTIPS = (
-        "The three numbers as text, with what they mean.",
+        "The numbers as text, with what they mean.",
         (
             "Frechet distance between the two batches, in the judge's features; lower is nearer. It is not FID, and only equal "
             "numbers of pictures compare. -1: no reference."

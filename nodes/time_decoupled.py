@@ -135,7 +135,7 @@ class TimeDecoupledSampler:
         return {
             "required": {
                 **_pair(),
-                "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
+                "latent_image": ("LATENT", {"tooltip": "The latent to draw on; an empty latent for a new picture."}),
                 "seed": ("INT", {**seed, "tooltip": "The seed of the noise. The same seed gives the same picture."}),
                 "steps": (
                     "INT",

@@ -35,10 +35,10 @@ def table(backend: str, apply_to: str, rows: Sequence[Row], notes: Sequence[str]
         own = "" if row.own is None else f"{row.own * 1000:.2f}"
         lines.append(f"{row.kind + ' ' + row.shape:<36}{row.backend:<16}{row.calls:>7}{own:>12}{row.gain:>7.2f}x")
     if not rows:
-        lines.append("no call has reached it yet: take the report after sampling")
+        lines.append("no attention call yet: link the sampler's latent, so that the report is written after sampling")
     spared = sum(row.spared() for row in rows)
     if any(row.own is not None for row in rows):
-        lines.append(f"spared in all: {spared:.2f} s, reckoned from when kernel and default were measured against each other")
+        lines.append(f"saved in all: {spared:.2f} s, from the one measurement of each kernel against the default")
     return "\n".join([*lines, *notes])
 
 

@@ -48,15 +48,15 @@ class Enhanced:
         """The outcome in a few lines of text."""
         lines = []
         if not self.original.strip():
-            return "the prompt is empty and stays empty: an empty prompt is the null prompt"
+            return "the prompt is empty, so it stays empty: guidance needs an empty negative prompt"
         if not self.candidates:
             why = f"all lost {', '.join(map(repr, self.lost))}" if self.lost else "none said more than the prompt"
-            lines.append(f"unchanged: {self.refused} proposals in {self.tries} tries, and {why}")
+            lines.append(f"the prompt is unchanged: of {self.refused} proposals in {self.tries} tries {why}")
         elif self.refused:
             names = f", because they lost {', '.join(map(repr, self.lost))}" if self.lost else ""
             lines.append(f"{self.refused} proposals were refused in {self.tries} tries{names}")
         lines += [f"{score:8.3f}  {text}" for text, score in self.candidates]
-        lines.append("kept verbatim: " + (", ".join(self.kept) or "nothing is named or quoted"))
+        lines.append("kept letter by letter: " + (", ".join(self.kept) or "nothing, since the prompt names and quotes nothing"))
         return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ def summary(plans: list[Plan], whole: Plan | None, channels_last: bool, spent: f
         return f"in one piece {whole.how()}; the network {_gain(whole.eager, whole.now)}; {cost}"
     ways = sorted({plan.how() for plan in plans if plan.changed}) + ["channels-last"] * channels_last
     if not ways:
-        return f"eager kept, nothing measured was faster; {cost}"
+        return f"kept as it was, nothing measured was faster; {cost}"
     before = sum(plan.eager * len(plan.group.modules) for plan in plans)
     after = sum(plan.now * len(plan.group.modules) for plan in plans)
     return f"{' and '.join(ways)}; blocks {_gain(before, after)}; {cost}"

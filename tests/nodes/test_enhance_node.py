@@ -13,7 +13,11 @@ INPUTS = {"text": "a mirado", "model": GRAMMAR, "num_candidates": 2, "temperatur
 
 def test_it_shows_what_it_says(tiny_pack):
     shown = PromptEnhancer().execute(**INPUTS, knowledge=helpers.tiny_graph())
-    assert shown["ui"]["text"] == [shown["result"][0]] and "mirado" in shown["result"][0] and "kept verbatim: mirado" in shown["result"][1]
+    assert (
+        shown["ui"]["text"] == [shown["result"][0]]
+        and "mirado" in shown["result"][0]
+        and "kept letter by letter: mirado" in shown["result"][1]
+    )
     assert PromptEnhancer.INPUT_TYPES()["required"]["model"][0] == ["tiny-prompt.safetensors", GRAMMAR]
 
 

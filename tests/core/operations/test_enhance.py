@@ -106,7 +106,7 @@ def test_a_rank_decides():
 
 def test_the_empty_prompt_stays_empty():
     found = enhance("  ", Says([("x", 0.0)]))
-    assert found.text == "  " and "null prompt" in found.report
+    assert found.text == "  " and "stays empty" in found.report
 
 
 @pytest.mark.parametrize("changes", [{"count": 0}, {"count": 17}, {"temperature": -1.0}, {"temperature": float("nan")}, {"language": "fr"}])
