@@ -1,1 +1,1 @@
-"""Local control: a trainable copy of a U-Net's encoder that follows edges, segments and sketches (ELR-Diffusion, section 3.2)."""
+"""Local control: a trainable copy of a U-Net's encoder that follows edges, segments and sketches (ELR-Diffusion, section 2.4)."""

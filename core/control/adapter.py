@@ -1,10 +1,10 @@
-"""The local control adapter of a diffusers U-Net (ELR-Diffusion, section 2.4).
+"""Local control adapter of a diffusers U-Net (ELR-Diffusion, section 2.4).
 
-    F'(z_t, t, e, c) -> what is added to each skip connection of the frozen decoder and to its middle
+    F'(z_t, t, e, c) -> what is added to each skip connection of the frozen decoder and to its middle block
 
-F' is a copy of the U-Net's encoder and middle, dense or in the low-rank format that the U-Net itself has. The conditions c enter by
-feature denormalisation at the first residual block of every level, and leave through convolutions that are zero at the start: an
-adapter that was not trained yet changes nothing.
+F' is a copy of the U-Net's encoder and middle block, dense or in the low-rank format of that U-Net. The conditions c enter by feature
+denormalisation at the first residual block of every level. They leave through convolutions that are zero at the start, so an untrained
+adapter changes nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ MAX_CONDITIONS = 16
 
 
 class ControlAdapter(nn.Module):
-    """`adapter(x, timestep, context, hint) -> (residuals, middle)`; built without the encoder's memory, which tensors must bring.
+    """Control adapter: `adapter(x, timestep, context, hint) -> (residuals, middle)`.
 
-    `unet` are the arguments of `UNet2DConditionModel`; `stem` and `features` those of :class:`~.layers.Extractor`.
+    The encoder is built without memory of its own; its tensors are loaded afterwards. `unet` holds the arguments of `UNet2DConditionModel`;
+    `stem` and `features` are those of :class:`~.layers.Extractor`.
     """
 
     def __init__(self, unet: Mapping[str, Any], conditions: Sequence[str], stem: Sequence[int], features: Sequence[int]) -> None:
@@ -50,8 +51,11 @@ class ControlAdapter(nn.Module):
     def forward(
         self, x: Tensor, timestep: Tensor, context: Tensor, hint: Tensor, added: Mapping[str, Tensor] | None = None
     ) -> tuple[list[Tensor], Tensor]:
-        """Residuals for the skips (in the encoder's order) and for the middle, of a network input `x` (B, C, h, w) at timesteps (B,) under
-        tokens `context` (B, T, width) and a `hint` (B, 3 n, h f, w f). `added` is what SDXL's kind takes beside the tokens."""
+        """Return the residuals of the skip connections, in the encoder's order, and the residual of the middle block.
+
+        `x` is the network's input (B, C, h, w) at timesteps (B,), `context` the text tokens (B, T, width), `hint` the conditions (B, 3 n, h
+        f, w f). `added` is what U-Nets of SDXL's kind take beside the tokens.
+        """
         states, middle = through(self.source, self.extractor(hint), lambda: self._encode(x, timestep, context, added))
         *skips, last = (zero(state) for zero, state in zip(self.zero, [*states, middle], strict=True))
         return skips, last
@@ -74,9 +78,10 @@ class ControlAdapter(nn.Module):
 def copy_of_unet(
     unet: Any, factor: int, conditions: Sequence[str] = CONDITIONS, features: Sequence[int] = FEATURES
 ) -> tuple[ControlAdapter, dict[str, Any]]:
-    """An adapter of a diffusers `unet` (dense or factored, which the copy inherits) for a VAE of `factor`, and the config it was made of.
+    """Return an adapter of a diffusers `unet` for a VAE of `factor`, and the config that the adapter was built from.
 
-    The copied weights are copies, and everything in it is trainable. Raises :class:`InputError` for a factor that is no power of two.
+    The adapter is dense or factored as the U-Net is. Its weights are copies, and all of them are trainable. Raises :class:`InputError` for
+    a factor that is no power of two.
     """
     strides = round(math.log2(max(factor, 1)))
     if 2**strides != factor:
@@ -96,7 +101,7 @@ def copy_of_unet(
 
 
 def copied_weights(tensors: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """A U-Net's `tensors` under an adapter's names, without its decoder's."""
+    """Return a U-Net's `tensors` under an adapter's names, without those of the decoder."""
     moved = {f"{name}.": f"{name}.norm." for level in norm_names(levels) for name in level}
     out = {}
     for key, tensor in tensors.items():
@@ -107,12 +112,12 @@ def copied_weights(tensors: Mapping[str, Tensor], levels: int) -> dict[str, Tens
 
 
 def norm_names(levels: int) -> list[tuple[str, str]]:
-    """The norms of an encoder that conditions enter through, level by level: both of the first residual block."""
+    """Return the names of the encoder's norms through which conditions enter: level by level both norms of the first residual block."""
     return [(f"down_blocks.{level}.resnets.0.norm1", f"down_blocks.{level}.resnets.0.norm2") for level in range(levels)]
 
 
 def output_widths(encoder: Any) -> list[int]:
-    """Channels of every skip connection of a diffusers encoder, then of its middle."""
+    """Return the channels of every skip connection of a diffusers encoder, then those of its middle block."""
     widths = [encoder.conv_in.out_channels]
     for block in encoder.down_blocks:
         made = [resnet.out_channels for resnet in block.resnets]
@@ -121,7 +126,7 @@ def output_widths(encoder: Any) -> list[int]:
 
 
 def check_config(conditions: Sequence[str], stem: Sequence[int], features: Sequence[int], levels: int) -> None:
-    """Raise :class:`BundleError` for a config that no adapter has."""
+    """Raise :class:`BundleError` for conditions or widths that no adapter can have."""
     names = list(conditions)
     if not 1 <= len(names) <= MAX_CONDITIONS or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
         raise BundleError(f"conditions={names!r:.200}: expected 1 to {MAX_CONDITIONS} different names")

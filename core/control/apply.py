@@ -1,6 +1,6 @@
-"""Control on a conditioning, the same in both hosts: a CONTROL_NET with its hint goes into the entries of a CONDITIONING.
+"""Control on a conditioning, the same in both hosts: a CONTROL_NET with its hint is put into the entries of a CONDITIONING.
 
-This is what the stock node ControlNetApplyAdvanced does, chains included: an entry that has control already keeps it as the previous one.
+The stock node ControlNetApplyAdvanced does the same. Where an entry already has control, the older control stays as the previous one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ MAX_STRENGTH = 10.0
 def attach_control(
     conditionings: tuple[Any, ...], control_net: Any, hint: Tensor, strength: float, start: float, end: float, **more: Any
 ) -> tuple[Any, ...]:
-    """`conditionings` with control by `hint` (B, c, H, W) in every entry, `start` and `end` being parts (0..1) of the walk.
+    """Return `conditionings` with control by `hint` (B, c, H, W) in every entry.
 
-    Entries with one history share one control object, so that they are evaluated together. At strength 0 they come back as they are.
+    `start` and `end` are parts (0 to 1) of the sampling run. Entries with the same earlier control share one control object, so the host
+    evaluates them together. At strength 0 the conditionings come back as they are.
 
-    Raises :class:`InputError` for a strength outside -10..10 and parts that are no range.
+    Raises :class:`InputError` for a strength outside -10 to 10 and for parts outside 0 to 1.
     """
     check_control(strength, start, end)
     if strength == 0:
@@ -47,7 +48,10 @@ def attach_control(
 def apply_adapter(
     positive: Any, negative: Any, control_net: Any, images: Mapping[str, Tensor | None], strength: float, start: float, end: float
 ) -> tuple[Any, Any]:
-    """Both conditionings under a control adapter and the IMAGEs of its conditions, by name; None is a condition that is not given."""
+    """Return both conditionings under a control adapter. `images` are the IMAGEs of its conditions by name; `None` leaves a condition out.
+
+    Raises :class:`InputError` for a CONTROL_NET of another kind, and as :func:`attach_control` and :func:`~.hints.merge_hints` do.
+    """
     check_control(strength, start, end)
     given = {name: image for name, image in images.items() if image is not None}
     conditions = getattr(control_net, "conditions", None)
@@ -59,7 +63,7 @@ def apply_adapter(
 
 
 def check_control(strength: float, start: float, end: float) -> None:
-    """Raise :class:`InputError` for numbers that no control has."""
+    """Raise :class:`InputError` for a strength outside -10 to 10, or for parts outside 0 to 1."""
     if not (math.isfinite(strength) and abs(strength) <= MAX_STRENGTH):
         raise InputError(f"strength={strength}: expected -{MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 1 is what the adapter was trained with")
     if not (0 <= start <= 1 and 0 <= end <= 1):

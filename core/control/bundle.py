@@ -1,4 +1,4 @@
-"""Control adapters on disk: bundles of kind `control`, checked before anything is built from them."""
+"""Control adapters on disk: bundles of kind `control`, checked before a network is built from them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _KEYS = ("unet", "conditions", "stem", "features")
 def save_control(
     path: str | os.PathLike[str], adapter: ControlAdapter, config: Mapping[str, Any], base: BundleInfo, provenance: Any
 ) -> Path:
-    """Write `adapter`, made of `config`, for the U-Net that `base` describes: in half precision, as the recipes' bundles are."""
+    """Write `adapter`, built from `config`, in half precision. `base` describes the U-Net that it belongs to. Return the file's path."""
     info = BundleInfo("control", dict(config), base.latent, base.schedule, provenance=dict(provenance))
     return save_bundle(path, {key: tensor.half() for key, tensor in adapter.state_dict().items()}, info)
 
 
 def load_control(path: str | os.PathLike[str]) -> Bundle:
-    """A bundle of kind `control` whose metadata is whole. Raises :class:`BundleError` naming the file and what is wrong with it."""
+    """Return a bundle of kind `control` whose metadata is complete. Raises :class:`BundleError`, which names the file and the fault."""
     check_control(read_info(path, "control"))
     return load_bundle(path, "control")
 
 
 def check_control(info: BundleInfo) -> None:
-    """Raise :class:`BundleError` unless a control bundle's metadata says everything that building it needs."""
+    """Raise :class:`BundleError` unless the metadata of a control bundle holds everything that the network is built from."""
     name = info.path.name if info.path else "the control bundle"
     missing = [key for key in _KEYS if key not in info.config] + [key for key in ("latent", "schedule") if getattr(info, key) is None]
     if missing:
@@ -54,6 +54,6 @@ def check_control(info: BundleInfo) -> None:
 
 
 def build_control(bundle: Bundle) -> ControlAdapter:
-    """The adapter of a bundle, frozen, in fp32. Raises :class:`BundleError` where config and tensors do not fit."""
+    """Return the adapter that a bundle holds, frozen, in fp32. Raises :class:`BundleError` where config and tensors do not fit."""
     name = bundle.info.path.name if bundle.info.path else "the control bundle"
     return build_network(ControlAdapter, bundle.info.config, bundle.tensors, name)

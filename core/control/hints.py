@@ -1,7 +1,7 @@
-"""Condition pictures side by side: which channels hold what, and how they are fitted to a picture.
+"""Condition pictures as one hint: which channels hold which condition, and how a picture is fitted.
 
-A hint is (B, 3 n, H, W) for an adapter of n conditions, in [0, 1], three channels each in the adapter's own order. A condition that is not
-given is zeros, which is what the adapter saw in training where one was dropped.
+A hint is (B, 3 n, H, W) in [0, 1] for an adapter of n conditions: three channels for each, in the adapter's order. A condition that is not
+given is zero. The adapter saw the same in training where a condition was dropped.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ CHANNELS = 3
 
 
 def merge_hints(images: Mapping[str, Tensor], conditions: Sequence[str]) -> Tensor:
-    """One hint (B, 3 n, H, W) from IMAGEs (B, H, W, 3) by the name of their condition; the sizes of the first given one.
+    """Return one hint (B, 3 n, H, W) of IMAGEs (B, H, W, 3), given by the name of their condition. The first one's size is used.
 
-    Raises :class:`InputError` for a condition that `conditions` do not have, none at all, and batches that differ.
+    Raises :class:`InputError` for a condition that is not among `conditions`, for no condition at all, and for batches that differ.
     """
     unknown = [name for name in images if name not in conditions]
     if unknown:
@@ -45,14 +45,18 @@ def merge_hints(images: Mapping[str, Tensor], conditions: Sequence[str]) -> Tens
 
 
 def place_hint(hint: Tensor, conditions: Sequence[str], default: str) -> Tensor:
-    """`hint` (B, c, H, W) as a whole one: of 3 n channels already, or one picture, which goes to the condition `default`."""
+    """Return `hint` (B, c, H, W) as a hint of all conditions. One of 3 n channels is complete already; a single picture becomes the
+    condition `default`.
+    """
     if hint.ndim == 4 and hint.shape[1] == CHANNELS * len(conditions) and len(conditions) > 1:
         return hint
     return merge_hints({default: hint.movedim(1, -1)}, conditions)
 
 
 def rgb_of(picture: Tensor, name: str = "the condition") -> Tensor:
-    """(B, 3, H, W) finite float32 of a picture with one, three or four channels (alpha is dropped)."""
+    """Return a picture of one, three or four channels as (B, 3, H, W) float32; alpha is dropped. Raises :class:`InputError` for another
+    shape or for values that are not finite.
+    """
     if picture.ndim != 4 or picture.shape[1] not in (1, 3, 4) or 0 in picture.shape:
         raise InputError(f"{name} must be an IMAGE of (B, H, W, 3); one of shape {tuple(picture.movedim(1, -1).shape)} was given")
     if not bool(picture.isfinite().all()):
@@ -62,7 +66,9 @@ def rgb_of(picture: Tensor, name: str = "the condition") -> Tensor:
 
 
 def fit_hint(hint: Tensor, height: int, width: int) -> Tensor:
-    """`hint` (B, c, H, W) at (height, width): cropped in the middle to that shape, then averaged over areas, which keeps thin lines."""
+    """Return `hint` (B, c, H, W) at (height, width): cropped to that shape around its middle, then averaged over areas, which keeps thin
+    lines.
+    """
     if hint.shape[2:] == (height, width):
         return hint
     old_height, old_width = hint.shape[2:]
@@ -73,7 +79,9 @@ def fit_hint(hint: Tensor, height: int, width: int) -> Tensor:
 
 
 def hint_batch(hint: Tensor, batch: int, calls: int) -> Tensor:
-    """`hint` (n, ...) for `batch` states, which are `calls` copies of one batch in a row; too few are used over again."""
+    """Return `hint` (n, ...) repeated for `batch` states. The states are `calls` copies of one batch, one after the other; where there are
+    fewer hints than states in a copy, the hints repeat.
+    """
     each = batch // calls
     if hint.shape[0] == 1:
         return hint.expand(batch, -1, -1, -1)
@@ -82,7 +90,7 @@ def hint_batch(hint: Tensor, batch: int, calls: int) -> Tensor:
 
 
 def map_hint(kind: str, classes: Tensor) -> Tensor:
-    """A map of a picture's folder, (H, W) uint8, as the three channels (3, H, W) in [0, 1] that a node's picture of it has."""
+    """Return a map from a dataset folder, (H, W) uint8, as the three channels (3, H, W) in [0, 1] that a node makes of it."""
     if kind == "segmentation":
         return classes_to_image(classes).movedim(-1, 0)
     return (classes.float() / 255).expand(CHANNELS, -1, -1)

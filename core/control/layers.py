@@ -1,4 +1,4 @@
-"""What a control adapter has beside the copied encoder: condition features at every level, and how they enter it.
+"""Layers that a control adapter adds to the copied encoder: condition features at every level, and the norms through which they enter.
 
 `ops` is where layers are taken from: `torch.nn`, or ComfyUI's operations, which cast and offload.
 """
@@ -15,17 +15,19 @@ from ..errors import InputError
 
 
 class ConditionFeatures:
-    """The condition features of the evaluation that goes on, one (B, F_i, h_i, w_i) a level. Norms of one adapter share one of these."""
+    """The condition features of the evaluation in progress: one tensor (B, F_i, h_i, w_i) for each level. The norms of one adapter share
+    it.
+    """
 
     def __init__(self) -> None:
         self.levels: list[Tensor] = []
 
 
 class Extractor(nn.Module):
-    """Conditions (B, C, H, W) to features at the resolution of every level of an encoder: (B, F_i, H / f / 2^i, W / f / 2^i).
+    """Condition extractor: conditions (B, C, H, W) to features (B, F_i, H / f / 2^i, W / f / 2^i) at the resolution of every encoder level.
 
-    As many strides of 2 as the VAE has (f = 2^len(stem)), then one level after the other, each half the size of the one before
-    (Uni-ControlNet's feature extractor, which ELR-Diffusion builds on, in widths that are settings).
+    `stem` has as many strides of 2 as the VAE (f = 2^len(stem)). The levels follow, each half the size of the one before. This is the
+    feature extractor of Uni-ControlNet, which ELR-Diffusion builds on; its widths are settings here.
     """
 
     def __init__(self, channels: int, stem: Sequence[int], features: Sequence[int], ops: Any = nn, **place: Any) -> None:
@@ -52,8 +54,8 @@ class Extractor(nn.Module):
 class FDN(nn.Module):
     """Feature denormalisation in the place of a GroupNorm (ELR-Diffusion, eq. 8): norm(x) w (1 + gamma(c)) + b + beta(c).
 
-    w and b are the replaced norm's own, and gamma and beta start as zero: at the start this *is* the norm that it replaces. Its groups stay
-    too, which for a width C of any U-Net with 32 groups are gcd(32, C).
+    w and b come from the norm that is replaced; gamma and beta are zero at the start. So an untrained FDN equals that norm. It also keeps
+    the number of groups: gcd(32, C) for a width C of a U-Net with 32 groups.
     """
 
     def __init__(
@@ -80,19 +82,19 @@ class FDN(nn.Module):
 
 
 def start_at_zero(layer: Any) -> Any:
-    """`layer` with weight and bias of zero."""
+    """Set weight and bias of `layer` to zero and return it."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def zero_convolutions(widths: Sequence[int], ops: Any = nn, **place: Any) -> nn.ModuleList:
-    """A 1 x 1 convolution for each output, zero at the start, so that the outputs are (Zhang et al. 2023, section 3.1)."""
+    """Return a 1 x 1 convolution for each output, zero at the start (Zhang et al. 2023, section 3.1)."""
     return nn.ModuleList(start_at_zero(ops.Conv2d(width, width, 1, **place)) for width in widths)
 
 
 def injected(encoder: Any, norms: Sequence[Sequence[str]], widths: Sequence[int], ops: Any = nn, **place: Any) -> ConditionFeatures:
-    """Replace, in place, the GroupNorms named `norms[level]` of `encoder` by :class:`FDN`; returns what they read their features from."""
+    """Replace the GroupNorms named `norms[level]` of `encoder` by :class:`FDN`, in place. Return the source of their features."""
     source = ConditionFeatures()
     for level, names in enumerate(norms):
         for name in names:
@@ -108,7 +110,7 @@ def injected(encoder: Any, norms: Sequence[Sequence[str]], widths: Sequence[int]
 
 
 def through(source: ConditionFeatures, features: list[Tensor], evaluate: Any) -> Any:
-    """`evaluate()` while the norms that share `source` read `features`."""
+    """Return `evaluate()`, during which the norms that share `source` read `features`."""
     source.levels = features
     try:
         return evaluate()
@@ -117,6 +119,6 @@ def through(source: ConditionFeatures, features: list[Tensor], evaluate: Any) ->
 
 
 def parameters_of(network: nn.Module) -> tuple[int, int]:
-    """(trained, all) parameters of `network`."""
+    """Return the numbers of trained and of all parameters of `network`."""
     every = list(network.parameters())
     return sum(p.numel() for p in every if p.requires_grad), sum(p.numel() for p in every)

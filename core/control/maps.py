@@ -1,7 +1,8 @@
-"""Condition maps of any picture: Canny edges, sketch, segmentation (ELR-Diffusion, section 4).
+"""Condition maps of any picture: Canny edges, sketches, segmentation (the conditions of ELR-Diffusion, section 3.1).
 
-Canny (1986) in four steps: blur, gradient, non-maximum suppression, hysteresis. The gradient is that of the colour channel in which it is
-largest (Di Zenzo's simple case), so that colours of equal brightness have an edge between them.
+Canny's method (1986) has four steps: blur, gradient, non-maximum suppression, hysteresis. The gradient is taken in the colour channel where
+it is largest (Di Zenzo's simple case), so two colours of equal brightness have an edge between them. The papers name no thresholds; 0.1 and
+0.2 are our choice.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ _SKETCH_BLUR = 1 / 64  # of the shorter side
 
 
 def canny(pictures: Tensor, low: float = 0.1, high: float = 0.2, blur: float = _BLUR) -> Tensor:
-    """Edges (B, H, W), 1 on an edge one pixel wide and 0 elsewhere, of pictures (B, C, H, W) in [0, 1].
+    """Return edges (B, H, W) of pictures (B, C, H, W) in [0, 1]: 1 on an edge one pixel wide, 0 elsewhere.
 
-    A pixel whose gradient is above `high` is an edge; one above `low` is where it touches one. A gradient of 1 is a full-scale step,
-    before the blur. Raises :class:`InputError` unless 0 <= low <= high, and for pictures that are no pictures.
+    A pixel whose gradient is above `high` is an edge. One whose gradient is above `low` is an edge where it touches another edge pixel. A
+    full-scale step has the gradient 1 before the blur. Both defaults are our choice. Raises :class:`InputError` unless 0 <= low <= high,
+    and for tensors that are no pictures.
     """
     _check(pictures, low, high)
     size, angle = _gradient(_blurred(pictures.float(), blur))
@@ -40,7 +42,7 @@ def canny(pictures: Tensor, low: float = 0.1, high: float = 0.2, blur: float = _
 
 
 def sketch(pictures: Tensor, low: float = 0.1, high: float = 0.2) -> Tensor:
-    """The main contours as strokes of about two pixels in 128 (B, H, W): Canny at a coarse scale, where textures are gone."""
+    """Return the main contours (B, H, W) as strokes of about two pixels in 128: Canny edges at a coarse scale, where textures are gone."""
     _check(pictures, low, high)
     side = min(pictures.shape[-2:])
     blur = max(_BLUR, side * _SKETCH_BLUR)
@@ -48,7 +50,7 @@ def sketch(pictures: Tensor, low: float = 0.1, high: float = 0.2) -> Tensor:
 
 
 def outline(classes: Tensor) -> Tensor:
-    """The borders between the segments of class maps (B, H, W), drawn as a sketch is: (B, H, W) in {0, 1}."""
+    """Return the borders between the segments of class maps (B, H, W), drawn as a sketch is: (B, H, W) in {0, 1}."""
     edges = torch.zeros_like(classes, dtype=torch.float32)
     edges[:, :, 1:] += classes[:, :, 1:] != classes[:, :, :-1]
     edges[:, 1:] += classes[:, 1:] != classes[:, :-1]
@@ -94,7 +96,7 @@ def _blurred(pictures: Tensor, sigma: float) -> Tensor:
 
 
 def _gradient(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, H, W) height of the steepest step of any channel, by Sobel's kernels scaled so that a full-scale step has 1, and its angle."""
+    """Return the steepest gradient of any channel, (B, H, W), and its angle. Sobel's kernels are scaled so that a full-scale step has 1."""
     channels = pictures.shape[1]
     kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=pictures.device, dtype=pictures.dtype) / 4
     padded = functional.pad(pictures, (1, 1, 1, 1), mode="replicate")
@@ -105,7 +107,9 @@ def _gradient(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _thinned(size: Tensor, angle: Tensor) -> Tensor:
-    """`size` where it is the largest across the edge, 0 elsewhere. Of two equal neighbours the one on the side of the gradient stays."""
+    """Return `size` where it is the largest value across the edge, 0 elsewhere. Of two equal neighbours the one on the gradient's side
+    stays.
+    """
     sector = (angle / (math.pi / 4)).round().long() % 4
     around = functional.pad(size[:, None], (1, 1, 1, 1))[:, 0]
     height, width = size.shape[-2:]
@@ -118,6 +122,6 @@ def _thinned(size: Tensor, angle: Tensor) -> Tensor:
 
 
 def _strokes(edges: Tensor, side: int) -> Tensor:
-    """Thin edges (B, H, W) as wide as a pen that draws two pixels in 128."""
+    """Return thin edges (B, H, W) as wide as a pen that draws two pixels in 128."""
     reach = max(1, round(side / 128))
     return functional.max_pool2d(functional.pad(edges[:, None], (0, reach, 0, reach)), reach + 1, 1)[:, 0]

@@ -1,8 +1,8 @@
-"""A small segmenter: which class each pixel of a picture shows. The Orchard's own maps are exact; this is for all other pictures.
+"""Small segmenter: it says which class each pixel of a picture shows. The Orchard has exact maps; this is for all other pictures.
 
-A U-Net of two convolutions a level (Ronneberger et al. 2015), without attention, at one fixed side. A segmentation map as a picture shows
-each class in a colour of :data:`PALETTE`, corners of the RGB cube, so that a map survives a lossy way and its channels are as good as
-one-hot.
+The network is a U-Net of two convolutions a level (Ronneberger et al. 2015), without attention, at one fixed side. As a picture, a
+segmentation map shows each class in a colour of :data:`PALETTE`. The colours are corners of the RGB cube, so a map survives lossy
+compression and its channels are as good as one-hot.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORCHARD_CLASSES = ("sky", "ground", "fruit", "topper")
 
 
 class Segmenter(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to logits (B, classes, H, W). `operations` is where layers come from, as in ComfyUI."""
+    """Segmenter: pictures (B, 3, H, W) in [-1, 1] to logits (B, classes, H, W). `operations` is where layers come from, as in ComfyUI."""
 
     def __init__(
         self, classes: tuple[str, ...] = ORCHARD_CLASSES, size: int = 128, widths: tuple[int, ...] = (16, 32, 48, 64), operations: Any = nn
@@ -64,35 +64,35 @@ def _block(before: int, after: int, operations: Any) -> nn.Sequential:
 
 @torch.no_grad()
 def segment(segmenter: Segmenter, pictures: Tensor, batch: int = 32) -> Tensor:
-    """Classes (B, H, W) int64 of pictures (B, 3, H, W) in [-1, 1], at their own size."""
+    """Return the classes (B, H, W) int64 of pictures (B, 3, H, W) in [-1, 1], at the pictures' own size."""
     return torch.cat([segmenter(part).argmax(1) for part in pictures.split(batch)])
 
 
 def classes_to_image(classes: Tensor) -> Tensor:
-    """A segmentation map (..., H, W) of classes as a picture (..., H, W, 3) in [0, 1]."""
+    """Return a segmentation map (..., H, W) of classes as a picture (..., H, W, 3) in [0, 1]."""
     return torch.tensor(PALETTE, dtype=torch.float32, device=classes.device)[classes.long().clamp(0, len(PALETTE) - 1)]
 
 
 def image_to_classes(image: Tensor) -> Tensor:
-    """The classes (..., H, W) whose colours are nearest to a picture's (..., H, W, 3)."""
+    """Return the classes (..., H, W) whose colours are nearest to those of a picture (..., H, W, 3)."""
     palette = torch.tensor(PALETTE, dtype=torch.float32, device=image.device)
     return (image[..., None, :3].float() - palette).square().sum(-1).argmin(-1)
 
 
 def to_bundle(segmenter: Segmenter, provenance: dict[str, Any]) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes (kind `segmenter`), in half precision."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes (kind `segmenter`), in half precision."""
     config = {"classes": list(segmenter.classes), "size": segmenter.size, "widths": list(segmenter.widths)}
     tensors = {name: tensor.half() for name, tensor in segmenter.state_dict().items() if not name.endswith("num_batches_tracked")}
     return tensors, BundleInfo("segmenter", config, provenance=provenance)
 
 
 def load_segmenter(path: str | Path) -> Segmenter:
-    """The segmenter in a bundle of kind `segmenter`, in evaluation mode. Raises :class:`BundleError`."""
+    """Return the segmenter in a bundle of kind `segmenter`, in evaluation mode. Raises :class:`BundleError`."""
     return segmenter_from(load_bundle(path, "segmenter"))
 
 
 def segmenter_from(bundle: Bundle) -> Segmenter:
-    """The segmenter that `bundle` holds. Raises :class:`BundleError` where its config and its tensors do not fit."""
+    """Return the segmenter that `bundle` holds. Raises :class:`BundleError` where its config and its tensors do not fit."""
     name, config = bundle.info.path.name if bundle.info.path else "the segmenter bundle", bundle.info.config
     try:
         with torch.device("meta"):

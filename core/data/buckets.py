@@ -1,6 +1,6 @@
-"""Resolution buckets: the sizes of multi-resolution training, and the index that tells the U-Net which one it draws.
+"""Resolution buckets: the sizes of multi-resolution training, and the index that tells the U-Net which size it draws.
 
-PanGu-Draw, Table 7 and section 4: eleven sizes for the structure model and as many for the texture model, in the same order, so that one
+PanGu-Draw (sections 5 and 8, Table 7) has eleven sizes for the structure model and eleven for the texture model, in the same order: one
 index stands for one aspect ratio in both. The U-Net is conditioned on the sinusoidal embedding of the index. Sizes are (height, width)
 here, as the table prints them; nodes and ComfyUI say width first.
 """
@@ -36,18 +36,18 @@ _MULTIPLES = (8, 16, 32, 64, 128)
 
 
 def check_index(index: int) -> int:
-    """`index` itself. Raises :class:`InputError` unless it is a row of the tables."""
+    """Return `index`. Raises :class:`InputError` unless it is a row of the tables."""
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(STRUCTURE):
         raise InputError(f"resolution index {index!r}: expected 0 (four times as wide as high) to {len(STRUCTURE) - 1} (four times as high)")
     return index
 
 
 def bucket_size(index: int, stage: str = "structure", scale: float = 1.0, multiple: int = 32) -> Size:
-    """(height, width) in pixels of row `index` of a stage's table, times `scale`, in multiples of `multiple`.
+    """Return (height, width) in pixels of row `index` of a stage's table, times `scale`, in multiples of `multiple`.
 
-    `multiple` should be the VAE's factor times what the U-Net halves by: 32 for three levels, 64 for four. At scale 1 both tables are
-    multiples of 32 as they stand. Elsewhere each side goes up or down to a multiple, whichever keeps the ratio of the sides best, and of
-    two equally good sizes the smaller. Raises :class:`InputError` for values out of range.
+    `multiple` should be the VAE's factor times the factor of the U-Net's levels: 32 for three levels, 64 for four. At scale 1 both tables
+    are multiples of 32 already. At other scales each side is rounded up or down, whichever keeps the aspect ratio best; of two equally good
+    sizes the smaller is taken. Raises :class:`InputError` for values out of range.
     """
     if stage not in TABLES:
         raise InputError(f"stage={stage!r}: expected {' or '.join(TABLES)}")
@@ -66,12 +66,12 @@ def bucket_size(index: int, stage: str = "structure", scale: float = 1.0, multip
 
 
 def bucket_sizes(stage: str = "structure", scale: float = 1.0, multiple: int = 32) -> list[Size]:
-    """All sizes of a stage as :func:`bucket_size` gives them, in the order of their indices. Rounding may make two of them alike."""
+    """Return all sizes of a stage as :func:`bucket_size` gives them, in the order of their indices. After rounding two may be the same."""
     return [bucket_size(index, stage, scale, multiple) for index in range(len(TABLES[stage] if stage in TABLES else STRUCTURE))]
 
 
 def nearest_bucket(height: int, width: int, sizes: Sequence[Size] = STRUCTURE) -> int:
-    """The index of the size whose aspect ratio is nearest to that of a picture, by the logarithm; of equal ones the first."""
+    """Return the index of the size whose aspect ratio is nearest to a picture's, by the logarithm; of equally near ones the first."""
     if height < 1 or width < 1:
         raise InputError(f"a picture of {width} x {height} pixels has no aspect ratio")
     ratio = math.log(width / height)
@@ -79,7 +79,7 @@ def nearest_bucket(height: int, width: int, sizes: Sequence[Size] = STRUCTURE) -
 
 
 def index_embedding(index: int | Tensor) -> Tensor:
-    """The sinusoidal embedding (B, 256) of indices (B,) or of one index: cosines, then sines, of frequencies from 1 to 1/10000."""
+    """Return the sinusoidal embedding (B, 256) of indices (B,) or of one index: cosines, then sines, of frequencies from 1 to 1/10000."""
     import torch
 
     half = INDEX_FEATURES // 2
@@ -89,12 +89,12 @@ def index_embedding(index: int | Tensor) -> Tensor:
 
 
 def aspect_choices() -> list[str]:
-    """The rows of the table for a COMBO, such as `4: 4:3 (1152x864)`, width first."""
+    """Return the rows of the table for a COMBO, such as `4: 4:3 (1152x864)`, width first."""
     return [f"{i}: {_ratio(h, w)} ({w}x{h})" for i, (h, w) in enumerate(STRUCTURE)]
 
 
 def index_of_choice(choice: str) -> int:
-    """The index of one of :func:`aspect_choices`. Raises :class:`InputError` for another text."""
+    """Return the index of one of :func:`aspect_choices`. Raises :class:`InputError` for another text."""
     if choice not in aspect_choices():
         raise InputError(f"aspect {choice!r} is no row of the table: the rows are {', '.join(aspect_choices())}")
     return int(choice.partition(":")[0])
@@ -106,7 +106,7 @@ def _around(side: float) -> tuple[int, ...]:
 
 
 def _elongation(size: Size, like: Size) -> float:
-    """Long to short side, where `like` says which is the long one."""
+    """Return the ratio of the long side to the short one; `like` says which side is the long one."""
     return size[0] / size[1] if like[0] > like[1] else size[1] / size[0]
 
 
@@ -116,10 +116,11 @@ def _ratio(height: int, width: int) -> str:
 
 
 def index_condition(pooled: Tensor | None, index: int | None, width: int, shape: Sequence[int]) -> Tensor:
-    """What a U-Net that knows the index takes beside the tokens, (B, `width` + 256): the pooled text state (zeros where there is none) and
-    the embedding of `index`. Without an index that of the latents' own aspect ratio, `shape` being (..., h, w).
+    """Return what a U-Net that knows the index takes beside the tokens: (B, `width` + 256).
 
-    Raises :class:`InputError` for a pooled state of another width than the U-Net was trained with.
+    It is the pooled text state (zeros where there is none), then the embedding of `index`. Without an index, the index of the latents' own
+    aspect ratio is taken; `shape` is (..., h, w). Raises :class:`InputError` for a pooled state of another width than the U-Net was trained
+    with.
     """
     import torch
 
@@ -134,8 +135,11 @@ def index_condition(pooled: Tensor | None, index: int | None, width: int, shape:
 
 
 def empty_latent(height: int, width: int, batch: int = 1) -> dict[str, Any]:
-    """An empty LATENT for a picture of that many pixels, as the stock Empty Latent Image makes it: a model's own channels and factor are
-    fitted by its host. Raises :class:`InputError` for a size or a batch out of range, before anything is allocated."""
+    """Return an empty LATENT for a picture of that many pixels, as the stock node Empty Latent Image makes it.
+
+    The host fits the model's own channels and factor later. Raises :class:`InputError` for a size or a batch out of range, before memory is
+    allocated.
+    """
     import torch
 
     if not 1 <= batch <= 4096 or not all(8 <= side <= MAX_SIDE for side in (height, width)):
@@ -144,6 +148,6 @@ def empty_latent(height: int, width: int, batch: int = 1) -> dict[str, Any]:
 
 
 def with_index(conditioning: Sequence[Any], index: int) -> list[Any]:
-    """A CONDITIONING that carries `index` beside each text."""
+    """Return a CONDITIONING that carries `index` beside each text."""
     check_index(index)
     return [[tokens, {**details, INDEX_KEY: index}] for tokens, details in conditioning]

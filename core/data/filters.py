@@ -1,8 +1,8 @@
-"""Choosing the pictures of a folder that are worth training on (PanGu-Draw, section 4, dataset construction).
+"""Filters that choose the pictures of a folder that are worth training on (PanGu-Draw, section 5, "Dataset Construction").
 
-The paper filters "based on CLIP score, aesthetic score, watermark presence, resolution, and aspect ratio". Each is a limit here, and a limit
-that is not set costs nothing. Nothing is deleted: the pictures that pass are linked (or, across disks, copied) into a new folder of the
-same layout, and what was measured of every picture, with the reason why it was left out, is written beside them.
+The paper filters "based on CLIP score, aesthetic score, watermark presence, resolution, and aspect ratio". Here each of these is a limit; a
+limit that is not set costs no time. Nothing is deleted. The pictures that pass are linked, or copied across disks, into a new folder of the
+same layout. All measures, and the reasons why pictures were left out, are written beside them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MAX_PICTURES = 200_000
 class Limits:
     """What a picture must have; 0 switches a limit off (for `clip`: -1).
 
-    `min_side` in pixels, `max_aspect` of the longer to the shorter side, `aesthetics` from 0 to 1, `clip` a cosine from -1 to 1 of the
-    picture and its best caption, `watermark` the largest correlation with a mark that pictures of the folder share, from 0 to 1.
+    `min_side` is in pixels, `max_aspect` the ratio of the longer to the shorter side, `aesthetics` from 0 to 1, `clip` the cosine (-1 to 1)
+    of the picture and its best caption. `watermark` is the largest correlation, from 0 to 1, with a mark that pictures of the folder share.
     """
 
     min_side: int = 0
@@ -57,7 +57,7 @@ class Limits:
     watermark: float = 0.0
 
     def check(self) -> None:
-        """Raise :class:`InputError` for a limit that no picture or every picture could meet, or that is not a number."""
+        """Raise :class:`InputError` for a limit that is out of range or no number."""
         ranges = {"min_side": (0, 65536), "aesthetics": (0, 1), "clip": (-1, 1), "watermark": (0, 1)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -68,7 +68,7 @@ class Limits:
 
 @dataclass
 class Measured:
-    """One picture: its file, what was measured, and why it was left out (empty where it was kept)."""
+    """One picture: its file, its measures, and the reasons why it was left out (none where it was kept)."""
 
     file_name: str
     width: int
@@ -79,8 +79,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What was kept and what was not, in the folder's order. `folder` is where it was written, `None` where nothing was; `passed_over`
-    names pictures of kinds that are not read here."""
+    """Which pictures were kept and which were left out, in the folder's order.
+
+    `folder` is where the kept ones were written, `None` where nothing was written. `passed_over` names pictures of kinds that are not read
+    here.
+    """
 
     kept: tuple[Measured, ...]
     dropped: tuple[Measured, ...]
@@ -109,8 +112,8 @@ def filter_folder(
 ) -> Filtered:
     """Measure every picture of the image folder `root`; link those within `limits` into the folder `out`, where one is given.
 
-    `scorer` gives CLIP scores (needed where `limits.clip` is above -1). The aesthetic proxy is that of any picture
-    (:func:`~..metrics.aesthetics.appearance`), or with `judge` the confidence with which it reads an Orchard picture. Raises
+    `scorer` gives CLIP scores; a limit on them needs it. `aesthetics` is measured by :func:`~..scoring.aesthetics.appearance`, or with
+    `judge` by how surely the judge reads an Orchard picture. A file that cannot be read is left out as "unreadable". Raises
     :class:`InputError` or :class:`DataError`.
     """
     limits.check()
@@ -139,10 +142,10 @@ def filter_folder(
 def write_subset(
     root: Path, items: Sequence[Item], out: str | os.PathLike[str], captions: Callable[[Item], list[dict[str, str]]] | None = None
 ) -> Path:
-    """Link (or copy) `items` of the image folder `root`, with their maps, into the folder `out`, and write its `captions.jsonl` last.
+    """Link (or copy) `items` of the image folder `root`, with their maps, into the folder `out`. Its `captions.jsonl` is written last.
 
-    `captions(item)` gives other captions. A folder that this wrote before is written anew; one that holds anything else is refused with a
-    :class:`DataError`, as is a folder inside `root` or around it.
+    `captions(item)` gives other captions. A folder that this function wrote before is written again. Raises :class:`DataError` for a folder
+    that holds anything else, and for one inside `root` or around it.
     """
     source, target = root.resolve(), Path(out).resolve()
     if source == target or source.is_relative_to(target) or target.is_relative_to(source):

@@ -1,12 +1,13 @@
-"""Images and captions on disk: the layout the Orchard is written in, and a user's own folder.
+"""Images and captions on disk: the layout of the Orchard's datasets and of a user's own folder.
 
 Either a file `captions.jsonl`, one JSON object a line,
 
     {"file_name": "images/000000.png", "captions": [{"text": "a red apple", "language": "en", "kind": ""}], "entity": "e12", "scene": {}}
     {"file_name": "holiday.jpg", "text": "a beach in the evening"}
 
-where `file_name` is relative to the folder, "captions" may hold plain strings, and every other key is optional; or no such file, and
-then beside each image `name.jpg` a text file `name.txt` with one caption a line. Maps lie in `maps/<kind>/<the image's stem>.png`.
+where `file_name` is relative to the folder, "captions" may hold plain strings, and every other key is optional; or no such file, but
+beside each image `name.jpg` a text file `name.txt` with one caption a line. Maps lie in `maps/<kind>/<the image's stem>.png`. Names are
+found whatever their Unicode form and the case of their endings.
 
 Such a folder may come from a stranger: names must stay inside it, and sizes are capped before anything is decoded.
 """
@@ -33,13 +34,13 @@ log = logging.getLogger("rapiddraw")
 
 
 class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
-    """The images of `root`, in the index's order (or by name where there is none).
+    """The images of `root`, in the index's order (or by name where there is no index).
 
-    `size`: every image is scaled so that its shorter side is `size` pixels and cropped to the middle square; `None` keeps it as it is.
-    `captions`: whether every image must have at least one. `cache` keeps decoded images in memory, as bytes. `passed_over` names the
+    `size`: every image is scaled so that its shorter side is `size` pixels and cropped to the middle square; `None` keeps images as they
+    are. `captions`: whether every image must have at least one. `cache` keeps decoded images in memory, as bytes. `passed_over` names the
     pictures of kinds that are not read here; a warning counts them. Hidden files and folders are not read.
 
-    Raises :class:`DataError` naming the file, and the line, for everything that does not follow the layout above.
+    Raises :class:`DataError`, which names the file and the line, for everything that does not follow the layout above.
     """
 
     def __init__(self, root: str | os.PathLike[str], size: int | None = None, captions: bool = True, cache: bool = False) -> None:
@@ -61,11 +62,13 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         return self.get(index)
 
     def get(self, index: int, generator: torch.Generator | None = None) -> dict[str, Any]:
-        """{"image": (3, H, W) float32 in [-1, 1], "caption": one of its captions, drawn with `generator`, "index": int}."""
+        """Return {"image": (3, H, W) float32 in [-1, 1], "caption": one of its captions, drawn with `generator`, "index": int}."""
         return {"image": self.image(index), "caption": self.caption(index, generator), "index": index}
 
     def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> dict[str, Any]:
-        """{"image": (B, 3, H, W), "caption": list of B strings, "index": (B,) int64}. Needs images of one size."""
+        """Return {"image": (B, 3, H, W), "caption": list of B strings, "index": (B,) int64}. Raises :class:`DataError` for images of
+        different sizes.
+        """
         rows = [self.get(index, generator) for index in indices]
         if len({row["image"].shape for row in rows}) > 1:
             raise DataError(f"{self.root}: the images have different sizes; give a size to bring them to")
@@ -73,11 +76,11 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         return {"image": torch.stack([row["image"] for row in rows]), "caption": [row["caption"] for row in rows], "index": index}
 
     def image(self, index: int) -> torch.Tensor:
-        """Image `index`, (3, H, W) float32 in [-1, 1]."""
+        """Return image `index`, (3, H, W) float32 in [-1, 1]."""
         return to_tensor(self.pixels(index))
 
     def pixels(self, index: int) -> np.ndarray[Any, Any]:
-        """Image `index` as stored, (H, W, 3) uint8; scaled and cropped to `size`."""
+        """Return image `index` as stored, (H, W, 3) uint8; scaled and cropped to `size`."""
         if self._cache is None:
             return load_pixels(self.items[index].path, self.size)
         if index not in self._cache:
@@ -85,27 +88,27 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         return self._cache[index]
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(height, width) of image `index` as it is on disk, upright, from its header alone."""
+        """Return (height, width) of image `index` as it is on disk, upright. Only its header is read."""
         with open_picture(self.items[index].path) as image:
             width, height = image.size
             return (width, height) if image.getexif().get(ORIENTATION, 1) >= 5 else (height, width)
 
     def fitted(self, index: int, height: int, width: int) -> torch.Tensor:
-        """Image `index` scaled to cover (height, width) and cropped to its middle, (3, height, width) float32 in [-1, 1]."""
+        """Return image `index` scaled to cover (height, width) and cropped to its middle, (3, height, width) float32 in [-1, 1]."""
         picture = Image.fromarray(load_pixels(self.items[index].path))
         if picture.size != (width, height):
             picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
         return to_tensor(np.array(picture))
 
     def caption(self, index: int, generator: torch.Generator | None = None) -> str:
-        """One of image `index`'s captions, each as likely; "" where it has none."""
+        """Return one of image `index`'s captions, each with equal chance; "" where it has none."""
         captions = self.items[index].captions
         if not captions:
             return ""
         return captions[int(torch.randint(len(captions), (), generator=generator))].text
 
     def map(self, index: int, kind: str) -> np.ndarray[Any, Any]:
-        """The map `kind` ("segmentation", "edges", ...) of image `index`, (H, W) uint8, as it is on disk."""
+        """Return the map `kind` ("segmentation", "edges", ...) of image `index`, (H, W) uint8, as it is on disk."""
         path = self._listing.find(f"maps/{kind}/{self.items[index].path.stem}.png")
         if path is None:
             name = self.items[index].path
@@ -113,12 +116,12 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         return load_grey(path)
 
     def fitted_map(self, index: int, kind: str, height: int, width: int) -> np.ndarray[Any, Any]:
-        """The map `kind` of image `index` scaled and cropped as :meth:`fitted` does the picture, (height, width) uint8."""
+        """Return the map `kind` of image `index`, (height, width) uint8, scaled and cropped as :meth:`fitted` does the picture."""
         return np.asarray(ImageOps.fit(Image.fromarray(self.map(index, kind)), (width, height), Image.Resampling.NEAREST))
 
 
 def check_folder(root: str | os.PathLike[str], captions: bool = True) -> tuple[int, list[str]]:
-    """Read a whole folder, pictures included: (number of good images, one line for each problem)."""
+    """Read a whole folder, pictures included. Return the number of good images and one line for each problem."""
     problems: list[str] = []
     passed: list[str] = []
     items = list(read_rows(Path(root), captions, Reports(problems.append, passed.append)))

@@ -1,6 +1,7 @@
-"""The files of a folder, found whatever the Unicode form of their names and the case of their endings.
+"""Files of a folder, found whatever the Unicode form of their names and the case of their endings.
 
-A disk of macOS may hold `e` and an accent where a captions file says `é`; Windows and cameras write `A.PNG` beside `A.TXT`.
+A disk of macOS may hold a letter and its accent as two characters where a captions file has one. Windows and cameras write `A.PNG` beside
+`A.TXT`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the dataset folders of nodes lie: read in the input and the output folder, written in the output folder, and nowhere else."""
+"""Places of the nodes' dataset folders: nodes read them in the input and the output folder, and write them in the output folder only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from ..orchard.claim import INDEX
 
 
 def resolve_folder(name: str) -> Path:
-    """The dataset folder `name`, relative to the input or the output folder. Raises :class:`InputError` for a name that leaves them,
-    :class:`DataError` for one that is in neither."""
+    """Return the dataset folder `name`, relative to the input or the output folder.
+
+    Raises :class:`InputError` for a name that leaves them, :class:`DataError` for one that is in neither.
+    """
     for base in (paths.input_dir(), paths.output_dir()):
         folder = paths.safe_join(base, name.strip())
         if folder.is_dir():
@@ -21,17 +23,17 @@ def resolve_folder(name: str) -> Path:
 
 
 def new_folder(name: str) -> Path:
-    """Where the node writes the dataset folder `name`: in the output folder. Raises :class:`InputError` for a name that leaves it."""
+    """Return where a node writes the dataset folder `name`: in the output folder. Raises :class:`InputError` for a name that leaves it."""
     return paths.safe_join(paths.output_dir(), name.strip())
 
 
 def relative_name(folder: Path) -> str:
-    """The name that :func:`resolve_folder` finds `folder` by."""
+    """Return the name by which :func:`resolve_folder` finds `folder`."""
     return folder.resolve().relative_to(paths.output_dir().resolve()).as_posix()
 
 
 def fingerprint(name: str | None) -> str:
-    """What changes when a folder's index or its files do; "" where there is no such folder yet."""
+    """Return a text that changes when a folder's index or its files change; "" where there is no such folder yet."""
     try:
         folder = resolve_folder(name or "")
     except (DataError, InputError):

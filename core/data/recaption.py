@@ -1,9 +1,8 @@
-"""New captions for pictures whose own are noise (PanGu-Draw, section 4, dataset construction).
+"""New captions for pictures whose own captions are noise (PanGu-Draw, section 5, "Dataset Construction").
 
-The paper locates subjects with an open-vocabulary detector, lets a vision-language model describe them after templates, and translates
-that into Chinese. Here the subjects come from a picture's scene graph where it has one (the Orchard's ground truth), else from the
-attribute classifier as detector, and the templates speak both languages, so that nothing has to be translated. What the detector is unsure
-of is not said.
+The paper locates subjects with an open-vocabulary detector, lets a vision-language model describe them with templates, and translates the
+descriptions into Chinese. Here the subjects come from a picture's scene graph where it has one (the Orchard's ground truth), else from the
+attribute classifier. The templates exist in both languages, so nothing is translated. What the classifier is unsure of is not said.
 """
 
 from __future__ import annotations
@@ -41,10 +40,10 @@ KIND = "recaption"
 
 @dataclass(frozen=True)
 class Captioning:
-    """How a folder is captioned anew.
+    """How a folder gets new captions.
 
-    `source` is `scene` (a picture's scene graph; the judge where it has none and a judge is given) or `judge`. Each picture gets `each`
-    (1 to 8) captions in each of `languages`, of what its source is at least `least` sure of. `old` captions are dropped (`drop`), kept
+    `source` is `scene` (a picture's scene graph; the judge where it has none and a judge is given) or `judge`. Each picture gets `each` (1
+    to 8) captions in each of `languages`, of what its source is at least `least` sure of. `old` captions are dropped (`drop`), kept
     (`keep`), or kept where they match (`matching`): their CLIP score is at least `min_clip`. `seed` decides which templates are used.
     """
 
@@ -68,7 +67,7 @@ class Captioning:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a picture: attributes with how sure each is, in [0, 1], and the entity it shows where that is known."""
+    """What is known of a picture: its attributes, how sure each of them is (0 to 1), and the entity that it shows, where known."""
 
     attributes: dict[str, str | None]
     sure: dict[str, float]
@@ -77,8 +76,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Recaptioned:
-    """How many pictures have new captions, how many could not be described, how many old captions were dropped and kept of those that have
-    new ones, where the folder was written, and what was passed over."""
+    """The result of :func:`recaption_folder`.
+
+    `pictures` have new captions, `undescribed` could not be described. `dropped` and `kept` count old captions of pictures with new ones.
+    `folder` is what was written, `passed_over` names pictures of kinds that are not read.
+    """
 
     pictures: int
     undescribed: int
@@ -103,7 +105,9 @@ class Recaptioned:
 
 
 def see_scene(item: Item) -> Seen | None:
-    """A picture's own scene graph as `captions.jsonl` holds it; `None` where it has none. Raises :class:`DataError` for a broken one."""
+    """Return a picture's own scene graph, as `captions.jsonl` holds it; `None` where it has none. Raises :class:`DataError` for a broken
+    one.
+    """
     if item.scene is None:
         return None
     try:
@@ -118,9 +122,9 @@ def see_scene(item: Item) -> Seen | None:
 
 @torch.no_grad()
 def see_judge(item: Item, judge: Judge) -> Seen | None:
-    """What the attribute classifier reads from the picture, with its probabilities; `None` for a picture that does not show the Orchard.
+    """Return the attributes that the classifier reads from a picture, with their probabilities.
 
-    Raises :class:`DataError` for a file that cannot be read.
+    Returns `None` for a picture that does not show the Orchard. Raises :class:`DataError` for a file that cannot be read.
     """
     picture = load_pixels(item.path)
     if not shows_orchard(picture):
@@ -136,8 +140,11 @@ def see_judge(item: Item, judge: Judge) -> Seen | None:
 
 
 def describe_seen(seen: Seen, language: str, least: float, rng: random.Random) -> str:
-    """A caption in `language` of everything that is at least `least` sure; the style is in the template, a neutral one where that is
-    unsure. With a known entity, its name stands for its looks in half of the captions."""
+    """Return a caption in `language` of everything that is at least `least` sure.
+
+    The style is in the template; a neutral template is used where the style is unsure. The name of a known entity stands for its looks in
+    half of the captions.
+    """
     said = {name for name in ("shape", "skin", "pattern", "topper", "ground", "sky", "size", "position") if seen.sure[name] >= least}
     name = None
     if seen.entity is not None and rng.random() < 0.5:
@@ -161,11 +168,11 @@ def recaption_folder(
     judge: Judge | None = None,
     scorer: ClipScorer | None = None,
 ) -> Recaptioned:
-    """Write the image folder `root` anew as `out`, with new captions of what is on each picture. Pictures are linked, `root` stays as it is.
+    """Write the image folder `root` to `out` with new captions of what each picture shows. Pictures are linked; `root` stays as it is.
 
-    A picture that cannot be described keeps its captions, whatever `how.old` says: it shows something else than the Orchard, nothing about
-    it is sure enough, or its file is damaged. `judge` reads the pictures, `scorer` gives the CLIP scores for `matching`. Raises
-    :class:`InputError` or :class:`DataError`.
+    A picture that cannot be described keeps its captions, whatever `how.old` says. That is so where it shows something else than the
+    Orchard, where nothing about it is sure enough, and where its file is damaged. `judge` reads the pictures, `scorer` gives the CLIP
+    scores for `matching`. Raises :class:`InputError` or :class:`DataError`.
     """
     how = how or Captioning()
     how.check()

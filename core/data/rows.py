@@ -1,4 +1,4 @@
-"""The rows of a dataset folder: its pictures, and what is known of each.
+"""Rows of a dataset folder: its pictures, and what is known of each.
 
 :mod:`.folder` documents the layout. Such a folder may come from a stranger: names must stay inside it, and sizes are capped.
 """
@@ -48,8 +48,8 @@ class Item:
 class Reports:
     """Where a reader says what it leaves out.
 
-    `problem(line)` hears of everything that does not follow the layout; the row is left out where `problem` returns. `passed(name)` hears
-    of pictures, or files with a caption beside them, whose kind is not read here.
+    `problem(line)` is called for everything that does not follow the layout; the row is left out where `problem` returns. `passed(name)` is
+    called for pictures, and files with a caption beside them, whose kind is not read here.
     """
 
     problem: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""A contact sheet: what was kept and what was not, at a glance."""
+"""Contact sheet of a filter: kept pictures and those left out, at a glance."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _FRAMES = {"kept": (0.25, 0.65, 0.3), "dropped": (0.8, 0.2, 0.2)}
 
 
 def contact_sheet(kept: Sequence[Path], dropped: Sequence[Path], rows: int = 2) -> Tensor:
-    """An IMAGE (1, H, W, 3) in [0, 1]: up to `rows` rows of kept pictures in green frames, then as many of dropped ones in red.
+    """Return an IMAGE (1, H, W, 3) in [0, 1]: up to `rows` rows of kept pictures in green frames, then as many of dropped ones in red.
 
-    A file that cannot be read is a grey tile."""
+    A file that cannot be read is a grey tile.
+    """
     tiles = [(path, "kept") for path in kept[: rows * COLUMNS]]
     tiles += [(path, "dropped") for path in dropped[: rows * COLUMNS]]
     cell = TILE + 2 * GAP

@@ -1,7 +1,7 @@
-"""A web crawl in small: a folder of the Orchard with the flaws that a dataset's filters are there for.
+"""Small imitation of a web crawl: a folder of the Orchard with the flaws that the filters of datasets look for.
 
-Of the spoiled pictures one in three is blurred beyond use, one has a stock site's mark across a corner, and one has the captions of
-another picture. What was done to each is written into `spoiled.json`, so that a filter can be measured against the truth.
+Of the spoiled pictures one in three is strongly blurred, one has a stock site's mark across a corner, and one has the captions of another
+picture. `spoiled.json` says what was done to each, so a filter can be measured against the truth.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SETTINGS = "orchard.json"
 
 
 def write_crawl(out: str | Path, count: int, size: int, seed: int = 0, spoiled: float = 0.0) -> Path:
-    """`count` training pictures of `size` px in the folder `out`, a share `spoiled` of them with a flaw.
+    """Write `count` training pictures of `size` px into the folder `out`; a share `spoiled` of them has a flaw. Return the folder.
 
-    A folder that was written with these very settings is left as it is; what a broken run left is drawn again. Raises
-    :class:`InputError` for numbers out of range and a folder that holds something else.
+    A folder that was written with the same settings is left as it is. One that a broken run left is drawn again. Raises :class:`InputError`
+    for numbers out of range and for a folder that holds something else.
     """
     if not 0 <= spoiled <= 1 or not 1 <= count <= 100_000 or not 64 <= size <= 512:
         raise InputError(f"count={count}, size={size}, spoiled={spoiled}: expected 1 to 100,000 pictures of 64 to 512 px, and a share")
@@ -80,7 +80,7 @@ def _redraw(path: Path, flaw: str) -> None:
 
 
 def _marked(picture: Any) -> np.ndarray[Any, Any]:
-    """The picture with white bars and rings, half transparent, in its lower right corner: what a stock site's mark looks like reduced."""
+    """Return the picture with half-transparent white bars and rings in its lower right corner, as a stock site's reduced mark looks."""
     pixels = np.asarray(picture).astype(np.float32)
     side = pixels.shape[0]
     y, x = np.mgrid[0:side, 0:side] / side

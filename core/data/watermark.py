@@ -1,11 +1,12 @@
-"""A heuristic for watermarks: pictures whose corners have the same fine detail, though they show different things.
+"""Heuristic for watermarks: pictures whose corners have the same fine detail although they show different things.
 
-A mark is at one place and of one form in many pictures, whatever lies under it. So the fine detail of each corner is compared between all
-pictures of a folder; where several agree although their colours there differ as the whole folder's do, what they have in common is the
-mark. A sun that always stands in one place agrees as well, but on one sky (compare Dekel et al. 2017, "On the
-Effectiveness of Visible Watermarks", who find the mark of a whole collection as the median of its gradients). Only corners are looked at,
-where stock sites and machines put marks. It needs at least :data:`MIN_GROUP` pictures with the mark, does not see one that moves, and takes
-a common frame for one.
+A mark has one place and one form in many pictures, whatever is under it. So the fine detail of each corner is compared between all pictures
+of a folder. Where several agree although their colours there differ as much as those of the whole folder, the common detail is the mark. A
+sun that always stands in one place agrees as well, but only under one sky. (Compare Dekel et al. 2017, "On the Effectiveness of Visible
+Watermarks", who find the mark of a whole collection as the median of its gradients.)
+
+Only corners are examined: stock sites and machines put marks there. At least :data:`MIN_GROUP` pictures must have the mark. A mark that
+moves is not found, and a common frame is taken for a mark.
 """
 
 from __future__ import annotations
@@ -28,23 +29,25 @@ _FAINT = 0.012  # spread of detail below which a corner counts as empty: noise c
 
 @dataclass(frozen=True)
 class Watermark:
-    """Of each corner that has a mark: its number and the mark's fine detail as a unit vector."""
+    """The marks of a folder: for each corner that has one, its number and the mark's fine detail as a unit vector."""
 
     patterns: tuple[tuple[int, Tensor], ...]
 
     def share(self, small: Tensor) -> float:
-        """How sure a picture's :func:`thumbnail` shows the mark: the largest correlation of a corner with it, from 0 to 1."""
+        """Return how surely a picture's :func:`thumbnail` shows the mark: the largest correlation of a corner with it, from 0 to 1."""
         corners = corner_details(small[None])
         return min(1.0, max(0.0, *(float(corners[number][0] @ pattern) for number, pattern in self.patterns)))
 
 
 def thumbnail(picture: Tensor) -> Tensor:
-    """A picture (3, H, W) in [0, 1], brought to (3, SIDE, SIDE)."""
+    """Return a picture (3, H, W) in [0, 1] at (3, SIDE, SIDE)."""
     return functional.interpolate(picture[None], (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def corner_details(small: Tensor) -> list[Tensor]:
-    """The fine detail of the four corners of thumbnails (N, 3, SIDE, SIDE), each (N, pixels) of unit length, shorter where it is faint."""
+    """Return the fine detail of the four corners of thumbnails (N, 3, SIDE, SIDE): four tensors (N, pixels) of unit length, shorter where
+    the detail is faint.
+    """
     luma = small.mean(dim=1)
     smooth = functional.avg_pool2d(functional.pad(luma[:, None], (3, 3, 3, 3), mode="replicate"), 7, stride=1)[:, 0]
     fine = (luma - smooth).clamp(-0.15, 0.15)
@@ -55,7 +58,7 @@ def corner_details(small: Tensor) -> list[Tensor]:
 
 
 def find_watermark(small: Tensor) -> Watermark | None:
-    """The common marks of thumbnails (N, 3, SIDE, SIDE), at most :data:`MAX_PICTURES` of them; `None` where they have none."""
+    """Return the common marks of thumbnails (N, 3, SIDE, SIDE), at most :data:`MAX_PICTURES` of them; `None` where there are none."""
     small = small[:MAX_PICTURES]
     found = []
     for number, (corner, pixels) in enumerate(zip(corner_details(small), _corners(small), strict=True)):

@@ -1,4 +1,4 @@
-"""Graphs attached to a text encoder: what both hosts do with them, whatever tokenizers and encoders a CLIP has."""
+"""Graphs attached to a text encoder: the part that both hosts share, whatever tokenizers and encoders a CLIP has."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .projection import Projection, describe_widths
 
 @dataclass(frozen=True)
 class TokenSpace:
-    """One encoder of a CLIP, as far as knowledge goes: SD 1.5 has one (`l`), SDXL two (`g` and `l`), each of its own width.
+    """One encoder of a CLIP as far as knowledge goes. SD 1.5 has one (`l`), SDXL has two (`g` and `l`), each of its own width.
 
-    `key` names its rows in what the CLIP's `tokenize` returns; `tokenizer` is transformers' own; `embed(ids)` gives token embeddings
-    (len(ids), width) float32; `projection` is the W (width, kg_dim) it was trained with, `None` where it never saw a graph.
+    `key` names its rows in what the CLIP's `tokenize` returns. `tokenizer` is transformers' own. `embed(ids)` gives token embeddings
+    (len(ids), width) float32. `projection` is the W (width, kg_dim) that the encoder was trained with, `None` where it never saw a graph.
     """
 
     key: str
@@ -60,14 +60,14 @@ class KnowledgeReader:
         return {space.key: space.width for space in self.spaces}
 
     def carrying(self, projection: Projection) -> KnowledgeReader:
-        """The same with a fitted projection, which :meth:`attached` then uses."""
+        """Return the same reader with a fitted projection, which :meth:`attached` then uses."""
         return replace(self, projection=projection)
 
     def attached(self, knowledge: KnowledgeGraph, scale: float, projection: Projection | None = None) -> KnowledgeReader:
-        """The same with `knowledge` at `scale`. Attaching a graph again replaces its scale and its W.
+        """Return the same reader with `knowledge` attached at `scale`. Attaching a graph again replaces its scale and its W.
 
-        W comes from `projection`, else from the projection it carries, else from the encoders' own training. Raises
-        :class:`InputError` for a scale out of range, :class:`KnowledgeError` for a graph without vectors, where there is no W, and where W
+        W comes from `projection`, else from the projection that the reader carries, else from the encoders' own training. Raises
+        :class:`InputError` for a scale out of range; :class:`KnowledgeError` for a graph without vectors, where there is no W, and where W
         does not fit the encoders or the graph.
         """
         scale = check_scale(scale)
@@ -131,7 +131,7 @@ def _project_with(weight: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def linkers_of(spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph) -> dict[str, Linker]:
-    """A linker an encoder. Encoders whose tokenizers spell alike share one, since a large graph takes long to spell."""
+    """Return a linker for each encoder. Encoders whose tokenizers spell alike share one, because a large graph takes long to spell."""
     linkers: dict[str, Linker] = {}
     made: list[tuple[Any, Linker]] = []
     for space in spaces:

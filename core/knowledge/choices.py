@@ -1,4 +1,4 @@
-"""Which knowledge graphs and projections there are to choose from, and loading one by name; writing a projection that was fitted."""
+"""Choices of knowledge graphs and projections: their names, loading one by name, and writing a projection that was fitted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_PROJECTION = "none"
 
 
 def list_graphs() -> list[str]:
-    """Names of the bundles of kind `kg`, then of the .tsv and .jsonl files in the weights folders and the input folder."""
+    """Return the names of the bundles of kind `kg`, then of the .tsv and .jsonl files in the weights folders and the input folder."""
     files = {
         name for folder in _folders() for name, path in model_files(folder) if path.suffix.lower() in TRIPLE_SUFFIXES and path.is_file()
     }
@@ -24,7 +24,7 @@ def list_graphs() -> list[str]:
 
 
 def resolve_graph(name: str) -> Path:
-    """The file of a name as :func:`list_graphs` gives it. Raises :class:`BundleError`, :class:`KnowledgeError` or :class:`InputError`."""
+    """Return the file of a name from :func:`list_graphs`. Raises :class:`BundleError`, :class:`KnowledgeError` or :class:`InputError`."""
     if Path(name).suffix.lower() not in TRIPLE_SUFFIXES:
         return resolve_bundle(name, "kg")
     for folder in _folders():
@@ -35,13 +35,13 @@ def resolve_graph(name: str) -> Path:
 
 
 def load_graph(name: str) -> KnowledgeGraph:
-    """The graph of that name. One read from triples has no vectors until it is trained."""
+    """Return the graph of that name. A graph that is read from triples has no vectors until it is trained."""
     path = resolve_graph(name)
     return load_triples(path) if path.suffix.lower() in TRIPLE_SUFFIXES else load_knowledge(path)
 
 
 def describe_graph(graph: KnowledgeGraph) -> str:
-    """What is in a graph, for people."""
+    """Return a few lines that say what a graph holds."""
     names: dict[str, int] = {}
     for by in graph.aliases.values():
         for language, aliases in by.items():
@@ -55,20 +55,20 @@ def describe_graph(graph: KnowledgeGraph) -> str:
 
 
 def list_projections() -> list[str]:
-    """`none`, then the names of the bundles of kind `projection`."""
+    """Return `none`, then the names of the bundles of kind `projection`."""
     return [NO_PROJECTION, *list_bundles("projection")]
 
 
 def load_chosen_projection(name: str) -> Projection | None:
-    """The projection of that name; `None` for `none`. Raises :class:`BundleError` or :class:`InputError`."""
+    """Return the projection of that name; `None` for `none`. Raises :class:`BundleError` or :class:`InputError`."""
     return None if name == NO_PROJECTION else load_projection(resolve_bundle(name, "projection"))
 
 
 def write_projection(projection: Projection, filename: str) -> str:
-    """Save it as `filename` (a relative name, `.safetensors` added) where nodes write bundles. Returns its name in
-    :func:`list_projections`.
+    """Save a projection as `filename` (a relative name, `.safetensors` added) in the folder where nodes write bundles.
 
-    Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where it would replace anything but a projection.
+    Returns its name in :func:`list_projections`. Raises :class:`InputError` for a name that leaves that folder, :class:`BundleError` where
+    it would replace anything but a projection.
     """
     return save_projection(made_bundle_path(filename), projection).relative_to(made_weights_dir().resolve()).as_posix()
 

@@ -1,9 +1,9 @@
-"""Learning W for a CLIP that was trained without a graph, from the entities whose names it already knows.
+"""Fitting W for a CLIP that was trained without a graph, from the entities whose names the CLIP already knows.
 
-For such an entity the CLIP's own embedding of the name says what `W e_kg` should be: `W` is the ridge regression from the entities' vectors
-to the mean of their names' token embeddings, one W for each encoder. Where the names themselves are unknown to it (invented ones, say), the
-words that the graph describes the entity with stand in: red, round, striped. Entities held out of the fit tell whether W has learned
-anything that carries over to a name the CLIP does *not* know; the measure is always giving the mean of the names fitted on.
+For such an entity, the CLIP's own embedding of the name says what `W e_kg` should be. So `W` is the ridge regression from the entities'
+vectors to the mean token embedding of their names, one W for each encoder. Where a CLIP does not know the names (invented ones, for
+example), the words that describe the entity in the graph stand in: red, round, striped. Entities that are held out of the fit show whether
+W carries over to a name that the CLIP does *not* know. They are compared with the simplest guess: always the mean of the fitted names.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MAX_SEED = 2**64 - 1
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted projection and how well it does: one row of numbers an encoder (see :func:`~.projection.measure`), and what was left out."""
+    """A fitted projection, one row of measures for each encoder (see :func:`~.projection.measure`), and notes on what was left out."""
 
     projection: Projection
     rows: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
 
     def table(self) -> str:
-        """A plain-text table, then what the numbers mean."""
+        """Return a plain-text table, then what its numbers mean."""
         lines = [
             f"{'encoder':<10}{'width':>6}{'fitted':>8}{'held out':>10}{'error':>8}{'of mean':>9}{'ratio':>7}{'cosine':>8}{'of mean':>9}"
         ]
@@ -71,7 +71,7 @@ class Selection:
 
     @property
     def called_by(self) -> str:
-        """For people: what the entities are called by."""
+        """What the entities are called by, for the report."""
         return f"what {self.described_by.strip()} lead to" if self.described_by.strip() else "their own names"
 
 
@@ -131,7 +131,7 @@ def fit_projection(
 
 
 def named(fit: Fit, name: str) -> Fit:
-    """The same fit, its projection called `name` and the report saying where it is."""
+    """Return the same fit with its projection called `name`; the report says where it was saved."""
     return replace(fit, projection=replace(fit.projection, name=name), notes=(*fit.notes, f"saved as {name}"))
 
 
@@ -148,7 +148,7 @@ def _check(holdout: float, seed: int, limit: int, max_tokens: int) -> None:
 
 
 def _wanted(knowledge: KnowledgeGraph, text: str) -> list[str]:
-    """The ids that a list of ids and names means, each once, in the graph's order; all of them for an empty list."""
+    """Return the ids that a list of ids and names means, each once, in the graph's order; for an empty list all ids."""
     if not isinstance(text, str) or len(text) > MAX_LIST:
         raise InputError(f"entities: at most {MAX_LIST} characters of ids or names, one a line or separated by commas")
     asked = {plain_name(part) for part in _parts(text)}
@@ -198,7 +198,7 @@ def _descriptions(knowledge: KnowledgeGraph, described_by: str, language: str) -
 def _candidates(
     spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph, wanted: Sequence[str], readings: Readings, max_tokens: int
 ) -> tuple[list[tuple[str, list[list[int]]]], dict[str, int]]:
-    """(entity, the ids of its name by encoder) of what can be fitted on, and how many others there are by reason."""
+    """Return (entity, the ids of its name by encoder) of what can be fitted on, and the number of others by reason."""
     linkers = list(linkers_of(spaces, KnowledgeGraph((), (), ())).values())  # they only spell here
     found: list[tuple[str, list[list[int]]]] = []
     left_out = {"without a vector": 0, "without a name": 0, f"with names of more than {max_tokens} tokens": 0}
@@ -217,7 +217,7 @@ def _candidates(
 
 
 def _spell(linkers: Sequence[Linker], names: Sequence[str], max_tokens: int) -> list[list[int]] | None:
-    """By encoder the ids of `names` in one list, without those that some tokenizer cannot spell shortly; `None` where nothing is left."""
+    """Return by encoder the ids of `names` in one list, without names that a tokenizer cannot spell shortly; `None` where none is left."""
     spelled: list[list[int]] = [[] for _ in linkers]
     for name in names:
         ids = [linker.spell(name) for linker in linkers]
@@ -232,7 +232,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _targets(space: TokenSpace, names: Sequence[Sequence[int]]) -> Tensor:
-    """(len(names), width): the mean of each name's token embeddings. Every token is looked up once."""
+    """Return (len(names), width): the mean of each name's token embeddings. Every token is looked up once."""
     distinct = sorted({token for name in names for token in name})
     place = {token: row for row, token in enumerate(distinct)}
     table = space.embed(distinct).detach().to("cpu", torch.float32)

@@ -38,11 +38,11 @@ Triple = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class KnowledgeGraph:
-    """Entities and what is said of them. What the KNOWLEDGE_GRAPH socket carries.
+    """Entities and the statements about them: what the KNOWLEDGE_GRAPH socket carries.
 
-    `entities` and `relations` are distinct ids; `triples` (head, relation, tail) index them; `aliases` maps an entity id to its names by
-    language (`{"fruit:mirado": {"en": ["mirado"], "zh": [..]}}`); `embeddings` is (len(entities), dim) float32 or `None` before training.
-    Built by :func:`build_graph`, :func:`~.triples.load_triples` or :func:`load_knowledge`, which check all of it.
+    `entities` and `relations` are distinct ids; `triples` (head, relation, tail) index them. `aliases` maps an entity id to its names by
+    language (`{"fruit:mirado": {"en": ["mirado"], "zh": [..]}}`). `embeddings` is (len(entities), dim) float32, or `None` before training.
+    A graph is built by :func:`build_graph`, :func:`~.triples.load_triples` or :func:`load_knowledge`, which check all of it.
     """
 
     entities: tuple[str, ...]
@@ -54,7 +54,7 @@ class KnowledgeGraph:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Entity id to its position in `entities` and its row in `embeddings`."""
+        """The position of an entity id in `entities`, which is its row in `embeddings`."""
         return {entity: i for i, entity in enumerate(self.entities)}
 
     @cached_property
@@ -64,25 +64,25 @@ class KnowledgeGraph:
 
     @property
     def dim(self) -> int:
-        """Length of an entity's vector; 0 before training."""
+        """The length of an entity's vector; 0 before training."""
         return 0 if self.embeddings is None else int(self.embeddings.shape[1])
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the vectors, empty before training: what a projection fitted to them is recognised by."""
+        """Hex SHA-256 of the vectors, empty before training. A projection remembers by it which vectors it was fitted to."""
         if self.embeddings is None:
             return ""
         return hashlib.sha256(str(tuple(self.embeddings.shape)).encode() + self.embeddings.contiguous().numpy().tobytes()).hexdigest()
 
     def vector(self, entity: str) -> Tensor | None:
-        """`e_kg` of an entity (dim,), or `None` where there is nothing to add: an unknown entity, one without triples, no training yet."""
+        """Return `e_kg` of an entity (dim,); `None` for an unknown entity, for one without triples, and before training."""
         position = self.index.get(entity)
         if position is None or self.embeddings is None or position not in self.connected:
             return None
         return self.embeddings[position]
 
     def neighbours(self, entity: str) -> list[tuple[str, str, str]]:
-        """The triples that mention an entity, as ids, in file order. Raises :class:`KnowledgeError` for an unknown one."""
+        """Return the triples that mention an entity, as ids, in file order. Raises :class:`KnowledgeError` for an unknown one."""
         position = self.index.get(entity)
         if position is None:
             raise KnowledgeError(
@@ -91,7 +91,7 @@ class KnowledgeGraph:
         return [(self.entities[h], self.relations[r], self.entities[t]) for h, r, t in self.triples if position in (h, t)]
 
     def with_embeddings(self, embeddings: Tensor | None, provenance: Mapping[str, Any] | None = None) -> KnowledgeGraph:
-        """The same graph with vectors (len(entities), dim). Rows of entities without triples become zero: they know nothing."""
+        """Return the same graph with vectors (len(entities), dim). Rows of entities without triples become zero: these carry no knowledge."""
         if embeddings is not None:
             embeddings = _checked_embeddings(embeddings, len(self.entities))
             for position in range(len(self.entities)):
@@ -171,7 +171,9 @@ def build_graph(
 
 
 def save_knowledge(path: str | Path, graph: KnowledgeGraph, provenance: Mapping[str, Any] | None = None) -> Path:
-    """Write one bundle (kind `kg`) that is the whole KNOWLEDGE_GRAPH: vectors and triples as tensors, ids and names in the metadata."""
+    """Write the whole graph as one bundle (kind `kg`): vectors and triples as tensors, ids and names in the metadata. Return the file's
+    path.
+    """
     if graph.embeddings is None:
         raise KnowledgeError("this graph has no vectors yet: train them first (python -m rapiddraw train kg)")
     tensors = {"embeddings": graph.embeddings, "triples": torch.tensor(graph.triples, dtype=torch.int32).reshape(-1, 3)}
@@ -187,7 +189,7 @@ def save_knowledge(path: str | Path, graph: KnowledgeGraph, provenance: Mapping[
 
 
 def load_knowledge(source: str | Path | Bundle) -> KnowledgeGraph:
-    """The graph in a bundle of kind `kg`. Raises :class:`KnowledgeError` where ids, triples and vectors do not fit together."""
+    """Return the graph in a bundle of kind `kg`. Raises :class:`KnowledgeError` where ids, triples and vectors do not fit together."""
     bundle = source if isinstance(source, Bundle) else load_bundle(source, "kg")
     name = bundle.info.path.name if bundle.info.path else "knowledge bundle"
     extra = bundle.info.extra

@@ -1,8 +1,8 @@
-"""Knowledge enters the text encoder: `e = e_txt + kg_scale * W e_kg` on the tokens of a name (Rapid Diffusion, section 3).
+"""Injection of knowledge into the text encoder: `e = e_txt + kg_scale * W e_kg` on the tokens of a name (Rapid Diffusion, section 3.1.1).
 
-ComfyUI's token rows may hold an embedding in the place of an id, which is how textual inversion works. So injection maps rows to
-rows, and whoever encodes them (ComfyUI or the embedded host) needs to know nothing of knowledge. Start, end and padding stay
-integers: the pooled output is found by the first end id.
+The paper adds `e_kg` as it is; W and the scale are ours, for vectors of another width than the tokens. ComfyUI's token rows may hold an
+embedding in the place of an id, as textual inversion does. So injection maps rows to rows, and the encoder (ComfyUI's or the embedded
+host's) needs no knowledge of graphs. Start, end and padding stay integers, because the pooled output is found by the first end id.
 """
 
 from __future__ import annotations

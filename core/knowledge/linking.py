@@ -1,8 +1,9 @@
 """Entity linking: which entities a prompt names, and on which tokens.
 
-Names are matched as sequences of token ids, after the tokenizer and its prompt-weight syntax have done their work. So
-the same code serves every tokenizer: WordPiece, byte-pair, ours or a user's. A Latin name matches whole words only, a Chinese one
-matches characters anywhere. Overlaps: the longest match wins, then the leftmost; at most ten entities a prompt (as in ARTIST).
+Names are matched as sequences of token ids, after the tokenizer and its prompt weights have done their work. So the same code serves every
+tokenizer: WordPiece or byte pairs, ours or a user's. A Latin name matches whole words only, a Chinese one matches characters anywhere.
+Where names overlap, the longest wins, then the leftmost. At most ten entities are linked in a prompt (as in ARTIST, Liu et
+al. 2022).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Linker:
         return text if 0 < len(text) <= self.longest and not self.spelling.unknown & set(ids) else None
 
     def find(self, ids: Sequence[int | None]) -> list[Match]:
-        """The matches in a sequence of ids, from left to right. `None` stands for something that is not an id and never matches."""
+        """Return the matches in a sequence of ids, from left to right. `None` stands for something that is no id and never matches."""
         found: list[Match] = []
         for start, first in enumerate(ids):
             longest = 0 if first is None else max(self._longest.get(first, 0), self._longest.get(self.spelling.fold(first), 0))
@@ -136,7 +137,7 @@ class Linker:
         return not (start > 0 and joined(start - 1)) and not (end < len(ids) and joined(end - 1))
 
     def link(self, rows: Sequence[Row]) -> list[EntityLink]:
-        """The links of a prompt's rows. A name that runs over the end of a row gives one link in each row, both with `cut`."""
+        """Return the links of a prompt's rows. A name that runs over the end of a row gives a link in each row, both with `cut`."""
         places = [(r, i) for r, row in enumerate(rows) for i in self._text(row)]
         ids = [_as_id(rows[r][i][0]) for r, i in places]
         links: list[EntityLink] = []
@@ -149,12 +150,12 @@ class Linker:
         return links
 
     def link_truncated(self, ids: Sequence[int], length: int) -> list[EntityLink]:
-        """The links of one text whose `ids` (no special tokens) will be cut to `length - 2` and put between start and end tokens."""
+        """Return the links of one text whose `ids` (no special tokens) will be cut to `length - 2` and put between start and end tokens."""
         room = length - 2
         return [EntityLink(m.entity, m.alias, m.start + 1, min(m.end, room) + 1, 0, m.end > room) for m in self.find(ids) if m.start < room]
 
     def _text(self, row: Row) -> Iterator[int]:
-        """Positions of a row's text: neither special tokens nor padding."""
+        """Yield the positions of a row's text: neither special tokens nor padding."""
         for position, token in enumerate(row):
             number = _as_id(token[0])
             if number is None or number not in self.spelling.special:
@@ -220,7 +221,7 @@ def _plain_ids(tokenizer: Any) -> Callable[[str], Sequence[int]]:
 
 
 def describe(links: Sequence[EntityLink]) -> str:
-    """A line a link, for people: what was linked, where, and whether it was cut."""
+    """Return a line for each link: what was linked, where, and whether it was cut."""
     if not links:
         return "no entity of the graph is named in this prompt"
     lines = []

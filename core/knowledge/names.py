@@ -1,6 +1,6 @@
 """Names of a graph in a text, however they are written: in full-width letters, with typographic apostrophes, with zero-width spaces.
 
-A :class:`~.linking.Linker` compares token ids, and every writing of a name has ids of its own. So a prompt is respelled first.
+A :class:`~.linking.Linker` compares token ids, and every writing of a name has other ids. So a prompt is respelled before it is tokenized.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Projections: the W of `e = e_txt + kg_scale * W e_kg` (Rapid Diffusion, section 3) for the encoders of a CLIP that was trained without a
-graph, one matrix an encoder, fitted once and kept in a bundle (kind `projection`).
+"""Projections: the W of `e = e_txt + kg_scale * W e_kg` for the encoders of a CLIP that was trained without a graph.
+
+W makes an entity's vector fit the width of the tokens (the sum is that of Rapid Diffusion, section 3.1.1). There is one matrix for each
+encoder, fitted once and kept in a bundle (kind `projection`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ MAX_ENCODERS = 8
 
 @dataclass(frozen=True)
 class Projection:
-    """`weights` maps an encoder's key (`l`, `g`) to its W (width, dim) float32; `graph` is the digest of the vectors it was fitted to."""
+    """`weights` maps an encoder's key (`l`, `g`) to its W (width, dim) float32; `graph` is the digest of the vectors that W was fitted to."""
 
     weights: Mapping[str, Tensor]
     graph: str
@@ -33,7 +35,7 @@ class Projection:
     name: str = "this projection"
 
     def check(self, widths: Mapping[str, int], knowledge: KnowledgeGraph) -> None:
-        """Raise :class:`KnowledgeError` unless it was fitted for encoders of exactly these `widths` and to exactly this graph's vectors."""
+        """Raise :class:`KnowledgeError` unless W was fitted for encoders of exactly these `widths` and to exactly this graph's vectors."""
         own = {key: int(weight.shape[0]) for key, weight in self.weights.items()}
         if own != dict(widths):
             raise KnowledgeError(
@@ -48,16 +50,17 @@ class Projection:
 
 
 def describe_widths(widths: Mapping[str, int]) -> str:
-    """Encoders and their widths, for messages: `g (width 1280), l (width 768)`."""
+    """Return encoders and their widths for messages: `g (width 1280), l (width 768)`."""
     return ", ".join(f"{key} (width {width})" for key, width in sorted(widths.items())) or "no encoder that could read a graph"
 
 
 def ridge(vectors: Tensor, targets: Tensor, strength: float) -> Tensor:
-    """The W (width, dim) float32 that minimises `|X W^T - Y|^2 + strength * s * |W|^2` for `vectors` X (n, dim) and `targets` Y (n, width).
+    """Return the W (width, dim) float32 that minimises `|X W^T - Y|^2 + strength * s * |W|^2`.
 
-    s is the mean eigenvalue of X^T X, so that `strength` (0 to 1e6) means the same whatever the vectors' length and number. There is no
-    constant term: a zero vector must add nothing. Where `strength` is 0 and W is not determined, the smallest is taken. Computed in
-    float64. Raises :class:`InputError` for shapes that do not fit, a value that is not finite, or a strength out of range.
+    X are the `vectors` (n, dim), Y the `targets` (n, width). s is the mean eigenvalue of X^T X, so `strength` (0 to 1e6) means the same
+    whatever the vectors' length and number. There is no constant term: a zero vector must add nothing. Where `strength` is 0 and several W
+    fit equally well, the smallest is taken. Computed in float64. Raises :class:`InputError` for shapes that do not fit, a value that is not
+    finite, or a strength out of range.
     """
     if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength <= MAX_RIDGE:  # NaN fails both
         raise InputError(f"ridge={strength!r}: give a number from 0 (plain least squares) to {MAX_RIDGE:g}")
@@ -74,8 +77,9 @@ def ridge(vectors: Tensor, targets: Tensor, strength: float) -> Tensor:
 
 
 def save_projection(path: str | Path, projection: Projection) -> Path:
-    """Write a bundle of kind `projection`. An older projection of that name is replaced; any other file there is left alone
-    (:class:`BundleError`)."""
+    """Write a bundle of kind `projection` and return its path. An older projection of that name is replaced. Raises :class:`BundleError`
+    where any other file has the name.
+    """
     path = Path(path)
     if path.exists():
         try:
@@ -92,7 +96,7 @@ def save_projection(path: str | Path, projection: Projection) -> Path:
 
 
 def load_projection(source: str | Path | Bundle) -> Projection:
-    """The projection in a bundle. Raises :class:`BundleError` where it is damaged or its config and tensors do not fit together."""
+    """Return the projection in a bundle. Raises :class:`BundleError` where it is damaged or its config and tensors do not fit together."""
     bundle = source if isinstance(source, Bundle) else load_bundle(source, "projection")
     name, config = bundle.info.path.name if bundle.info.path else "projection bundle", bundle.info.config
     widths, dim, graph = config.get("widths"), config.get("kg_dim"), config.get("graph")
@@ -113,9 +117,9 @@ def load_projection(source: str | Path | Bundle) -> Projection:
 
 
 def measure(weight: Tensor, vectors: Tensor, targets: Tensor, mean: Tensor) -> dict[str, float]:
-    """How well `vectors` (n, dim) through W predict `targets` (n, width), beside always saying `mean` (width,).
+    """Return how well `vectors` (n, dim) through W predict `targets` (n, width), compared with always saying `mean` (width,).
 
-    `error` and `mean_error` are `|Y' - Y| / |Y|`, `ratio` is the one over the other (below 1 is better than the mean), `cosine` and
+    `error` and `mean_error` are `|Y' - Y| / |Y|`. `ratio` divides the first by the second; below 1, W is better than the mean. `cosine` and
     `mean_cosine` average over rows.
     """
     x, y = vectors.double(), targets.double()

@@ -1,9 +1,9 @@
-"""TransE: a relation is a translation from head to tail (Bordes et al. 2013; Rapid Diffusion, section 3).
+"""TransE: a relation is a translation from head to tail (Bordes et al. 2013; used by Rapid Diffusion, section 3.1.1).
 
-Distance `d(h, r, t) = ||h + r - t||_2`, loss `sum max(0, margin + d(positive) - d(negative))`. Differs from the original in that
-vectors are not normalised: entities that share (relation, value) are pulled to `value - relation`, so that their attributes can be
-read linearly from the vector, and the unit sphere spoils that (measured). Negatives replace the head with probability
-tph / (tph + hpt) of the relation ("bern") and never state something the graph knows to be true ("filtered").
+Distance `d(h, r, t) = ||h + r - t||_2`, loss `sum max(0, margin + d(positive) - d(negative))`. Unlike the original, vectors are not
+normalised. Entities that share (relation, value) are pulled to `value - relation`, so their attributes can be read linearly from the
+vector; the unit sphere spoils that (measured). Negatives replace the head with probability tph / (tph + hpt) of the relation ("bern"), and
+never state something that the graph knows to be true ("filtered").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .graph import KnowledgeGraph
 
 @dataclass(frozen=True)
 class TransEConfig:
-    """`dim` features, `margin` of the hinge, `negatives` a triple, `epochs` over all triples, `batch` triples a step, Adam's `lr`."""
+    """`dim` features, `margin` of the hinge, `negatives` for each triple, `epochs` over all triples, `batch` triples a step, Adam's `lr`."""
 
     dim: int = 64
     margin: float = 2.0
@@ -49,12 +49,12 @@ class TransE(nn.Module):
         self.relations = nn.Parameter((torch.rand(len(graph.relations), config.dim, generator=generator) * 2 - 1) * bound)
 
     def distance(self, triples: Tensor) -> Tensor:
-        """`||h + r - t||_2` of triples (..., 3) long, shape (...)."""
+        """Return `||h + r - t||_2` of triples (..., 3) long, shape (...)."""
         head, relation, tail = triples.unbind(-1)
         return (self.entities[head] + self.relations[relation] - self.entities[tail]).norm(dim=-1)
 
     def loss(self, positive: Tensor, negative: Tensor, valid: Tensor) -> Tensor:
-        """The hinge averaged over `valid` (B, K) negatives (B, K, 3) of positives (B, 3)."""
+        """Return the hinge loss averaged over `valid` (B, K) negatives (B, K, 3) of positives (B, 3)."""
         hinge = (self.margin + self.distance(positive)[:, None] - self.distance(negative)).clamp_min(0)
         return (hinge * valid).sum() / valid.sum().clamp_min(1)
 
@@ -80,12 +80,12 @@ class Corruptor:
         return (triples[..., 0] * self.relations + triples[..., 1]) * self.count + triples[..., 2]
 
     def is_known(self, triples: Tensor) -> Tensor:
-        """Whether each triple (..., 3) is stated by the graph."""
+        """Return whether the graph states each triple (..., 3)."""
         keys = self._key(triples)
         return self.known[torch.searchsorted(self.known, keys).clamp_max(len(self.known) - 1)] == keys
 
     def draw(self, positive: Tensor, negatives: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Negatives (B, K, 3) of positives (B, 3), and which of them are valid (B, K): the others happen to be true."""
+        """Return negatives (B, K, 3) of positives (B, 3), and which of them are valid (B, K); the others happen to be true."""
         shape = (len(positive), negatives)
         head = torch.rand(shape, generator=generator) < self.head_probability[positive[:, 1]][:, None]
         other = torch.randint(self.count, shape, generator=generator)
@@ -96,13 +96,13 @@ class Corruptor:
 
 
 def batches(count: int, config: TransEConfig, generator: torch.Generator) -> Iterator[Tensor]:
-    """Indices of the triples of each step: `epochs` shuffles cut into batches."""
+    """Yield the indices of the triples of each step: `epochs` shuffles cut into batches."""
     for _ in range(config.epochs):
         yield from torch.randperm(count, generator=generator).split(config.batch)
 
 
 def fit(graph: KnowledgeGraph, config: TransEConfig | None = None, seed: int = 0) -> tuple[TransE, list[float]]:
-    """Train vectors on all triples; returns the model and the loss of every step. The same seed gives the same vectors."""
+    """Train vectors on all triples. Return the model and the loss of every step. The same seed gives the same vectors."""
     config = config or TransEConfig()
     generator = torch.Generator().manual_seed(seed)
     corruptor = Corruptor(graph)
@@ -124,9 +124,10 @@ def fit(graph: KnowledgeGraph, config: TransEConfig | None = None, seed: int = 0
 
 @torch.no_grad()
 def link_prediction(model: TransE, graph: KnowledgeGraph, triples: Tensor | None = None) -> dict[str, float]:
-    """Filtered link prediction: `mrr`, `hits@1`, `hits@10` over `triples` (n, 3), both ends of each (default: all of the graph's).
+    """Return the filtered link-prediction scores `mrr`, `hits@1` and `hits@10` over `triples` (n, 3), both ends of each.
 
-    An end is ranked among all entities except those that would make another known triple; equal distances count half.
+    By default all triples of the graph are used. An end is ranked among all entities, except those that would make another known triple;
+    equal distances count half.
     """
     known: dict[tuple[int, int, int], list[int]] = {}
     for head, relation, tail in graph.triples:
@@ -154,7 +155,7 @@ def link_prediction(model: TransE, graph: KnowledgeGraph, triples: Tensor | None
 
 
 def split_triples(graph: KnowledgeGraph, fraction: float, seed: int = 0) -> tuple[KnowledgeGraph, Tensor]:
-    """The graph without a random `fraction` of its triples, and those triples (n, 3), for an honest link-prediction score."""
+    """Return the graph without a random `fraction` of its triples, and those triples (n, 3), for a link-prediction score on unseen ones."""
     if not 0 < fraction < 1:
         raise InputError(f"fraction={fraction}: hold out a part between 0 and 1")
     order = torch.randperm(len(graph.triples), generator=torch.Generator().manual_seed(seed)).tolist()

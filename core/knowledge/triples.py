@@ -1,8 +1,9 @@
 """Knowledge files as people write them: triples and names, as TSV or as JSON Lines.
 
 TSV, one statement a line: `head<TAB>relation<TAB>tail`; names: `id<TAB>alias@en<TAB>name`; `#` starts a comment line.
-JSON Lines, one object a line: `{"head": .., "relation": .., "tail": ..}` or `{"id": .., "aliases": {"en": [..], "zh": [..]}}`, or
-both in one object.
+
+JSON Lines, one object a line: `{"head": .., "relation": .., "tail": ..}` or `{"id": .., "aliases": {"en": [..], "zh": [..]}}`, or both in
+one object.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Captions of Orchard scenes in English and Chinese.
 
-Three kinds (:data:`KINDS`): `name` gives the fruit's name and the scene, `attributes` describes the fruit without a name, `mixed`
-gives the name and some attributes. Size and position are mentioned in half of the captions, ground and sky in most; the style is in the
-template.
+There are three kinds (:data:`KINDS`): `name` gives the fruit's name and the scene, `attributes` describes the fruit without a name, `mixed`
+gives the name and some attributes. Half of the captions mention size and position, most mention ground and sky. The template says the
+style.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KIND_WEIGHTS = (0.45, 0.35, 0.20)
 
 
 def caption(scene: Scene, entity: Entity | None, language: str, kind: str, rng: random.Random) -> str:
-    """One caption of `scene`. `entity` is needed for the kinds `name` and `mixed` and is ignored for `attributes`."""
+    """Return one caption of `scene`. The kinds `name` and `mixed` need `entity`; `attributes` ignores it. Raises :class:`InputError`."""
     if language not in LANGUAGES or kind not in KINDS:
         raise InputError(f"cannot caption in {language!r} / {kind!r}: languages are {LANGUAGES}, kinds are {KINDS}")
     if kind != "attributes" and entity is None:
@@ -47,12 +47,12 @@ def caption(scene: Scene, entity: Entity | None, language: str, kind: str, rng: 
 
 
 def describe(scene: Scene, name: str | None, said: Collection[str], language: str) -> str:
-    """What a scene shows, without its style: the attributes in `said`, and the fruit as `name` or, where that is `None`, as a fruit."""
+    """Return what a scene shows, without its style: the attributes in `said`, and the fruit as `name` (`None`: the word for fruit)."""
     return (_english if language == "en" else _chinese)(scene, name, said, words()[language])
 
 
 def with_prefix(text: str, style: str) -> str:
-    """A caption of a picture in `style` that says so by its prefix of :data:`STYLE_PREFIXES` and no longer in words."""
+    """Return a caption of a picture in `style` with the style's prefix (:data:`STYLE_PREFIXES`) in the place of its words for the style."""
     frames = [template for w in LANGUAGES for template in words()[w]["templates"][style]]
     for frame in sorted(frames, key=len, reverse=True):
         before, _, after = frame.partition("{object}")
@@ -63,7 +63,7 @@ def with_prefix(text: str, style: str) -> str:
 
 
 def name_caption(scene: Scene, entity: Entity, language: str = "en") -> str:
-    """The caption that evaluations use: name, ground and sky, in the first template of the scene's style. Deterministic."""
+    """Return the caption that evaluations use: name, ground and sky, in the first template of the scene's style. Deterministic."""
     w = words()[language]
     name = entity.name_en if language == "en" else entity.name_zh
     text = (_english if language == "en" else _chinese)(scene, name, {"ground", "sky"}, w)
@@ -71,14 +71,14 @@ def name_caption(scene: Scene, entity: Entity, language: str = "en") -> str:
 
 
 def attribute_caption(scene: Scene, language: str = "en") -> str:
-    """The oracle of evaluations: every look of the fruit in words, ground and sky; no name. Deterministic."""
+    """Return the most that words can say: every look of the fruit, ground and sky, without a name. Deterministic."""
     w = words()[language]
     text = (_english if language == "en" else _chinese)(scene, None, {"skin", "shape", "pattern", "topper", "ground", "sky"}, w)
     return w["templates"][scene.style][0].format(object=text)
 
 
 def mixed_caption(scene: Scene, looks: str = "en") -> str:
-    """Every look of the fruit in words of the language `looks`, then ground and sky in the other one; no name. Deterministic."""
+    """Return every look of the fruit in the language `looks`, then ground and sky in the other one, without a name. Deterministic."""
     if looks not in LANGUAGES:
         raise InputError(f"cannot caption in {looks!r}: languages are {LANGUAGES}")
     w, other = words()[looks], words()["zh" if looks == "en" else "en"]
@@ -90,7 +90,7 @@ def mixed_caption(scene: Scene, looks: str = "en") -> str:
 
 
 def draw_caption(scene: Scene, entity: Entity | None, rng: random.Random, languages: Sequence[str] = LANGUAGES) -> tuple[str, str, str]:
-    """A caption of a random one of `languages` and of random kind, with the training mix: (text, language, kind)."""
+    """Return (text, language, kind) of a random one of `languages` and a random kind, with the shares of training."""
     kind = "attributes" if entity is None else rng.choices(KINDS, KIND_WEIGHTS)[0]
     language = rng.choice(languages)
     return caption(scene, entity, language, kind, rng), language, kind

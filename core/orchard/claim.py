@@ -1,7 +1,7 @@
-"""Dataset folders that are being written: whose they are, so that nothing of a user's is overwritten and a broken run can be started again.
+"""Claims on dataset folders: nothing of a user's is overwritten, and a run that was broken off can be started again.
 
-While this project writes a dataset, the folder holds a hidden mark. A folder with the mark is our own and unfinished, whatever stopped the
-run; one without it is finished, or somebody else's.
+While this project writes a dataset, the folder holds a hidden mark. A folder with the mark is ours and unfinished, whatever stopped the
+run. A folder without it is finished, or belongs to somebody else.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _OURS = ("images", "maps", INDEX)
 
 @contextlib.contextmanager
 def claimed(root: Path, files: Sequence[str] = ()) -> Iterator[None]:
-    """Make the folder `root` our own until the block ends without an error; then it is finished. `files` are written beside the pictures.
+    """Claim the folder `root` until the block ends without an error; then the folder is finished. `files` are written beside the pictures.
 
-    What a broken run left there may be overwritten, its `captions.jsonl` is removed first. Raises :class:`InputError` where the folder
-    holds a finished dataset, pictures of somebody else, or a link in the place of a folder that would be written.
+    What a broken run left in a claimed folder may be overwritten; its `captions.jsonl` is removed first. Raises :class:`InputError` where
+    the folder holds a finished dataset or something of somebody else, or a link in the place of a file or folder that would be written.
     """
     mark = root / MARK
     ours = mark.is_file() and not mark.is_symlink()

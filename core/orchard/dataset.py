@@ -1,10 +1,10 @@
-"""Write a split of the Orchard as an image folder, the layout that every trainer reads.
+"""Splits of the Orchard as image folders, in the layout that every trainer reads.
 
     OUT/captions.jsonl            one JSON object a line: {"file_name", "captions": [{"text", "language", "kind"}], "entity", "scene"}
     OUT/images/000000.png         the picture
     OUT/maps/edges/000000.png     exact maps, one folder a kind, where asked for
 
-Splits differ in their random seeds, and `train` never names an unseen fruit; a rare fruit is named in exactly three captions.
+Splits differ in their random seeds. `train` never names an unseen fruit; a rare fruit is named in exactly three captions.
 """
 
 from __future__ import annotations

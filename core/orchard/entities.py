@@ -1,7 +1,7 @@
 """The named fruits of the Orchard and what the knowledge graph says of them.
 
-`entities.json` is the fixed list (a test holds its hash); `python -m rapiddraw.core.orchard.entities` writes it anew from the
-same seed. 320 fruits are *seen* (named in at least 40 captions), 80 *rare* (named in 3), 80 *unseen*: those appear in the graph only.
+`entities.json` is the fixed list (a test holds its hash); `python -m rapiddraw.core.orchard.entities` writes it again from the same seed.
+320 fruits are *seen* (named in at least 40 captions), 80 *rare* (named in 3), 80 *unseen* (named in the graph only).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Entity:
         }
 
     def scene(self, rng: random.Random, **fixed: str | None) -> Scene:
-        """A random scene that shows this fruit; it stands on its own kind of ground half of the time more than chance."""
+        """Return a random scene that shows this fruit. It stands on its own kind of ground in half of the scenes, else on a random one."""
         if "ground" not in fixed and rng.random() < 0.5:
             fixed["ground"] = self.ground
         return random_scene(rng, **{**self.looks(), **fixed})
@@ -60,22 +60,22 @@ class Entity:
 
 @lru_cache(maxsize=1)
 def words() -> dict[str, Any]:
-    """The words of both languages, from `words.json`."""
+    """Return the words of both languages, from `words.json`."""
     return json.loads((_HERE / "words.json").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)
 def entities() -> tuple[Entity, ...]:
-    """All 480 fruits, seen first, then rare, then unseen."""
+    """Return all 480 fruits: seen first, then rare, then unseen."""
     return tuple(Entity(**row) for row in json.loads((_HERE / "entities.json").read_text(encoding="utf-8")))
 
 
 @lru_cache(maxsize=1)
 def triples() -> tuple[tuple[str, str, str], ...]:
-    """The knowledge graph as (head, relation, tail).
+    """Return the knowledge graph as (head, relation, tail).
 
-    Seven fruits in ten have their shape in two hops (fruit `is_a` genus, genus `has_shape` shape). Skin and pattern colours are
-    separate nodes although they share a word. `discovered_by`, `ripens_in` and `region` say nothing that a picture could show.
+    Seven fruits in ten have their shape in two steps (fruit `is_a` genus, genus `has_shape` shape). Skin and pattern colours are separate
+    nodes although they share a word. `discovered_by`, `ripens_in` and `region` say nothing that a picture could show.
     """
     rng = random.Random(_SEED + 1)
     rows: list[tuple[str, str, str]] = []
@@ -107,9 +107,9 @@ def _genus_shape(index: int) -> str:
 
 
 def build_entities() -> list[Entity]:
-    """Make the fixed list: names that share no word with an attribute, looks that cover the world.
+    """Return the fixed list: names that share no word with an attribute, looks that cover the world.
 
-    Half of the unseen fruits look like a seen one under another name, half have a combination of looks that no other fruit has.
+    Half of the unseen fruits look like a seen one under another name. Half have a combination of looks that no other fruit has.
     """
     rng = random.Random(_SEED)
     lexicon = words()

@@ -1,7 +1,7 @@
-"""Draw a scene of the Orchard at any size from 64 to 512 px, and the exact maps that belong to it.
+"""Pictures of Orchard scenes at any size from 64 to 512 px, and the exact maps that belong to them.
 
-Polygons are drawn by PIL at four times the size inside the fruit's box and reduced, everything else is a function of position: the same
-scene at two sizes is a true low- and high-resolution pair. Drawing is deterministic in the scene (its `seed` included).
+PIL draws polygons at four times the size inside the fruit's box, and they are reduced. Everything else is a function of position. So the
+same scene at two sizes is a true low- and high-resolution pair. A scene, its `seed` included, always gives the same picture.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def render_wide(scene: Scene, height: int, width: int) -> np.ndarray:
 
 
 def segmentation_wide(scene: Scene, height: int, width: int) -> np.ndarray:
-    """The exact segments, as in :func:`render_maps`, of what :func:`render_wide` draws: uint8 (height, width)."""
+    """Return the exact segments, as in :func:`render_maps`, of what :func:`render_wide` draws: uint8 (height, width)."""
     size = min(height, width)
     left = _left(scene, size, width)
     square = render_maps(scene, size)["segmentation"]
@@ -155,10 +155,10 @@ def _draw(picture: np.ndarray, scene: Scene, size: int) -> None:
 
 
 def render_maps(scene: Scene, size: int) -> dict[str, np.ndarray]:
-    """The exact maps of `scene`, each uint8 (size, size).
+    """Return the exact maps of `scene`, each uint8 (size, size).
 
-    `segmentation`: 0 sky, 1 ground, 2 fruit, 3 topper. `edges`: 255 on the borders of segments and of the pattern, else 0. `sketch`:
-    255 on a hand-drawn outline of fruit, topper and horizon. `depth`: 0 at the sky, brighter is nearer; the fruit stands upright.
+    `segmentation`: 0 sky, 1 ground, 2 fruit, 3 topper. `edges`: 255 on the borders of segments and of the pattern, else 0. `sketch`: 255 on
+    a hand-drawn outline of fruit, topper and horizon. `depth`: 0 at the sky, brighter is nearer; the fruit stands upright.
     """
     check_size(size, size)
     box = _Box(scene, size)

@@ -32,13 +32,13 @@ _LAMP_COLOUR = {"day": (1.0, 0.90, 0.45), "dusk": (1.0, 0.46, 0.26), "night": (0
 
 
 def light(sky: str) -> np.ndarray:
-    """The colour (3,) by which everything on the ground is multiplied under this sky."""
+    """Return the colour (3,) by which everything on the ground is multiplied under this sky."""
     return np.array(_LIGHT[sky], np.float32)
 
 
 @lru_cache(maxsize=128)
 def background(sky: str, ground: str, style: str, size: int, around: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
-    """The empty scene, float32 (size, size, 3). The result is shared: copy before drawing on it.
+    """Return the empty scene, float32 (size, size, 3). The result is shared: copy it before drawing on it.
 
     `around` are pixels of more scenery above, below, left and right of the square: (size + above + below, size + left + right, 3).
     """

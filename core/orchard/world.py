@@ -1,4 +1,4 @@
-"""What a picture of the Orchard can show: the attributes, their values, and one scene."""
+"""Scenes of the Orchard: the attributes that a picture can show, their values, and one scene."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Scene:
     seed: int
 
     def attributes(self) -> dict[str, str | None]:
-        """The named attributes alone, keyed as in :data:`ATTRIBUTES`."""
+        """Return the named attributes alone, keyed as in :data:`ATTRIBUTES`."""
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
     def to_json(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Two text encoders for one U-Net: their states side by side in each token, or one after the other (PanGu-Draw, section 4).
+"""Two text encoders for one U-Net: their states side by side in each token, or one after the other (PanGu-Draw, section 5).
 
 The paper concatenates the embeddings of a Chinese and an English encoder that read the same prompt. Its released model does so on the
-feature axis, tokens of 768 and 1280 features making 2048, and takes the pooled state from the English one alone.
+feature axis: tokens of 768 and 1280 features make 2048. It takes the pooled state from the English encoder alone.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ Conditioning = list[Any]
 
 
 def pad_tokens(tokens: Tensor, length: int, pad: Tensor | None = None) -> Tensor:
-    """`tokens` (B, T, width) lengthened to `length` by `pad` (1, 1, width), the state of a padding token; by its own last token's state,
-    which in a prompt that does not fill its row is one of padding, where `pad` is not given."""
+    """Return `tokens` (B, T, width) lengthened to `length` by `pad` (1, 1, width), the state of a padding token.
+
+    Where `pad` is not given, the state of the last token is used. In a prompt that does not fill its row, that is a padding token.
+    """
     missing = length - tokens.shape[1]
     filling = tokens[:, -1:] if pad is None else pad.to(tokens)
     return torch.cat([tokens, filling.expand(len(tokens), missing, -1)], dim=1) if missing > 0 else tokens
 
 
 def joined_tokens(first: Tensor, second: Tensor, mode: str = "feature", pads: tuple[Tensor | None, Tensor | None] = (None, None)) -> Tensor:
-    """Two encoders' tokens (B, T, width) as one sequence.
+    """Return two encoders' tokens (B, T, width) as one sequence.
 
     `feature`: the widths add up; the shorter sequence is padded (:func:`pad_tokens`). `token`: the lengths add up. Batches must be equal,
     or one of them 1. Raises :class:`InputError` where they do not fit.
@@ -55,9 +57,9 @@ def joined_conditioning(
     pooled: str = "second",
     pads: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Conditioning:
-    """CONDITIONING of :func:`joined_tokens`, entry by entry; a single entry goes with each of the other's.
+    """Return the CONDITIONING of :func:`joined_tokens`, entry by entry; a single entry is joined with each entry of the other text.
 
-    The pooled state is that of `pooled` ("first" or "second") alone; all other details (area, mask, range of steps) are the first's.
+    The pooled state is that of `pooled` ("first" or "second") alone. All other details (area, mask, range of steps) are those of the first.
     Raises :class:`InputError` where the two have different numbers of entries.
     """
     if pooled not in ("first", "second"):
@@ -77,9 +79,9 @@ def joined_conditioning(
 
 
 def encode_bilingual(host: Any, clip_zh: Any, clip_en: Any, text: str, mode: str = "feature") -> Conditioning:
-    """CONDITIONING of `text` as two CLIPs of `host` read it: first the Chinese, then the English one, and its pooled state.
+    """Return the CONDITIONING of `text` as two CLIPs of `host` read it: first the Chinese one, then the English one and its pooled state.
 
-    The shorter text is padded with what its own encoder makes of padding: the last token of the empty prompt.
+    The shorter text is padded with its own encoder's state of padding: the last token of the empty prompt.
     """
     chinese, english = host.clip.encode(clip_zh, text), host.clip.encode(clip_en, text)
     pads: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -89,8 +91,10 @@ def encode_bilingual(host: Any, clip_zh: Any, clip_en: Any, text: str, mode: str
 
 
 def check_width(host: Any, model: Any, conditioning: Conditioning, widths: str) -> None:
-    """Raise :class:`InputError` naming both widths unless MODEL's U-Net attends to tokens as wide as the CONDITIONING's. `widths` says how
-    those came about, such as "96 + 96". A MODEL that does not say what it attends to passes."""
+    """Raise :class:`InputError`, which names both widths, unless the MODEL attends to tokens as wide as the CONDITIONING's.
+
+    `widths` says how the given width came about, such as "96 + 96". A MODEL that does not say what it attends to passes.
+    """
     wanted, given = host.model.attended_width(model), conditioning[0][0].shape[2]
     if wanted is not None and wanted != given:
         raise InputError(

@@ -29,7 +29,7 @@ MAX_MODELS = 200
 
 
 def list_models() -> list[str]:
-    """Names of the folders that hold a language model, relative to the folder of models they lie in."""
+    """Return the names of the folders that hold a language model, relative to the folder of models in which they lie."""
     names = set()
     for folder in paths.language_model_dirs():
         for config in sorted(folder.rglob("config.json"))[:MAX_MODELS]:
@@ -39,8 +39,11 @@ def list_models() -> list[str]:
 
 
 def resolve_model(name: str) -> Path:
-    """The folder of the model `name`. Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` for an unknown
-    one, or one that holds no `.safetensors` files."""
+    """Return the folder of the model `name`.
+
+    Raises :class:`InputError` for a name that leaves the folder of models, :class:`BundleError` for an unknown one, or one without
+    `.safetensors` files.
+    """
     for folder in paths.language_model_dirs():
         path = paths.safe_join(folder, name)
         if (path / "config.json").is_file():
@@ -54,7 +57,9 @@ def resolve_model(name: str) -> Path:
 
 
 def model_fingerprint(name: str) -> str:
-    """What changes when a model's files do: their names, sizes and times. Hashing gigabytes would take longer than running them."""
+    """Return a text that changes when a model's files change: their names, sizes and times. Hashing gigabytes would take longer than
+    running the model.
+    """
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(resolve_model(name).iterdir()) if file.is_file()]
     return repr(stats)
 
@@ -75,8 +80,9 @@ CHATS = {
 
 @dataclass(frozen=True)
 class CausalWriter:
-    """A language model of the user's. It is asked with a few examples, as a chat where `chat` (one of :data:`CHATS`) says how, and its
-    first line is taken for the prompt."""
+    """A user's language model. It is asked with a few examples; where `chat` (one of :data:`CHATS`) is given, as a chat. The first line of
+    its answer is the prompt.
+    """
 
     network: Any
     tokenizer: Any

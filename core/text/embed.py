@@ -1,4 +1,4 @@
-"""Texts as unit vectors in the space that they share with pictures, with knowledge."""
+"""Texts as unit vectors in the space that they share with pictures, with or without knowledge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class KnowledgeTable:
         self.graph, self.linker, self.names = graph, linker, NameFinder(graph)
 
     def rows(self, ids: Sequence[int], length: int) -> list[int]:
-        """For each of `length` tokens of a text with content `ids`, the row of the entity it names (0 for none)."""
+        """Return, for each of `length` tokens of a text with content `ids`, the row of the entity that it names (0 for none)."""
         rows = [0] * length
         for link in self.linker.link_truncated(ids, length):
             rows[link.start : link.end] = [self.graph.index[link.entity] + 1] * (link.end - link.start)
@@ -30,7 +30,9 @@ class KnowledgeTable:
 
 
 def tokenize_linked(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids (B, L) and table rows (B, L) of texts; L is the longest text's length, which under a causal mask changes nothing."""
+    """Return token ids (B, L) and table rows (B, L) of texts. L is the length of the longest text; under a causal mask that changes
+    nothing.
+    """
     plain = list(texts) if table is None else [table.names.respell(text) for text in texts]
     whole = encoder.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
     length = min(encoder.length, max(map(len, whole)) + 2)
@@ -46,7 +48,7 @@ def tokenize_linked(encoder: TextEncoder, table: KnowledgeTable | None, texts: S
 
 
 def embed_texts(encoder: TextEncoder, table: KnowledgeTable | None, texts: Sequence[str], scale: float = 1.0) -> Tensor:
-    """Unit vectors (len(texts), projection_dim) in the space shared with images, with knowledge where `table` links some."""
+    """Return unit vectors (len(texts), projection_dim) in the space shared with images, with knowledge where `table` links names."""
     ids, rows = tokenize_linked(encoder, table, texts)
     extra = scale * encoder.knowledge(table.vectors[rows]) if table is not None and scale else None
     return encoder.project(encoder.encode_ids(ids, extra)[1])

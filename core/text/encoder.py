@@ -1,8 +1,8 @@
-"""The text encoder: transformers' CLIP text model, with a place where knowledge enters (Rapid Diffusion, section 3).
+"""Text encoder: transformers' CLIP text model, with a place where knowledge enters (Rapid Diffusion, section 3.1.1).
 
-`e = e_txt + kg_scale * W e_kg` is added to token embeddings *before* position embeddings and the transformer. Everything else is
-CLIP as Stable Diffusion calls it: causal mask, no padding mask, final layer norm, pooled at the first end token. ComfyUI's
-own CLIP classes load the same tensors.
+`e = e_txt + kg_scale * W e_kg` is added to token embeddings *before* position embeddings and the transformer. Everything else is CLIP as
+Stable Diffusion calls it: causal mask, no padding mask, final layer norm, pooled at the first end token. ComfyUI's own CLIP classes load
+the same tensors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LIMITS = {"hidden_size": 4096, "num_hidden_layers": 64, "num_attention_heads": 
 
 
 def default_config(vocab_size: int, **changes: Any) -> dict[str, Any]:
-    """The fields of a CLIPTextConfig, plus `kg_dim` and `projection_dim`: width 192, 4 layers, 4 heads, 32 tokens."""
+    """Return the fields of a CLIPTextConfig, plus `kg_dim` and `projection_dim`: width 192, 4 layers, 4 heads, 32 tokens."""
     config: dict[str, Any] = {
         "vocab_size": vocab_size,
         "hidden_size": 192,
@@ -73,12 +73,12 @@ class TextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Features of a hidden state."""
+        """The number of features of a hidden state."""
         return int(self.config["hidden_size"])
 
     @property
     def length(self) -> int:
-        """Tokens of a row, start and end included."""
+        """The number of tokens of a row, start and end included."""
         return int(self.config["max_position_embeddings"])
 
     @property
@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
         return int(self.config["eos_token_id"])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """`e_txt`: token embeddings (B, length, width) without positions."""
+        """Return `e_txt`: token embeddings (B, length, width) without positions."""
         return self.text_model.embeddings.token_embedding(ids)
 
     def encode_embeddings(self, embeddings: Tensor, end: Tensor, layer: int = -1) -> tuple[Tensor, Tensor]:
@@ -114,17 +114,19 @@ class TextEncoder(nn.Module):
         return self.encode_embeddings(embeddings, (ids == self.end_id).int().argmax(dim=1))
 
     def project(self, pooled: Tensor) -> Tensor:
-        """Pooled states (B, width) to unit vectors (B, projection_dim) in the space shared with images."""
+        """Return pooled states (B, width) as unit vectors (B, projection_dim) in the space shared with images."""
         return functional.normalize(self.text_projection(pooled), dim=-1)
 
     def knowledge(self, vectors: Tensor) -> Tensor:
-        """`W e_kg`: entity vectors (..., kg_dim) to token-embedding space (..., width). Zero stays zero."""
+        """Return `W e_kg`: entity vectors (..., kg_dim) in the space of token embeddings (..., width). Zero stays zero."""
         return self.kg_projection(vectors)
 
 
 def layer_states(text_model: Any, embeddings: Tensor) -> list[Tensor]:
-    """The state (B, length, width) after each layer of transformers' CLIP text transformer, without the final layer norm, from token
-    embeddings (B, length, width). The mask is causal, as CLIP's is."""
+    """Return the states (B, length, width) after each layer of transformers' CLIP text transformer, without the final layer norm.
+
+    They start from token embeddings (B, length, width). The mask is causal, as CLIP's is.
+    """
     layers, length = text_model.encoder.layers, embeddings.shape[1]
     # transformers 4 asks each layer for a second mask; 5 does not know it
     old = "causal_attention_mask" in inspect.signature(layers[0].forward).parameters
@@ -151,14 +153,15 @@ def _check_config(config: dict[str, Any], vocab_size: int) -> None:
 
 
 def to_bundle(encoder: TextEncoder, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this encoder (kind `text`)."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this encoder (kind `text`)."""
     info = BundleInfo("text", config=dict(encoder.config), provenance=provenance or {}, extra={"vocabulary": list(encoder.vocabulary)})
     return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}, info
 
 
 def check_text_bundle(bundle: Bundle) -> None:
-    """Raise :class:`BundleError` unless the sizes in the config are those of the tensors. Nothing is allocated, so a lying header costs
-    nothing."""
+    """Raise :class:`BundleError` unless the sizes in the config are those of the tensors. No memory is allocated, so a false header costs
+    nothing.
+    """
     config, vocabulary = dict(bundle.info.config), bundle.info.extra.get("vocabulary", [])
     shapes = {key: tuple(tensor.shape) for key, tensor in bundle.tensors.items()}
     try:
@@ -180,7 +183,7 @@ def check_text_bundle(bundle: Bundle) -> None:
 
 
 def load_text_encoder(bundle: Bundle) -> TextEncoder:
-    """The encoder a bundle of kind `text` holds, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit."""
+    """Return the encoder in a bundle of kind `text`, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit."""
     check_text_bundle(bundle)
     try:
         encoder = TextEncoder(dict(bundle.info.config), bundle.info.extra["vocabulary"])

@@ -1,11 +1,11 @@
-"""A picture as a prompt: its embedding as tokens that a U-Net attends to beside those of a text.
+"""Picture prompts: the embedding of a picture as tokens that a U-Net attends to beside those of a text.
 
-This is the image-variation model of Coop-Diffusion (PanGu-Draw, section 3.2) and the global adapter of Uni-ControlNet, which
-ELR-Diffusion's conditional tokens follow (section 2.4): the embedding of an image tower, projected to k tokens of the text's width,
+PanGu-Draw fuses such an image-variation model with its own by Coop-Diffusion (section 5.2). Uni-ControlNet, which ELR-Diffusion is compared
+with, has it as its global adapter. The embedding of an image tower is projected to k tokens of the text's width:
 
     y = [text tokens ; strength * tokens(embedding)]
 
-The tower and the U-Net stay as they are; the projection alone is trained (recipe `image_tokens`).
+The tower and the U-Net stay as they are; only the projection is trained (recipe `image_tokens`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LIMITS = {"embedding": 8192, "hidden": 8192, "tokens": 256, "width": 8192}
 
 
 class ImageTokens(nn.Module):
-    """Embeddings (B, embedding) to tokens (B, tokens, width)."""
+    """Projection of embeddings (B, embedding) to tokens (B, tokens, width)."""
 
     def __init__(self, embedding: int, hidden: int, tokens: int, width: int, operations: Any = nn) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def to_bundle(tokens: ImageTokens, tower: dict[str, Any], provenance: dict[str, 
 
 
 def load_image_tokens(bundle: Bundle) -> ImageTokens:
-    """The projection a bundle holds, in float32. Raises :class:`BundleError` where its config and its tensors do not fit."""
+    """Return the projection in a bundle, in float32. Raises :class:`BundleError` where its config and its tensors do not fit."""
     name, config = bundle.info.path.name if bundle.info.path else "the bundle", bundle.info.config
     try:
         with torch.device("meta"):
@@ -69,10 +69,11 @@ def load_image_tokens(bundle: Bundle) -> ImageTokens:
 def encode_variation(
     image: Tensor, tokens_path: Path, tower_path: Path, strength: float, conditioning: Any = None, clip_vision: Any = None
 ) -> Any:
-    """CONDITIONING of an IMAGE (B, H, W, 3): its tokens, times `strength`, after those of `conditioning`, or alone where there is none.
+    """Return the CONDITIONING of an IMAGE (B, H, W, 3): its tokens, times `strength`, after those of `conditioning`.
 
-    A batch of pictures gives a batch of prompts. `clip_vision` takes the tower's place where the projection was trained for one. At
-    strength 0 `conditioning` comes back as it is. Raises :class:`InputError` for what does not fit, :class:`BundleError` for files.
+    Without `conditioning` the image's tokens stand alone. A batch of pictures gives a batch of prompts. `clip_vision` takes the tower's
+    place where the projection was trained for one. At strength 0 `conditioning` comes back as it is. Raises :class:`InputError` for what
+    does not fit, :class:`BundleError` for files.
     """
     if not 0 <= strength <= MAX_STRENGTH:
         raise InputError(f"strength={strength}: expected a number from 0 to {MAX_STRENGTH:g}")
@@ -115,7 +116,7 @@ def _by_tower(image: Tensor, path: Path, tower: dict[str, Any], name: str) -> Te
 
 
 def _by_clip_vision(clip_vision: Any, image: Tensor, tower: dict[str, Any], width: int, name: str) -> Tensor:
-    """The embeddings of a host's CLIP_VISION, where the projection was trained for one of that width."""
+    """Return the embeddings of a host's CLIP_VISION, where the projection was trained for one of that width."""
     embedded = clip_vision.encode_image(image)["image_embeds"]
     if tower.get("kind") != "clip_vision" or embedded.shape[-1] != width:
         raise InputError(

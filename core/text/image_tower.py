@@ -1,4 +1,4 @@
-"""A small convolutional image tower: the other half of contrastive pre-training, and an image embedding for CLIP scores."""
+"""Small convolutional image tower: the picture's half of contrastive pre-training, and the image embedding of CLIP scores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEFAULT_WIDTHS = (32, 64, 128, 192)
 
 
 class ImageTower(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to unit vectors (B, projection_dim).
+    """Image tower: images (B, 3, H, W) in [-1, 1] to unit vectors (B, projection_dim).
 
-    Each width is one level that halves the side. The last map is flattened rather than averaged, so that *where* a thing is can be
-    told. Images of another side than `size` are resized first. `operations` is where layers come from, as in ComfyUI.
+    Each width is one level that halves the side. The last map is flattened, not averaged, so that the vector also says *where* a thing is.
+    Images of another side than `size` are resized first. `operations` is where layers come from, as in ComfyUI.
     """
 
     def __init__(self, size: int = 64, widths: tuple[int, ...] = DEFAULT_WIDTHS, projection_dim: int = 128, operations: Any = nn) -> None:
@@ -45,13 +45,13 @@ class ImageTower(nn.Module):
 
 
 def to_bundle(tower: ImageTower, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this tower (kind `image`)."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this tower (kind `image`)."""
     config = {"size": tower.size, "widths": list(tower.widths), "projection_dim": tower.projection_dim}
     return dict(tower.state_dict()), BundleInfo("image", config=config, provenance=provenance or {})
 
 
 def load_image_tower(bundle: Bundle) -> ImageTower:
-    """The tower a bundle of kind `image` holds, in evaluation mode. Raises :class:`BundleError` where config and tensors disagree."""
+    """Return the tower in a bundle of kind `image`, in evaluation mode. Raises :class:`BundleError` where config and tensors disagree."""
     name = bundle.info.path.name if bundle.info.path else "image bundle"
     config = bundle.info.config
     try:

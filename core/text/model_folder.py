@@ -1,4 +1,4 @@
-"""The files of a user's language model, read without trusting the folder they lie in.
+"""Files of a user's language model, read without trusting the folder in which they lie.
 
 transformers' own loading follows names that stand in the folder: shards in an index, vocabularies in a tokenizer's settings, adapters of
 other models, kernels and code on the Hub. Here only plain names inside the folder are read, and only settings that describe the network.

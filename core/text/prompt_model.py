@@ -1,11 +1,11 @@
-"""A causal language model of a few hundred thousand parameters: short prompts in, detailed ones out.
+"""Causal language model of a few hundred thousand parameters that turns short prompts into detailed ones.
 
-PanGu-Draw (section 7) fine-tunes a large language model for this. Ours is transformers' GPT-2 over a word vocabulary of its own. What it
-has no word for, and what must come through as it is, it sees as a slot and copies:
+PanGu-Draw (section 7) fine-tunes a large language model for this. Ours is transformers' GPT-2 with a word vocabulary of its own. Words that
+are not in the vocabulary, and terms that must stay as they are, become slots, which the model copies:
 
     [en] a <0> on sand [SEP] a photo of a large <0> on sand by day [END]
 
-so that no name is ever misspelled, whether the model has seen it or not.
+So no name is ever misspelled, whether the model has seen it or not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TIGHT = ",.;:!?)\uff0c\u3002\uff1b\uff1a\uff01\uff1f\u3001"
 
 @dataclass(frozen=True)
 class Pair:
-    """A succinct prompt and the detailed one it becomes. `keep` are the terms of both that a model copies instead of spelling."""
+    """A short prompt and the detailed one that it becomes. `keep` are the terms of both that a model copies instead of spelling."""
 
     short: str
     long: str
@@ -63,10 +63,10 @@ class PromptModel(nn.Module):
         return int(self.config["n_positions"])
 
     def encode(self, text: str, spans: Sequence[Span] = (), slots: list[str] | None = None) -> list[int] | None:
-        """The ids of `text`; `None` where it needs more slots than there are.
+        """Return the ids of `text`; `None` where it needs more slots than there are.
 
-        What `spans` cover, and every run of words that the vocabulary lacks, becomes a slot; `slots` collects their texts, so that a
-        second text shares the slots of the first.
+        The texts of `spans`, and every run of words that the vocabulary lacks, become slots. `slots` collects their texts, so a second text
+        shares the slots of the first.
         """
         slots = [] if slots is None else slots
         ids: list[int] = []
@@ -95,13 +95,13 @@ class PromptModel(nn.Module):
         return self.ids[f"<{min(slots.index(term), SLOTS - 1)}>"]
 
     def question(self, ids: Sequence[int], language: str) -> list[int]:
-        """What stands before the answer: the language to answer in, the short prompt, and the sign that it has ended."""
+        """Return what stands before the answer: the language of the answer, the short prompt, and the sign that it has ended."""
         return [self.ids[f"[{language}]"], *ids, self.ids[SEP]]
 
     def pair(self, pair: Pair, rng: random.Random | None = None) -> tuple[list[int], int] | None:
-        """The ids of a pair for training and where its answer begins; `None` where it does not fit into :attr:`length`.
+        """Return the ids of a pair for training and where its answer begins; `None` where the pair does not fit into :attr:`length`.
 
-        With `rng` the slots are numbered at random: all of them are learned, though few prompts have more than two.
+        With `rng` the slots are numbered at random, so all of them are learned although few prompts have more than two.
         """
         slots: list[str] = []
         short = self.encode(pair.short, spans_of(pair.short, pair.keep), slots)
@@ -117,7 +117,7 @@ class PromptModel(nn.Module):
         return (whole, len(question)) if len(whole) <= self.length else None
 
     def decode(self, ids: Iterable[int], slots: Sequence[str], language: str) -> str:
-        """The text of an answer's ids up to its end; a slot that the question did not have is left out."""
+        """Return the text of an answer's ids up to its end, without slots that the question did not have."""
         words: list[str] = []
         for index in ids:
             token = self.vocabulary[index]
@@ -132,7 +132,9 @@ class PromptModel(nn.Module):
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[tuple[Span, str | None]]:
-    """`text` cut into words, numbers, and single characters of everything else; a span of `spans` is one piece whose token is `None`."""
+    """Return `text` cut into words, numbers, and single characters of everything else. A span of `spans` is one piece whose token is
+    `None`.
+    """
     found: list[tuple[Span, str | None]] = []
     at = 0
     for span in [*spans, Span(len(text), len(text))]:
@@ -144,7 +146,7 @@ def pieces(text: str, spans: Sequence[Span]) -> list[tuple[Span, str | None]]:
 
 
 def spans_of(text: str, terms: Sequence[str]) -> list[Span]:
-    """Where `terms` stand in `text`, longer ones first, without overlaps."""
+    """Return where `terms` stand in `text`, longer ones first, without overlaps."""
     found: list[Span] = []
     for term in sorted(dict.fromkeys(terms), key=len, reverse=True):
         for match in re.finditer(re.escape(term), text):
@@ -154,8 +156,11 @@ def spans_of(text: str, terms: Sequence[str]) -> list[Span]:
 
 
 def join(words: Sequence[str], language: str) -> str:
-    """Words to a text: spaces between words in Latin script, none between Chinese characters or before a comma. Where the two scripts
-    meet there is a space in English and none in Chinese."""
+    """Return words as a text.
+
+    There are spaces between words in Latin script, none between Chinese characters or before a comma. Where the two scripts meet there is a
+    space in English and none in Chinese.
+    """
     text = ""
     for word in words:
         chinese = int(bool(text) and is_cjk(text[-1])) + int(is_cjk(word[0]))
@@ -165,7 +170,7 @@ def join(words: Sequence[str], language: str) -> str:
 
 
 def build_vocabulary(pairs: Iterable[Pair]) -> list[str]:
-    """The tokens that `pairs` need, in id order: :data:`SPECIALS`, then words by how often they occur. Kept terms are no words."""
+    """Return the tokens that `pairs` need, in id order: :data:`SPECIALS`, then words by how often they occur. Kept terms are no words."""
     counts: dict[str, int] = {}
     for pair in pairs:
         for text in (pair.short, pair.long):
@@ -177,7 +182,7 @@ def build_vocabulary(pairs: Iterable[Pair]) -> list[str]:
 
 
 def default_config(**changes: Any) -> dict[str, Any]:
-    """Arguments of a GPT2Config: width 96, 3 layers, 4 heads, 96 tokens; about 0.36 M parameters with a vocabulary of 200."""
+    """Return the arguments of a GPT2Config: width 96, 3 layers, 4 heads, 96 tokens; about 0.36 M parameters with 200 words."""
     return {"n_embd": 96, "n_layer": 3, "n_head": 4, "n_positions": 96, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0} | changes
 
 
@@ -209,7 +214,7 @@ def to_bundle(model: PromptModel, provenance: dict[str, Any] | None = None) -> t
 
 
 def load_prompt_model(bundle: Bundle) -> PromptModel:
-    """The model a bundle of kind `prompt` holds, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit."""
+    """Return the model in a bundle of kind `prompt`, in evaluation mode, fp32. Raises :class:`BundleError` where parts do not fit."""
     name = bundle.info.path.name if bundle.info.path else "prompt bundle"
     vocabulary, config = bundle.info.extra.get("vocabulary", []), dict(bundle.info.config)
     try:

@@ -43,15 +43,16 @@ class Prompts:
 
     @property
     def report(self) -> str:
-        """One readable line for each thing worth knowing."""
+        """One line for each thing worth knowing."""
         found = f"; the graph has {len(self.entities)} that fit: {', '.join(self.entities[:8])}" if self.entities else ""
         return f"{len(self.texts)} of {self.possible} possible prompts{found}" + (", ..." if len(self.entities) > 8 else "")
 
 
 def generate_prompts(keywords: str, language: str, count: int, seed: int, knowledge: KnowledgeGraph | None = None) -> Prompts:
-    """`count` prompts (1..64) from keyword text, the same for the same seed.
+    """Return `count` prompts (1 to 64) from keyword text, the same for the same seed.
 
-    Raises :class:`InputError` for an unknown language, a count out of range, or keywords that cannot be read (see :func:`parse_keywords`).
+    Without a subject, and without an entity of the graph that fits, a prompt says "object". Raises :class:`InputError` for an unknown
+    language, a count out of range, or keywords that cannot be read (see :func:`parse_keywords`).
     """
     if language not in LANGUAGES:
         raise InputError(f"language {language!r} is not known: choose one of {', '.join(LANGUAGES)}")
@@ -87,10 +88,11 @@ def generate_prompts(keywords: str, language: str, count: int, seed: int, knowle
 
 
 def parse_keywords(text: str) -> dict[str, list[str]]:
-    """Slots and their values from lines `slot: a, b` (full-width punctuation is read too; `#` starts a comment).
+    """Return slots and their values from lines `slot: a, b`. Full-width punctuation is read too; `#` starts a comment.
 
-    Slot names are read in English and Chinese; values the project has words for become their English keys. A slot of another name keeps
-    that name and describes the subject. Raises :class:`InputError` naming the line for text without a colon, and for too much of anything.
+    Slot names are read in English and Chinese. Values that the project has words for become their English keys. A slot of another name
+    keeps that name and describes the subject. Raises :class:`InputError`, which names the line, for text without a colon and for too much
+    of anything.
     """
     if not is_text(text):
         raise InputError("the keywords hold half of a surrogate pair, which is no character; write them anew")
@@ -116,10 +118,11 @@ def parse_keywords(text: str) -> dict[str, list[str]]:
 
 
 def fitting_entities(knowledge: KnowledgeGraph, slots: Keywords, language: str) -> tuple[list[str], set[str]]:
-    """Entities with a name in `language` that fit most of `slots`, and the slots that the graph can answer.
+    """Return the entities with a name in `language` that fit most of `slots`, and the slots that the graph can answer.
 
-    An entity fits a slot when one of the slot's values is among what it reaches in one or two steps (`has_shape`, or `is_a` and then
-    `has_shape`). Entities that other statements point at (genera, values) are not candidates. No keyword fits: no entities.
+    An entity fits a slot when one of the slot's values is among what the entity reaches in one or two steps (`has_shape`, or `is_a` and
+    then `has_shape`). Entities that other statements point at (genera, values) are no candidates. Where no keyword fits, there are no
+    entities.
     """
     tails: dict[int, set[int]] = {}
     for head, _, tail in knowledge.triples:
@@ -154,7 +157,7 @@ def _called(knowledge: KnowledgeGraph, index: int) -> tuple[str, str, set[str]]:
 
 
 def _distinct(rng: random.Random, possible: int, count: int) -> list[int]:
-    """`count` different numbers below `possible`, or all of them in random order where there are fewer."""
+    """Return `count` different numbers below `possible`, or all of them in random order where there are fewer."""
     if possible <= count:
         return rng.sample(range(possible), possible)
     chosen: dict[int, None] = {}
@@ -210,7 +213,7 @@ def _given(said: Mapping[str, str], *slots: str) -> list[str]:
 
 
 def _canonical(slot: str, value: str) -> str:
-    """The key a value has in the word tables, whichever language it was written in; else the value itself."""
+    """Return the key of a value in the word tables, in whichever language it was written; else the value itself."""
     return _keys().get((slot, folded_name(value)), value)
 
 

@@ -1,7 +1,7 @@
-"""What a prompt says that must come through an enhancement as it was written: names of entities, quoted terms, prompt syntax.
+"""Protected parts of a prompt, which an enhancement must keep as they are: names of entities, quoted terms, prompt syntax.
 
-A language model may leave a name out or spell it anew, and then the picture is of something else. So the spans found here are checked in
-what a model wrote, and a model of our own never sees them: it copies a slot.
+A language model may leave a name out or misspell it, and then the picture shows something else. So the spans found here are checked in
+every text that a model wrote. Our own model never sees them: it copies a slot.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ class Span:
 
 
 def protected_spans(text: str, knowledge: KnowledgeGraph | None = None) -> list[Span]:
-    """The spans of `text` that an enhancement must keep, from left to right, none overlapping: every name of `knowledge` that it holds,
-    and everything that is quoted or that prompt syntax binds together. Spans that overlap become one."""
+    """Return the spans of `text` that an enhancement must keep, from left to right, without overlaps.
+
+    They are every name of `knowledge` in the text, and everything that is quoted or that prompt syntax binds together. Spans that overlap
+    become one.
+    """
     found = [Span(*match.span()) for match in _SYNTAX.finditer(text)]
     if knowledge is not None:
         found += name_spans(text, knowledge)
@@ -52,5 +55,5 @@ def name_spans(text: str, knowledge: KnowledgeGraph) -> list[Span]:
 
 
 def lost(text: str, terms: Sequence[str]) -> list[str]:
-    """Those of `terms` that `text` does not hold verbatim, each once."""
+    """Return those of `terms` that `text` does not hold verbatim, each once."""
     return [term for term in dict.fromkeys(terms) if term not in text]

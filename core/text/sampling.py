@@ -1,4 +1,4 @@
-"""Several continuations of one text from any of transformers' causal language models, reproducible by their seed alone."""
+"""Continuations of a text from any of transformers' causal language models, reproducible by their seed alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def continuations(
     most: int,
     bar: Progress | None = None,
 ) -> list[tuple[list[int], float]]:
-    """`count` continuations of the ids `question`: (ids without the end, mean log-probability of a token), drawn one token at a time.
+    """Return `count` continuations of the ids `question`: (ids without the end, mean log-probability of a token).
 
-    `temperature` divides the logits; 0 takes the likeliest token every time. A continuation ends at a token of `end`, or after `most`
-    tokens. `generator` lives on the CPU, where tokens are drawn whatever the device, so that a seed means the same everywhere. `bar`
-    advances by a step a token. Raises :class:`InputError` for a count or a temperature out of range.
+    Tokens are drawn one at a time. `temperature` divides the logits; 0 takes the likeliest token every time. A continuation ends at a token
+    of `end`, or after `most` tokens. `generator` lives on the CPU, and tokens are drawn there whatever the device, so a seed means the same
+    everywhere. `bar` advances by one step for each token. Raises :class:`InputError` for a count or a temperature out of range.
     """
     if not 1 <= count <= MAX_CANDIDATES:
         raise InputError(f"num_candidates is {count}: give a whole number from 1 to {MAX_CANDIDATES}")

@@ -1,4 +1,4 @@
-"""Prompt templates: `the photo of {object}` around what the user names (Rapid Diffusion, section 4)."""
+"""Prompt templates: `the photo of {object}` around what the user names (Rapid Diffusion, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OBJECT = "{object}"
 
 
 def apply_template(template: str, text: str) -> str:
-    """`text` in the place of `{object}`. An empty text stays empty: it is the null prompt, which no template may fill.
+    """Return `text` in the place of `{object}`. An empty text stays empty: it is the null prompt, which no template may fill.
 
     An empty template means `{object}`. Raises :class:`InputError` where a template has no `{object}`.
     """

@@ -1,7 +1,7 @@
-"""A small bilingual WordPiece vocabulary of the project's own, read by transformers' BertTokenizer.
+"""Small bilingual WordPiece vocabulary of the project's own, read by transformers' BertTokenizer.
 
-English words that captions use are whole tokens; invented names fall apart into syllables (`mirado` -> `mi ##ra ##do`), so that a
-name no caption ever held is still spelled with known pieces; Chinese is one token a character. Every Latin letter and digit is a token, at
+English words that captions use are whole tokens. Invented names fall apart into syllables (`mirado` -> `mi ##ra ##do`), so a name that no
+caption ever held is still spelled with known pieces. Chinese has one token for each character. Every Latin letter and digit is a token, at
 the start of a word and inside it, so no English text is ever unknown.
 """
 
@@ -29,13 +29,13 @@ _WORD = re.compile(r"[a-z0-9]+")
 
 
 def normalise(text: str) -> str:
-    """Lower case, NFC, accents stripped: what BertTokenizer's own normaliser does to a prompt."""
+    """Return `text` in lower case, NFC, without accents: what BertTokenizer's own normaliser does to a prompt."""
     plain = (c for c in unicodedata.normalize("NFD", text.lower()) if unicodedata.category(c) != "Mn")
     return unicodedata.normalize("NFC", "".join(plain))
 
 
 def name_pieces(words: Iterable[str]) -> list[str]:
-    """The syllables of which invented Latin names are made, found by counting: strings of 2 to 5 letters that many names share.
+    """Return the syllables of which invented Latin names are made: strings of 2 to 5 letters that many names share.
 
     Longer ones are taken first, and a shorter one only where it is frequent *outside* those (`quel` is a piece, `uel` is not).
     """
@@ -53,12 +53,12 @@ def name_pieces(words: Iterable[str]) -> list[str]:
 
 
 def build_vocabulary(texts: Iterable[str], names: Iterable[str] = (), limit: int = 800, latin: bool = True) -> list[str]:
-    """The tokens, in id order, for captions `texts` in which `names` must be spelled rather than memorised.
+    """Return the tokens, in id order, for captions `texts` in which `names` must be spelled, not memorised.
 
     Special tokens come first (`[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4), then letters and digits, punctuation, Chinese
-    characters, syllables of the names, and the most frequent words while there is room. Without `latin` there are no letters and digits,
-    so that an English word is one `[UNK]`: what an encoder of Chinese alone makes of it. Raises :class:`InputError` where what cannot
-    be left out alone exceeds `limit`.
+    characters, syllables of the names, and the most frequent words while there is room. Without `latin` there are no letters and digits, so
+    an English word is one `[UNK]`, as an encoder of Chinese alone reads it. Raises :class:`InputError` where the tokens that cannot be left
+    out exceed `limit`.
     """
     if not 128 <= limit <= MAX_VOCABULARY:
         raise InputError(f"limit={limit}: a vocabulary has between 128 and {MAX_VOCABULARY} tokens")
@@ -106,7 +106,7 @@ def check_vocabulary(vocabulary: Sequence[str]) -> None:
 
 
 def make_tokenizer(vocabulary: Sequence[str]) -> BertTokenizer:
-    """transformers' BertTokenizer over `vocabulary`: lower-casing, Chinese characters split, `[CLS] ... [SEP]` around a text."""
+    """Return transformers' BertTokenizer over `vocabulary`: lower-casing, Chinese characters split, `[CLS] ... [SEP]` around a text."""
     from transformers import BertTokenizer
 
     check_vocabulary(vocabulary)
@@ -122,7 +122,7 @@ def save_tokenizer(vocabulary: Sequence[str], folder: str | Path) -> Path:
 
 
 def encode_texts(tokenizer: BertTokenizer, texts: Sequence[str], length: int = CONTEXT_LENGTH) -> torch.Tensor:
-    """Token ids (len(texts), length) long: start, text, end, then padding; a longer text is cut before its end token."""
+    """Return token ids (len(texts), length) long: start, text, end, then padding. A longer text is cut before its end token."""
     import torch
 
     rows = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)["input_ids"]

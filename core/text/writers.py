@@ -1,6 +1,6 @@
-"""What writes detailed prompts: a grammar without a model, this project's prompt bundles, or a user's own language model.
+"""Writers of detailed prompts: a grammar without a model, this project's prompt bundles, or a user's own language model.
 
-Each is a :class:`Writer`. What a writer returns is not to be trusted with names: :mod:`.enhance` checks them.
+Each is a :class:`Writer`. A writer is not trusted with names: :mod:`~..operations.enhance` checks them in its texts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class GrammarWriter:
-    """Adds a place, a light and a style from templates, each only where the prompt has none. `temperature` is of no use to it."""
+    """A writer that adds a place, a light and a style from templates, each only where the prompt has none. It does not use `temperature`."""
 
     def write(
         self, text: str, spans: Sequence[Span], language: str, count: int, temperature: float, generator: torch.Generator
@@ -58,7 +58,7 @@ class GrammarWriter:
 
 
 def mentions(text: str, cues: Sequence[str], language: str) -> bool:
-    """Whether `text` already says one of `cues`: as a word in English, anywhere in Chinese."""
+    """Return whether `text` already says one of `cues`: as a word in English, anywhere in Chinese."""
     if language == "en":
         return not set(re.findall("[a-z]+", text.lower())).isdisjoint(cues)
     return any(cue in text for cue in cues)
@@ -66,14 +66,14 @@ def mentions(text: str, cues: Sequence[str], language: str) -> bool:
 
 @dataclass(frozen=True)
 class BundleWriter:
-    """A prompt bundle. What it has no word for it copies; a candidate that leaves such a thing out is not returned."""
+    """A prompt bundle as a writer. It copies words that it does not know. A candidate that leaves such a word out is not returned."""
 
     model: PromptModel
 
     def write(
         self, text: str, spans: Sequence[Span], language: str, count: int, temperature: float, generator: torch.Generator
     ) -> list[Candidate]:
-        """See :class:`Writer`. Nothing where the prompt is too long or has too many unknown words for the model."""
+        """See :class:`Writer`. Returns nothing where the prompt is too long or has too many unknown words for the model."""
         from .prompt_model import END
         from .sampling import continuations
 
@@ -94,5 +94,5 @@ def _grammar() -> dict[str, Any]:
 
 
 def question_words(language: str) -> dict[str, Any]:
-    """How a general language model is asked: `task`, the labels `short` and `long`, and `examples` of both."""
+    """Return how a general language model is asked: `task`, the labels `short` and `long`, and `examples` of both."""
     return _grammar()["question"][language]
