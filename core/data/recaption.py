@@ -62,7 +62,7 @@ class Captioning:
                 f"source={self.source!r}, old={self.old!r}, languages={self.languages!r}: expected {SOURCES}, {OLD} and some of {LANGUAGES}"
             )
         if not 1 <= self.each <= 8 or not 0 <= self.least <= 1 or not -1 <= self.min_clip <= 1:
-            raise InputError(f"each={self.each}, least={self.least}, min_clip={self.min_clip}: expected 1 to 8, 0 to 1 and -1 to 1")
+            raise InputError(f"each={self.each}, least={self.least}, min_clip={self.min_clip}: expected 1 to 8, 0 to 1, -1 to 1")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def recaption_folder(
     how = how or Captioning()
     how.check()
     if (how.source == "judge" and judge is None) or (how.old == "matching" and scorer is None):
-        raise InputError("source judge needs an attribute classifier, and old captions are matched with a scorer: name them")
+        raise InputError("source judge needs an attribute classifier, and the old captions that match need a scorer; choose them")
     folder = ImageFolder(root, captions=False)
     written: dict[Path, list[dict[str, str]]] = {}
     counts = {"new": 0, "kept": 0, "dropped": 0}

@@ -30,7 +30,7 @@ def write_crawl(out: str | Path, count: int, size: int, seed: int = 0, spoiled: 
     for numbers out of range and for a folder that holds something else.
     """
     if not 0 <= spoiled <= 1 or not 1 <= count <= 100_000 or not 64 <= size <= 512:
-        raise InputError(f"count={count}, size={size}, spoiled={spoiled}: expected 1 to 100,000 pictures of 64 to 512 px, and a share")
+        raise InputError(f"count={count}, size={size}, spoiled={spoiled}: expected 1 to 100,000 of 64 to 512 px, spoiled 0 to 1")
     root = Path(out)
     settings = json.dumps({"count": count, "size": size, "seed": seed, "spoiled": spoiled})
     note = root / _SETTINGS

@@ -91,7 +91,7 @@ class KnowledgeGraph:
         return [(self.entities[h], self.relations[r], self.entities[t]) for h, r, t in self.triples if position in (h, t)]
 
     def with_embeddings(self, embeddings: Tensor | None, provenance: Mapping[str, Any] | None = None) -> KnowledgeGraph:
-        """Return the same graph with vectors (len(entities), dim). Rows of entities without triples become zero: these carry no knowledge."""
+        """Return the same graph with vectors (len(entities), dim). Rows of entities without triples become zero: they know nothing."""
         if embeddings is not None:
             embeddings = _checked_embeddings(embeddings, len(self.entities))
             for position in range(len(self.entities)):

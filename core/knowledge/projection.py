@@ -27,7 +27,7 @@ MAX_ENCODERS = 8
 
 @dataclass(frozen=True)
 class Projection:
-    """`weights` maps an encoder's key (`l`, `g`) to its W (width, dim) float32; `graph` is the digest of the vectors that W was fitted to."""
+    """`weights` maps an encoder's key (`l`, `g`) to its W (width, dim) float32; `graph` is the digest of the vectors it was fitted to."""
 
     weights: Mapping[str, Tensor]
     graph: str

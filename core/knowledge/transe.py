@@ -21,7 +21,7 @@ from .graph import KnowledgeGraph
 
 @dataclass(frozen=True)
 class TransEConfig:
-    """`dim` features, `margin` of the hinge, `negatives` for each triple, `epochs` over all triples, `batch` triples a step, Adam's `lr`."""
+    """`dim` features, `margin` of the hinge, `negatives` a triple, `epochs` over all triples, `batch` triples a step, Adam's `lr`."""
 
     dim: int = 64
     margin: float = 2.0

@@ -35,7 +35,7 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class GrammarWriter:
-    """A writer that adds a place, a light and a style from templates, each only where the prompt has none. It does not use `temperature`."""
+    """A writer that adds a place, a light and a style from templates, where the prompt has none. It does not use `temperature`."""
 
     def write(
         self, text: str, spans: Sequence[Span], language: str, count: int, temperature: float, generator: torch.Generator
