@@ -38,7 +38,8 @@ def run() -> None:
     weights = MODELS
 
     def draw(one: Any, model: Any, positive: Any, negative: Any, latent: dict[str, Any] = LATENT) -> torch.Tensor:
-        return one.sample(model, positive, negative, latent, 3, 3, 3.0, "euler", "simple")["samples"]
+        guider, settings = one.sampling.make_guider(model, positive, negative, 3.0), ours("core.host").SamplingRun(3, 3, "euler", "simple")
+        return one.sampling.sample(guider, latent, settings)["samples"]
 
     texts, pictures = [], []
     for one in (host, embedded):

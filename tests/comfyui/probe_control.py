@@ -30,7 +30,7 @@ def drawn(model: Any, positive: Any, negative: Any) -> torch.Tensor:
 def refused(run: Any) -> str:
     try:
         run()
-    except Exception as error:
+    except (Exception, management.InterruptProcessingException) as error:  # newer versions' is no Exception
         return f"{type(error).__name__}: {error}"
     return "accepted"
 

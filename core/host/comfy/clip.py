@@ -86,6 +86,16 @@ def encode(clip: Any, text: str) -> Any:
 
 def load(path: Path) -> Any:
     """See :meth:`ClipTopic.load`. Weights are in fp32: they are few, and ComfyUI's fp16 would show on a CPU."""
+    clip = _load(path)
+    clip.patcher.cached_patcher_init = (_load_patcher, (path,))  # how newer versions make one with weights of its own
+    return clip
+
+
+def _load_patcher(path: Path, disable_dynamic: bool = False) -> Any:
+    return _load(path, **({"disable_dynamic": True} if disable_dynamic else {})).patcher
+
+
+def _load(path: Path, **options: Any) -> Any:
     bundle = load_bundle(path, "text")
     check_text_bundle(bundle)
     tensors = {name: tensor.float() for name, tensor in bundle.tensors.items()}
@@ -98,4 +108,5 @@ def load(path: Path) -> Any:
         parameters=sum(tensor.numel() for tensor in weights.values()),
         state_dict=[weights],
         model_options={"dtype": torch.float32},
+        **options,
     )

@@ -13,7 +13,6 @@ from typing import Any
 import comfy.controlnet
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel
 import comfy.model_management
-import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
@@ -28,6 +27,7 @@ from ...control.layers import Extractor, injected, through, zero_convolutions
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
 from ..fit import check_control_fits, name_of
+from .lowrank import core_patcher
 from .unet import model_config, unet_arguments
 from .weights import check_shapes, choose_dtype, with_factors
 
@@ -159,8 +159,7 @@ def load(path: Path, default: str) -> AdapterControl:
     check_shapes(info, weights, network)
     network.load_state_dict({key: tensor.to(offload, dtype) for key, tensor in weights.items()}, assign=True)
     network.eval().requires_grad_(False)
-    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer versions choose one
-    control = AdapterControl(network, kind(network, load_device=device, offload_device=offload), bundle, arguments, default)
+    control = AdapterControl(network, core_patcher(network, device, offload), bundle, arguments, default)
     control.compute_dtype = family.manual_cast_dtype or dtype
     return control
 

@@ -101,6 +101,7 @@ class GuestGuider(comfy.samplers.CFGGuider):
         comfy.sampler_helpers.prepare_model_patcher(self.model_patcher, self.conds, self.model_options)
         samplers.filter_registered_hooks_on_conds(self.conds, self.model_options)
         self.load(run)
+        self.inner_model.latent_shapes = run.latent_shapes  # newer versions ask the model for them
         latent = run.latent_image
         if latent is not None and torch.count_nonzero(latent) > 0:
             latent = self.inner_model.process_latent_in(latent)

@@ -11,9 +11,11 @@ A factored layer has no `X.weight`, only `X.a.weight` and `X.b.weight`. Patches 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import comfy.lora
+import comfy.model_management
 import comfy.model_patcher
 import comfy.weight_adapter
 import torch
@@ -22,15 +24,39 @@ from ...errors import InputError
 from ...lowrank.layers import FACTORED, has_factors
 
 
-def wrap(inner: Any, load_device: Any, offload_device: Any) -> Any:
-    """A patcher for the BaseModel `inner`: :class:`LowRankPatcher` where its network holds factored layers."""
-    if not has_factors(inner.diffusion_model):
-        kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # newer versions choose one
-        return kind(inner, load_device=load_device, offload_device=offload_device)
-    size = sum(tensor.nbytes for tensor in inner.state_dict().values())
-    if not isinstance(inner, _DenseNames):
-        inner.__class__ = type(f"LowRank{type(inner).__name__}", (_DenseNames, type(inner)), {})
-    return LowRankPatcher(inner, load_device=load_device, offload_device=offload_device, size=size)
+def wrap(inner: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False) -> Any:
+    """Return a patcher for the BaseModel `inner`: :class:`LowRankPatcher` where its network holds factored layers.
+
+    `disable_dynamic` leaves out newer versions' dynamic memory. Those versions make a patcher with weights of its own by
+    `cached_patcher_init`, a function and its arguments; here it copies `inner`."""
+    made: Any
+    if has_factors(inner.diffusion_model):
+        size = sum(tensor.nbytes for tensor in inner.state_dict().values())
+        if not isinstance(inner, _DenseNames):
+            inner.__class__ = type(f"LowRank{type(inner).__name__}", (_DenseNames, type(inner)), {})
+        made = LowRankPatcher(inner, load_device=load_device, offload_device=offload_device, size=size)
+    else:
+        made = core_patcher(inner, load_device, offload_device, disable_dynamic)
+    made.cached_patcher_init = (_wrap_copy, (inner, load_device, offload_device))
+    return made
+
+
+def core_patcher(network: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False) -> Any:
+    """Return a patcher of the class that this version of ComfyUI chooses."""
+    plain = comfy.model_patcher.ModelPatcher
+    kind = plain if disable_dynamic else getattr(comfy.model_patcher, "CoreModelPatcher", plain)
+    return kind(network, load_device=load_device, offload_device=offload_device)
+
+
+def copy_model(inner: Any) -> Any:
+    """Return a copy of a BaseModel with its own weights, without patches."""
+    comfy.model_management.unload_all_models()  # so that the network holds its own weights, on the offload device
+    shared = (inner.model_config, getattr(inner, "current_patcher", None))  # who it is, and who runs it: not copied
+    return copy.deepcopy(inner, {id(one): one for one in shared if one is not None})
+
+
+def _wrap_copy(inner: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False) -> Any:
+    return wrap(copy_model(inner), load_device, offload_device, disable_dynamic)
 
 
 class _DenseNames:

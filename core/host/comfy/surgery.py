@@ -5,7 +5,6 @@ Changes of weights are ComfyUI's own patches: they stack with LoRAs, scale with 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ import comfy.utils
 import torch
 
 from ...errors import InputError
-from .lowrank import wrap
+from .lowrank import copy_model, wrap
 
 _PREFIX = "diffusion_model."
 _CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "injections", "model_options", "object_patches")
@@ -23,9 +22,7 @@ _CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "inject
 
 def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
     """See :meth:`SurgeryTopic.rebuild`."""
-    comfy.model_management.unload_all_models()  # so that the shared network holds its own weights, on the offload device
-    shared = (model.model.model_config, getattr(model.model, "current_patcher", None))  # who it is, and who runs it: not copied
-    inner = copy.deepcopy(model.model, {id(one): one for one in shared if one is not None})
+    inner = copy_model(model.model)
     scratch = comfy.model_patcher.ModelPatcher(inner, load_device=model.offload_device, offload_device=model.offload_device)
     scratch.patches = {key: list(patches) for key, patches in model.patches.items()}
     for key in scratch.patches:

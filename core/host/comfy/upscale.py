@@ -10,11 +10,15 @@ import torch
 
 from ...upscale.memory import BYTES_A_PIXEL
 from ...upscale.rrdb import load_upscaler
+from .lowrank import core_patcher
 
 
 def load(path: Path) -> Any:
     """See :meth:`UpscaleTopic.load`."""
-    return load_upscaler(path)
+    upscaler: Any = load_upscaler(path)
+    place = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    upscaler.patcher = core_patcher(upscaler.model, *place)  # newer versions' *Upscale Image (using Model)* loads the model by it
+    return upscaler
 
 
 def device_for(upscaler: Any, tile: int) -> torch.device:

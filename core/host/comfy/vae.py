@@ -100,6 +100,16 @@ def encode(vae: Any, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
 
 def load(path: Path) -> Any:
     """See :meth:`VaeTopic.load`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
+    vae = _load(path)
+    vae.patcher.cached_patcher_init = (_load_patcher, (path,))  # how newer versions make one with weights of its own
+    return vae
+
+
+def _load_patcher(path: Path, disable_dynamic: bool = False) -> Any:
+    return _load(path).patcher
+
+
+def _load(path: Path) -> Any:
     bundle = load_bundle(path, "vae")
     info = bundle.info
     check_complete(info)
