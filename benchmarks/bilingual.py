@@ -2,7 +2,7 @@
 
     python -m rapiddraw bench bilingual
 
-PanGu-Draw, section 4, joins a Chinese encoder's features with those of a frozen English one. The same U-Net is fitted three times at equal
+PanGu-Draw, section 5, joins a Chinese encoder's features with those of a frozen English one. The same U-Net is fitted three times at equal
 cost to the same 192 features: both encoders read the prompt, or one reads the prompt and the other the empty prompt throughout.
 """
 

@@ -86,7 +86,7 @@ def feature_layers(network: nn.Module) -> list[nn.Module]:
         return [*down, *up]
     found = []
     for side, change in (("input_blocks", "Downsample"), ("output_blocks", "Upsample")):
-        # ComfyUI walks through a block's layers itself and never calls the block, so that its last layer is what can be listened to.
+        # ComfyUI goes through a block's layers itself and never calls the block, so that its last layer is what can be listened to.
         blocks = [list(block.children()) for block in getattr(network, side, [])]
         found += [layers[-1] for layers in blocks[:-1] if type(layers[-1]).__name__ == change] + [layers[-1] for layers in blocks[-1:]]
     if not found:

@@ -1,4 +1,4 @@
-"""Kronecker and low-rank update of a frozen weight (ELR-Diffusion, section 3.2).
+"""Kronecker and low-rank update of a frozen weight (ELR-Diffusion, section 2.4, eq. 9).
 
     dW = sum_i A_i (x) (u_i v_i^T)      i = 1..n,  A_i (n, n),  u_i (out / n, r),  v_i (in / n, r)
 

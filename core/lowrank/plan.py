@@ -1,4 +1,4 @@
-"""Which layers of a U-Net to factor, and to which rank (ELR-Diffusion, section 3.1 and table 1: 790M of 1290M parameters, 0.61).
+"""Which layers of a U-Net to factor, and to which rank (ELR-Diffusion, section 2.2 and Table 1: 790M of 1290M parameters, 0.61).
 
 A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their names,
 which diffusers and ComfyUI share or both are listed.

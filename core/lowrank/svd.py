@@ -1,4 +1,4 @@
-"""One weight as two thin ones: truncated SVD (ELR-Diffusion, section 3.1), and how many singular values to keep.
+"""One weight as two thin ones: truncated SVD (ELR-Diffusion, section 2.2.1), and how many singular values to keep.
 
     W (out, in) ~ A (out, k) B (k, in)          a convolution's W is (out, in * kh * kw)
 

@@ -34,7 +34,7 @@ log = logging.getLogger("rapiddraw")
 
 class Accelerator:
     """Runs the evaluations of one network. Everything it learns is kept for the network's life, so that a LoRA, another seed or the same
-    node run again costs nothing anew."""
+    node run again costs nothing more."""
 
     def __init__(self, name: str, network: nn.Module, options: Options) -> None:
         self.name, self.options = name, options
@@ -188,7 +188,7 @@ class Accelerator:
         ways = {name: partial(call_afresh, run, sample) for name, run in runners.items()}
         eager = partial(call_afresh, partial(plan.group.function, module), sample)
         if plan is self.whole:
-            ways["eager"] = eager  # anew, so that the gain is of one and the same minute
+            ways["eager"] = eager  # measured again here, so both timings come from the same minute
             ways["now"] = ways["now"] if plan.bf16 else partial(self._by_blocks, module, sample)
         reference = eager()
         error, whole = difference(out, reference), plan is self.whole

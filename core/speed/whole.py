@@ -2,7 +2,7 @@
 
 Block by block, every result goes back to full precision and nothing is joined across blocks. In one piece bf16 runs through, and the
 compiler joins norms, activations and sums of neighbouring layers. It costs the most compiling and holds for fewer calls: a call that the
-compiled piece was not made for (a batch of one instead of two, another ControlNet) runs as before, and nothing is compiled anew.
+compiled piece was not made for (a batch of one instead of two, another ControlNet) runs as before, and nothing is compiled again.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def compiling_time(whole: Plan) -> float:
 
 
 def can_stay_closed() -> bool:
-    """Whether torch can be told to compile nothing anew: from 2.6."""
+    """Whether torch can be told to compile nothing more: from 2.6."""
     return hasattr(torch.compiler, "set_stance")
 
 

@@ -19,7 +19,7 @@ Two rules make a resumed run equal an uninterrupted one, bit for bit, with no ra
 
 * `batch(index, generator)` depends on its arguments alone: images, crops, captions and noise are chosen by `index` and
   `generator`. :class:`EpochOrder` gives shuffled epochs under this rule.
-* Everything that `loss` draws (noise, timesteps, dropout) comes from torch's default generator. The loop seeds it anew at every
+* Everything that `loss` draws (noise, timesteps, dropout) comes from torch's default generator. The loop seeds it again at every
   step from (seed, step), inside a fork, so that the caller's random state stays as it was.
 """
 

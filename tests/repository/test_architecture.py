@@ -99,3 +99,20 @@ def test_every_module_that_cites_one_of_the_papers_is_in_the_index() -> None:
         says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
         cites = cited.search(says) and path.name != "__init__.py"
         assert not cites or file in listed, f"docs/architecture.md: no row of an index names {file}"
+
+
+def test_a_module_cites_the_sections_that_the_index_gives_it() -> None:
+    """A module may name a part of the index's section, or the section that holds it."""
+    wrong = []
+    for paper in ("Rapid Diffusion", "PanGu-Draw", "ELR-Diffusion"):
+        sections: dict[str, set[str]] = {}
+        for row in rows_of(paper):
+            for file, _ in TARGET.findall(row):
+                sections.setdefault(file, set()).add(re.split(r"[,;]", row.split("|")[1].strip())[0])
+        for file, known in sections.items():
+            says = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or ""
+            for cited in re.findall(rf"{paper}[^.|;]{{0,30}}section ([\dA-C][\d.]*)", says):
+                section = cited.rstrip(".")
+                if not any(one.startswith(section) or section.startswith(one) for one in known):
+                    wrong.append(f"{file} cites section {section} of {paper}, docs/architecture.md section {', '.join(sorted(known))}")
+    assert not wrong, "\n".join(wrong)

@@ -28,7 +28,7 @@ class RandomNoise:
 class DisableNoise:
     DISPLAY_NAME = "DisableNoise"
     CATEGORY = "sampling/custom_sampling/noise"
-    DESCRIPTION = "No added noise, for the second part of a split walk."
+    DESCRIPTION = "No added noise, for the second part of a split sampling run."
     RETURN_TYPES = ("NOISE",)
     FUNCTION = "get_noise"
 
@@ -116,7 +116,7 @@ class BasicScheduler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        strength = "Less than 1 walks only the last part of the levels."
+        strength = "Less than 1 takes only the last part of the noise levels."
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model whose schedule is used."}),
@@ -167,7 +167,7 @@ class KarrasScheduler:
 class SplitSigmas:
     DISPLAY_NAME = "SplitSigmas"
     CATEGORY = "sampling/custom_sampling/sigmas"
-    DESCRIPTION = "Cuts a walk in two; both parts hold the level at the cut."
+    DESCRIPTION = "Cuts a list of noise levels in two; both parts hold the level at the cut."
     RETURN_TYPES = ("SIGMAS", "SIGMAS")
     RETURN_NAMES = ("high_sigmas", "low_sigmas")
     FUNCTION = "get_sigmas"
@@ -176,7 +176,7 @@ class SplitSigmas:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "sigmas": ("SIGMAS", {"tooltip": "The walk to cut."}),
+                "sigmas": ("SIGMAS", {"tooltip": "The noise levels to cut."}),
                 "step": ("INT", {"default": 0, "min": 0, "max": 10000, "tooltip": "Steps in the first part."}),
             }
         }
@@ -190,7 +190,7 @@ class SplitSigmas:
 class SplitSigmasDenoise:
     DISPLAY_NAME = "SplitSigmasDenoise"
     CATEGORY = "sampling/custom_sampling/sigmas"
-    DESCRIPTION = "Cuts a walk in two where a share of its steps is left; both parts hold the level at the cut."
+    DESCRIPTION = "Cuts a list of noise levels in two where a share of its steps is left; both parts hold the level at the cut."
     RETURN_TYPES = ("SIGMAS", "SIGMAS")
     RETURN_NAMES = ("high_sigmas", "low_sigmas")
     FUNCTION = "get_sigmas"
@@ -198,7 +198,7 @@ class SplitSigmasDenoise:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         share = {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": "Share of the steps in the second part."}
-        return {"required": {"sigmas": ("SIGMAS", {"tooltip": "The walk to cut."}), "denoise": ("FLOAT", share)}}
+        return {"required": {"sigmas": ("SIGMAS", {"tooltip": "The noise levels to cut."}), "denoise": ("FLOAT", share)}}
 
     def get_sigmas(self, sigmas: Any, denoise: float) -> tuple[Any, Any]:
         if not 0 <= denoise <= 1:
@@ -210,7 +210,7 @@ class SplitSigmasDenoise:
 class AddNoise:
     DISPLAY_NAME = "AddNoise"
     CATEGORY = "_for_testing/custom_sampling/noise"
-    DESCRIPTION = "A latent with noise of the first level of a walk, as the sampler would add it."
+    DESCRIPTION = "A latent with noise of the first of the noise levels, as the sampler would add it."
     RETURN_TYPES = ("LATENT",)
     FUNCTION = "add_noise"
 

@@ -34,7 +34,7 @@ def cfg_input() -> tuple[str, dict[str, Any]]:
 
 def steps_input() -> tuple[str, dict[str, Any]]:
     """The number of steps as ComfyUI declares it."""
-    return ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Steps of the walk from noise to picture."})
+    return ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Steps from noise to picture."})
 
 
 class KSampler:
@@ -96,7 +96,7 @@ class KSamplerAdvanced:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that denoises."}),
-                "add_noise": (["enable", "disable"], {"advanced": True, "tooltip": "Disable for the second half of a split walk."}),
+                "add_noise": (["enable", "disable"], {"advanced": True, "tooltip": "Disable for the second part of a split sampling run."}),
                 "noise_seed": seed_input(),
                 "steps": steps_input(),
                 "cfg": cfg_input(),

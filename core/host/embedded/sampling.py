@@ -50,16 +50,16 @@ def named_sampler(name: str) -> Sampler:
 
 
 def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 1.0) -> Tensor:
-    """Sigmas (steps + 1,) for `steps` steps. With `denoise` < 1: the last ones of a walk of steps / denoise; at 0 none."""
+    """Sigmas (steps + 1,) for `steps` steps. With `denoise` < 1: the last ones of a schedule of steps / denoise; at 0 none."""
     if not math.isfinite(denoise) or not 0 <= denoise <= 1:
         raise InputError(f"denoise must lie between 0 and 1, {denoise} was given")
     steps = check_steps(steps)
     if denoise <= 0:
         return torch.zeros(0)
-    walk = steps if denoise > 0.9999 else int(steps / denoise)
-    if walk > MAX_STEPS:
-        raise InputError(f"{steps} steps at denoise {denoise} are the end of a walk of {walk} steps; at most {MAX_STEPS} are possible")
-    return schedule.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, walk)[-(steps + 1) :]
+    total = steps if denoise > 0.9999 else int(steps / denoise)
+    if total > MAX_STEPS:
+        raise InputError(f"{steps} steps at denoise {denoise} are the end of a schedule of {total} steps; at most {MAX_STEPS} are possible")
+    return schedule.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, total)[-(steps + 1) :]
 
 
 def sample_latent(

@@ -17,15 +17,15 @@ from ...progress import track
 
 BOTH = ("en", "zh")
 TEMPLATE_SHARE = 0.2
-"""Share of the captions drawn anew for a named picture that are a bare template ("the photo of X"), as prompts often are."""
+"""Share of the captions that are newly written for a named picture that are a bare template ("the photo of X"), as prompts often are."""
 
 
 @dataclass
 class Item:
     """One picture (size, size, 3) uint8 with its captions.
 
-    `scene` and `fruit` are the Orchard's own, where captions may be drawn anew each time, in `languages`. `shown` is the scene that the
-    picture shows, also where captions may not be drawn anew.
+    `scene` and `fruit` are the Orchard's own, where a new caption may be written each time, in `languages`. `shown` is the scene that the
+    picture shows, also where no new captions may be written.
     """
 
     image: np.ndarray
