@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import difflib
 import json
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..core.files import replacing
 from ..core.paths import pack_root
 
@@ -21,6 +23,23 @@ def results_dir() -> Path:
 def names() -> list[str]:
     """Return the benchmarks by name: the modules beside this one that have `run(args) -> result` and `expectations(args)`."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8"))
+
+
+def chosen_names(only: str | None, known: list[str], what: str) -> list[str]:
+    """Return the names in `only`, separated by commas, in their order and once each; all of `known` where it is None.
+
+    Raises :class:`InputError` for a name that is not in `known`, with the nearest ones; `what` says what is named.
+    """
+    if only is None:
+        return known
+    wanted = list(dict.fromkeys(name.strip() for name in only.split(",") if name.strip()))
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+            raise InputError(f"--only: no {what} is named {name!r}; the nearest names are {', '.join(near)}")
+    if not wanted:
+        raise InputError(f"--only names no {what}; give names with commas between them, such as {','.join(known[:2])}")
+    return wanted
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
 import io
 import json
 import logging
@@ -27,6 +26,7 @@ from typing import Any
 from . import common
 from .checks import CHOSEN, Expectation, at_least, equal, exact
 from .comfy_inside import comfyui_python, needed_comfyui
+from .common import chosen_names
 
 log = logging.getLogger("rapiddraw")
 TRAINING, SHORT = "RapidDrawDistillUNet", 4
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
     """Return the expectations by key."""
-    graphs = exact(len(chosen_graphs(args.only, saved_graphs())), "graphs")
+    graphs = exact(len(chosen_names(args.only, saved_graphs(), "saved graph")), "graphs")
     psnr = "lowest PSNR between the two hosts' pictures, in dB"
     return {
         "psnr": Expectation(psnr, at_least(40), CHOSEN, graphs),
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..core.paths import pack_root
     from .comfy_server import Server
 
-    wanted, names = expectations(args), chosen_graphs(args.only, saved_graphs())
+    wanted, names = expectations(args), chosen_names(args.only, saved_graphs(), "saved graph")
     comfyui = needed_comfyui(args.comfyui)
     rows: list[dict[str, Any]] = []
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401 - imported before anything is timed
@@ -89,25 +89,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     checks = [wanted["psnr"].judge(min(measured, default=math.nan)), wanted["failed"].judge(len(failed))]
     command = "COMFYUI_PATH=... python -m rapiddraw bench hosts" + (f" --only {','.join(names)}" if args.only else "")
     return common.result("hosts", command, rows, checks, settings={"comfyui": version, "device": "cpu"}, notes=NOTES)
-
-
-def chosen_graphs(only: str | None, known: list[str]) -> list[str]:
-    """Return the names in `only`, separated by commas, in their order and once each; all of `known` where it is None.
-
-    Raises :class:`InputError` for a name that is not in `known`, with the nearest ones.
-    """
-    from ..core.errors import InputError
-
-    if only is None:
-        return known
-    wanted = list(dict.fromkeys(name.strip() for name in only.split(",") if name.strip()))
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
-            raise InputError(f"--only: no saved graph is named {name!r}; the nearest names are {', '.join(near)}")
-    if not wanted:
-        raise InputError(f"--only names no graph; give names with commas between them, such as {','.join(known[:2])}")
-    return wanted
 
 
 def _cases(name: str, graph: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rapiddraw.benchmarks.hosts import chosen_graphs
+from rapiddraw.benchmarks.common import chosen_names
 from rapiddraw.cli import main
 from rapiddraw.core.errors import InputError
 
@@ -11,8 +11,8 @@ KNOWN = ["latent_bridge", "lowrank_vs_dense", "text_to_image", "time_decoupled"]
 
 
 def test_only_names_graphs_with_commas_between_them() -> None:
-    assert chosen_graphs(None, KNOWN) == KNOWN
-    assert chosen_graphs(" time_decoupled,text_to_image, time_decoupled,", KNOWN) == ["time_decoupled", "text_to_image"]
+    assert chosen_names(None, KNOWN, "graph") == KNOWN
+    assert chosen_names(" time_decoupled,text_to_image, time_decoupled,", KNOWN, "graph") == ["time_decoupled", "text_to_image"]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_only_names_graphs_with_commas_between_them() -> None:
 )
 def test_an_unknown_name_is_refused_with_the_nearest(only: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        chosen_graphs(only, KNOWN)
+        chosen_names(only, KNOWN, "graph")
 
 
 def test_names_are_looked_at_before_any_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
