@@ -1,1 +1,1 @@
-"""Attention that chooses its kernel: the kernels, what measures them, and the patch that puts them into a model."""
+"""Attention that chooses its kernel: the kernels, their measurement, and the patch that puts them into a model."""

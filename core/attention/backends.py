@@ -1,10 +1,10 @@
-"""The table of attention kernels: which exist here, what each one takes, how it is called.
+"""Attention kernels: which exist on this machine, which calls each can compute, and how it is called.
 
-Rapid Diffusion, section 3.2.2: "different FlashAttention kernel implementations for various combinations of computing devices and
-hardware architectures and dynamic inputs". Which of them to use is measured (:mod:`.select`), not decided here.
+Rapid Diffusion, section 3.2.2: "different FlashAttention kernel implementations for various combinations of computing devices and hardware
+architectures and dynamic inputs". The choice among them is measured (:mod:`.select`), not made here.
 
-Every kernel computes softmax(q k^T / sqrt(D) + mask) v. Head sizes that a kernel does not take are padded with zeros, which changes no
-score and adds zero columns to the result; they are cut off again, and the scale stays that of the true head size.
+Every kernel computes softmax(q k^T / sqrt(D) + mask) v. Where a kernel does not support a head size, the heads are padded with zeros. This
+changes no score and adds zero columns to the result, which are removed again; the scale stays that of the true head size.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -27,7 +28,7 @@ from .tiled import tiled_attention
 
 HALF = (torch.float16, torch.bfloat16)
 MAX_SCORES = 2**28
-"""The most scores (batch x heads x queries x keys) that a kernel which holds all of them is given: 1 GB in float32."""
+"""Limit of scores (batch x heads x queries x keys) for a kernel that holds all of them in memory: 1 GB in float32."""
 log = logging.getLogger("rapiddraw")
 
 
@@ -35,7 +36,8 @@ log = logging.getLogger("rapiddraw")
 class Backend:
     """A kernel. `run(q, k, v, mask)` takes (B, H, T, D) and an additive mask broadcastable to (B, H, Tq, Tk), or None.
 
-    `exact` means equal to the textbook formula within the dtype's rounding. `package` is what has to be installed for it, if anything.
+    `takes(call)` says whether it can compute a call. `exact` means equal to the formula within the dtype's rounding. `package` is the
+    Python package that it needs, if any.
     """
 
     name: str
@@ -45,13 +47,13 @@ class Backend:
     package: str | None = None
 
     def available(self) -> bool:
-        """Whether the kernel is installed here. Says nothing about devices; `takes` does."""
+        """Return whether the kernel is installed here. For devices see `takes`."""
         return self.package is None or has_package(self.package)
 
 
 @cache
 def has_package(name: str) -> bool:
-    """Whether a package is installed and can be imported. One built for another torch or CUDA counts as missing."""
+    """Return whether a package is installed and can be imported. A package built for another torch or CUDA counts as missing."""
     try:
         if importlib.util.find_spec(name) is None:
             return False
@@ -63,7 +65,7 @@ def has_package(name: str) -> bool:
 
 
 def pad_heads(q: Tensor, k: Tensor, v: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v with zeros after the last head feature, up to a multiple of `multiple`. The same objects where nothing is missing."""
+    """Return q, k, v with zeros after the last head feature, up to a multiple of `multiple`; the same objects where nothing is missing."""
     missing = -q.shape[-1] % multiple
     return (F.pad(q, (0, missing)), F.pad(k, (0, missing)), F.pad(v, (0, missing))) if missing else (q, k, v)
 
@@ -73,7 +75,7 @@ def _sdpa(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | No
     if q.is_cuda:
         q, k, v = pad_heads(q, k, v, 8)
     elif kernel == SDPBackend.FLASH_ATTENTION:
-        # On a CPU torch takes its flash kernel by itself; to insist on it costs as much as a small call, and other threads see it.
+        # On a CPU torch chooses its flash kernel by itself. To force it costs as much as a small call and affects other threads.
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
     with sdpa_kernel(kernel):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)[..., :width]
@@ -81,16 +83,16 @@ def _sdpa(kernel: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | No
 
 def _flash_attn(module: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     width = q.shape[-1]
-    q, k, v = (t.transpose(1, 2) for t in pad_heads(q, k, v, 8))  # these packages want (B, T, H, D)
+    q, k, v = (rearrange(t, "b h t d -> b t h d") for t in pad_heads(q, k, v, 8))
     out: Any = importlib.import_module(module).flash_attn_func(q, k, v, softmax_scale=width**-0.5)
-    return (out[0] if isinstance(out, tuple) else out).transpose(1, 2)[..., :width]
+    return rearrange(out[0] if isinstance(out, tuple) else out, "b t h d -> b h t d")[..., :width]
 
 
 def _xformers(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     width = q.shape[-1]
-    q, k, v = (t.transpose(1, 2) for t in pad_heads(q, k, v, 8))
+    q, k, v = (rearrange(t, "b h t d -> b t h d") for t in pad_heads(q, k, v, 8))
     attention = importlib.import_module("xformers.ops").memory_efficient_attention
-    return attention(q, k, v, scale=width**-0.5).transpose(1, 2)[..., :width]
+    return rearrange(attention(q, k, v, scale=width**-0.5), "b t h d -> b h t d")[..., :width]
 
 
 def _sage(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -105,7 +107,7 @@ def _tiled(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _cuda(call: Call, oldest: int = 8, newest: int = 99) -> bool:
-    """Whether the call is on an NVIDIA GPU of a generation (the major compute capability) in this range."""
+    """Return whether the call is on an NVIDIA GPU whose generation (major compute capability) is in this range."""
     if call.device.type != "cuda" or torch.version.cuda is None:
         return False
     return oldest <= torch.cuda.get_device_capability(call.device)[0] <= newest
@@ -144,4 +146,4 @@ BACKENDS: dict[str, Backend] = {
         Backend("tiled", _tiled, lambda call: call.dtype.is_floating_point),
     )
 }  # fmt: skip
-"""Every kernel by name. ComfyUI's own choice is not among them: a patch is handed it with each call, as `default`."""
+"""Every kernel by name. ComfyUI's own choice is not among them: a patch gets it with each call, as the default."""

@@ -1,4 +1,4 @@
-"""One attention call: its arguments as a host passes them, and what it looks like to a kernel."""
+"""One attention call: its arguments as a host passes them, and the properties that a kernel depends on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Call:
-    """What an attention call looks like: all that a kernel needs to say whether it takes it."""
+    """Properties of an attention call: all that decides whether a kernel can compute it."""
 
     device: torch.device
     dtype: torch.dtype
@@ -23,7 +24,7 @@ class Call:
     masked: bool
 
     def shape(self) -> str:
-        """Such as `4096x77 d40 float32`, and `masked` where it is."""
+        """Return the shape in words, such as `4096x77 d40 float32`, with `masked` where there is a mask."""
         return f"{self.queries}x{self.keys} d{self.head_dim} {str(self.dtype).removeprefix('torch.')}{' masked' if self.masked else ''}"
 
 
@@ -44,27 +45,29 @@ class Arguments:
     _inside_attn_wrapper: Any = None
 
     def split(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v as (B, H, T, D)."""
+        """Return q, k, v as (B, H, T, D)."""
         if self.skip_reshape:
             return self.q, self.k, self.v
-        width = self.q.shape[-1] // self.heads
-        q, k, v = (t.view(t.shape[0], -1, self.heads, width).transpose(1, 2) for t in (self.q, self.k, self.v))
+        q, k, v = (rearrange(t, "b t (h d) -> b h t d", h=self.heads) for t in (self.q, self.k, self.v))
         return q, k, v
 
     def join(self, out: Tensor) -> Tensor:
-        """(B, H, T, D) as the caller wants it."""
-        return out if self.skip_output_reshape else out.transpose(1, 2).flatten(2)
+        """Return a result (B, H, T, D) in the shape that the caller expects."""
+        return out if self.skip_output_reshape else rearrange(out, "b h t d -> b t (h d)")
 
     def additive(self) -> Tensor | None:
-        """The mask as (b, h, Tq, Tk) in q's dtype, b and h possibly 1."""
+        """Return the mask as (b, h, Tq, Tk) in q's dtype, where b and h may be 1; None without a mask."""
         if self.mask is None:
             return None
         mask = self.mask.to(self.q.dtype)
         return mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
 
     def is_plain(self) -> bool:
-        """Whether this is softmax attention as every kernel understands it. A boolean mask is not: ComfyUI's own kernels disagree on
-        what its dimensions mean. Nor are grouped heads, values of another width, and calls that need gradients."""
+        """Return whether this is softmax attention as every kernel computes it.
+
+        Not so with a boolean mask (ComfyUI's own kernels disagree on its dimensions), grouped heads, values of another width than the keys,
+        or where gradients are needed.
+        """
         q, k, v, axis = self.q, self.k, self.v, 1 if self.skip_reshape else 2
         alike = q.ndim == k.ndim == v.ndim == (4 if self.skip_reshape else 3) and k.shape == v.shape and q.shape[0] == k.shape[0]
         alike = alike and q.shape[axis] == k.shape[axis] and q.shape[-1] == k.shape[-1] and q.dtype == k.dtype == v.dtype
@@ -75,6 +78,7 @@ class Arguments:
         return not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))
 
     def call(self) -> Call:
+        """Return the properties of this call."""
         batch, keys = self.q.shape[0], self.k.shape[-2]
         width = self.q.shape[-1] if self.skip_reshape else self.q.shape[-1] // self.heads
         return Call(self.q.device, self.q.dtype, batch, self.heads, self.q.shape[-2], keys, width, self.mask is not None)

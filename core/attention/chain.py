@@ -13,7 +13,7 @@ OVERRIDE = "optimized_attention_override"
 
 
 def attached(model: Any, patch: AttentionPatch) -> Any:
-    """A clone of MODEL whose attention calls go through `patch`; MODEL is as it was."""
+    """Return a clone of MODEL whose attention calls go through `patch`; MODEL is not changed."""
     patched = model.clone()
     options = patched.model_options.setdefault("transformer_options", {})
     options[OVERRIDE] = chained(options.get(OVERRIDE), patch)
@@ -22,8 +22,8 @@ def attached(model: Any, patch: AttentionPatch) -> Any:
 
 
 def chained(previous: Callable[..., Any] | None, patch: AttentionPatch) -> Callable[..., Any]:
-    """An override that runs `patch`. One that was there before is still called first, with ours in the place of the host's function: it
-    may do more than compute attention, and what it asks to be computed is then computed fast."""
+    """Return an override that runs `patch`. An earlier override is still called first, with `patch` in place of the host's function: it may
+    do more than compute attention, and what it computes is then computed by the chosen kernel."""
     if previous is None:
         return patch.attend
 
@@ -38,11 +38,11 @@ def chained(previous: Callable[..., Any] | None, patch: AttentionPatch) -> Calla
 
 
 def patches_of(model: Any) -> tuple[AttentionPatch, ...]:
-    """The patches of a MODEL, in the order they were added; none for one that was never patched."""
+    """Return the patches of a MODEL, in the order in which they were added."""
     return tuple(model.model_options.get("transformer_options", {}).get(KEY, ()))
 
 
 def report_of(model: Any) -> str:
-    """The reports of all patches of a MODEL."""
+    """Return the reports of all patches of a MODEL, as text."""
     reports = [patch.report() for patch in patches_of(model)]
     return "\n\n".join(reports) or "this MODEL has no attention patch: put FlashAttention Patch between its loader and the sampler"

@@ -1,9 +1,9 @@
-"""Attention at another picture size than the model was trained at: the softmax made as sharp as it was (Jin et al. 2023; PanGu-Draw's
-texture model is trained at half the size it draws at).
+"""Attention at another picture size than in training, with a softmax as sharp as in training (Jin et al. 2023, which PanGu-Draw cites in
+section 4.1: its texture model is trained at a lower size than it draws).
 
 Softmax over more tokens is flatter: its entropy grows with log N. Scaling the logits of self-attention by sqrt(log N_test / log N_train)
-(Jin et al. 2023, eq. 10) keeps it where training had it. N is counted level by level: a level that halves the latent's sides twice has a
-sixteenth of its tokens, in training as in use.
+(Jin et al. 2023, eq. 10) keeps the entropy of training. N is counted for each level of the U-Net: a level that halves the latent's sides
+twice has a sixteenth of the tokens, in training and in use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEY = "attn1_patch"
 
 
 def check_size(width: int, height: int) -> tuple[int, int]:
-    """(width, height) of the training pictures in pixels. Raises :class:`InputError` for what no model was trained on."""
+    """Return (width, height) of the training pictures in pixels. Raises :class:`InputError` for sides outside 16 to 16384."""
     for side in (width, height):
         if isinstance(side, bool) or not isinstance(side, int) or not 16 <= side <= 16384:
             raise InputError(f"trained at {width} x {height} pixels: expected 16 to 16384 a side")
@@ -29,9 +29,9 @@ def check_size(width: int, height: int) -> tuple[int, int]:
 
 
 def entropy_factor(tokens: int, latent_area: float, trained_area: float) -> float:
-    """sqrt(log N_test / log N_train) for a level of `tokens` tokens; areas are those of the latents, in use and in training.
+    """Return sqrt(log N_test / log N_train) for a level of `tokens` tokens; the areas are those of the latents, in use and in training.
 
-    Exactly 1 where both are equal, and where a level has too few tokens for a logarithm to mean anything.
+    The factor is exactly 1 where both areas are equal, and where a level has fewer than two tokens.
     """
     trained = tokens * trained_area / latent_area
     if tokens < 2 or trained < 2 or latent_area == trained_area:
@@ -40,10 +40,10 @@ def entropy_factor(tokens: int, latent_area: float, trained_area: float) -> floa
 
 
 def entropy_patch(width: int, height: int, factor: int) -> Callable[..., tuple[Tensor, Any, Any]]:
-    """A self-attention patch for a model trained on pictures of `width` x `height` pixels, whose VAE reduces sides by `factor`.
+    """Return a self-attention patch for a model trained on pictures of `width` x `height` pixels, whose VAE reduces sides by `factor`.
 
-    It scales what queries are made of (the U-Nets of Stable Diffusion make them without a bias), so the logits are scaled whatever kernel
-    computes them. A call that does not say how large its latents are is left as it is.
+    It scales the input of the query projection (which has no bias in the U-Nets of Stable Diffusion), so that the logits are scaled for
+    every kernel. A call without the size of its latents is left unchanged.
     """
     trained = (width / factor) * (height / factor)
 

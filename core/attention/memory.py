@@ -1,9 +1,9 @@
-"""What was measured on this machine, kept in one small JSON file so that a second start measures nothing.
+"""Measurements on this machine, kept in one small JSON file so that a second start measures nothing.
 
     {"format": 1, "machines": {"<torch> <device>": {"<call>": {"<kernel>": seconds or null}}}}
 
-The file is a convenience and is trusted with nothing: one that is damaged, foreign or too large is ignored and written anew, and what
-stands in it can only name kernels that the caller would consider anyway.
+The file is a convenience and is not trusted: a damaged, foreign or too large file is ignored and written again, and its entries can only
+name kernels that the caller would consider anyway.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Memory:
         self._machines: dict[str, dict[str, Times]] | None = None
 
     def get(self, machine: str, call: str) -> Times:
-        """What is known of a call on a machine; empty where nothing is."""
+        """Return the known times of a call on a machine; empty where there are none."""
         if self._machines is None:
             self._machines = read(self.path)
         return self._machines.get(machine, {}).get(call, {})
 
     def put(self, machine: str, call: str, times: Mapping[str, float | None]) -> None:
-        """Remember. What another process has written meanwhile is kept; a file that cannot be written is said once in the log."""
+        """Remember times. Entries that another process has written meanwhile are kept; a file that cannot be written is logged."""
         machines = read(self.path)
         entries = machines.setdefault(machine, {})
         entries.pop(call, None)
@@ -55,11 +55,11 @@ class Memory:
             with replacing(self.path) as temporary:
                 temporary.write_text(json.dumps({"format": FORMAT, "machines": machines}, indent=1), encoding="utf-8")
         except OSError as error:
-            log.debug("what attention took is not remembered: %s cannot be written (%s)", self.path, error)
+            log.debug("the times of attention kernels are not remembered: %s cannot be written (%s)", self.path, error)
 
 
 def read(path: Path) -> dict[str, dict[str, Times]]:
-    """The machines in a file; empty for a file that is missing, damaged, of another format or too large."""
+    """Return the machines in a file; empty for a file that is missing, damaged, of another format or too large."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, dict[str, Times]]:
 
 
 def machine_name(device: torch.device) -> str:
-    """What a measurement depends on besides the call: torch's version and the processor with its threads, or the GPU."""
+    """Return what a measurement depends on besides the call: torch's version and the processor with its threads, or the GPU."""
     if device.type == "cuda":
         return f"{torch.__version__} {torch.cuda.get_device_name(device)}"
     if device.type != "cpu":

@@ -1,8 +1,8 @@
-"""The attention patch of one model: every attention call goes to the kernel that was chosen for it, and is accounted for.
+"""Attention patch of one model: each attention call runs on the kernel chosen for it and is counted.
 
-A speed-up must never make a picture wrong or stop a graph. So a call that no kernel takes runs as it would have without the patch; a
-kernel that raises is put away with one warning and the call repeated on the default; and where an evaluation of the model comes out
-non-finite it is done again, each kernel's output looked at this time, to find the one to put away.
+A speed-up must never make a picture wrong or stop a graph. A call that no kernel can compute runs as without the patch. A kernel that
+raises is switched off with one warning, and the call is repeated on the default. Where an evaluation of the model is not finite, it is
+repeated while each kernel's output is checked, and the kernel at fault is switched off.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
@@ -30,18 +31,18 @@ _selector: Selector | None = None
 
 
 def shared_selector() -> Selector:
-    """The selector of this process, with its memory on disk."""
+    """Return the selector of this process, with its memory on disk."""
     global _selector
     _selector = _selector or Selector()
     return _selector
 
 
 class AttentionPatch:
-    """Chooses a kernel for every attention call of a MODEL and of all its clones, and keeps count.
+    """Chooses a kernel for every attention call of a MODEL and of all its clones, and counts the calls.
 
-    `backend` is "auto" or a name of :data:`~.backends.BACKENDS`; `apply_to` limits it to self-attention (as many keys as queries) or
-    cross-attention (any other call); kernels that are not exact take part only where `allow_inexact` is set. Raises
-    :class:`InputError` for other values. A kernel that is not installed is warned of, and the default runs.
+    `backend` is "auto" or a name of :data:`~.backends.BACKENDS`. `apply_to` limits the patch to self-attention (as many keys as queries) or
+    cross-attention (any other call). Kernels that are not exact are used only with `allow_inexact`. Raises :class:`InputError` for other
+    values. Where a kernel is not installed, a warning says so and the default runs.
     """
 
     def __init__(
@@ -60,23 +61,23 @@ class AttentionPatch:
             raise InputError(f"apply_to is {apply_to!r}: give one of {', '.join(APPLY_TO)}")
         wanted = [one for one in table.values() if backend in (AUTO, one.name) and (one.exact or allow_inexact)]
         if backend in table and not wanted:
-            raise InputError(f"{backend} is not exact: it changes the picture a little. Switch allow_inexact on to use it, or choose auto")
+            raise InputError(f"{backend} is not exact: it changes the picture a little. Switch on allow_inexact to use it, or choose auto")
         self.backends = {one.name: one for one in wanted if one.available()}
         self.backend, self.apply_to = backend, apply_to
         self.selector = selector or shared_selector()
         self.off: dict[str, str] = {}
         if backend in table and not self.backends:
-            self._put_away(backend, f"it is not installed (package {table[backend].package})")
+            self._switch_off(backend, f"it is not installed (package {table[backend].package})")
         self.rows: dict[Any, Row] = {}
         self._choices: dict[Any, Row] = {}
         self.compiled = self._guarded = self._said = self._blamed = False
         self._watching = True
 
     def __deepcopy__(self, memo: Any) -> AttentionPatch:
-        return self  # a host that copies a model's options must not split the counts
+        return self  # the copies of a model's options share one count
 
     def attend(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """One attention call, with the contract of ComfyUI's `optimized_attention_override`: what `func(*args, **kwargs)` returns."""
+        """Return what `func(*args, **kwargs)` would: one attention call, as ComfyUI's `optimized_attention_override` wants it."""
         default = partial(func, *args, **kwargs)
         try:
             given = Arguments(*args, **kwargs)
@@ -95,20 +96,20 @@ class AttentionPatch:
         return self._serve(kind, given.call(), default, own, run, given.low_precision_attention, self._guarded)
 
     def attend_pixels(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One attention call of a VAE, which has one head over all pixels: q, k, v and the result (B, C, H, W)."""
+        """Return one attention call of a VAE, which has one head over all pixels: q, k, v and the result are (B, C, H, W)."""
         if q.ndim != 4 or not q.shape == k.shape == v.shape or (torch.is_grad_enabled() and q.requires_grad):
             return func(q, k, v)
         call = Call(q.device, q.dtype, q.shape[0], 1, q.shape[2] * q.shape[3], k.shape[2] * k.shape[3], q.shape[1], False)
 
         def run(backend: Backend) -> Tensor:
-            flat = [t.flatten(2).transpose(1, 2)[:, None].contiguous() for t in (q, k, v)]
-            return backend.run(flat[0], flat[1], flat[2], None)[:, 0].transpose(1, 2).reshape(q.shape)
+            flat = [rearrange(t, "b c h w -> b 1 (h w) c").contiguous() for t in (q, k, v)]
+            return rearrange(backend.run(flat[0], flat[1], flat[2], None), "b 1 (h w) c -> b c h w", h=q.shape[2])
 
         name = getattr(func, "__name__", "default")
         return self._serve("VAE", call, partial(func, q, k, v), name, run, True, True)
 
     def evaluate(self, run: Callable[[], Any]) -> Any:
-        """One evaluation of the model by `run()`, which may be called twice. Says once in the log which kernel ran where."""
+        """Return one evaluation of the model by `run()`, which may be called twice. The log says once which kernel ran where."""
         out = run()
         if self.rows and not self._said:
             self._said = True
@@ -126,7 +127,7 @@ class AttentionPatch:
         return out
 
     def report(self) -> str:
-        """Which kernel ran where, how often, and how much faster than the default it was when both were measured, as a table."""
+        """Return a table: which kernel ran where, how often, and how much faster than the default it was when both were measured."""
         notes = [f"{name} is off for this model: {why}" for name, why in self.off.items()]
         if self.compiled:
             notes.append("in compiled graphs torch's scaled_dot_product_attention ran; calls there are not counted")
@@ -136,7 +137,7 @@ class AttentionPatch:
         return any(row.backend != DEFAULT for row in self.rows.values())
 
     def _in_graph(self, given: Arguments) -> Tensor:
-        """Inside a graph that is being compiled nothing can be measured or counted; torch's own attention is what compilers know."""
+        """Compute inside a graph that is being compiled, where nothing can be measured: by torch's own attention, which compilers know."""
         self.compiled = True
         q, k, v = given.split()
         return given.join(F.scaled_dot_product_attention(q, k, v, attn_mask=given.additive()))
@@ -151,7 +152,7 @@ class AttentionPatch:
         inexact_too: bool,
         guarded: bool,
     ) -> Tensor:
-        # What was decided for a call holds for all like it, until a kernel is put away. Small models make thousands of small calls.
+        # A decision holds for all calls of this kind until a kernel is switched off. Small models make thousands of small calls.
         key = (kind, call, default_name, inexact_too, torch.get_num_threads(), len(self.off))
         row, out = self._choices.get(key), None
         if row is None:
@@ -160,7 +161,7 @@ class AttentionPatch:
                 self._choices[key] = row
         row.calls += 1
         if out is not None:
-            return out  # measured just now: this is the default's
+            return out  # the default's, computed while measuring
         if row.backend == DEFAULT:
             return default()
         try:
@@ -168,15 +169,15 @@ class AttentionPatch:
         except torch.OutOfMemoryError:
             return default()
         except Exception as error:
-            self._put_away(row.backend, f"it failed ({type(error).__name__}: {error})")
+            self._switch_off(row.backend, f"it failed ({type(error).__name__}: {error})")
             return default()
         return self._checked(row.backend, out, default) if guarded else out
 
     def _choose(
         self, kind: str, call: Call, default: Callable[[], Tensor], default_name: str, run: Callable[[Backend], Tensor], inexact_too: bool
     ) -> tuple[Row, Tensor | None, bool]:
-        """The report's row of the kernel for this call, the default's output where it was computed meanwhile, and whether it may be
-        remembered: not where the default's output was not finite, because then nothing could be compared."""
+        """Return (the report's row of the kernel for this call, the default's output where measuring computed it, whether to remember the
+        choice). A choice is not remembered where the default's output was not finite: then nothing could be compared."""
         allowed = {name: one for name, one in self.backends.items() if inexact_too or one.exact}
         able = {name: one for name, one in allowed.items() if name not in self.off and one.takes(call)}
         if not able:
@@ -187,16 +188,16 @@ class AttentionPatch:
         return self._row(kind, call, name, times), out, times.get(DEFAULT) is not None
 
     def _checked(self, name: str, out: Tensor, default: Callable[[], Tensor]) -> Tensor:
-        """`out`, or where that is not finite the default's output, with `name` put away if the default does better."""
+        """Return `out`. Where that is not finite, return the default's output, and switch `name` off if the default's is finite."""
         if _finite(out):
             return out
         again = default()
         if _finite(again):
             self._blamed = True
-            self._put_away(name, "its output was not finite where the default's was")
+            self._switch_off(name, "its output was not finite where the default's was")
         return again
 
-    def _put_away(self, name: str, why: str) -> None:
+    def _switch_off(self, name: str, why: str) -> None:
         self.off[name] = why
         log.warning("attention: %s is off for this model, because %s; the default is used", name, why)
 

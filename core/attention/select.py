@@ -1,7 +1,7 @@
-"""Which kernel is fastest here: the candidates for a call are run against each other once, and the result is remembered.
+"""Choice of the fastest kernel: the candidates for a call are run against each other once, and the result is remembered.
 
-Rapid Diffusion, section 3.2.2, lets its compiler "find the optimal implementation"; here it is measured. The default is always a
-candidate, and is kept unless another is clearly faster, so that choosing never makes a model slower.
+In Rapid Diffusion, section 3.2.2, the compiler finds "the optimal implementation"; here it is measured. The default is always a candidate
+and is kept unless another is clearly faster, so that choosing never makes a model slower.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .call import Call
 from .memory import Memory, Times, machine_name
 
 DEFAULT = "default"
-"""The name of what would run without a patch: the host's own attention."""
+"""The name of the host's own attention, which runs without a patch."""
 CLEARLY = 0.97  # a candidate must take less than this part of the default's time
 HOPELESS = 3.0  # one whose first run took this many times the best is not run again
-RUNS, LONG = 3, 0.5  # so many runs of each, unless one of each takes longer than this together, in seconds
-MANY, BRIEF = 15, 0.15  # and up to so many while all runs together took less than this: short calls scatter most
-SHORT = 0.05  # a first run of fewer seconds says nothing: it may have been the start of a library
+RUNS, LONG = 3, 0.5  # runs of each candidate, unless one run of each takes longer than this in all (seconds)
+MANY, BRIEF = 15, 0.15  # and up to so many while all runs took less than this in all: short calls vary most
+SHORT = 0.05  # a first run below this is not judged: it may include the start of a library
 _TOLERANCE = {torch.float16: 2e-2, torch.bfloat16: 8e-2}  # largest difference from the default, relative to its largest value
 log = logging.getLogger("rapiddraw")
 Rivals = Mapping[str, Callable[[], Tensor]]
@@ -37,10 +37,10 @@ class Selector:
         self._known: dict[tuple[str, str, int], Times] = {}
 
     def times(self, call: Call, default: str, rivals: Rivals, inexact: Collection[str] = ()) -> tuple[Times, Tensor | None]:
-        """Seconds of each rival, and the default's output where it was computed now. `rivals[DEFAULT]` is the function named `default`.
+        """Return (the seconds of each rival, the default's output where it was computed now). `rivals[DEFAULT]` is the function `default`.
 
-        A rival that raises, or differs from the default by more than rounding can explain (those in `inexact` are not held to that), has
-        no time. Where nothing finite comes out of the default, nothing can be compared: no rival has a time, and nothing is remembered.
+        A rival has no time where it raises, or where it differs from the default by more than rounding can explain (those in `inexact`
+        may). Where the default's output is not finite nothing can be compared: no rival has a time, and nothing is remembered.
         """
         here = (bucket(call), default, torch.get_num_threads())
         known = self._known.get(here)
@@ -61,22 +61,22 @@ class Selector:
 
 
 def fastest(times: Times, names: Collection[str]) -> str:
-    """The fastest of `names` that has a time. The default, where it is one of them, loses only to one that is clearly faster."""
+    """Return the fastest of `names` that has a time. Where the default is among them, another one must be clearly faster."""
     timed = {name: value for name in names if (value := times.get(name)) is not None}
     best = min(timed, key=lambda name: timed[name], default=DEFAULT)
     return DEFAULT if DEFAULT in timed and timed[best] > CLEARLY * timed[DEFAULT] else best
 
 
 def bucket(call: Call) -> str:
-    """Calls alike enough to share a measurement: sizes up to the next power of two, the head size and dtype as they are."""
+    """Return the name of a group of similar calls: sizes up to the next power of two, the head size and dtype as they are."""
     sizes = [1 << max(size - 1, 0).bit_length() for size in (call.batch * call.heads, call.queries, call.keys)]
     dtype = str(call.dtype).removeprefix("torch.")
     return f"{call.device.type} {dtype} bh{sizes[0]} q{sizes[1]} k{sizes[2]} d{call.head_dim}{' masked' if call.masked else ''}"
 
 
 def measure(rivals: Rivals, device: torch.device, inexact: Collection[str] = ()) -> tuple[Times, Tensor, str]:
-    """Seconds by rival (the best of a few interleaved runs), the default's output, and where this is worth remembering: on disk, in
-    this process (something had no memory left, which may be another time), or nowhere."""
+    """Return (seconds by rival, the default's output, where to remember this). The seconds are the best of a few interleaved runs. The
+    place is `disk`; `process` where a rival ran out of memory, which may not happen again; or `nowhere`."""
     times: Times = dict.fromkeys(rivals)
     reference, first = _timed(rivals[DEFAULT], device)  # the first run of each also warms it up
     if not bool(torch.isfinite(reference).all()):

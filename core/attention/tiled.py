@@ -1,7 +1,7 @@
 """Exact attention in tiles with an online softmax (Dao et al. 2022, FlashAttention, section 3.1 and algorithm 1), in plain torch.
 
-The score matrix (queries x keys) is never held whole. For each tile of keys, with S the tile's scores, the row-wise running maximum m,
-normaliser l and accumulator O become
+The whole score matrix (queries x keys) is never held. For each tile of keys with scores S, the row-wise running maximum m, normaliser l and
+accumulator O become
 
     m' = max(m, rowmax(S))      P = exp(S - m')
     l' = exp(m - m') l + rowsum(P)
@@ -22,11 +22,11 @@ TILE = 512
 
 
 def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None, tile: int = TILE) -> Tensor:
-    """softmax(scale * q k^T + mask) v for q (B, H, Tq, D), k (B, H, Tk, D), v (B, H, Tk, Dv): (B, H, Tq, Dv), in q's dtype.
+    """Return softmax(scale * q k^T + mask) v, (B, H, Tq, Dv) in q's dtype, for q (B, H, Tq, D), k (B, H, Tk, D), v (B, H, Tk, Dv).
 
-    `mask` is broadcastable to (B, H, Tq, Tk): additive, or boolean with True where a query may look. A row that may look nowhere (all
-    False, or all -inf) is 0, as in torch's kernels. `scale` is 1/sqrt(D) unless given; `tile` is how many queries and keys are taken at
-    a time. Half precision is computed in float32. Raises :class:`InputError` for shapes that are no attention.
+    `mask` is broadcastable to (B, H, Tq, Tk): additive, or boolean with True where a query may attend. A row that may attend nowhere (all
+    False, or all -inf) is 0, as in torch's kernels. `scale` is 1/sqrt(D) by default. `tile` queries and keys are taken at a time. Half
+    precision is computed in float32. Raises :class:`InputError` for shapes that do not fit together.
     """
     _check(q, k, v, mask, tile)
     batch, heads, queries, width = q.shape
@@ -43,7 +43,7 @@ def tiled_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None,
 
 
 def _rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tile: int) -> Tensor:
-    """Attention of one tile of (scaled) queries over all keys."""
+    """Return the attention of one tile of (scaled) queries over all keys."""
     m = q.new_full((*q.shape[:3], 1), -torch.inf)
     l = torch.zeros_like(m)  # noqa: E741 - the paper's name
     o = q.new_zeros((*q.shape[:3], v.shape[-1]))
@@ -53,7 +53,7 @@ def _rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, tile: int) -> Te
             part = mask[..., start : start + tile]
             s = s.masked_fill(~part, -torch.inf) if part.dtype == torch.bool else s + part
         highest = torch.maximum(m, s.amax(dim=-1, keepdim=True))
-        finite = highest.masked_fill(highest == -torch.inf, 0.0)  # nothing seen yet: exp(-inf - 0) is 0, exp(-inf + inf) would be NaN
+        finite = highest.masked_fill(highest == -torch.inf, 0.0)  # no key yet: exp(-inf - 0) is 0, exp(-inf + inf) would be NaN
         p = torch.exp(s - finite)
         shrink = torch.exp(m - finite)
         l = l * shrink + p.sum(dim=-1, keepdim=True)  # noqa: E741

@@ -1,4 +1,4 @@
-"""What an attention patch did, in one line for the log and in a table for people."""
+"""Usage of the attention kernels by one patch, as one line for the log and as a table."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Row:
     calls: int = 0
 
     def spared(self) -> float:
-        """Seconds that all calls together took less than they would have on the default."""
+        """Return the seconds that all calls together saved against the default."""
         return 0.0 if self.own is None else self.calls * self.own * (1 - 1 / self.gain)
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """One line: `self 4096x4096 d40 float32 on sdpa_flash (2.8x), ...`, the largest shapes first."""
+    """Return one line: `self 4096x4096 d40 float32 on sdpa_flash (2.8x), ...`, the largest shapes first."""
     return ", ".join(f"{row.kind} {row.shape} on {row.backend} ({row.gain:.1f}x)" for row in _ordered(rows)) or "no call yet"
 
 
 def table(backend: str, apply_to: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """A plain-text table with one line a shape and kernel, and what there is to note."""
+    """Return a plain-text table with one line for each shape and kernel, and the notes below it."""
     lines = [f"attention patch: {backend}, {apply_to}", f"{'attention':<36}{'backend':<16}{'calls':>7}{'default ms':>12}{'gain':>8}"]
     for row in _ordered(rows):
         own = "" if row.own is None else f"{row.own * 1000:.2f}"

@@ -1,4 +1,4 @@
-"""Pictures and captions as a MODEL sees them: encoded once by the CLIP and the VAE of the same graph, through the host."""
+"""Pictures and captions of a folder, encoded once by the CLIP and the VAE of a MODEL's graph, through the host."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from ..data.folder import ImageFolder
 from ..errors import InputError
@@ -18,13 +19,14 @@ from ..paths import input_dir, safe_join, temp_dir
 from ..progress import Progress
 
 DEMONSTRATION = 48
-"""How many pictures of the Orchard stand in for a folder that was not named."""
+"""How many pictures of the Orchard are drawn where no folder is named."""
 MAX_TOKEN_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`latents` (N, C, h, w) in model space; `captions[i]` are the rows of `texts` that say what picture i shows; row 0 is no text."""
+    """`latents` (N, C, h, w) in the model's scale; `captions[i]` are the rows of `texts` that describe picture i; row 0 is the empty
+    text."""
 
     latents: torch.Tensor
     texts: list[dict[str, torch.Tensor]]
@@ -32,9 +34,9 @@ class Encoded:
 
 
 def training_folder(name: str, size: int) -> ImageFolder:
-    """The captioned pictures of the folder `name` inside the input folder, cropped to `size` px; pictures of the Orchard for an empty name.
+    """Return the captioned pictures of the folder `name` in the input folder, cropped to `size` px; for an empty name, Orchard pictures.
 
-    Raises :class:`InputError` for a name that leads out of the input folder and :class:`DataError` for what is no such folder.
+    Raises :class:`InputError` for a name that leaves the input folder, and :class:`DataError` where there is no such folder.
     """
     if name.strip():
         return ImageFolder(safe_join(input_dir(), name.strip()), size=size)
@@ -48,8 +50,8 @@ def training_folder(name: str, size: int) -> ImageFolder:
 
 
 def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: ImageFolder, batch: int) -> Encoded:
-    """Every picture and every caption of `images`, and the empty text. `denoiser_of()` gives the :class:`Denoiser` of the model, once the
-    VAE and the CLIP are done with the memory. Raises :class:`InputError` where the captions would not fit into memory."""
+    """Return every picture and every caption of `images`, and the empty text, encoded. `denoiser_of()` gives the :class:`Denoiser` of the
+    model, after the VAE and the CLIP have run. Raises :class:`InputError` where the captions would not fit into memory."""
     latents = _encode_pictures(host, vae, images, batch)
     number: dict[str, int] = {"": 0}
     captions = [[number.setdefault(caption.text, len(number)) for caption in item.captions] for item in images.items]
@@ -71,7 +73,7 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
 
 
 def together(conditions: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """One condition of a batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a text twice over is attention to it."""
+    """Return the conditions as one batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a repeated text is the same."""
     longest = math.lcm(*(one["tokens"].shape[1] for one in conditions))
     joined = {"tokens": torch.cat([one["tokens"].repeat(1, longest // one["tokens"].shape[1], 1) for one in conditions])}
     if "y" in conditions[0]:
@@ -84,14 +86,14 @@ def _encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> to
     with Progress(len(images), "encoding pictures", "image") as bar:
         for first in range(0, len(images), batch):
             count = min(batch, len(images) - first)
-            pictures = torch.stack([images.image(first + i) for i in range(count)]).permute(0, 2, 3, 1)
+            pictures = rearrange([images.image(first + i) for i in range(count)], "b c h w -> b h w c")
             parts.append(host.vae.encode(vae, (pictures + 1) / 2).float().cpu())
             bar.update(count)
     return torch.cat(parts)
 
 
 def folder_digest(folder: str) -> str:
-    """What changes when a training folder does: its files' names, sizes and times; "" for a folder that is not there or not named."""
+    """Return a hash of the names, sizes and times of a folder's files; "" for a folder that is missing or not named."""
     if not folder.strip():
         return ""
     try:

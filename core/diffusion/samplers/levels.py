@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 from .common import BoundModel, Model
@@ -65,7 +66,8 @@ class LevelBatch:
         for part in parts:
             some, batch = states[part], states.shape[1]
             bound = BoundModel(*_repeated(model, self.extra_args, len(some)))
-            out[part] = bound(some.flatten(0, 1), levels[part].repeat_interleave(batch)).to(out).reshape(some.shape)
+            denoised = bound(rearrange(some, "p b ... -> (p b) ..."), repeat(levels[part], "p -> (p b)", b=batch))
+            out[part] = rearrange(denoised.to(out), "(p b) ... -> p b ...", b=batch)
 
 
 def needs_one_level(model: Any, extra_args: dict[str, Any]) -> bool:
@@ -108,4 +110,4 @@ def _repeated(model: Any, extra_args: dict[str, Any], times: int) -> tuple[Any, 
 
 
 def _tile(tensor: Tensor, times: int) -> Tensor:
-    return tensor.repeat(times, *[1] * (tensor.ndim - 1))
+    return repeat(tensor, "b ... -> (times b) ...", times=times)
