@@ -23,7 +23,10 @@ def _cfg(tooltip: str) -> tuple[str, dict[str, Any]]:
 
 def _pair() -> dict[str, Any]:
     """Return the inputs for the two models, their prompts, and the fusing."""
-    every = "Fuses at every n-th step only. A fused step costs two decodings and two encodings more. PanGu-Draw fuses at every step: 1."
+    every = (
+        "Fuses at every n-th step only. More is faster and fuses less: a fused step costs two decodings and two encodings more. "
+        "PanGu-Draw fuses at every step: 1."
+    )
     end = (
         "Where fusing ends, as a share of the timesteps, 0 to 1. After it each model draws alone. At low noise the VAEs lose more detail "
         "than the other model gives. 1 fuses to the end, as PanGu-Draw does."
@@ -37,7 +40,10 @@ def _pair() -> dict[str, Any]:
         "vae_b": ("VAE", {"tooltip": "Model B's VAE. It may be the same."}),
         "positive_b": ("CONDITIONING", {"tooltip": "What model B draws. A ControlNet with an empty prompt is ControlNet's guess mode."}),
         "negative_b": ("CONDITIONING", {"tooltip": "What model B avoids."}),
-        "cfg_a": _cfg("Guidance scale of model A, 0 to 100. Higher follows its prompt more closely. PanGu-Draw's released code uses 6."),
+        "cfg_a": _cfg(
+            "Guidance scale of model A, 0 to 100. Higher follows its prompt more closely. PanGu-Draw uses 2 and 9 in Tables 1 and "
+            "2, and 6 in its released code."
+        ),
         "cfg_b": _cfg("Guidance scale of model B, 0 to 100. Higher follows its prompt more closely."),
         "strength": _share(
             0.5,

@@ -30,7 +30,7 @@ def _target() -> dict[str, Any]:
                 "min": 0.05,
                 "max": 16.0,
                 "step": 0.05,
-                "tooltip": "How many times larger each side becomes. Below 1 the bridge goes from high to low resolution.",
+                "tooltip": "How many times larger each side becomes, 0.05 to 16. Below 1 the bridge goes from high to low resolution.",
             },
         ),
         "width": _whole(
@@ -84,7 +84,8 @@ class ResolutionBridge:
                 "latent": ("LATENT", {"tooltip": "The noisy output of the sampler that ran the high part of the sigmas."}),
                 "sigmas": ("SIGMAS", {"tooltip": "The high part of the sigmas. Its last value is the noise level of the latent."}),
                 "cfg": _cfg(
-                    "Guidance scale of the extra evaluation; use the value of the sampler before. PanGu-Draw's released code uses 6."
+                    "Guidance scale of the extra evaluation; use the value of the sampler before. PanGu-Draw uses 2 and 9 in "
+                    "Tables 1 and 2, and 6 in its released code."
                 ),
                 **_target(),
                 "extra_eval": (
@@ -184,8 +185,8 @@ class ResolutionBridgeSampler:
                     },
                 ),
                 "cfg_low": _cfg(
-                    "Guidance scale of the first model, 0 to 100. Higher follows the prompt more closely. PanGu-Draw's released "
-                    "code uses 6."
+                    "Guidance scale of the first model, 0 to 100. Higher follows the prompt more closely. PanGu-Draw uses 2 and 9 in "
+                    "Tables 1 and 2, and 6 in its released code."
                 ),
                 "cfg_high": _cfg("Guidance scale of the second model, 0 to 100. Higher follows the prompt more closely."),
                 "sampler_name": (

@@ -73,7 +73,12 @@ class OrchardDataset(_OfFolder):
                 "folder": ("STRING", {"default": "orchard", "tooltip": "The folder to write, in the output folder."}),
                 "count": (
                     "INT",
-                    {"default": 48, "min": 1, "max": 100000, "tooltip": "How many pictures. About 30 are drawn in a second at 128 pixels."},
+                    {
+                        "default": 48,
+                        "min": 1,
+                        "max": 100000,
+                        "tooltip": "How many pictures, 1 to 100000. About 30 are drawn in a second at 128 pixels.",
+                    },
                 ),
                 "size": (
                     "INT",
@@ -136,7 +141,15 @@ class FilterDataset(_OfFolder):
             "required": {
                 "folder": ("STRING", {"default": "orchard", "tooltip": _FOLDER_TIP}),
                 "out": ("STRING", {"default": "filtered", "tooltip": _OUT_TIP}),
-                "min_side": ("INT", {"default": 0, "min": 0, "max": 65536, "tooltip": "Fewest pixels of the shorter side. 0: any."}),
+                "min_side": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 65536,
+                        "tooltip": "Fewest pixels of the shorter side; higher keeps fewer pictures. 0: any.",
+                    },
+                ),
                 "max_aspect": (
                     "FLOAT",
                     {
@@ -144,7 +157,7 @@ class FilterDataset(_OfFolder):
                         "min": 0.0,
                         "max": 100.0,
                         "step": 0.1,
-                        "tooltip": "Largest ratio of the longer to the shorter side. 0: any.",
+                        "tooltip": "Largest ratio of the longer to the shorter side; lower keeps fewer pictures. 0: any.",
                     },
                 ),
                 "min_aesthetics": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": looks_tip}),
@@ -156,7 +169,7 @@ class FilterDataset(_OfFolder):
                         "min": -1.0,
                         "max": 1.0,
                         "step": 0.01,
-                        "tooltip": "Lowest CLIP score of a picture's best caption, -1 to 1; -1: any.",
+                        "tooltip": "Lowest CLIP score of a picture's best caption, -1 to 1; higher keeps fewer pictures. -1: any.",
                     },
                 ),
                 "scorer": (_choices("text"), {"default": NONE, "tooltip": _SCORER_TIP}),

@@ -54,7 +54,10 @@ class DistillUNet:
             "and is faster; 0.1 is a good start. ELR-Diffusion gives no value."
         )
         task_tip = "Factor of the plain diffusion loss on the pictures. ELR-Diffusion found training without it better (section 2.2.2): 0."
-        save_tip = "Steps between checkpoints. A checkpoint is three times as large as the student in float32. The newest two are kept."
+        save_tip = (
+            "Steps between checkpoints. Fewer steps lose less work when a run stops. A checkpoint is three times as large as the "
+            "student in float32; the newest two are kept."
+        )
         resume_tip = (
             "On: goes on from the last checkpoint of this filename, where there is one. Off: starts again and removes the old checkpoints."
         )

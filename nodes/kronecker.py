@@ -28,7 +28,9 @@ class KroneckerAdapterLoader:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         tip = "An adapter for this model, from python -m rapiddraw train kronecker."
-        amount = "How strongly the adapter acts. 0: not at all; 1: as trained; other values in proportion; below 0: the opposite."
+        amount = (
+            "How strongly the adapter acts, -100 to 100. 0: not at all; 1: as trained; other values in proportion; below 0: the opposite."
+        )
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that the adapter was trained for, or a fine-tune of it."}),

@@ -38,8 +38,8 @@ class ProfilePipeline:
                 "model": ("MODEL", {"tooltip": "The diffusion model to measure."}),
                 "clip": ("CLIP", {"tooltip": "The text encoder to measure."}),
                 "vae": ("VAE", {"tooltip": "The VAE whose decoder is measured."}),
-                "width": _count(128, 16, 4096, "Width in pixels, before upscaling.", 8),
-                "height": _count(128, 16, 4096, "Height in pixels, before upscaling.", 8),
+                "width": _count(128, 16, 4096, "Width of the picture in pixels, before upscaling. Larger takes longer.", 8),
+                "height": _count(128, 16, 4096, "Height of the picture in pixels, before upscaling. Larger takes longer.", 8),
                 "steps": _count(
                     20,
                     1,
@@ -49,8 +49,10 @@ class ProfilePipeline:
                         "(section 4.4)."
                     ),
                 ),
-                "runs": _count(3, 1, 100, "Measured runs. The table gives their median."),
-                "warmup": _count(1, 0, 20, "Runs before the measured ones. The first call compiles and allocates, which takes longer."),
+                "runs": _count(3, 1, 100, "Measured runs, 1 to 100; the table gives their median. More is steadier and takes longer."),
+                "warmup": _count(
+                    1, 0, 20, "Runs before the measured ones, 0 to 20. The first call compiles and allocates, which takes longer."
+                ),
             },
             "optional": {"upscale_model": ("UPSCALE_MODEL", {"tooltip": "An upscaler, to be measured too."})},
         }

@@ -68,7 +68,10 @@ class FitKnowledgeProjection:
                         "min": 0.05,
                         "max": 0.5,
                         "step": 0.05,
-                        "tooltip": "Share of the names that measure W and are not fitted.",
+                        "tooltip": (
+                            "Share of the names, 0.05 to 0.5, that measure W and are not fitted. More measures better, and fits "
+                            "on fewer names."
+                        ),
                     },
                 ),
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "control_after_generate": True, "tooltip": seed_tip}),
@@ -83,7 +86,7 @@ class FitKnowledgeProjection:
                         "default": 0,
                         "min": 0,
                         "max": 10000,
-                        "tooltip": "Most entities to fit on, chosen by the seed; 0 is all, up to 10000.",
+                        "tooltip": "Most entities to fit on, chosen by the seed; 0 is all, up to 10000. More fits better and takes longer.",
                     },
                 ),
                 "filename": (

@@ -52,7 +52,10 @@ class ResolutionBucket:
                     {"default": "structure", "tooltip": "Which column of Table 7. The sides of the texture stage are half as long."},
                 ),
                 "scale": ("FLOAT", {"default": 1.0, "min": 0.01, "max": 8.0, "step": 0.005, "round": False, "tooltip": scale_tip}),
-                "batch_size": ("INT", {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures."}),
+                "batch_size": (
+                    "INT",
+                    {"default": 1, "min": 1, "max": 4096, "tooltip": "How many pictures in the batch, 1 to 4096. More needs more memory."},
+                ),
                 "multiple": ([8, 16, 32, 64, 128], {"default": 32, "tooltip": multiple_tip}),
             }
         }

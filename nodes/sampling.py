@@ -151,7 +151,10 @@ class SamplerAdaptiveSDE:
                     0.001,
                     1.0,
                     0.001,
-                    ("Length of the first step, as a share of the whole way in log sigma (sigma is the noise level). Its paper uses 0.01."),
+                    (
+                        "Length of the first step, as a share of the whole way in log sigma (sigma is the noise level). Larger "
+                        "begins faster, and is corrected where it is too large. Its paper uses 0.01."
+                    ),
                 ),
                 "safety": _real(
                     0.9,
@@ -168,9 +171,20 @@ class SamplerAdaptiveSDE:
                     0.1,
                     1.0,
                     0.01,
-                    "How strongly the step's length follows the error: step / error^exponent. Its paper uses 0.9.",
+                    (
+                        "How strongly the step's length follows the error: step / error^exponent. Higher corrects a bad step "
+                        "faster. Its paper uses 0.9."
+                    ),
                 ),
-                "max_nfe": _whole(1000, 3, 100000, "Most evaluations. When they are used up, the rest is one jump, and the log warns."),
+                "max_nfe": _whole(
+                    1000,
+                    3,
+                    100000,
+                    (
+                        "Most evaluations, 3 to 100000. When they are used up, the rest is one jump, and the log warns. More lets a "
+                        "small tolerance finish."
+                    ),
+                ),
                 "probability_flow": (
                     "BOOLEAN",
                     {
@@ -219,8 +233,8 @@ class SamplerDPMSolver:
             "required": {
                 "order": _whole(
                     2, 1, 3,
-                    "1 is DDIM. 2 is the authors' choice with guidance. 3 is more exact with many steps, and less stable with few steps "
-                    "and strong guidance.",
+                    "Order of the solver. 1 is DDIM. 2 is the authors' choice with guidance. 3 is more exact with many steps, and less "
+                    "stable with few steps and strong guidance.",
                 ),
                 "method": (
                     ["multistep", "singlestep"],
