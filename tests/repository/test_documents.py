@@ -71,14 +71,19 @@ def test_a_command_that_is_named_exists(path: Path) -> None:
 )
 def test_an_example_fits_the_code(name: str, code: str) -> None:
     """What it imports from the project exists."""
-    package = ["rapiddraw", *Path(name).parent.parts]
-    for node in ast.walk(ast.parse(code)):
+    package, modules = ["rapiddraw", *Path(name).parent.parts], {}
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             target = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
             module = None if target in MADE_UP else importlib.import_module(target)
             for alias in node.names if module else ():
-                found = hasattr(module, alias.name) or (hasattr(module, "__path__") and find_spec(f"{target}.{alias.name}"))
-                assert found, f"the example {name} imports {alias.name}, which {target} does not have"
+                inner = f"{target}.{alias.name}" if hasattr(module, "__path__") and find_spec(f"{target}.{alias.name}") else None
+                assert inner or hasattr(module, alias.name), f"the example {name} imports {alias.name}, which {target} does not have"
+                modules |= {alias.name: importlib.import_module(inner)} if inner else {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert hasattr(modules[node.value.id], node.attr), f"the example {name} uses {node.value.id}.{node.attr}, which does not exist"
 
 
 def test_json_examples_are_json() -> None:
