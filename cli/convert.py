@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from ..nodes.registry import registry
@@ -24,8 +25,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..core.files import check_writable
     from ..core.graph.formats import read_graph, write_graph
 
+    check_writable(Path(args.out).parent)
     graph, nodes = read_graph(args.graph), registry()
     say(str(write_graph(args.out, graph.to_ui(nodes) if args.to == "ui" else graph.to_api(nodes))))
     return 0

@@ -11,8 +11,11 @@ from ..nodes.registry import registry
 from .common import note, say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..core.graph.execute import RunResult
     from ..core.graph.formats import Graph
+    from ..core.graph.inputs import Registry
 
 EXAMPLE = """examples:
   python -m rapiddraw run workflows/api/text_to_image.json --output out
@@ -39,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..core.errors import GraphError, InputError, InvalidGraphError, NodeError
+    from ..core.errors import GraphError, InputError, InvalidGraphError, NodeError, WriteError
     from ..core.graph.edit import apply_changes, parse_assignment, with_seed
     from ..core.graph.execute import NodeEvent, Runner
     from ..core.graph.formats import read_graph
@@ -55,9 +58,12 @@ def run(args: argparse.Namespace) -> int:
         graph = apply_changes(graph, nodes, changes) if changes else graph
         graph = with_seed(graph, nodes, args.seed) if args.seed is not None else graph
         check(graph, nodes)
+        _check_outputs(graph.to_api(nodes), nodes)
     except (GraphError, InputError) as error:
         reasons = error.problems if isinstance(error, InvalidGraphError) else [error]
         return _refuse(args, "invalid graph", [str(reason) for reason in reasons], 2)
+    except WriteError as error:
+        return _refuse(args, "failed", [str(error)], 1)
 
     def tell(event: NodeEvent) -> None:
         note(f"  {event.name}")
@@ -84,6 +90,16 @@ def run(args: argparse.Namespace) -> int:
         parts = ", ".join(f"{api[node_id]['class_type']} {taken:.1f} s" for node_id, taken in slowest)
         note(f"{seconds:.1f} s in all ({parts})")
     return 0
+
+
+def _check_outputs(api: Mapping[str, Any], nodes: Registry) -> None:
+    """Raise :class:`WriteError` before anything runs where the pictures of this graph could not be saved."""
+    from ..core.files import check_writable
+    from ..core.graph.validate import output_nodes
+    from ..core.paths import output_dir
+
+    if any("filename_prefix" in api[node_id]["inputs"] for node_id in output_nodes(api, nodes)):
+        check_writable(output_dir())
 
 
 def _refuse(args: argparse.Namespace, what: str, reasons: list[str], code: int) -> int:

@@ -47,10 +47,12 @@ def make_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`WriteError` where no file can be written into `folder`. Makes missing folders."""
+    """Raise :class:`WriteError` where no file could be written into `folder`. A missing folder is not made: the one above it is tried."""
     with _errors_named(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        place = folder.absolute()
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"0")
 
 

@@ -156,7 +156,10 @@ def made_bundle_path(filename: str) -> Path:
 
 
 def image_bundle_path(text: Path) -> Path:
-    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it."""
+    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it. Raises
+    :class:`InputError` for a path without a file's name."""
+    if not text.name:
+        raise InputError(f"{str(text)!r} names no file; expected a text bundle, such as weights/my-text.safetensors")
     return text.with_name(text.name.replace("text", "image") if "text" in text.name else f"{text.stem}-image{text.suffix}")
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ..errors import InputError
 from .convert import widget_positions, widget_values
-from .editor import definitions
+from .editor import definitions, entries
 from .formats import Graph
 from .inputs import MAX_SEED, InputSpec, Registry, SpecsOf, coerce, describe, input_specs, is_link, nearest, one_line, title_of
 from .layout import widget_entries
@@ -126,7 +126,10 @@ def _change_ui(ui: dict[str, Any], top: Level, registry: Registry, change: Chang
         values[place.position] = change.value
         raw["widgets_values"] = values
         return place.top
-    specs = input_specs(registry[node.type])
+    node_class = registry.get(node.type)
+    specs = input_specs(node_class) if node_class else {}
+    if change.input_name not in specs:  # the two forms of a graph from somewhere else need not agree
+        return place.top
     if isinstance(raw.get("widgets_values"), dict):
         raw["widgets_values"][change.input_name] = change.value
     else:
@@ -139,10 +142,10 @@ def _change_ui(ui: dict[str, Any], top: Level, registry: Registry, change: Chang
             position = sum(len(widget_entries(spec, None)) for spec in widgets[:index])
         stored[position] = change.value
         raw["widgets_values"] = stored
-    for slot in raw.get("inputs") or []:
-        if isinstance(slot, dict) and slot.get("name") == change.input_name and slot.get("link") is not None:
+    for slot in entries(raw.get("inputs")):
+        if slot.get("name") == change.input_name and slot.get("link") is not None:
             _drop_link(_holder(ui, place.level), str(slot["link"]))
-            slot["link"] = None
+            cast(dict[str, Any], slot)["link"] = None
     return place.top
 
 
@@ -159,7 +162,7 @@ def _drop_link(holder: dict[str, Any], number: str) -> None:
 
     stored = holder.get("links") or []
     holder["links"] = [link for link in (stored.values() if isinstance(stored, dict) else stored) if is_other(link)]
-    outputs = [(output, "links") for node in holder["nodes"] for output in node.get("outputs") or []]
-    for entry, key in [*outputs, *((entry, "linkIds") for entry in holder.get("inputs") or [])]:
-        if isinstance(entry, dict) and isinstance(entry.get(key), list):
-            entry[key] = [link for link in entry[key] if str(link) != number]
+    ends = [(output, "links") for node in entries(holder["nodes"]) for output in entries(node.get("outputs"))]
+    for entry, key in [*ends, *((entry, "linkIds") for entry in entries(holder.get("inputs")))]:
+        if isinstance(entry.get(key), list):
+            cast(dict[str, Any], entry)[key] = [link for link in entry[key] if str(link) != number]

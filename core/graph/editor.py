@@ -95,7 +95,7 @@ class EditorGraph:
 
 def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
     """Read one level of a graph. Raises :class:`GraphError` for a node without an id or type, and for a link that cannot be read."""
-    nodes = {node.id: node for node in map(_node, _entries(data.get("nodes")))}
+    nodes = {node.id: node for node in map(_node, entries(data.get("nodes")))}
     links = dict(map(_link, _links(data.get("links"))))
     fed: dict[tuple[str, int], list[Link]] = {}
     for link in links.values():
@@ -103,14 +103,14 @@ def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
     inside, outside = _side(data, "inputNode", INPUT_SIDE), _side(data, "outputNode", OUTPUT_SIDE)
     feeds = {link.target_slot: number for number, link in reversed(links.items()) if link.target == outside}
     outputs: list[str | None] = []
-    for place, output in enumerate(_entries(data.get("outputs"))):
+    for place, output in enumerate(entries(data.get("outputs"))):
         named = [str(number) for number in output.get("linkIds") or () if str(number) in links] if _has_list(output, "linkIds") else []
         outputs.append(named[0] if named else feeds.get(place))
     return EditorGraph(
         str(data.get("name") or "subgraph"),
         nodes,
         links,
-        tuple(_slot(entry) for entry in _entries(data.get("inputs"))),
+        tuple(_slot(entry) for entry in entries(data.get("inputs"))),
         tuple(outputs),
         inside,
         {key: tuple(found) for key, found in fed.items()},
@@ -121,7 +121,7 @@ def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
 def definitions(data: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
     """The definitions of subgraphs in a file, those inside other definitions included. They may be defined and never used."""
     held = data.get("definitions")
-    for entry in _entries(held.get("subgraphs")) if isinstance(held, Mapping) else ():
+    for entry in entries(held.get("subgraphs")) if isinstance(held, Mapping) else ():
         if entry.get("id") is not None:
             yield entry
         if depth < 64:
@@ -138,8 +138,8 @@ def _node(entry: Mapping[str, Any]) -> EditorNode:
         entry.get("mode", 0),
         float(order) if isinstance(order, int | float) and abs(order) < 2**53 else 0.0,
         title if isinstance(title, str) else "",
-        tuple(_slot(slot) for slot in _entries(entry.get("inputs"))),
-        tuple(output.get("type", "*") for output in _entries(entry.get("outputs"))),
+        tuple(_slot(slot) for slot in entries(entry.get("inputs"))),
+        tuple(output.get("type", "*") for output in entries(entry.get("outputs"))),
         entry,
     )
 
@@ -190,7 +190,7 @@ def _side(data: Mapping[str, Any], key: str, default: str) -> str:
     return str(side["id"]) if isinstance(side, Mapping) and side.get("id") is not None else default
 
 
-def _entries(stored: Any) -> list[Mapping[str, Any]]:
+def entries(stored: Any) -> list[Mapping[str, Any]]:
     """The objects of a list; anything else in the list, or a thing that is no list, is left out."""
     return [entry for entry in stored if isinstance(entry, Mapping)] if isinstance(stored, list) else []
 

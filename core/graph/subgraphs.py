@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..errors import GraphError
-from .editor import BYPASSED, MUTED, EditorGraph, EditorNode, Slot, definitions, read_editor_graph
+from .editor import BYPASSED, MUTED, EditorGraph, EditorNode, Slot, definitions, entries, read_editor_graph
 
 MAX_NODES, MAX_DEPTH = 100_000, 64
 _LEGACY = re.compile(r"^(?:\d+\s*:\s*)+")
@@ -238,14 +238,16 @@ def _level_of(top: Level, node_id: str) -> Level | None:
 
 def _make_own(ui: dict[str, Any], level: Level) -> bool:
     """Copy the outermost definition on the way to `level` that more than one node uses. False where there is none."""
+    if level.parent is None:
+        return False
     way = [level]
     while way[-1].parent is not None:
         way.append(way[-1].parent)
     holders = [ui, *definitions(ui)]
-    kinds = [node.get("type") for holder in holders for node in holder.get("nodes") or [] if isinstance(node, Mapping)]
+    kinds = [node.get("type") for holder in holders for node in entries(holder.get("nodes"))]
     for one in reversed(way):
         if one.user is not None and kinds.count(one.user.type) > 1:
-            definition = next(entry for entry in holders[1:] if str(entry["id"]) == one.user.type)
+            definition = next(entry for entry in reversed(holders) if str(entry.get("id")) == one.user.type)
             copied = copy.deepcopy(dict(definition)) | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{one.user.type} {one.path}"))}
             ui["definitions"]["subgraphs"].append(copied)
             cast(dict[str, Any], one.user.raw)["type"] = copied["id"]
