@@ -25,6 +25,6 @@ def current() -> Host:
 
 
 def adopt_folders() -> None:
-    """Where ComfyUI imports the pack: search its models folder for bundles, use its input, output and temp folders. Else nothing."""
+    """Search ComfyUI's models folder for bundles and use its input, output and temp folders, where ComfyUI imports the pack."""
     if "folder_paths" in sys.modules:
         importlib.import_module(".comfy.folders", __package__).register()

@@ -37,7 +37,7 @@ class Denoiser:
 
 
 def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], None]:
-    """Give `network` float32 weights of its own on `device` that take gradients; the function that is returned takes them back.
+    """Give `network` new float32 weights on `device` that take gradients. The returned function takes them back.
 
     New tensors, because those that a node made or loaded belong to inference mode and can never need a gradient. Raises
     :class:`InputError` for weights that are no floating-point numbers.
@@ -62,7 +62,7 @@ def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], Non
 
 
 def first_of(conditioning: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
-    """The tokens and the details of a CONDITIONING's first entry. Raises :class:`InputError` where there is none."""
+    """Return the tokens and the details of a CONDITIONING's first entry. Raises :class:`InputError` where there is none."""
     if not conditioning:
         raise InputError("a text encoded to nothing: the CLIP gave an empty conditioning")
     return conditioning[0][0], conditioning[0][1]

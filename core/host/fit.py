@@ -10,7 +10,7 @@ from ..errors import BundleError, InputError
 
 
 def name_of(info: BundleInfo) -> str:
-    """What to call a bundle in a message."""
+    """Return a bundle's name for messages."""
     return info.path.name if info.path else f"the {info.kind} bundle"
 
 
@@ -95,5 +95,5 @@ def _plain(value: Any) -> Any:
 
 
 def without_control(conditioning: Any) -> Any:
-    """CONDITIONING without its ControlNets, for a model of another architecture: residuals fit the encoder that they were made for."""
+    """Return CONDITIONING without its ControlNets, for a model of another architecture: residuals fit one kind of encoder."""
     return [[tokens, {key: value for key, value in details.items() if key != "control"}] for tokens, details in conditioning]

@@ -27,7 +27,7 @@ def guided(guider: Any, positive: Any, negative: Any, cfg: float) -> Any:
 
 
 class StagedGuider:
-    """GUIDER: each noise level by the stage whose it is (PanGu-Draw, section 4.1). To other nodes it is the first stage's guider.
+    """A GUIDER that hands each noise level to its stage (PanGu-Draw, section 4.1). To other nodes it is the first stage's guider.
 
     A run that starts below a stage's lowest level never loads that stage's model.
     """
@@ -41,7 +41,7 @@ class StagedGuider:
 
     @property
     def guiders(self) -> tuple[Any, ...]:
-        """A guider a stage, the noisiest first."""
+        """The guider of each stage, the noisiest first."""
         return (self, *self.guests)
 
     def sample(self, noise: Any, latent_image: Any, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:

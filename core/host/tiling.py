@@ -22,7 +22,7 @@ log = logging.getLogger("rapiddraw")
 
 
 def tiles(tile: int, cell: int) -> tuple[int, int]:
-    """(side, overlap) of a tile of `tile` pixels in latent cells of `cell` pixels. Raises :class:`InputError` outside 64..8192."""
+    """Return (side, overlap) of a tile of `tile` pixels in latent cells of `cell` pixels. Raises :class:`InputError` outside 64..8192."""
     if isinstance(tile, bool) or not MIN_TILE <= tile <= MAX_TILE:
         raise InputError(f"tile is {tile}; it must be 0 (whole) or lie between {MIN_TILE} and {MAX_TILE} pixels")
     side = max(2, int(tile) // cell)
@@ -30,7 +30,7 @@ def tiles(tile: int, cell: int) -> tuple[int, int]:
 
 
 def decode(vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
-    """`vae.decode` of (B, C, h, w), in tiles of `tile` pixels; with 0 whole, and in tiles only where memory runs out."""
+    """Return `vae.decode` of (B, C, h, w), in tiles of `tile` pixels; with 0 whole, and in tiles only where memory runs out."""
     cell = vae.spacial_compression_encode()
 
     def run(side: int) -> Tensor:
@@ -40,7 +40,7 @@ def decode(vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
 
 
 def encode(vae: Any, pixels: Tensor, tile: int = 0) -> Tensor:
-    """`vae.encode` of (B, H, W, 3), in tiles of `tile` pixels; with 0 whole, and in tiles only where memory runs out.
+    """Return `vae.encode` of (B, H, W, 3), in tiles of `tile` pixels; with 0 whole, and in tiles only where memory runs out.
 
     In tiles, a rim that is no whole cell is cut off centred, as it is for a whole picture.
     """
@@ -71,7 +71,7 @@ def _whole_or(whole: Callable[[], Tensor], run: Callable[[int], Tensor], tile: i
 
 
 def _spread(function: Callable[[Tensor], Tensor], x: Tensor, tile: tuple[int, int], units: tuple[int, int]) -> Tensor:
-    """`function` over tiles of x (B, C, h, w). `units`: entries of x, and of the result, to a latent cell."""
+    """Return `function` over tiles of x (B, C, h, w). `units`: entries of x, and of the result, to a latent cell."""
     side, shared = tile
     take, give = units
     height, width = x.shape[2] // take, x.shape[3] // take
@@ -93,7 +93,7 @@ def _spread(function: Callable[[Tensor], Tensor], x: Tensor, tile: tuple[int, in
 
 
 def _starts(length: int, side: int, shared: int) -> list[int]:
-    """Where tiles begin: evenly spread, each sharing at least `shared` cells with the next."""
+    """Return where tiles begin: evenly spread, each sharing at least `shared` cells with the next."""
     if length <= side:
         return [0]
     count = -(-(length - shared) // max(1, side - shared))
@@ -101,7 +101,7 @@ def _starts(length: int, side: int, shared: int) -> list[int]:
 
 
 def _ramp(start: int, end: int, length: int, shared: int, give: int) -> Tensor:
-    """Weights along one side of a tile: 1 inside, falling linearly over the overlap towards an inner edge, never to nothing."""
+    """Return weights along one side of a tile: 1 inside, falling linearly over the overlap towards an inner edge, never to 0."""
     count, fade = (end - start) * give, shared * give
     position = torch.arange(count, dtype=torch.float32) + 0.5
     ramp = torch.ones(count)

@@ -64,7 +64,7 @@ def _fresh(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _lists(control: Any) -> Any:
-    """ControlNet's outputs in lists of their own: the U-Net pops them from the lists, and a second evaluation needs them again."""
+    """Return ControlNet's outputs in new lists: the U-Net pops them from the lists, and a second evaluation needs them again."""
     return {name: list(one) if isinstance(one, list) else one for name, one in control.items()} if isinstance(control, dict) else control
 
 

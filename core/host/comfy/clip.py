@@ -25,11 +25,11 @@ _UNLIMITED = 10**9
 
 
 class VocabularyTokenizer:
-    """Looks like a tokenizer class of transformers to ComfyUI, and reads a vocabulary instead of a folder."""
+    """A tokenizer class with the interface of transformers' that reads a vocabulary instead of a folder."""
 
     @staticmethod
     def from_pretrained(vocabulary: list[str], **_: Any) -> Any:
-        """transformers' BertTokenizer over `vocabulary`; of any length, since ComfyUI cuts rows itself."""
+        """Return transformers' BertTokenizer over `vocabulary`. Its rows have any length, since ComfyUI cuts rows itself."""
         tokenizer = make_tokenizer(vocabulary)
         tokenizer.model_max_length = _UNLIMITED
         return tokenizer
@@ -45,7 +45,7 @@ class TextModel(comfy.clip_model.CLIPTextModel):
 
 
 def clip_target(config: dict[str, Any], vocabulary: list[str], projection: torch.Tensor) -> Any:
-    """The tokenizer and encoder classes that `comfy.sd.CLIP` makes its parts from. `projection` (width, kg_dim) is W."""
+    """Return the tokenizer and encoder classes that `comfy.sd.CLIP` makes its parts from. `projection` (width, kg_dim) is W."""
     length, pad = config["max_position_embeddings"], config["pad_token_id"]
     special = {"start": config["bos_token_id"], "end": config["eos_token_id"], "pad": pad}
 

@@ -36,7 +36,7 @@ _SHAPES = ("in_channels", "model_channels", "channel_mult", "num_res_blocks", "t
 
 
 class ControlNetwork(nn.Module):
-    """What :class:`~rapiddraw.core.control.adapter.ControlAdapter` is, around ComfyUI's encoder. Built without memory."""
+    """The network of :class:`~rapiddraw.core.control.adapter.ControlAdapter` around ComfyUI's encoder. It is built without memory."""
 
     def __init__(self, arguments: Mapping[str, Any], config: Mapping[str, Any], names: Mapping[str, str], dtype: torch.dtype) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class ControlNetwork(nn.Module):
         self.zero = zero_convolutions(widths, operations, **place)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, hint: Tensor, options: dict[str, Any]) -> Any:
-        """(residuals for the skips in the encoder's order, residual for the middle)."""
+        """Return (residuals for the skips in the encoder's order, residual for the middle)."""
         states = through(self.source, self.extractor(hint), lambda: self._encode(x, timesteps, context, options))
         *skips, middle = (zero(state) for zero, state in zip(self.zero, states, strict=True))
         return skips, middle
@@ -82,18 +82,20 @@ class AdapterControl(comfy.controlnet.ControlBase):
         self.model_sampling_current: Any = None
 
     def set_cond_hint(self, cond_hint: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """As ControlBase's; pictures (B, 3, H, W) of the default condition, or (B, 3 n, H, W) of all."""
+        """Do as ControlBase's with pictures (B, 3, H, W) of the default condition, or (B, 3 n, H, W) of all."""
         return super().set_cond_hint(place_hint(cond_hint, self.conditions, self.default), *args, **kwargs)
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
-        """As ControlBase's. Raises :class:`InputError` for a model that the adapter was not made for."""
+        """Do as ControlBase's. Raises :class:`InputError` for a model that the adapter was not made for."""
         theirs = getattr(model.model_config, "unet_config", {})
         check_control_fits(name_of(self.bundle_info), self.arguments, theirs, _SHAPES)
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling_current = model.model_sampling
 
     def get_control(self, x_noisy: Tensor, t: Tensor, cond: Any, batched_number: int, transformer_options: Any = None, **_: Any) -> Any:
-        """As ControlBase's: {"output": [...], "middle": [...]}, previous ControlNets included; theirs alone outside the range."""
+        """Return {"output": [...], "middle": [...]} as ControlBase's does, previous ControlNets included.
+
+        Outside the range there are theirs alone."""
         previous = None
         if self.previous_controlnet is not None:
             previous = self.previous_controlnet.get_control(x_noisy, t, cond, batched_number, transformer_options)
@@ -116,7 +118,7 @@ class AdapterControl(comfy.controlnet.ControlBase):
         return self.control_merge({"input": [], "output": skips, "middle": [middle]}, previous, output_dtype=x_noisy.dtype)
 
     def copy(self) -> AdapterControl:
-        """The same network; what is set on the copy stays on the copy."""
+        """Return a copy with the same network. What is set on the copy stays on the copy."""
         made = type(self).__new__(type(self))
         made.__dict__.update(self.__dict__)
         comfy.controlnet.ControlBase.__init__(made)
@@ -124,11 +126,11 @@ class AdapterControl(comfy.controlnet.ControlBase):
         return made
 
     def get_models(self) -> list[Any]:
-        """What ComfyUI loads with the model."""
+        """Return the models that ComfyUI loads with the sampled model."""
         return [*super().get_models(), self.patcher]
 
     def cleanup(self) -> None:
-        """As ControlBase's."""
+        """Do as ControlBase's."""
         self.model_sampling_current = None
         super().cleanup()
 
@@ -165,7 +167,7 @@ def load(path: Path, default: str) -> AdapterControl:
 
 
 def renamed(bundle: Bundle, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The adapter's weights under the names of :class:`ControlNetwork`, from diffusers' (`names` maps those to ComfyUI's)."""
+    """Return the adapter's weights under the names of :class:`ControlNetwork`, from diffusers' (`names` maps those to ComfyUI's)."""
     inside = {key.removeprefix("encoder."): key for key in bundle.tensors if key.startswith("encoder.")}
     known = with_factors(names, inside)
     norms = [norm for level in norm_names(len(bundle.info.config["features"])) for norm in level]
@@ -180,7 +182,7 @@ def renamed(bundle: Bundle, names: Mapping[str, str]) -> dict[str, Tensor]:
 
 
 def block_width(block: Sequence[Any]) -> int:
-    """Channels that a block of `UNetModel` puts out."""
+    """Return the channels that a block of `UNetModel` puts out."""
     for module in reversed(list(block)):
         width = getattr(module, "out_channels", None)
         if isinstance(width, int):

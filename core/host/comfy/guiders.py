@@ -26,7 +26,7 @@ _PER_MODEL_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
 
 @dataclass(frozen=True)
 class Run:
-    """What the leading guider was given for this run; `latent_image` is not scaled yet."""
+    """The inputs of the leading guider's run. `latent_image` is not scaled yet."""
 
     noise: Tensor
     latent_image: Tensor
@@ -38,7 +38,7 @@ class Run:
 
 
 class GuestGuider(comfy.samplers.CFGGuider):
-    """A guider that can also be asked from within another one's run: :meth:`guest_denoised`, and :meth:`leave` when that run ends."""
+    """A guider that another guider's run can ask: :meth:`guest_denoised`, and :meth:`leave` when that run ends."""
 
     conds: dict[str, Any]
     model_options: dict[str, Any]
@@ -46,13 +46,15 @@ class GuestGuider(comfy.samplers.CFGGuider):
     _run_options: Any = None
 
     def guest_denoised(self, run: Run, x: Tensor, sigma: Tensor, rows: Tensor | None, options: Callable[..., Any]) -> Tensor:
-        """`denoised` of `x` at `sigma` by this guider's model; `rows` as in :func:`by_sigma`. `options(own)` are the model options."""
+        """Return `denoised` of `x` at `sigma` by this guider's model; `rows` as in :func:`by_sigma`.
+
+        `options(own)` are the model options."""
         if not self.is_entered:
             self._enter(run)
         return self.denoised_of_rows(x, sigma, rows, options(self._run_options), run.seed)
 
     def denoised_of_rows(self, x: Tensor, sigma: Tensor, rows: Tensor | None, options: Any, seed: int | None) -> Tensor:
-        """What a plain guider answers, for some rows of a batch only."""
+        """Return the `denoised` of a plain guider for some rows of a batch only."""
         whole = self.conds
         if rows is not None:
             self.conds = {key: [entry_rows(entry, rows) for entry in entries] for key, entries in whole.items()}
@@ -76,7 +78,7 @@ class GuestGuider(comfy.samplers.CFGGuider):
         self.model_patcher.pre_run()
 
     def leave(self) -> None:
-        """Undo what being asked as a guest has done. Nothing where it was not asked."""
+        """End the part of this guest in a run. A guest that was not asked has nothing to end."""
         if self._before is None:
             return
         try:
@@ -90,7 +92,7 @@ class GuestGuider(comfy.samplers.CFGGuider):
             self.conds, self.loaded_models = {}, []
 
     def _enter(self, run: Run) -> None:
-        """What `CFGGuider.sample`, `outer_sample` and `inner_sample` do before they call the sampler."""
+        """Prepare as `CFGGuider.sample`, `outer_sample` and `inner_sample` do before they call the sampler."""
         samplers = comfy.samplers
         self._before = self.model_options, self.model_patcher.hook_mode
         self.conds = {key: [entry.copy() for entry in entries] for key, entries in self.original_conds.items()}
@@ -151,7 +153,7 @@ class TimeDecoupledGuider(StagedGuider, GuestGuider):
 
 
 def _options_of_sampler(given: Mapping[str, Any], leads: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """A guest's `own` options with what a sampler added for this call to the options that the lead gave it: the cfg++ samplers do."""
+    """Return a guest's `own` options with those that a sampler added to the leader's for this call, as the cfg++ samplers do."""
     options = dict(own)
     for key in _PER_MODEL_LISTS:
         added = given.get(key, [])[len(leads.get(key, [])) :]
@@ -163,7 +165,7 @@ def _options_of_sampler(given: Mapping[str, Any], leads: Mapping[str, Any], own:
 
 
 def entry_rows(entry: Mapping[str, Any], rows: Tensor) -> dict[str, Any]:
-    """A processed conditioning entry for the samples `rows` of a batch. A ControlNet's hint must be one for the whole batch."""
+    """Return a processed conditioning entry for the samples `rows` of a batch. A ControlNet's hint must be one for the whole batch."""
     out = dict(entry)
     if isinstance(out.get("mask"), Tensor):
         out["mask"] = repeat_rows(out["mask"], rows)

@@ -25,7 +25,7 @@ log = logging.getLogger("rapiddraw")
 
 
 class KnowledgeTokenizer:
-    """A tokenizer whose rows hold, at the tokens of a name, what the attached graphs know. In all else the tokenizer it wraps."""
+    """A tokenizer that adds the knowledge of the attached graphs to the tokens of a name. Everything else is the wrapped tokenizer's."""
 
     def __init__(self, base: Any, reader: KnowledgeReader) -> None:
         self.base, self.reader = base, reader
@@ -36,7 +36,7 @@ class KnowledgeTokenizer:
         return getattr(self.base, name)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
-        """As ComfyUI's tokenizers; an embedding (width,) instead of an id at the tokens of a linked entity."""
+        """Return rows as ComfyUI's tokenizers do, with an embedding (width,) instead of an id at the tokens of a linked entity."""
         return self.reader.inform(self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options))[0]
 
 

@@ -60,7 +60,7 @@ def _wrap_copy(inner: Any, load_device: Any, offload_device: Any, disable_dynami
 
 
 class _DenseNames:
-    """Of a BaseModel: a state dict that names the dense weights and biases of factored layers as well, as meta tensors."""
+    """A BaseModel whose state dict also names the dense weights and biases of factored layers, as meta tensors."""
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         tensors = super().state_dict(*args, **kwargs)  # type: ignore[misc]
@@ -82,7 +82,7 @@ class _Concatenate(comfy.weight_adapter.WeightAdapterBase):
         self.loaded_keys: set[str] = set()
 
     def calculate_weight(self, weight: Any, key: Any, strength: float, *_: Any, **__: Any) -> torch.Tensor:
-        """`weight` (out, k, ...) or (k, in, ...), longer along `dim`."""
+        """Return `weight` (out, k, ...) or (k, in, ...), longer along `dim`."""
         added = self.tensor.to(weight) * (strength if self.scaled else 1.0)
         shape = [*weight.shape]
         shape[self.dim] = added.shape[self.dim]
@@ -93,7 +93,7 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
     """A ModelPatcher over a network with factored layers; clones keep the class."""
 
     def add_patches(self, patches: Any, strength_patch: float = 1.0, strength_model: float = 1.0) -> Any:
-        """As ComfyUI's own: patches under dense names, in any of its formats. Returns the keys that were taken."""
+        """Add patches under dense names, in any of ComfyUI's formats, as its own method does. Returns the keys that were taken."""
         layers, taken, rest = dict(factored_layers(self.model)), [], {}
         for key, patch in patches.items():
             name, offset, function = (key, None, None) if isinstance(key, str) else (*key, None)[:3]
@@ -133,7 +133,7 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         super().add_patches({f"{path}.b.weight": _Concatenate(onto_b, 0, False)}, 1.0, 1.0)
 
     def model_state_dict(self, filter_prefix: str | None = None) -> Any:
-        """As ComfyUI's own, with the dense weights, patches applied, in the place of factors."""
+        """Return the state dict as ComfyUI's own method does, with dense weights, patches applied, in the place of factors."""
         tensors = super().model_state_dict(filter_prefix)
         for path, layer in factored_layers(self.model):
             for factor in ("a.weight", "a.bias", "b.weight"):
@@ -145,7 +145,7 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         return tensors
 
     def get_key_patches(self, filter_prefix: str | None = None) -> Any:
-        """As ComfyUI's own, for merges: a factored weight as the dense weight it stands for, its patches applied."""
+        """Return the weights and patches for a merge as ComfyUI's own method does: a factored weight as a dense one, patched."""
         found = super().get_key_patches(filter_prefix)
         for path, layer in factored_layers(self.model):
             if f"{path}.weight" in found:
@@ -155,7 +155,9 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         return found
 
     def add_hook_patches(self, hook: Any, patches: Any, *args: Any, **kwargs: Any) -> Any:
-        """Hook LoRAs change weights in place, which factors cannot follow: refused where they would touch one."""
+        """Raise :class:`InputError` where a hook LoRA would change a factored layer.
+
+        Hooks change weights in place, and factors have another shape."""
         layers = dict(factored_layers(self.model))
         names = [key if isinstance(key, str) else key[0] for key in patches]
         if any(name.rpartition(".")[0] in layers for name in names):
@@ -166,19 +168,19 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         return super().add_hook_patches(hook, patches, *args, **kwargs)
 
     def _dense(self, path: str, layer: Any) -> torch.Tensor:
-        """The weight that a factored layer stands for, patches applied, in float32 on the offload device."""
+        """Return the weight that a factored layer stands for, patches applied, in float32 on the offload device."""
         a, b = (self._patched(f"{path}.{which}.weight", getattr(layer, which).weight) for which in ("a", "b"))
         return (a.flatten(1) @ b.flatten(1)).reshape(a.shape[0], *b.shape[1:])
 
     def _patched(self, key: str, weight: torch.Tensor) -> torch.Tensor:
-        """The tensor `key`, which is `weight` unless the loaded model put it aside, with its patches, in float32 on the offload device."""
+        """Return the tensor `key` with its patches, in float32 on the offload device: `weight`, unless the loaded model put it aside."""
         kept = self.backup.get(key)
         found = (weight if kept is None else kept.weight).to(self.offload_device, torch.float32, copy=True)
         return comfy.lora.calculate_weight(self.patches[key], found, key) if key in self.patches else found
 
 
 def factored_layers(model: Any) -> list[tuple[str, Any]]:
-    """(name from the BaseModel's root, layer) of every factored layer of `model.diffusion_model`."""
+    """Return (name from the BaseModel's root, layer) of every factored layer of `model.diffusion_model`."""
     return [(f"diffusion_model.{n}", module) for n, module in model.diffusion_model.named_modules() if isinstance(module, FACTORED)]
 
 

@@ -31,8 +31,12 @@ _PREDICTIONS = {"EPS": "eps", "V_PREDICTION": "v"}
 
 
 def load(path: Path) -> Any:
-    """See :meth:`ModelTopic.load`. Raises :class:`BundleError` where the bundle cannot be a MODEL."""
-    bundle = load_bundle(path, "unet")
+    """See :meth:`ModelTopic.load`."""
+    return load_model(load_bundle(path, "unet"))
+
+
+def load_model(bundle: Bundle) -> Any:
+    """Return a MODEL (a ModelPatcher) from a bundle of kind `unet`. Raises :class:`BundleError` where it cannot be one."""
     info = bundle.info
     check_complete(info)
     if _KEY in info.extra:
@@ -84,7 +88,7 @@ def save(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
 
 
 def _load_foreign(bundle: Bundle) -> Any:
-    """A MODEL from what :func:`save` wrote of a user's checkpoint. Raises :class:`BundleError` naming what does not fit."""
+    """Return a MODEL from what :func:`save` wrote of a user's checkpoint. Raises :class:`BundleError` naming what does not fit."""
     info = bundle.info
     stored = info.extra[_KEY]
     family = getattr(comfy.supported_models, str(stored.get("family")), None)

@@ -46,7 +46,7 @@ def saves_graphs() -> bool:
 
 
 class ComfyReporter:
-    """One bar of ours as ComfyUI's own: steps and previews go to the node that runs, and ComfyUI's cancel stops the work."""
+    """A progress bar of the pack shown as ComfyUI's: steps and previews go to the node that runs, and ComfyUI's cancel stops the work."""
 
     def __init__(self, total: int, label: str, unit: str) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -132,7 +132,7 @@ REQUIRED = (
 
 
 def missing(required: Iterable[str] = REQUIRED) -> list[str]:
-    """Those of `required` that this ComfyUI does not have."""
+    """Return those of `required` that this ComfyUI does not have."""
     return [name for name in required if not _has(name)]
 
 
@@ -147,7 +147,7 @@ def check_requirements(required: Iterable[str] = REQUIRED) -> None:
 
 
 def comfyui_version() -> str:
-    """The running ComfyUI's version, or "unknown version"."""
+    """Return the running ComfyUI's version, or "unknown version"."""
     try:
         return str(importlib.import_module("comfyui_version").__version__)
     except (ImportError, AttributeError):

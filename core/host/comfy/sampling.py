@@ -78,7 +78,7 @@ def keep_ready(model: Any) -> None:
 
 
 def reporting(model: Any, bar: Progress, preview: Callable[[torch.Tensor], Any] | None = None) -> Callable[..., None]:
-    """A sampler's callback that advances `bar` from where it stands and shows what the model sees, as a picture if it can.
+    """Return a sampler's callback that advances `bar` from where it stands and shows a preview of `denoised` if it can.
 
     `preview` makes a PIL image of a model's `denoised`; the default is ComfyUI's own, as its settings have it.
     """

@@ -60,7 +60,9 @@ def _model(model: Any, run: Runner) -> Any:
 
 
 def _is_compiled_by_torch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this call of `BaseModel.apply_model` goes to a network that ComfyUI has compiled: its wrapper is among the call's options."""
+    """Return whether this call of `BaseModel.apply_model` goes to a network that ComfyUI has compiled.
+
+    ComfyUI's wrapper is then among the call's options."""
     options = next((value for value in (*args, *kwargs.values()) if isinstance(value, dict) and "wrappers" in value), {})
     return bool(options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {}).get(_TORCH_KEY))
 

@@ -30,7 +30,7 @@ def guide(model: Any, style: Any, scale: float, start: float, end: float) -> Any
 
 
 def _prepared(base: Any, style: Any, x: Tensor, positive: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The style's entries ready for the model. What stands beside the text (ControlNet, hooks, area, picture to fill) is the prompt's."""
+    """Return the style's entries ready for the model. ControlNet, hooks, area and the picture to fill are taken from the prompt."""
     conds = comfy.samplers.process_conds(base, x, {"positive": comfy.sampler_helpers.convert_cond(style)}, x.device)["positive"]
     if not positive:
         return conds

@@ -67,7 +67,7 @@ def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
 
 
 def _keys(model: Any) -> dict[str, str]:
-    """ComfyUI's key of each weight of two dimensions or more, by its layer's name in diffusers' layout."""
+    """Return ComfyUI's key of each weight of two dimensions or more, by its layer's name in diffusers' layout."""
     config = model.model.model_config.unet_config
     if "channel_mult" not in config:
         raise InputError(f"this model ({type(model.model).__name__}) is no U-Net; the adapter changes the layers of one")

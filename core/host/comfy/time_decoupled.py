@@ -69,14 +69,14 @@ def join(structure: Any, texture: Any, t_struct: int) -> Any:
 
 
 class _Turns:
-    """Which of a composite's two models is loaded in the run that goes on; a new run begins with the structure model."""
+    """The turns of a joined model's two models in a sampling run: which is loaded. A new run begins with the structure model."""
 
     def __init__(self) -> None:
         self._last = "structure"
         self._walk: Any = lambda: None
 
     def take(self, role: str, model: Any, x: Tensor, c: Mapping[str, Any]) -> None:
-        """Load `model`, which plays `role`, where it is not its turn already."""
+        """Load `model`, which plays `role`, unless it had the last turn."""
         walk = c.get("transformer_options", {}).get("sample_sigmas")
         if walk is None or self._walk() is not walk:
             self._walk, self._last = (lambda: None) if walk is None else weakref.ref(walk), "structure"
@@ -98,7 +98,7 @@ def _part(call: dict[str, Any], x: Tensor, sigma: Tensor, rows: Tensor | None, b
 
 
 def _own_options(texture: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The texture model's own transformer options (its patches, attention, wrappers), and of the given ones what belongs to the call."""
+    """Return the texture model's own transformer options (its patches, attention, wrappers) with the given ones that belong to the call."""
     own = comfy.patcher_extension.copy_nested_dicts(texture.model_options.get("transformer_options", {}))
     for kind, held in (("wrappers", texture.wrappers), ("callbacks", texture.callbacks)):
         comfy.patcher_extension.merge_nested_dicts(own.setdefault(kind, {}), held, copy_dict1=False)
@@ -110,7 +110,7 @@ def _network(model: Any) -> Any:
 
 
 def _check_same_conditioning(structure: Any, texture: Any) -> None:
-    """A composite's texture model is given the conditionings that were prepared for the structure model."""
+    """Raise :class:`InputError` where the texture model cannot use the conditionings that were prepared for the structure model."""
     one, other = (_network(model) or {} for model in (structure, texture))
     for key, what in (("context_dim", "attends to tokens of width"), ("adm_in_channels", "takes a vector of size"),
                       ("in_channels", "takes channels")):  # fmt: skip

@@ -59,7 +59,7 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
 
 
 def prediction_of(sampling: Any) -> str:
-    """`eps`, `v` or `x0`. Raises :class:`InputError` for a model of another kind, such as one trained by flow matching."""
+    """Return `eps`, `v` or `x0`. Raises :class:`InputError` for a model of another kind, such as one trained by flow matching."""
     kinds = comfy.model_sampling
     if isinstance(sampling, kinds.ModelSamplingDiscrete) and not isinstance(sampling, kinds.EDM):
         for kind, name in ((kinds.X0, "x0"), (kinds.V_PREDICTION, "v"), (kinds.EPS, "eps")):
@@ -69,7 +69,7 @@ def prediction_of(sampling: Any) -> str:
 
 
 def _take_out(inner: Any, device: torch.device) -> Callable[[], None]:
-    """Make the network of a BaseModel that nobody else has trainable on `device`; the returned function puts it back as it was."""
+    """Make the network of a BaseModel, which nobody else holds, trainable on `device`. The returned function puts it back as it was."""
     network = inner.diffusion_model
     casting = [module for module in network.modules() if getattr(module, "comfy_cast_weights", False)]
     cast, dtype = inner.manual_cast_dtype, network.dtype

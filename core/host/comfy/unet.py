@@ -57,7 +57,7 @@ _SD_WIDTH = 320  # model_channels of Stable Diffusion, for which ComfyUI's estim
 
 
 class _Ratio(float):
-    """A channel multiplier such as 1.5: times a whole number of channels it gives a whole number, which is all that UNetModel asks."""
+    """A channel multiplier such as 1.5: times a whole number of channels it gives a whole number, as UNetModel needs."""
 
     def __mul__(self, channels: Any) -> Any:
         return round(float(self) * channels)
@@ -66,7 +66,7 @@ class _Ratio(float):
 
 
 class RapidDrawModel(comfy.model_base.BaseModel):
-    """ComfyUI's BaseModel under a name that tells whose it is in the log."""
+    """ComfyUI's BaseModel under a name that shows in the log that the model is RapidDraw's."""
 
     def __init__(self, model_config: Any, model_type: Any, device: Any = None) -> None:
         super().__init__(model_config, model_type, device=device)
@@ -75,7 +75,7 @@ class RapidDrawModel(comfy.model_base.BaseModel):
             self.model_sampling = sampling(model_config)
 
     def encode_adm(self, **details: Any) -> torch.Tensor | None:
-        """What a U-Net that knows the index of its resolution takes beside the tokens; other U-Nets of ours take nothing."""
+        """Return the input beside the tokens of a U-Net that knows the index of its resolution. Other U-Nets of ours take none."""
         if not self.adm_channels:
             if INDEX_KEY in details:
                 log.info("%s takes no resolution index: the one in the conditioning has no effect", name_of(self.model_config.bundle))
@@ -86,7 +86,7 @@ class RapidDrawModel(comfy.model_base.BaseModel):
 
 
 class RapidDrawConfig(comfy.supported_models_base.BASE):
-    """What ComfyUI asks of a model's family; :func:`model_config` fills in the parts that differ from bundle to bundle."""
+    """A model's family as ComfyUI needs it. :func:`model_config` fills in the parts that differ from bundle to bundle."""
 
     unet_extra_config: dict[str, Any] = {}  # BASE would overwrite the number of heads
     bundle: BundleInfo | None = None  # what it was made from
@@ -104,7 +104,7 @@ class RapidDrawConfig(comfy.supported_models_base.BASE):
 
 
 def latent_format(latent: LatentSpace) -> type:
-    """A LatentFormat class of this space: `process_in(z) = (z - shift) * scale`, with colours for live previews where they are known."""
+    """Return a LatentFormat class of this space: `process_in(z) = (z - shift) * scale`, with colours for previews where known."""
     factors = None if latent.rgb_factors is None else [list(row) for row in latent.rgb_factors]
 
     class RapidDrawLatent(comfy.latent_formats.LatentFormat):
@@ -123,7 +123,7 @@ def latent_format(latent: LatentSpace) -> type:
 
 
 def unet_arguments(info: BundleInfo) -> dict[str, Any]:
-    """`UNetModel`'s arguments for a bundle's diffusers config. Raises :class:`BundleError` naming each field that cannot be carried."""
+    """Return `UNetModel`'s arguments for a bundle's diffusers config. Raises :class:`BundleError` naming what it cannot carry."""
     config = info.config
     widths, levels = config.get("block_out_channels", [320, 640, 1280, 1280]), len(config.get("block_out_channels", [0] * 4))
     down = config.get("down_block_types", ["CrossAttnDownBlock2D"] * (levels - 1) + ["DownBlock2D"])
@@ -170,7 +170,7 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
 
 
 def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) -> Tensors:
-    """The bundle's weights under `UNetModel`'s names, shapes checked against a network that is built without memory."""
+    """Return the bundle's weights under `UNetModel`'s names, shapes checked against a network that is built without memory."""
     names = with_factors(comfy.utils.unet_to_diffusers(arguments), tensors)
     foreign = sorted(set(tensors) - set(names))
     if foreign:
@@ -184,7 +184,7 @@ def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) 
 
 
 def model_config(info: BundleInfo, arguments: dict[str, Any]) -> RapidDrawConfig:
-    """The family of this one bundle: its latent space, its schedule, what it predicts."""
+    """Return the family of this one bundle: its latent space, its schedule, its kind of prediction."""
     assert info.latent is not None and info.schedule is not None  # noqa: S101 - check_complete has seen to it
     schedule = info.schedule
     changed = {
@@ -204,7 +204,7 @@ def model_config(info: BundleInfo, arguments: dict[str, Any]) -> RapidDrawConfig
 
 
 def _each(value: Any, levels: int) -> list[int]:
-    """A field that may be one number for all levels or a list of one a level."""
+    """Return a number a level from a field that may be one number for all levels, or a list."""
     values = [value] * levels if isinstance(value, int) else list(value)
     if len(values) != levels or not all(isinstance(v, int) and v > 0 for v in values):
         raise InputError(f"{value!r} is not a positive number for each of {levels} levels")

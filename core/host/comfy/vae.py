@@ -11,7 +11,7 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ...bundles.format import BundleInfo
+from ...bundles.format import Bundle, BundleInfo
 from ...bundles.load import load_bundle
 from ...errors import BundleError
 from ..fit import check_complete, name_of
@@ -35,14 +35,14 @@ _RENAMED = (
 
 
 class NoAttention(torch.nn.Module):
-    """Stands where ComfyUI's VAE always has attention and ours has none."""
+    """A stand-in for the attention that ComfyUI's VAE always has and ours may lack."""
 
     def forward(self, x: torch.Tensor, **_: Any) -> torch.Tensor:
         return x
 
 
 def vae_arguments(info: BundleInfo) -> dict[str, Any]:
-    """`AutoencoderKL`'s arguments (ComfyUI's) for a bundle's diffusers config. Raises :class:`BundleError` for what it cannot carry."""
+    """Return ComfyUI's `AutoencoderKL` arguments for a bundle's diffusers config. Raises :class:`BundleError` for what it cannot carry."""
     config = info.config
     widths, layers = config.get("block_out_channels", [64]), config.get("layers_per_block", 1)
     only = {"act_fn": "silu", "norm_num_groups": 32, "in_channels": 3, "out_channels": 3}
@@ -61,7 +61,7 @@ def vae_arguments(info: BundleInfo) -> dict[str, Any]:
 
 
 def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
-    """diffusers' weights under ComfyUI's names. What a bundle may leave out is filled in so that it changes nothing."""
+    """Return diffusers' weights under ComfyUI's names. What a bundle may leave out is filled in so that it changes nothing."""
     weights: Tensors = {}
     for name, tensor in tensors.items():
         for pattern, into in _RENAMED:
@@ -100,17 +100,17 @@ def encode(vae: Any, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
 
 def load(path: Path) -> Any:
     """See :meth:`VaeTopic.load`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
-    vae = _load(path)
+    vae = load_vae(load_bundle(path, "vae"))
     vae.patcher.cached_patcher_init = (_load_patcher, (path,))  # how newer versions make one with weights of its own
     return vae
 
 
 def _load_patcher(path: Path, disable_dynamic: bool = False) -> Any:
-    return _load(path).patcher
+    return load_vae(load_bundle(path, "vae")).patcher
 
 
-def _load(path: Path) -> Any:
-    bundle = load_bundle(path, "vae")
+def load_vae(bundle: Bundle) -> Any:
+    """Return a VAE from a bundle of kind `vae`."""
     info = bundle.info
     check_complete(info)
     assert info.latent is not None  # noqa: S101 - check_complete has seen to it

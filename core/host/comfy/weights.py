@@ -18,7 +18,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.device, torch.device]:
-    """Set the dtypes that ComfyUI chooses for a `config` with these weights; return the device it computes on and the one it rests on."""
+    """Set the dtypes that ComfyUI chooses for a `config` with these weights. Returns (the device to compute on, the device to rest on)."""
     management, device = comfy.model_management, comfy.model_management.get_torch_device()
     dtype = management.unet_dtype(
         model_params=sum(tensor.numel() for tensor in tensors.values()),
@@ -30,7 +30,7 @@ def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torc
 
 
 def with_factors(names: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[str, str]:
-    """A map of weights' names from one layout to another, completed for the factors in `tensors` (the first layout's names)."""
+    """Return a map of weights' names from one layout to another, completed for the factors in `tensors` (the first layout's names)."""
     found = dict(names)
     for path in factored_names(tensors):
         dense = names.get(f"{path}.weight")

@@ -21,13 +21,13 @@ from ...attention.patch import AttentionPatch
 
 
 def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_: Any) -> Tensor:
-    """The embedded host's own attention, q, k, v and the result (B, T, heads * D): torch's, which is what diffusers uses."""
+    """Return torch's attention, as diffusers uses it; q, k, v and the result are (B, T, heads * D)."""
     q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 class HostAttnProcessor(AttnProcessor2_0):  # type: ignore[misc]
-    """diffusers' own processor, but for calls whose options hold an override or patches."""
+    """diffusers' own processor, except in calls whose options hold an override or patches."""
 
     def __call__(
         self,
@@ -60,7 +60,7 @@ class HostAttnProcessor(AttnProcessor2_0):  # type: ignore[misc]
 
 
 def open_attention(network: Any) -> Any:
-    """`network` with processors that listen to overrides in the place of diffusers' standard ones; others stay as they are."""
+    """Return `network` with processors that listen to overrides in the place of diffusers' standard ones. Others stay as they are."""
     listening = HostAttnProcessor()
     network.set_attn_processor({name: listening if type(one) is AttnProcessor2_0 else one for name, one in network.attn_processors.items()})
     return network

@@ -19,7 +19,7 @@ from .vae import Vae
 
 
 def load_checkpoint(path: Path, device: torch.device) -> tuple[Model, SdClip, Vae]:
-    """A single file of SD 1.5, SDXL or its refiner, or a diffusers folder, in fp32.
+    """Return (MODEL, CLIP, VAE) in fp32 from a single file of SD 1.5, SDXL or its refiner, or from a diffusers folder.
 
     Raises :class:`BundleError` where parts lack or do not fit."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -37,7 +37,7 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[Model, SdClip, Va
 
 
 def make_clip(checkpoint: Checkpoint, device: torch.device) -> SdClip:
-    """The text encoders with what ComfyUI knows of each family: which id pads a row, and which layer's states are the tokens."""
+    """Return the text encoders set up as ComfyUI does for each family: which id pads a row, and which layer's states are the tokens."""
     is_xl = "g" in checkpoint.texts
     encoders = {}
     for key, part in checkpoint.texts.items():

@@ -29,19 +29,19 @@ class Clip:
         self.reader = reader or KnowledgeReader((_space(encoder, device),))
 
     def clone(self) -> Clip:
-        """The same encoder and graphs in an object of its own."""
+        """Return a new object with the same encoder and graphs."""
         return self.with_reader(self.reader)
 
     def with_reader(self, reader: KnowledgeReader) -> Clip:
-        """A clone that knows the graphs of `reader`."""
+        """Return a clone that knows the graphs of `reader`."""
         return Clip(self.encoder, self.device, reader, self.layer)
 
     def clip_layer(self, layer: int) -> None:
-        """Take the states of `layer` (-1 the last, -2 the one before, "clip skip"); one that is not there means the last."""
+        """Take the states of `layer` (-1 the last, -2 the one before, "clip skip"). A layer that is not there means the last."""
         self.layer = layer
 
     def tokenize(self, text: str) -> dict[str, Rows]:
-        """Rows of (id, weight), the context length each; at the tokens of a linked entity an embedding (width,) instead of an id."""
+        """Return rows of (id, weight), the context length each. Tokens of a linked entity hold an embedding (width,) instead of an id."""
         return self.reader.inform(self.plain_rows(text))[0]
 
     def plain_rows(self, text: str) -> dict[str, Rows]:
@@ -56,13 +56,13 @@ class Clip:
 
     @torch.no_grad()
     def encode_from_tokens(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, rows * length, width) hidden states and the first row's pooled state (1, width); see :func:`encode_weighted`."""
+        """Return (1, rows * length, width) hidden states and the first row's pooled state (1, width); see :func:`encode_weighted`."""
         config = self.encoder.config
         padding = [config["pad_token_id"]] * (self.encoder.length - 2)
         return encode_weighted(tokens[ENCODER], [config["bos_token_id"], config["eos_token_id"], *padding], self._encode)
 
     def encode_from_tokens_scheduled(self, tokens: dict[str, Rows]) -> list[list[Any]]:
-        """CONDITIONING, under ComfyUI's name for the call."""
+        """Return the CONDITIONING of `tokens`. (The name is ComfyUI's.)"""
         cond, pooled = self.encode_from_tokens(tokens)
         return [[cond, {"pooled_output": pooled}]]
 

@@ -39,22 +39,22 @@ class Control:
         self.conditions = adapter.conditions
 
     def copy(self) -> Control:
-        """The same adapter; what is set on the copy stays on the copy."""
+        """Return a copy with the same adapter. What is set on the copy stays on the copy."""
         return copy.copy(self)
 
     def set_cond_hint(self, cond_hint: Tensor, strength: float = 1.0, timestep_percent_range: Any = (0.0, 1.0), **_: Any) -> Control:
-        """Pictures (B, 3, H, W) of the default condition, or (B, 3 n, H, W) of all; parts (0..1) of the sampling."""
+        """Set pictures (B, 3, H, W) of the default condition, or (B, 3 n, H, W) of all, and the parts (0..1) of the sampling."""
         self.cond_hint_original = place_hint(cond_hint, self.conditions, self.default)
         self.strength, self.timestep_percent_range = float(strength), tuple(timestep_percent_range)
         return self
 
     def set_previous_controlnet(self, controlnet: Control | None) -> Control:
-        """What is added to this one's residuals."""
+        """Set the ControlNet whose residuals are added to this one's."""
         self.previous_controlnet = controlnet
         return self
 
     def of_rows(self, rows: Tensor) -> Control:
-        """A copy for the samples `rows` of a batch."""
+        """Return a copy for the samples `rows` of a batch."""
         made = self.copy()
         if made.cond_hint_original is not None:
             made.cond_hint_original = repeat_rows(made.cond_hint_original, rows)
@@ -63,8 +63,9 @@ class Control:
 
     @torch.no_grad()
     def get_control(self, model: BaseModel, x: Tensor, sigma: Tensor, calls: int, given: dict[str, Any]) -> Residuals | None:
-        """What is added to the U-Net of `model` at noisy states `x` (`calls` copies of a batch in a row) and noise levels `sigma` (B,), or
-        None outside the range. `given` are the arguments of :meth:`BaseModel.apply_model`."""
+        """Return the residuals for the U-Net of `model` at noisy states `x` and noise levels `sigma` (B,), or None outside the range.
+
+        `x` holds `calls` copies of a batch in a row. `given` are the arguments of :meth:`BaseModel.apply_model`."""
         previous = self.previous_controlnet.get_control(model, x, sigma, calls, given) if self.previous_controlnet else None
         first, last = (model.model_sampling.percent_to_sigma(part) for part in self.timestep_percent_range)
         if self.cond_hint_original is None or float(sigma[0]) > first or float(sigma[0]) < last:
@@ -90,7 +91,7 @@ def load(path: Path, default: str) -> Control:
 
 
 def checked_control(model: BaseModel, control: Any) -> Any:
-    """`control` of a conditioning's entry, or None. Raises :class:`InputError` where it, or a previous one, does not fit `model`."""
+    """Return `control` of a conditioning's entry, or None. Raises :class:`InputError` where it, or a previous one, does not fit `model`."""
     link = control
     while link is not None:
         if not isinstance(link, Control):

@@ -40,11 +40,11 @@ class CFGGuider:
         self.original_conds: dict[str, list[Any]] = {}
 
     def set_conds(self, positive: list[Any], negative: list[Any] | None = None) -> None:
-        """CONDITIONING for and against. Without a negative only scale 1 is possible."""
+        """Set the CONDITIONING for and against. Without a negative only scale 1 is possible."""
         self.original_conds = {"positive": positive} if negative is None else {"positive": positive, "negative": negative}
 
     def set_cfg(self, cfg: float) -> None:
-        """The guidance scale; 1 switches guidance, and its cost, off."""
+        """Set the guidance scale; 1 switches guidance, and its cost, off."""
         if not math.isfinite(cfg):
             raise InputError(f"cfg must be a finite number, {cfg} was given")
         self.cfg = float(cfg)
@@ -53,7 +53,7 @@ class CFGGuider:
         return self.predict_noise(x, timestep, model_options, seed)
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None) -> Tensor:
-        """Guided `denoised` at `x` (B, C, h, w) and sigmas `timestep` (B,). (The name is ComfyUI's.)"""
+        """Return guided `denoised` at `x` (B, C, h, w) and sigmas `timestep` (B,). (The name is ComfyUI's.)"""
         options = self.model_options if model_options is None else model_options
         return guided_denoised(self.inner_model, self.conds, self.cfg, x, timestep, options)
 
@@ -69,7 +69,7 @@ class CFGGuider:
         disable_pbar: bool = True,
         seed: int | None = None,
     ) -> Tensor:
-        """Unscaled latents (B, C, h, w) on the CPU, from `noise` and an unscaled `latent_image`, along `sigmas` (steps + 1,).
+        """Return unscaled latents (B, C, h, w) on the CPU, from `noise` and an unscaled `latent_image`, along `sigmas` (steps + 1,).
 
         `callback(step, denoised, x, total_steps)` runs after each step; `denoised` is in the model's own scale.
         """
@@ -96,7 +96,7 @@ class CFGGuider:
 def guided_denoised(
     model: BaseModel, conds: Mapping[str, list[dict[str, Any]]], cfg: float, x: Tensor, sigma: Tensor, options: Mapping[str, Any]
 ) -> Tensor:
-    """`denoised` of `model` at `x` (B, C, h, w) and `sigma` (B,), guided by prepared `conds` at scale `cfg`."""
+    """Return `denoised` of `model` at `x` (B, C, h, w) and `sigma` (B,), guided by prepared `conds` at scale `cfg`."""
     negative = conds.get("negative")
     if not needs_uncond(cfg) and not options.get("disable_cfg1_optimization", False):
         negative = None
@@ -120,8 +120,9 @@ def _guide(
 
 
 def prepare_conds(model: BaseModel, conditioning: Any, prompt_type: str = "") -> list[dict[str, Any]]:
-    """CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width), sigma bounds, and the `details` they were made of, with the
-    `prompt_type` ("positive" or "negative") that SDXL's refiner is told.
+    """Return CONDITIONING entries as dicts with `cross_attn` (1 or B, T, width), sigma bounds, and the `details` they were made of.
+
+    Among the details is the `prompt_type` ("positive" or "negative") that SDXL's refiner takes.
 
     Raises :class:`InputError` where a width does not fit the U-Net, or an entry needs what only ComfyUI can do.
     """
@@ -151,7 +152,7 @@ def prepare_conds(model: BaseModel, conditioning: Any, prompt_type: str = "") ->
 def calc_cond_batch(
     model: BaseModel, conds: Sequence[list[dict[str, Any]] | None], x: Tensor, sigma: Tensor, options: Mapping[str, Any]
 ) -> list[Any]:
-    """`denoised` for each list of conditionings (None for a list that is None), as few U-Net calls as their shapes allow.
+    """Return `denoised` for each list of conditionings (None for a list that is None), as few U-Net calls as their shapes allow.
 
     Several entries of one list are averaged by strength. Entries outside their sigma range are left out.
     """
@@ -194,13 +195,13 @@ def _repeats(one: int, other: int) -> int:
 
 
 def _stack(contexts: list[Tensor]) -> Tensor:
-    """Contexts (B, T_i, width) in one batch. Repeating all tokens k times does not change what attention returns."""
+    """Return contexts (B, T_i, width) in one batch. Repeating all tokens k times does not change what attention returns."""
     length = math.lcm(*[context.shape[1] for context in contexts])
     return torch.cat([context.repeat(1, length // context.shape[1], 1) for context in contexts])
 
 
 class _Masked:
-    """The model a sampler calls: the guider, with the kept part of a masked picture put back before and after."""
+    """The model that a sampler calls: the guider, with the kept part of a masked picture put back before and after."""
 
     def __init__(self, guider: CFGGuider, sigmas: Tensor, noise: Tensor, latent_image: Tensor) -> None:
         self.inner_model, self.sigmas, self.noise, self.latent_image = guider, sigmas, noise, latent_image

@@ -17,7 +17,7 @@ MAX_SEED = 2**64 - 1
 
 
 def prepare_noise(latent: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> Tensor:
-    """Unit noise of `latent`'s shape (B, C, h, w), drawn on the CPU from a generator of its own.
+    """Return unit noise of `latent`'s shape (B, C, h, w), drawn on the CPU from a generator of its own.
 
     With `batch_index` (B,), item i gets the noise that a whole batch would have had at that index: LatentFromBatch's contract.
     """
@@ -40,7 +40,7 @@ class RandomNoise:
         self.seed = seed
 
     def generate_noise(self, latent: Mapping[str, Any]) -> Tensor:
-        """Noise for `latent["samples"]`, honouring `batch_index`."""
+        """Return noise for `latent["samples"]`, honouring `batch_index`."""
         return prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
 
 
@@ -51,7 +51,7 @@ class EmptyNoise:
         self.seed = seed
 
     def generate_noise(self, latent: Mapping[str, Any]) -> Tensor:
-        """Zeros of the latent's shape."""
+        """Return zeros of the latent's shape."""
         return torch.zeros_like(latent["samples"], device="cpu")
 
 
@@ -75,14 +75,14 @@ def fit_latent(model: Model, latent: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare_mask(mask: Tensor, shape: torch.Size) -> Tensor:
-    """A noise mask (H, W), (B, H, W) or (B, 1, H, W), 1 where the picture is redrawn, resized to `shape` (B, C, h, w)."""
+    """Return a noise mask (H, W), (B, H, W) or (B, 1, H, W), 1 where the picture is redrawn, resized to `shape` (B, C, h, w)."""
     mask = mask.float().reshape(-1, 1, *mask.shape[-2:])
     mask = functional.interpolate(mask, size=shape[2:], mode="bilinear").expand(-1, shape[1], -1, -1)
     return repeat_to(mask, shape[0])
 
 
 def repeat_to(tensor: Tensor, batch: int) -> Tensor:
-    """First `batch` items, over again from the start where there are fewer."""
+    """Return the first `batch` items, repeated from the start where there are fewer."""
     if tensor.shape[0] < batch:
         tensor = tensor.repeat(math.ceil(batch / tensor.shape[0]), *[1] * (tensor.ndim - 1))
     return tensor[:batch]

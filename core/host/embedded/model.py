@@ -48,7 +48,7 @@ class BaseModel:
 
     @property
     def told(self) -> tuple[str, ...]:
-        """What a U-Net of SDXL's kind is told beside the pooled text. The refiner, alone of them, has one text encoder: its tokens are as
+        """The numbers that a U-Net of SDXL's kind takes beside the pooled text. The refiner alone has one text encoder: its tokens are as
         wide as its pooled state."""
         config = self.diffusion_model.config
         numbers = len(_OF_REFINER) * int(config["addition_time_embed_dim"])
@@ -71,7 +71,7 @@ class BaseModel:
         control: Mapping[str, list[torch.Tensor]] | None = None,
         **_: Any,
     ) -> torch.Tensor:
-        """Denoised (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
+        """Return `denoised` (B, C, h, w) for a noisy state `x` at sigmas `t` (B,) under tokens (B, T, width), and `y` of :meth:`encode_adm`
         (B, n) where the U-Net takes it. Cancels between calls. `control` is added to skip connections ("output") and the middle ("middle").
 
         Of `transformer_options`, `optimized_attention_override` is honoured: it is called in the place of attention, as in ComfyUI; and
@@ -91,11 +91,11 @@ class BaseModel:
         return self.model_sampling.calculate_denoised(t, output, x)
 
     def added_conditions(self, y: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
-        """`y` of :meth:`encode_adm` under diffusers' names."""
+        """Return `y` of :meth:`encode_adm` under diffusers' names."""
         return None if y is None or self.takes_index else {"text_embeds": y[:, : self.pooled_width], "time_ids": y[:, self.pooled_width :]}
 
     def encode_adm(self, details: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
-        """What SDXL's U-Net takes beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6); its refiner's
+        """Return SDXL's input beside the tokens: the pooled text state and six sizes in pixels, (1, pooled_width + 6); its refiner's
         takes four sizes and an aesthetic score, 6 unless `details` say so or belong to the negative prompt.
 
         `details` are those of a conditioning; without sizes in them the original is as large as the picture that `x` (B, C, h, w) becomes,
@@ -120,15 +120,15 @@ class BaseModel:
         return torch.cat([pooled.to(x.device, torch.float32), numbers.expand(len(pooled), -1)], dim=1)
 
     def process_latent_in(self, latent: torch.Tensor) -> torch.Tensor:
-        """Unscaled latents (as sockets carry them) to the space the U-Net was trained in."""
+        """Return unscaled latents (as sockets carry them) in the space that the U-Net was trained in."""
         return (latent - self.latent_format.shift) * self.latent_format.scale
 
     def process_latent_out(self, latent: torch.Tensor) -> torch.Tensor:
-        """The inverse of :meth:`process_latent_in`."""
+        """Return the inverse of :meth:`process_latent_in`."""
         return latent / self.latent_format.scale + self.latent_format.shift
 
     def scale_latent_inpaint(self, sigma: torch.Tensor, noise: torch.Tensor, latent_image: torch.Tensor, **_: Any) -> torch.Tensor:
-        """What the kept part of a masked picture looks like at noise level `sigma` (B,)."""
+        """Return the kept part of a masked picture at noise level `sigma` (B,)."""
         return self.model_sampling.noise_scaling(sigma.reshape(-1, 1, 1, 1), noise, latent_image)
 
 
@@ -149,11 +149,11 @@ class Model:
         return self.model.device
 
     def clone(self) -> Model:
-        """The same network under options of its own. Functions and tensors in them are shared, containers are copied."""
+        """Return the same network with new options. Functions and tensors in the options are shared, containers are copied."""
         return Model(self.model, copy_options(self.model_options))
 
     def get_model_object(self, name: str) -> Any:
-        """`model_sampling`, `latent_format` or `diffusion_model`."""
+        """Return `model_sampling`, `latent_format` or `diffusion_model`."""
         return getattr(self.model, name)
 
     def set_model_unet_function_wrapper(self, wrapper: Callable[..., torch.Tensor]) -> None:
@@ -201,7 +201,7 @@ def takes_resolution_index(model: Model) -> bool:
 
 
 def load_model(bundle: Bundle, device: torch.device) -> Model:
-    """A :class:`Model` from a bundle of kind `unet`. Raises :class:`BundleError` where metadata is missing or contradicts the tensors."""
+    """Return a MODEL from a bundle of kind `unet`. Raises :class:`BundleError` for metadata that is missing or contradicts the tensors."""
     from diffusers import UNet2DConditionModel
 
     from .attention import open_attention

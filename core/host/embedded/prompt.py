@@ -75,7 +75,7 @@ def _top_level(text: str) -> list[str]:
 def token_rows(
     segments: Iterable[tuple[str, float]], token_ids: Callable[[str], list[int]], start: int, end: int, pad: int, length: int
 ) -> list[list[Token]]:
-    """Rows of `length` (id, weight) pairs: start, tokens, end, padding. `token_ids(text)` gives ids without start and end.
+    """Return rows of `length` (id, weight) pairs: start, tokens, end, padding. `token_ids(text)` gives ids without start and end.
 
     A segment of fewer than 8 tokens moves to the next row whole; a longer one is cut where the row ends.
     """

@@ -13,7 +13,7 @@ Rows = list[list[tuple[Any, ...]]]
 
 
 def embed_rows(rows: Sequence[Sequence[Any]], embed: Callable[[Tensor], Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(embeddings (rows, length, width), ids (rows, length)) of rows of ids and embeddings; the id of an embedding is -1."""
+    """Return (embeddings (rows, length, width), ids (rows, length)) of rows of ids and embeddings; the id of an embedding is -1."""
     ids = torch.tensor([[-1 if torch.is_tensor(token) else int(token) for token in row] for row in rows], device=device)
     embeddings = embed(ids.clamp(min=0))
     for i, row in enumerate(rows):
@@ -24,7 +24,7 @@ def embed_rows(rows: Sequence[Sequence[Any]], embed: Callable[[Tensor], Tensor],
 
 
 def encode_weighted(rows: Rows, empty: Sequence[int], encode: Callable[[list[list[Any]]], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """(1, rows * length, width) hidden states, rows in one sequence, and the first row's pooled state (1, width), on the CPU.
+    """Return (1, rows * length, width) hidden states, rows in one sequence, and the first row's pooled state (1, width), on the CPU.
 
     `encode` turns rows of tokens into (rows, length, width) and (rows, width); `empty` is the row of the empty prompt. A weight w moves a
     token's state away from the empty prompt's at the same place: `z_empty + w (z - z_empty)`.

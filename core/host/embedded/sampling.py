@@ -26,7 +26,7 @@ STOCK_SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde"
 
 
 def sampler_object(name: str) -> Sampler:
-    """The SAMPLER of a stock name. "ddim" is Euler with fresh noise on the kept part of a masked picture, as in ComfyUI."""
+    """Return the SAMPLER of a stock name. "ddim" is Euler with fresh noise on the kept part of a masked picture, as in ComfyUI."""
     if name not in STOCK_SAMPLERS:
         raise InputError(f"unknown sampler {name!r}: the known ones are {', '.join(STOCK_SAMPLERS)}")
     return Sampler(SAMPLERS["euler"], fresh_inpaint_noise=True) if name == "ddim" else Sampler(SAMPLERS[name])
@@ -50,7 +50,10 @@ def named_sampler(name: str) -> Sampler:
 
 
 def scheduled_sigmas(model: Model, scheduler: str, steps: int, denoise: float = 1.0) -> Tensor:
-    """Sigmas (steps + 1,) for `steps` steps. With `denoise` < 1: the last ones of a schedule of steps / denoise; at 0 none."""
+    """Return the sigmas (steps + 1,) of `steps` steps.
+
+    With `denoise` < 1 they are the last ones of a schedule of `steps / denoise`; at 0 there are none.
+    """
     if not math.isfinite(denoise) or not 0 <= denoise <= 1:
         raise InputError(f"denoise must lie between 0 and 1, {denoise} was given")
     steps = check_steps(steps)
@@ -70,7 +73,7 @@ def sample_latent(
     latent: Mapping[str, Any],
     bar: Progress | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sample a LATENT under one progress bar, or under the caller's. Returns (the result, what the model took it to be at its last step).
+    """Sample a LATENT under one progress bar, or under the caller's. Returns (the result, the model's last estimate of the clean picture).
 
     Nothing given is changed. Cancelling stops before the next call of the U-Net.
     """

@@ -35,20 +35,20 @@ class SdEncoder:
         self.length, self.width = map(int, network.text_model.embeddings.position_embedding.weight.shape)
 
     def rows(self, text: str) -> Rows:
-        """Rows of (id, weight), weights `(text:1.2)` understood."""
+        """Return rows of (id, weight), weights `(text:1.2)` understood."""
         return token_rows(parse_weights(text), self.token_ids, self.start, self.end, self.pad, self.length)
 
     def token_ids(self, text: str) -> list[int]:
-        """The ids of a text without start and end."""
+        """Return the ids of a text without start and end."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings (..., width) of ids (...), without positions."""
+        """Return token embeddings (..., width) of ids (...), without positions."""
         return self.network.text_model.embeddings.token_embedding(ids)
 
     @torch.no_grad()
     def encode(self, rows: Rows, layer: int | None = None) -> tuple[Tensor, Tensor]:
-        """(1, rows * length, width) hidden states and the first row's projected pooled state; see :func:`encode_weighted`.
+        """Return (1, rows * length, width) hidden states and the first row's projected pooled state; see :func:`encode_weighted`.
 
         `layer` replaces `hidden_layer`, unless there are not so many.
         """
@@ -76,11 +76,11 @@ class SdClip:
         self.reader = reader or KnowledgeReader(tuple(_space(key, encoder) for key, encoder in self.encoders.items()))
 
     def clone(self) -> SdClip:
-        """The same encoders and graphs in an object of its own."""
+        """Return a new object with the same encoders and graphs."""
         return self.with_reader(self.reader)
 
     def with_reader(self, reader: KnowledgeReader) -> SdClip:
-        """A clone that knows the graphs of `reader`."""
+        """Return a clone that knows the graphs of `reader`."""
         return SdClip(self.encoders, self.layer, reader)
 
     def clip_layer(self, layer: int) -> None:
@@ -88,7 +88,7 @@ class SdClip:
         self.layer = layer
 
     def tokenize(self, text: str) -> dict[str, Rows]:
-        """Rows of (id, weight) for each encoder; at the tokens of a linked entity an embedding (width,) instead of an id."""
+        """Return rows of (id, weight) for each encoder. The tokens of a linked entity hold an embedding (width,) instead of an id."""
         return self.reader.inform(self.plain_rows(text))[0]
 
     def plain_rows(self, text: str) -> dict[str, Rows]:
@@ -97,13 +97,13 @@ class SdClip:
         return {key: encoder.rows(spelled) for key, encoder in self.encoders.items()}
 
     def encode_from_tokens(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
-        """Hidden states (1, T, sum of widths) of all encoders side by side, and the last encoder's projected pooled state (1, width)."""
+        """Return hidden states (1, T, sum of widths) of all encoders side by side, and the last encoder's pooled state (1, width)."""
         encoded = [encoder.encode(tokens[key], self.layer) for key, encoder in self.encoders.items()]
         shortest = min(hidden.shape[1] for hidden, _ in encoded)
         return torch.cat([hidden[:, :shortest] for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
     def encode_from_tokens_scheduled(self, tokens: Mapping[str, Rows]) -> list[list[Any]]:
-        """CONDITIONING, under ComfyUI's name for the call."""
+        """Return the CONDITIONING of `tokens`. (The name is ComfyUI's.)"""
         cond, pooled = self.encode_from_tokens(tokens)
         return [[cond, {"pooled_output": pooled}]]
 

@@ -107,7 +107,7 @@ def join(structure: Model, texture: Model, t_struct: int) -> Model:
 
 
 def _network(model: Model) -> dict[str, Any]:
-    """What decides the shapes inside the U-Net."""
+    """Return the config's fields that decide the shapes inside the U-Net."""
     config = model.model.diffusion_model.config
     return {key: value for key, value in config.items() if not key.startswith("_") and key != "sample_size"}
 

@@ -27,14 +27,14 @@ class Vae:
         self.latent_channels, self.downscale_ratio = latent_format.channels, latent_format.factor
 
     def spacial_compression_encode(self) -> int:
-        """Pixels per latent cell, under ComfyUI's name for it."""
+        """Return pixels per latent cell, under ComfyUI's name for it."""
         return self.downscale_ratio
 
     spacial_compression_decode = spacial_compression_encode
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) unscaled latents to (B, H, W, 3) in [0, 1].
+        """Return (B, C, h, w) unscaled latents to (B, H, W, 3) in [0, 1].
 
         One picture at a time: it needs less memory, and no picture depends on the others in its batch.
         """
@@ -52,7 +52,7 @@ class Vae:
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, >=3) in [0, 1] to the posterior's mode (B, C, h, w), unscaled. Odd sizes lose their rim, alpha is ignored."""
+        """Return (B, H, W, >=3) in [0, 1] to the posterior's mode (B, C, h, w), unscaled. Odd sizes lose their rim, alpha is ignored."""
         if pixels.ndim != 4 or pixels.shape[-1] < 3:
             raise InputError(f"an image of shape {tuple(pixels.shape)} was given, expected (batch, height, width, 3)")
         pixels = self._crop(pixels[..., :3])
@@ -91,7 +91,7 @@ def encode(vae: Vae, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
 
 
 def load_vae(bundle: Bundle, device: torch.device) -> Vae:
-    """A :class:`Vae` from a bundle of kind `vae`. Raises :class:`BundleError` where config, latent space and tensors do not agree."""
+    """Return a :class:`Vae` from a bundle of kind `vae`. Raises :class:`BundleError` where config, latent space and tensors disagree."""
     from diffusers import AutoencoderKL
 
     name, latent = _name(bundle), bundle.info.latent
