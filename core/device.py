@@ -1,4 +1,4 @@
-"""What a device is asked: to finish its work, how long that work took, how much memory is free, and whether memory ran out."""
+"""Questions to a device: the end of its work, the time it took, its free memory, and whether memory ran out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def wait(device: Any = None) -> None:
-    """Let a GPU finish what it was asked: `device`'s, or the current one where there is any. On a CPU there is nothing to wait for."""
+    """Wait until a GPU has finished its work: `device`, or the current one. On a CPU this returns at once."""
     import torch
 
     if torch.cuda.is_available() if device is None else device.type == "cuda":
@@ -20,7 +20,7 @@ def wait(device: Any = None) -> None:
 
 
 def timed(run: Callable[[], Any], device: Any = None, clock: Callable[[], float] | None = None) -> tuple[Any, float]:
-    """(what `run()` returned, the seconds that it took on `device`, or on whichever computes), by `clock` or by the wall's."""
+    """Return (the result of `run()`, its seconds on `device` or on the device that computes), by `clock` or the wall clock."""
     clock = clock or time.perf_counter
     wait(device)
     started = clock()
@@ -30,7 +30,7 @@ def timed(run: Callable[[], Any], device: Any = None, clock: Callable[[], float]
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` means that memory ran out: torch's own error on a GPU, the allocator's RuntimeError on a CPU."""
+    """Return whether `error` means that memory ran out: torch's own error on a GPU, the allocator's RuntimeError on a CPU."""
     import torch
 
     text = str(error).lower()
@@ -38,7 +38,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on `device`, or None where nobody tells."""
+    """Return the free bytes on `device`, or None where they are not known."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Networks of diffusers and transformers from a config and tensors that may come from anybody."""
+"""Networks of diffusers and transformers from a config and tensors of unknown origin."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> Any:
-    """`cls(**config)` holding `tensors`: evaluation mode, fp32, frozen. `name` is what a message calls them.
+    """Return `cls(**config)` with `tensors` as its weights: in evaluation mode, float32, frozen. Messages call them `name`.
 
-    Built without memory first, so that a config which lies about sizes is refused by its tensors and costs nothing. Raises
-    :class:`BundleError` where config and tensors do not fit. Layers that `tensors` holds factored are built factored.
+    The network is built without memory first, so that a config with false sizes costs nothing. Layers that `tensors` holds factored are
+    built factored. Raises :class:`BundleError` where config and tensors do not fit together.
     """
     import torch
 
@@ -34,6 +34,6 @@ def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Ten
 
 
 def network_of(cls: Any, bundle: Bundle) -> Any:
-    """:func:`build_network` from a bundle whose config is the arguments of `cls`."""
+    """Return :func:`build_network` of a bundle whose config holds the arguments of `cls`."""
     name = bundle.info.path.name if bundle.info.path else f"the {bundle.info.kind} bundle"
     return build_network(cls, bundle.info.config, bundle.tensors, name)

@@ -1,8 +1,8 @@
-"""Progress and cancellation, as the library sees them.
+"""Progress bars and cancellation.
 
-The library reports to a :class:`Progress` and never knows who draws it: a terminal bar by default (tqdm), ComfyUI's own bar when
-its host installs a reporter with :func:`set_reporter`. Every report is also the place where a request to stop is honoured, so
-a loop that reports its steps can be cancelled without further code.
+The library reports to a :class:`Progress`, whatever draws it: a terminal bar by default (tqdm), or ComfyUI's own bar where its host sets a
+reporter with :func:`set_reporter`. Every report also checks for a request to stop, so that a loop that reports its steps can be cancelled
+without further code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _cancel = threading.Event()
 
 
 class Reporter(Protocol):
-    """What draws one bar. `advance` may raise to stop the work (ComfyUI's own interrupt does)."""
+    """The object that draws one bar. `advance` may raise to stop the work, as ComfyUI's own interrupt does."""
 
     def advance(self, count: int, info: dict[str, Any], preview: Any = None) -> None: ...
 
@@ -56,13 +56,13 @@ _cancel_check: Callable[[], object] | None = None
 
 
 def set_reporter(make: Callable[[int, str, str], Reporter] | None) -> None:
-    """Choose who draws: `make(total, label, unit) -> Reporter`. `None` restores the terminal bar."""
+    """Choose the reporter: `make(total, label, unit) -> Reporter`. `None` restores the terminal bar."""
     global _make_reporter
     _make_reporter = make or TerminalReporter
 
 
 def request_cancel() -> None:
-    """Ask whatever runs to stop at its next step. Safe to call from a signal handler or another thread."""
+    """Ask the running work to stop at its next step. Safe to call from a signal handler or another thread."""
     _cancel.set()
 
 
@@ -72,13 +72,13 @@ def clear_cancel() -> None:
 
 
 def set_cancel_check(check: Callable[[], object] | None) -> None:
-    """A host's own way to ask for a stop: `check()` raises where one was asked for. `None` takes it away."""
+    """Set a host's own check for a stop: `check()` raises where a stop was requested. `None` removes it."""
     global _cancel_check
     _cancel_check = check
 
 
 def raise_if_cancelled() -> None:
-    """Raise :class:`~.errors.Cancelled`, or what the host raises, where a stop was asked for."""
+    """Raise :class:`~.errors.Cancelled`, or what the host raises, where a stop was requested."""
     if _cancel_check is not None:
         _cancel_check()
     if _cancel.is_set():
@@ -99,7 +99,7 @@ class Progress:
         self._reporter = _make_reporter(total, label, unit)
 
     def update(self, count: int = 1, preview: Any = None, **info: Any) -> None:
-        """Report `count` finished steps. Raises :class:`Cancelled` when a stop was asked for."""
+        """Report `count` finished steps. Raises :class:`Cancelled` where a stop was requested."""
         self.done += count
         self._reporter.advance(count, info, preview)
         raise_if_cancelled()

@@ -1,1 +1,1 @@
-"""Pictures: the mark that says a machine drew them, and PNG files that say so too."""
+"""Pictures: the mark that says that they are generated, and PNG files with the same statement."""

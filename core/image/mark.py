@@ -1,7 +1,7 @@
-"""Mark pictures as AI-generated, visibly (Rapid Diffusion: "images will be marked as 'AI-generated' before they are sent").
+"""Visible marks on AI-generated pictures (Rapid Diffusion, section 5.1: "images will be marked as 'AI-generated' before they are sent").
 
-The mark is a line of text on a dark plate in a corner. Its size follows the picture's; where the text does not fit, "AI" does, and
-where even that does not, a small black and white square remains. The file's own mark is in :mod:`.png`.
+The mark is a line of text on a dark plate in a corner, in a size that follows the picture's. Where the text does not fit, the mark is "AI",
+and where that does not fit either, a small black and white square. The mark in the file's metadata is in :mod:`.png`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_TEXT = "AI-generated"
 SHORT_TEXT = "AI"
 MAX_TEXT = 80
 _PLATE_ALPHA = 0.6
-# Fonts with Chinese, Japanese and Korean glyphs, by the file names they have on Linux, macOS and Windows. None is needed.
+# File names of fonts with Chinese, Japanese and Korean glyphs on Linux, macOS and Windows. All are optional.
 _CJK_FONTS = (
     "NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "SourceHanSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc",
     "DroidSansFallbackFull.ttf", "DroidSansFallback.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "STHeiti Light.ttc",
@@ -31,10 +31,10 @@ _CJK_FONTS = (
 
 
 def mark_images(images: Tensor, text: str = DEFAULT_TEXT, position: str = "bottom_right", opacity: float = 0.8) -> Tensor:
-    """A marked copy of an IMAGE (B, H, W, 1 or 3 or 4) in [0, 1]. Nothing outside the mark changes; alpha becomes opaque under it.
+    """Return a marked copy of an IMAGE (B, H, W, 1 or 3 or 4) in [0, 1]. Nothing outside the mark changes; alpha becomes opaque under it.
 
-    `opacity` is 0..1; 0 returns the input itself. Text whose glyphs no font here has (Chinese on a machine without a Chinese font) becomes
-    "AI-generated". Raises :class:`InputError` for an unknown position, an opacity out of range, or a tensor that is no IMAGE.
+    `opacity` is 0 to 1; 0 returns the input itself. Where no font has the glyphs of `text` (Chinese on a machine without a Chinese font),
+    the text is "AI-generated". Raises :class:`InputError` for an unknown position, an opacity out of range, or a tensor that is no IMAGE.
     """
     import torch
 
@@ -64,7 +64,7 @@ def mark_images(images: Tensor, text: str = DEFAULT_TEXT, position: str = "botto
 
 @lru_cache(maxsize=16)
 def draw_mark(text: str, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mark for a picture of that size: (brightness, coverage), both (h, w) float32 in [0, 1], h <= height and w <= width."""
+    """Return the mark for a picture of that size: (brightness, coverage), both (h, w) float32 in [0, 1], h <= height and w <= width."""
     import numpy as np
     from PIL import Image, ImageDraw
 
@@ -89,7 +89,7 @@ def draw_mark(text: str, width: int, height: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _font_for(text: str, size: int) -> FreeTypeFont | ImageFont | None:
-    """A font that has every glyph of `text`, or `None`."""
+    """Return a font that has every glyph of `text`, or None."""
     from PIL import ImageFont
 
     if text.isascii():

@@ -1,6 +1,6 @@
-"""PNG files that say that a machine drew them: text chunks for programs, IPTC's digital source type in XMP for picture libraries.
+"""PNG files marked as AI-generated: text chunks for programs, and IPTC's digital source type in XMP for picture libraries.
 
-`trainedAlgorithmicMedia` is IPTC's term for a picture made by a trained model; picture agencies and search engines read it.
+`trainedAlgorithmicMedia` is IPTC's term for a picture made by a trained model. Picture agencies and search engines read it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _XMP_KEY = "XML:com.adobe.xmp"
 
 
 def ai_chunks() -> dict[str, str]:
-    """The text chunks that mark a PNG file as AI-generated."""
+    """Return the text chunks that mark a PNG file as AI-generated."""
     return {"Software": SOFTWARE, "ai_generated": "true", "digital_source_type": DIGITAL_SOURCE_TYPE}
 
 
 def xmp_packet() -> str:
-    """The same statement as an XMP packet, the way IPTC Photo Metadata has it."""
+    """Return the same statement as an XMP packet, as IPTC Photo Metadata defines it."""
     return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -38,9 +38,9 @@ def xmp_packet() -> str:
 
 
 def write_marked_png(path: Path, image: Tensor, prompt: Any = None, extra: Mapping[str, Any] | None = None) -> Path:
-    """Write one picture (H, W, 1, 3 or 4) in [0, 1] as a marked PNG, whole or not at all.
+    """Write one picture (H, W, 1, 3 or 4) in [0, 1] as a marked PNG, completely or not at all, and return the path.
 
-    `prompt` (the graph in API format) and each entry of `extra` (such as `workflow`) are stored as JSON the way ComfyUI stores them.
+    `prompt` (the graph in API format) and each entry of `extra` (such as `workflow`) are stored as JSON, as ComfyUI stores them.
     """
     import numpy as np
     from PIL import Image
@@ -62,7 +62,7 @@ def write_marked_png(path: Path, image: Tensor, prompt: Any = None, extra: Mappi
 
 
 def is_marked(path: Path) -> bool:
-    """Whether a PNG file says that it is AI-generated."""
+    """Return whether a PNG file is marked as AI-generated."""
     from PIL import Image
 
     with Image.open(path) as image:

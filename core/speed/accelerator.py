@@ -1,8 +1,8 @@
-"""One network, sped up where measurement says so: on the first real evaluations, with their own shapes, eager against the alternatives.
+"""Acceleration of one network where a measurement shows a gain: the alternatives are timed on its first real evaluations.
 
-Rapid Diffusion (section 4.4, table 3) compiles the whole pipeline ahead of time. On a small machine that can cost more than it ever gives
-back, so here nothing is believed: each group of blocks is measured on arguments that really occurred, compilation starts only once the
-network has run for as long as compiling may take, and whatever is not faster, not equal or not possible stays as it was.
+Rapid Diffusion (section 4.4, Table 3) compiles the whole pipeline ahead of time. On a small machine that can cost more time than it saves.
+So each group of blocks is measured here, on arguments of a real evaluation. Compiling starts only after the network has run for as long as
+compiling may take. Whatever is not faster, not equal or not possible stays unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger("rapiddraw")
 
 
 class Accelerator:
-    """Runs the evaluations of one network. Everything it learns is kept for the network's life, so that a LoRA, another seed or the same
+    """Runs the evaluations of one network. Its measurements are kept as long as the network, so that a LoRA, another seed or the same
     node run again costs nothing more."""
 
     def __init__(self, name: str, network: nn.Module, options: Options) -> None:
@@ -49,8 +49,10 @@ class Accelerator:
         self._measured, self._compiling, self._lock = False, options.compile != "never", threading.Lock()
 
     def run(self, call: Callable[[], Any], left: str | None = None) -> Any:
-        """One evaluation: what `call()` returns. Measures and compiles when it is time to; never raises what `call` would not. `left` says
-        why this evaluation is somebody else's to speed up."""
+        """Return `call()`, one evaluation. Measures and compiles when it is time, and raises nothing that `call` would not.
+
+        `left` is the reason why another node accelerates this evaluation, which is then left unchanged.
+        """
         if left != self._left:  # the graph was changed
             self.notes = [note for note in self.notes if note != self._left]
             self._left = left
@@ -58,7 +60,7 @@ class Accelerator:
             self._warn(left)
             return call()
         network = self._network()
-        # Nothing to do, a training, or an evaluation inside another.
+        # No blocks to accelerate, a training, or an evaluation inside another.
         if network is None or not self.plans or torch.is_grad_enabled() or not self._lock.acquire(blocking=False):
             return call()
         try:
@@ -76,11 +78,11 @@ class Accelerator:
             self._lock.release()
 
     def report(self) -> str:
-        """What was measured and decided, a line for each group of blocks."""
+        """Return the measurements and decisions, with one line for each group of blocks."""
         return report(self.name, self.plans, self.whole, self._measured, self.summary(), self.notes)
 
     def summary(self) -> str:
-        """One line: how it runs, how much faster than eager, and what finding out cost."""
+        """Return one line: how the network runs, how much faster than eager, and the time spent on measuring and compiling."""
         return summary(self.plans, self.whole, self.channels_last, self.spent, self._compiling)
 
     def _all(self) -> list[Plan]:
@@ -92,7 +94,7 @@ class Accelerator:
         return self._compiling and (self.options.compile == "at once" or self.busy >= self.options.budget)
 
     def _learn(self, samples: list[Sample]) -> None:
-        """Decide from what one evaluation showed. Whatever goes wrong here leaves the network as it was."""
+        """Decide by the samples of one evaluation. An error here leaves the network unchanged."""
         started = time.perf_counter()
         deadline = started + self.options.budget
         order = sorted(zip(self.plans, samples, strict=False), key=lambda pair: -pair[1].seconds)
@@ -107,15 +109,15 @@ class Accelerator:
                         self._compile_whole(samples[-1], deadline)
         except Exception as error:
             why = "memory ran out" if out_of_memory(error) else first_line(error)
-            self._warn(f"measuring stopped ({why}); the rest runs as it was")
+            self._warn(f"measuring stopped ({why}); the rest runs unchanged")
             self._compiling = False
         self._measured = True
         self.spent += time.perf_counter() - started
         log.info("speed: %s: %s", self.name, self.summary())
 
     def _choose(self, order: Order, sample: Sample, deadline: float) -> None:
-        """Measure what needs no compiler. bf16 throughout may settle it; otherwise the blocks are measured one structure after the other,
-        and then the network (`sample` is its own) says whether what was decided for them holds."""
+        """Measure the ways that need no compiler. Where bf16 throughout is clearly faster, nothing else is measured. Otherwise the blocks
+        are measured one structure after the other; then the whole network (`sample`) confirms or refuses the decisions for the blocks."""
         allow_bf16, whole = self.options.precision == "auto", self.whole if sample.seen else None
         if whole is not None and allow_bf16:
             try_bf16(whole, sample, deadline)
@@ -127,7 +129,7 @@ class Accelerator:
         changed = self.channels_last or any(plan.changed for plan in self.plans)
         by_blocks = partial(self._by_blocks, whole.group.alive()[0], sample) if changed else None
         if not arrange(whole, sample, by_blocks, allow_bf16, deadline):
-            self._note("the blocks as decided did not make the network faster; they stay as they were")
+            self._note("the decisions for the blocks did not make the network faster; the blocks stay unchanged")
             self.channels_last = False
             for plan in self.plans:
                 plan.bf16, plan.now = False, plan.eager
@@ -143,7 +145,7 @@ class Accelerator:
         return tensor is not None and not missing
 
     def _compile_whole(self, sample: Sample, deadline: float) -> None:
-        """Compile the network in one piece, where that may be done in time."""
+        """Compile the network in one piece, where that is expected to end before `deadline`."""
         whole = self.whole
         if whole is None or not sample.seen or not can_stay_closed():
             return
@@ -161,14 +163,14 @@ class Accelerator:
         return None
 
     def _compile(self, order: Order, deadline: float) -> bool:
-        """Compile group after group, the costliest first, until `deadline`; a kind whose costliest block does not gain is left. Whether the
-        compiler can do it and time is left."""
+        """Compile group after group, the costliest first, until `deadline`. A kind whose costliest block gains nothing is skipped. Return
+        whether the compiler works and time is left."""
         hopeless: set[str] = set()
         for plan, sample in order:
             if not sample.seen or not plan.group.alive() or plan.group.kind in (*hopeless, *NOT_COMPILED):
                 continue
             if time.perf_counter() > deadline:
-                self._note(f"the budget of {self.options.budget:g} s was spent before every group was tried")
+                self._note(f"the budget of {self.options.budget:g} s ended before every group was tried")
                 return False
             try:
                 if not self._try_compiled(plan, sample):
@@ -181,7 +183,7 @@ class Accelerator:
         return True
 
     def _try_compiled(self, plan: Plan, sample: Sample) -> bool:
-        """Compile one group; keep it where it is faster and the same. What the compiler raises is the caller's."""
+        """Compile one group and keep it where it is faster and equal. Return whether it was kept; raises what the compiler raises."""
         module = plan.group.alive()[0]
         compiled, out = self._compiled(plan, sample, module)
         runners = {"now": self._runner(plan, module), "compiled": self._runner(Plan(plan.group, plan.bf16, compiled), module, strict=True)}
@@ -204,8 +206,8 @@ class Accelerator:
         return True
 
     def _compiled(self, plan: Plan, sample: Sample, module: nn.Module) -> tuple[Compiled, Any]:
-        """The group's compiled function, and what it makes of the sample. First with a batch of any size in one graph; where torch cannot
-        do that (it mistakes the memory format that a convolution's result will have), with a graph of its own for a batch of one."""
+        """Return (the group's compiled function, its result for the sample). First one graph serves every batch size. Where torch fails at
+        that (it mistakes the memory format of a convolution's result), a batch of one gets a graph of its own."""
         tensors = sum(isinstance(value, torch.Tensor) for value in (*sample.args, *sample.kwargs.values()))
         for one_input in (True, False) if tensors == 1 else (False,):
             compiled = Compiled(plan.group.function, one_input=one_input)
@@ -218,14 +220,14 @@ class Accelerator:
         raise AssertionError("one of the two returned or raised")
 
     def _applied(self, network: nn.Module) -> AbstractContextManager[None]:
-        """The network as decided, while the block runs."""
+        """Run the network as decided, inside the `with` block."""
         return applied(network, self.plans, self.whole, self.channels_last, self._runner)
 
     def _runner(self, plan: Plan, module: nn.Module, strict: bool = False) -> Callable[..., Any]:
         return runner(plan, module, None if strict else self._warn)
 
     def _by_blocks(self, network: nn.Module, sample: Sample) -> Any:
-        """One evaluation on a sample of the network's own arguments."""
+        """Return one evaluation of the network, as decided for its blocks, on a sample of its own arguments."""
         with self._applied(network):
             return call_afresh(network, sample)
 
@@ -243,7 +245,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, Options], Accelerat
 
 
 def accelerator_for(name: str, network: nn.Module, options: Options) -> Accelerator:
-    """The accelerator of a network under these options: the same one again for the same network, with all that it has learnt."""
+    """Return the accelerator of a network under these options: always the same one for the same network, with its measurements."""
     own = _known.setdefault(network, {})
     if (name, options) not in own:
         own[name, options] = Accelerator(name, network, options)

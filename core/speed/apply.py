@@ -1,4 +1,4 @@
-"""A network computing as planned: its blocks, or all of it, replaced for the time of one evaluation; eager where a plan fails."""
+"""Evaluation of a network as planned: its blocks, or all of it, are replaced during one evaluation; eager runs where a plan fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .regions import Sample, fresh, halves, in_channels_last, replaced
 def applied(
     network: nn.Module, plans: list[Plan], whole: Plan | None, channels_last: bool, make: Callable[[Plan, nn.Module], Callable[..., Any]]
 ) -> Iterator[None]:
-    """While the block runs, the network computes in one piece where `whole` says so, otherwise by the plans of its blocks. `make(plan,
+    """Inside the `with` block, run the network in one piece where `whole` says so, otherwise by the plans of its blocks. `make(plan,
     module)` is the function that runs in a module's place."""
     with contextlib.ExitStack() as stack:
         in_one_piece = whole is not None and whole.changed
@@ -34,7 +34,8 @@ def applied(
 
 
 def runner(plan: Plan, module: nn.Module, failed: Callable[[str], None] | None) -> Callable[..., Any]:
-    """A module's method as planned. Where that fails, eager from then on, and `failed(why)` is called; without one it raises instead."""
+    """Return a module's method as planned. Where it fails, eager runs from then on and `failed(why)` is called; without `failed` it
+    raises."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         function, compiled = plan.group.function, plan.compiled
@@ -58,12 +59,12 @@ def runner(plan: Plan, module: nn.Module, failed: Callable[[str], None] | None) 
 
 
 def call_afresh(run: Callable[..., Any], sample: Sample) -> Any:
-    """What `run` makes of the sample's arguments, which stay as they are."""
+    """Return the result of `run` for the sample's arguments, which are not changed."""
     return run(*fresh(sample.args), **fresh(sample.kwargs))
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line of a log."""
+    """Return an error as one line of a log."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""An object with the calls of some of its methods run by somebody else: how a network is sped up without a change to the one given."""
+"""Wrappers that pass the calls of an object's methods to a runner, so that a network is accelerated without a change to the object."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 Runner = Callable[..., Any]
-"""`run(call)` returns what `call()` returns, and decides how it is computed. `run(call, why)` leaves it as it is, and remembers why."""
+"""`run(call)` returns what `call()` returns, and decides how it is computed. `run(call, why)` changes nothing, and remembers why."""
 
 
 class Around:
-    """Everything of `base`; what its `methods` do is run by `run`."""
+    """All attributes of `base`; the calls of its `methods` go through `run`."""
 
     def __init__(self, base: Any, methods: tuple[str, ...], run: Runner) -> None:
-        # Once more replaces what was there: two of them would both measure.
+        # A second wrapper replaces the first: otherwise both would measure.
         self._base: Any = vars(base)["_base"] if isinstance(base, Around) else base
         self._methods, self._run = methods, run
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_base", "_methods", "_run"):  # not there yet: a copy that is being made
+        if name in ("_base", "_methods", "_run"):  # not set yet, while a copy is made
             raise AttributeError(name)
         value = getattr(self._base, name)
         if name not in self._methods:
@@ -27,7 +27,7 @@ class Around:
 
 
 class AroundUpscaler(Around):
-    """An UPSCALE_MODEL whose every call is run by `run`."""
+    """An UPSCALE_MODEL whose calls go through `run`."""
 
     def __init__(self, base: Any, run: Runner) -> None:
         super().__init__(base, (), run)

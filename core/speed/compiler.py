@@ -1,7 +1,7 @@
-"""torch.compile for one group of blocks: a function of its own for each, dynamic sizes, and a count of what was compiled.
+"""Compilation of one group of blocks by torch.compile: an own function for each group, dynamic sizes, and a count of the graphs.
 
-Weights go in as arguments of the graph, not as constants: a LoRA that changes their values, or puts other tensors of the same shape in
-their place, meets the same compiled code.
+Weights are arguments of the graph, not constants: where a LoRA changes their values, or replaces them by other tensors of the same shape,
+the same compiled code runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 MAX_GRAPHS = 8
-"""Graphs compiled for one group that are put up with (a batch of one, other dtypes). Then it goes back to eager."""
+"""Limit of graphs for one group (a batch of one, other dtypes). Beyond it eager runs."""
 _CXX = ("g++", "c++", "clang++", "icpx", "cl")
 
 
 def missing_compiler(device: torch.device) -> str | None:
-    """What torch.compile lacks on this machine for `device`, or None. On a CPU it writes C++, on a GPU it needs Triton."""
+    """Return what torch.compile lacks on this machine for `device`, or None. On a CPU it needs a C++ compiler, on a GPU Triton."""
     if device.type == "cpu":
         named = os.environ.get("CXX")
         if not any(shutil.which(name) for name in ([named] if named else _CXX)):
@@ -34,10 +34,10 @@ def missing_compiler(device: torch.device) -> str | None:
 
 
 class Compiled:
-    """`function(module, *args)` compiled, for all modules of one structure and any size. `count` is how many graphs were compiled.
+    """`function(module, *args)` compiled, for all modules of one structure and any size. `count` is the number of compiled graphs.
 
-    `one_input` says that the function has a single tensor argument; its batch may then be one without a graph of its own. Once `closed`
-    it compiles nothing more: what no graph was made for is computed as it was written.
+    `one_input` says that the function has a single tensor argument; then a batch of one needs no graph of its own. Once `closed`, nothing
+    more is compiled: a call that no graph fits runs eagerly.
     """
 
     def __init__(self, function: Callable[..., Any], one_input: bool = False, backend: Callable[..., Any] | None = None) -> None:
@@ -45,7 +45,7 @@ class Compiled:
 
         self.count, self._backend, self.closed = 0, backend, False
         self._mark = getattr(decorators, "mark_unbacked", None) if one_input else None
-        # Caches and limits of torch.compile belong to a code object: each group gets its own, or forty blocks would share one limit.
+        # torch.compile keeps caches and limits by code object. Each group gets its own, or forty blocks would share one limit.
         code = _call.__code__.replace(co_name=f"region_{id(self):x}")
         own = types.FunctionType(code, {"function": function, "__builtins__": builtins}, "region")
         self._run = torch.compile(own, dynamic=True, backend=self._compile)
@@ -56,7 +56,7 @@ class Compiled:
             return self._run(module, *args, **{name: self._free(value) for name, value in kwargs.items()})
 
     def _free(self, value: Any) -> Any:
-        """A tensor without what would tie a graph to it: the tensor it is a view of, and a batch that is not one."""
+        """Return a tensor to which no graph is bound: not a view of another one, and with a free batch size."""
         if not isinstance(value, torch.Tensor):
             return value
         value = value.data if value._is_view() else value
@@ -74,7 +74,7 @@ class Compiled:
 
 
 def _no_duck_shapes() -> Any:
-    """Height and width that happen to be equal once need not be equal again."""
+    """Treat height and width as different sizes even where they are equal in the first call."""
     from torch.fx.experimental import _config
 
     return _config.patch(use_duck_shape=False) if hasattr(_config, "use_duck_shape") else contextlib.nullcontext()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What was measured and decided for a network, in words."""
+"""Measurements and decisions for a network, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .plan import Plan
 
 
 def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, line: str, notes: list[str]) -> str:
-    """A line for the network, and one for each group of its blocks that was measured, the costliest first."""
+    """Return a line for the network, and a line for each measured group of its blocks, the costliest first."""
     if not plans:
         return f"{name}: nothing in this network is known to gain from it; it runs as it is"
     if not measured:
@@ -18,7 +18,7 @@ def report(name: str, plans: list[Plan], whole: Plan | None, measured: bool, lin
 
 
 def summary(plans: list[Plan], whole: Plan | None, channels_last: bool, spent: float, waiting: bool) -> str:
-    """One line: how the network runs, how much faster than eager, and the seconds `spent` on finding out."""
+    """Return one line: how the network runs, how much faster than eager, and the seconds `spent` on measuring and compiling."""
     later = ", compiling not begun yet" if waiting else ""
     cost = f"{spent:.1f} s of measuring and compiling{later}"
     if whole is not None and whole.changed:

@@ -16,7 +16,7 @@ _COUNT, _SHARE = 5, 0.2  # convolutions of a block, and the part of their result
 
 
 def layers(block: Any) -> list[tuple[nn.Conv2d, float]] | None:
-    """The block's convolutions, each with the slope of the leaky ReLU after it (1 for none); None for a block that is not ESRGAN's.
+    """Return the block's convolutions, each with the slope of the leaky ReLU after it (1 for none); None for a block that is not ESRGAN's.
 
     Knows basicsr's `ResidualDenseBlock` and spandrel's `ResidualDenseBlock_5C`, the latter without the extra paths of ESRGAN+.
     """
@@ -39,7 +39,7 @@ def layers(block: Any) -> list[tuple[nn.Conv2d, float]] | None:
 
 
 def dense_in_bf16(convolutions: list[tuple[nn.Conv2d, float]], x: Tensor) -> Tensor:
-    """What the block of these :func:`layers` makes of (B, C, H, W); in the dtype of `x`, in channels-last memory."""
+    """Return the block's result for `x` (B, C, H, W) from its :func:`layers`, in the dtype of `x` and in channels-last memory."""
     features = x.to(torch.bfloat16, memory_format=torch.channels_last)
     for conv, slope in convolutions[:-1]:
         new = functional.leaky_relu(_convolve(conv, features), slope)

@@ -1,4 +1,4 @@
-"""The ways to compute a block without compiling it: another memory format, bf16 products."""
+"""Ways to compute a block without compiling it: another memory format, products in bf16."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Way:
 
 EAGER, BF16 = Way(), Way(bf16=True)
 Order = list[tuple[Plan, Sample]]
-"""Every group with what was seen of it, the costliest first."""
+"""Every group with its sample, the costliest first."""
 
 
 def choose(order: Order, allow_bf16: bool, deadline: float) -> bool:
-    """Measure a block of each group until `deadline` (of `time.perf_counter`), decide on bf16 in the plans, and return whether the whole
-    network should compute in channels-last memory."""
+    """Measure a block of each group until `deadline` (of `time.perf_counter`), write the decision on bf16 into the plans, and return
+    whether the whole network should compute in channels-last memory."""
     total = sum(sample.seconds for _, sample in order) or 1.0
     sums = {False: 0.0, True: 0.0}
     tried: list[tuple[Plan, dict[Way, float]]] = []
@@ -63,8 +63,8 @@ def choose(order: Order, allow_bf16: bool, deadline: float) -> bool:
 
 
 def in_bf16(function: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The block with its products in bf16; its input and its result, tensors, in the dtype it was given. `function` is
-    its own method, or that compiled; a dense block's own is computed as :mod:`.dense` does."""
+    """Return the block's result with its products in bf16; input and result keep their dtype. `function` is the block's own method, or
+    the compiled one; a dense block's own method is computed by :mod:`.dense`."""
     if function is type(module).forward and len(args) == 1 and (convolutions := layers(module)) is not None:
         return dense_in_bf16(convolutions, args[0])
     first = next(value for value in args if isinstance(value, torch.Tensor))

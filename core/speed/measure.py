@@ -1,4 +1,4 @@
-"""Which of several ways is fastest, and whether they agree."""
+"""Measurements: which of several ways is fastest, and whether their results agree."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from ..device import timed
 
 GAIN = 0.97
-"""A way counts as faster where it takes less than this share of the other's time: below that it is the clock's noise."""
+"""A way counts as faster where it takes less than this share of the other's time. A smaller gain may be noise of the clock."""
 ROUNDING = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
-"""How far rounding alone may set two computations of a block apart, by the dtype of the result (:func:`difference`); 1e-4 for any other."""
+"""The largest :func:`difference` of two computations of a block that rounding can explain, by the dtype of the result; 1e-4 for others."""
 _REPEATS = 3
 K = TypeVar("K")
 
 
 def best_seconds(ways: Mapping[K, Callable[[], Any]], repeats: int = _REPEATS) -> dict[K, float]:
-    """The shortest of `repeats` runs of each way, after one that does not count; they take turns, so that a disturbance hits all.
+    """Return the shortest of `repeats` runs of each way, in seconds, after one run that does not count. The ways take turns, so that a
+    disturbance affects all of them.
 
-    On a CPU it is the processor's time, which other programs do not lengthen as they do the wall clock's.
+    On a CPU the processor's time is measured, which other programs lengthen less than the wall clock's.
     """
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     for way in ways.values():
@@ -34,8 +35,8 @@ def best_seconds(ways: Mapping[K, Callable[[], Any]], repeats: int = _REPEATS) -
 
 
 def difference(a: Any, b: Any) -> float:
-    """Size of `a - b` relative to `b`'s (Euclidean norms over all elements); infinite where `a` is not finite or of another shape.
-    Of tuples, the largest of their members."""
+    """Return the size of `a - b` relative to that of `b` (Euclidean norms over all elements); for tuples the largest of their members'.
+    Infinite where `a` is not finite or has another shape."""
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         return max((difference(one, other) for one, other in zip(a, b, strict=True)), default=0.0)
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor) or a.shape != b.shape or not bool(torch.isfinite(a).all()):
@@ -44,6 +45,6 @@ def difference(a: Any, b: Any) -> float:
 
 
 def rounding(value: Any) -> float:
-    """The :data:`ROUNDING` of a tensor, or of the first of a tuple."""
+    """Return the :data:`ROUNDING` of a tensor, or of the first one of a tuple."""
     first = value[0] if isinstance(value, tuple) and value else value
     return ROUNDING.get(first.dtype, 1e-4) if isinstance(first, torch.Tensor) else 1e-4

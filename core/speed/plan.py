@@ -1,4 +1,4 @@
-"""What may be done to a network, and what was decided for each group of its blocks."""
+"""Options of an acceleration, and the decision for each group of blocks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ PRECISIONS = ("keep", "auto")
 
 @dataclass(frozen=True)
 class Options:
-    """How a network may be sped up. `precision` "auto" lets bf16 in where it holds; `compile` is one of :data:`WHEN`; after `budget`
-    seconds (0..3600) of measuring and compiling no further compilation is begun. Raises :class:`InputError` for anything else."""
+    """How a network may be accelerated. Raises :class:`InputError` for other values.
+
+    `precision` "auto" uses bf16 where the result stays equal; `compile` is one of :data:`WHEN`; after `budget` seconds (0 to 3600) of
+    measuring and compiling no further compilation begins.
+    """
 
     precision: str = "keep"
     compile: str = "when it pays"
@@ -32,8 +35,8 @@ class Options:
 
 @dataclass
 class Plan:
-    """How the blocks of a group compute. `eager` and `now` are seconds of one block, before and as decided; `share` is the group's part
-    of the time that all groups took."""
+    """How the blocks of a group compute. `eager` and `now` are the seconds of one block, before and after the decision; `share` is the
+    group's part of the time of all groups."""
 
     group: Group
     bf16: bool = False
@@ -47,10 +50,10 @@ class Plan:
         return self.bf16 or self.compiled is not None
 
     def how(self) -> str:
-        """In words."""
+        """Return the decision in words."""
         return " ".join([*["compiled"] * (self.compiled is not None), *["bf16"] * self.bf16]) or "eager"
 
     def line(self) -> str:
-        """One line of a report."""
+        """Return one line of a report."""
         count = f"{self.group.kind:<14}x{len(self.group.modules):<3}"
         return f"{count}{self.share:>6.1%} of the time{self.eager * 1000:>10.2f} ms eager{self.now * 1000:>10.2f} ms {self.how()}"

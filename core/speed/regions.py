@@ -1,8 +1,8 @@
-"""The parts of a network that are worth compiling or computing in bf16, in both hosts' networks.
+"""Regions of a network that are worth compiling or computing in bf16, in the networks of both hosts.
 
-A region is a residual block of convolutions, a feed-forward, a dense block, a projection into attention or out of it, or a change of size
-with its convolution: everything that costs time but attention itself, which keeps its own choice of kernel and its patches. Blocks of one
-structure form a group and share one compiled function, so that a U-Net of forty blocks costs a dozen short compilations, not a long one.
+A region is a residual block of convolutions, a feed-forward, a dense block, a projection into or out of attention, or a change of size with
+its convolution: everything that costs time except attention itself, which has its own choice of kernel and its patches. Blocks of one
+structure form a group and share one compiled function, so that a U-Net of forty blocks needs about twelve short compilations.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ KINDS = {
     "ResidualDenseBlock": ("dense block", "forward"),  # ESRGAN, basicsr
     "ResidualDenseBlock_5C": ("dense block", "forward"),  # ESRGAN, spandrel
 }
-"""Class name -> kind, and the method that does the work and takes what the module's call takes."""
+"""Class name -> kind, and the method that does the work and has the parameters of the module's call."""
 PROJECTIONS = {
     "CrossAttention": ("to_q", "to_k", "to_v", "to_out"),  # ComfyUI
     "Attention": ("to_q", "to_k", "to_v", "to_out"),  # diffusers
     "SpatialTransformer": ("proj_in", "proj_out"),  # ComfyUI
     "Transformer2DModel": ("proj_in", "proj_out"),  # diffusers
 }
-"""Class name -> its members that are one product each, into attention and out of it."""
+"""Class name -> its members that are a single product each, into or out of attention."""
 NOT_COMPILED = ("resampling", "projection")
-"""Kinds that are one product: a compiler has nothing to join there."""
+"""Kinds that are a single product: a compiler has nothing to join there."""
 
 
 @dataclass
 class Group:
-    """Blocks of one structure: a class and the shapes of its weights. `modules` are weak, so that a plan never keeps a network alive."""
+    """Blocks of one structure: one class and one set of weight shapes. `modules` are weak, so that a plan never keeps a network alive."""
 
     kind: str
     method: str
@@ -54,14 +54,14 @@ class Group:
     modules: list[weakref.ref[nn.Module]]
 
     def alive(self) -> list[nn.Module]:
-        """The blocks that still exist."""
+        """Return the blocks that still exist."""
         return [module for module in (one() for one in self.modules) if module is not None]
 
 
 @dataclass
 class Sample:
-    """What one evaluation showed of a group: the arguments of its first block's call, and the calls and seconds of all its blocks. `out`
-    is the result of the last call, where it was asked for."""
+    """A group in one evaluation: the arguments of the first call, the number of calls and their seconds. `out` is the result of the last
+    call, where it was asked for."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -72,14 +72,14 @@ class Sample:
 
 
 def find_groups(network: nn.Module) -> list[Group]:
-    """The regions of a network by structure, in the order they are met. A block that somebody else has patched is left alone."""
+    """Return the regions of a network by structure, in the network's order. A block that other code has patched is left out."""
     groups: dict[Any, Group] = {}
     for module, kind, method in _regions(network):
         if method in vars(module) or getattr(module, "updown", False):
             continue
         shapes = tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
         if not shapes:
-            continue  # such as torch's own Upsample
+            continue  # no weights, such as torch's own Upsample
         key = (type(module), shapes)
         if key not in groups:
             groups[key] = Group(kind, method, getattr(type(module), method), [])
@@ -100,8 +100,8 @@ def _regions(network: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
 
 
 def observe(groups: list[Group], call: Callable[[], Any], keep: Group | None = None) -> tuple[Any, list[Sample]]:
-    """Run `call` once and return what it returned with a :class:`Sample` of each group, that of `keep` with its result. The network is as
-    before afterwards."""
+    """Run `call` once and return (its result, a :class:`Sample` of each group). The sample of `keep` holds the group's result. The network
+    is not changed."""
     samples = [Sample() for _ in groups]
     handles: list[Any] = []
     for group, sample in zip(groups, samples, strict=True):
@@ -138,7 +138,7 @@ def _clock(sample: Sample, keep: bool) -> tuple[Callable[..., None], Callable[..
 
 @contextlib.contextmanager
 def replaced(group: Group, make: Callable[[nn.Module], Callable[..., Any]]) -> Iterator[None]:
-    """While the block runs, every module of the group computes by `make(module)`; afterwards by its class's method, as before."""
+    """Inside the `with` block, let every module of the group compute by `make(module)`; afterwards by its class's method, as before."""
     changed = [module for module in group.alive() if group.method not in vars(module)]
     try:
         for module in changed:
@@ -150,24 +150,24 @@ def replaced(group: Group, make: Callable[[nn.Module], Callable[..., Any]]) -> I
 
 
 def halves(network: nn.Module) -> list[nn.Module]:
-    """Encoder and decoder of a network that is called by its halves, as a VAE is; of any other, nothing."""
+    """Return encoder and decoder of a network that is called by its halves, as a VAE is; an empty list for another network."""
     return [half for half in (getattr(network, name, None) for name in ("encoder", "decoder")) if half is not None]
 
 
 def first_tensor(values: Iterable[Any]) -> torch.Tensor | None:
-    """The first tensor among a call's arguments, or None."""
+    """Return the first tensor among a call's arguments, or None."""
     return next((value for value in values if isinstance(value, torch.Tensor)), None)
 
 
 def in_channels_last(value: Any) -> Any:
-    """Pictures and feature maps (B, C, H, W) in channels-last memory; everything else as it is."""
+    """Return a tensor (B, C, H, W) in channels-last memory, and anything else unchanged."""
     if isinstance(value, torch.Tensor) and value.ndim == 4 and value.is_floating_point():
         return value.contiguous(memory_format=torch.channels_last)
     return value
 
 
 def fresh(value: Any) -> Any:
-    """The same tensors in containers of their own: ComfyUI's networks take ControlNet's residuals out of the lists they are given."""
+    """Return the same tensors in new containers: ComfyUI's networks remove ControlNet's residuals from the lists that they get."""
     if type(value) is dict:
         return {name: fresh(one) for name, one in value.items()}
     return type(value)(fresh(one) for one in value) if type(value) in (list, tuple) else value

@@ -25,26 +25,27 @@ from .regions import Group, Sample, first_tensor, halves
 
 KIND = "whole network"
 SAME = 2e-2
-"""The most that bf16 may change a network's result, relative to its size: twice what a single block is allowed."""
+"""The largest change of a network's result by bf16, relative to its size: twice that of a single block."""
 THROUGHOUT = 3.0
-"""Rounding adds up from block to block: so many times that of one is allowed of the whole (measured: 1.1e-3 in float16, 8e-3 in bf16)."""
+"""Factor from the rounding allowed in a block to that in the whole network, where it adds up (measured: 1.1e-3 in float16, 8e-3 in
+bf16)."""
 A_LAYER = 0.4
 """Seconds of compiling for each layer, on two cores (measured: 70 to 105 s for the Orchard's U-Net of 230)."""
 SETTLED = 0.8
-"""Where bf16 throughout takes less than this part of the time, nothing that blocks could gain is looked for."""
-_LONG = 1.0  # seconds of an evaluation that one run tells enough of
+"""Where bf16 throughout takes less than this part of the time, the blocks are not measured."""
+_LONG = 1.0  # for an evaluation of more seconds, one run is enough
 
 
 def whole_plan(network: nn.Module) -> Plan | None:
-    """A plan for the network in one piece. None where it is used by halves (a VAE), or where somebody has patched its `forward`."""
+    """Return a plan for the network in one piece; None where it is used by halves (a VAE) or other code has patched its `forward`."""
     if halves(network) or "forward" in vars(network):
         return None
     return Plan(Group(KIND, "forward", type(network).forward, [weakref.ref(network)]), share=1.0)
 
 
 def try_bf16(whole: Plan, sample: Sample, deadline: float) -> None:
-    """Put bf16 throughout into the plan where it is clearly faster (:data:`SETTLED`) and holds. A network that takes long is run once, and
-    compared with the evaluation that was just seen. Nothing is run where that would take longer than until `deadline`."""
+    """Put bf16 throughout into the plan where it is clearly faster (:data:`SETTLED`) and the result stays equal. A slow network is run once
+    and compared with the evaluation in `sample`. Nothing is run where that would end after `deadline`."""
     ways = _ways(whole, sample)
     if not _is_float32(sample):
         return
@@ -62,9 +63,9 @@ def try_bf16(whole: Plan, sample: Sample, deadline: float) -> None:
 
 
 def arrange(whole: Plan, sample: Sample, by_blocks: Callable[[], Any] | None, allow_bf16: bool, deadline: float) -> bool:
-    """Run the network as it was, as decided for its blocks (`by_blocks()`; None where nothing was) and in bf16 (where allowed), and decide
-    on the whole in its plan. Whether the blocks' decisions are worth keeping: they are unless all of them together turn out slower
-    than eager, or wrong. Nothing is run where that would take longer than until `deadline` (of `time.perf_counter`)."""
+    """Run the network eagerly, as decided for its blocks (`by_blocks()`; None without decisions) and, where allowed, in bf16; write the
+    decision for the whole network into its plan. Return whether to keep the blocks' decisions: not where all of them together are slower
+    than eager, or wrong. Nothing is run where that would end after `deadline` (of `time.perf_counter`)."""
     ways = _ways(whole, sample)
     if not allow_bf16 or not _is_float32(sample):
         del ways["bf16"]
@@ -84,7 +85,7 @@ def arrange(whole: Plan, sample: Sample, by_blocks: Callable[[], Any] | None, al
 
 
 def compiling_time(whole: Plan) -> float:
-    """Seconds that compiling the network may take where nothing of it is in torch's cache on disk."""
+    """Return the seconds that compiling the network may take with an empty cache on disk."""
     return A_LAYER * sum(not list(module.children()) for module in whole.group.alive()[0].modules())
 
 
