@@ -37,8 +37,9 @@ def draw_losses(losses: list[tuple[int, float]], title: str = "loss") -> Image.I
         return math.log10(value) if logarithmic else value
 
     bottom_value, top_value = scaled(low), scaled(high)
-    if top_value - bottom_value < 1e-12:
-        bottom_value, top_value = bottom_value - 0.5, top_value + 0.5
+    if top_value - bottom_value <= 1e-12 * max(1.0, abs(top_value)):  # a flat curve stands in the middle
+        room = max(0.5, abs(top_value) / 2)
+        bottom_value, top_value = bottom_value - room, top_value + room
 
     def at(step: float, loss: float) -> tuple[float, float]:
         fraction = (scaled(loss) - bottom_value) / (top_value - bottom_value)

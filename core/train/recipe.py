@@ -37,12 +37,15 @@ import torch
 from torch import nn
 
 from ..bundles.format import read_info
+from ..checks import real_number, whole_number
 from ..errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 Losses = dict[str, torch.Tensor]
+MOST = 2**20
+"""Of pictures in a batch, batches in a step, steps of a warm-up and threads."""
 
 
 @dataclass
@@ -144,10 +147,10 @@ class Recipe:
             raise InputError(f"schedule={self.schedule!r}: expected 'cosine' or 'constant'")
         if self.precision not in ("no", "bf16"):
             raise InputError(f"precision={self.precision!r}: expected 'no' (float32) or 'bf16'")
-        for key, low in (("batch_size", 1), ("accumulate", 1), ("warmup", 0), ("prefetch", 0), ("lr", 0), ("clip", 0), ("lr_final", 0)):
-            value = getattr(self, key)
-            if not (math.isfinite(value) and value >= low):
-                raise InputError(f"{key}={value!r}: expected a number of at least {low}")
+        for key, low in (("batch_size", 1), ("accumulate", 1), ("warmup", 0), ("prefetch", 0)):
+            whole_number(key, getattr(self, key), low, MOST)
+        for key in ("lr", "weight_decay", "clip", "lr_final"):
+            real_number(key, getattr(self, key), 0.0, 1e30)
         if not 0 <= self.ema < 1:
             raise InputError(f"ema={self.ema!r}: expected 0 (none) or a decay below 1, such as 0.999")
 
@@ -161,10 +164,7 @@ class Recipe:
         """Raise :class:`BundleError` for a bundle in the settings that is missing, damaged or of another kind, by its header alone."""
         for key, kind in self.bundles.items():
             for path in self.paths_in(key):
-                try:
-                    read_info(path, kind)
-                except BundleError as error:
-                    raise BundleError(f"{key}: {error}") from error
+                check_bundle(key, path, kind)
 
     def paths_in(self, key: str) -> list[str]:
         """Return the files that the setting `key` names; [] where it is empty."""
@@ -174,6 +174,14 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def check_bundle(key: str, path: str, kind: str) -> None:
+    """Raise :class:`BundleError`, naming the setting `key`, where `path` is no sound bundle of this kind, by its header alone."""
+    try:
+        read_info(path, kind)
+    except (BundleError, OSError, ValueError) as error:  # OSError and ValueError: a name that no file can have
+        raise BundleError(f"{key}: {error}") from error
 
 
 def derived_seed(*parts: object) -> int:

@@ -25,7 +25,7 @@ from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
 from ...lowrank.factorize import factorize
 from ...lowrank.plan import TARGETS
-from ..recipe import Losses, Recipe
+from ..recipe import Losses, Recipe, check_bundle
 from .unet import UnetRecipe
 
 INITS = ("svd", "random")
@@ -118,6 +118,7 @@ class DistillRecipe(Distillation):
             raise InputError("teacher is empty: name the U-Net bundle to learn from, such as weights/orchard-unet.safetensors")
         if self.init not in INITS:
             raise InputError(f"init={self.init!r}: expected {' or '.join(INITS)}")
+        check_bundle("teacher", self.teacher, "unet")
         self._source().check()
 
     def check_files(self) -> None:

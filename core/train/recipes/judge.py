@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...bundles.format import BundleInfo, save_bundle
+from ...checks import whole_number
 from ...data.folder import ImageFolder
 from ...errors import DataError
 from ...metrics.orchard import render_batch
@@ -45,6 +46,12 @@ class JudgeRecipe(Recipe):
     width: int = 32
     degrade: float = 0.6  # share of pictures that are blurred or made noisy
     held_out: int = 2000
+
+    def check(self) -> None:
+        super().check()
+        whole_number("width", self.width, 1, 1024)
+        whole_number("held_out", self.held_out, 1, 100_000)
+        self.check_shares("degrade")
 
     def setup(self, device: torch.device) -> None:
         self.judge = Judge(self.width).to(device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ...checks import whole_number
 from ...diffusion.weighting import WEIGHTINGS
 from ...errors import InputError
 from ..recipe import Recipe
@@ -68,6 +69,7 @@ class UnetSettings(Recipe):
                 )
         if any(width % 32 for width in self.widths) or len(self.widths) != len(self.attention):
             raise InputError(f"widths={self.widths}, attention={self.attention}: expected multiples of 32 and as many flags as widths")
+        whole_number("heads", self.heads, 1, 1024)
         if self.buckets and self.name != "unet":
             raise InputError(f"buckets=true is for the recipe unet: {self.name} takes pictures of one size")
         if self.buckets and self.low_share:

@@ -118,7 +118,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "field", [{"lr": -1.0}, {"lr": float("nan")}, {"ema": 1.0}, {"precision": "fp8"}, {"batch_size": 0}, {"schedule": "zigzag"}]
+    "field",
+    [
+        {"lr": -1.0},
+        {"lr": float("nan")},
+        {"ema": 1.0},
+        {"precision": "fp8"},
+        {"batch_size": 0},
+        {"batch_size": 2**70},
+        {"schedule": "zigzag"},
+        {"weight_decay": -1.0},
+        {"weight_decay": float("nan")},
+        {"warmup": 1.5},
+    ],
 )
 def test_bad_hyper_parameters_are_refused(tmp_path, field):
     with pytest.raises(InputError, match=next(iter(field))):
