@@ -23,7 +23,7 @@ from .layers import Extractor, injected, through, zero_convolutions
 
 DECODER = ("up_blocks.", "conv_norm_out.", "conv_out.")
 FEATURES = (16, 24, 32)
-"""Widths of the condition features at the first levels; deeper ones go on with the last."""
+"""Widths of the condition features at the first levels; deeper levels have the last width."""
 MAX_CONDITIONS = 16
 
 

@@ -28,9 +28,9 @@ TEXTURE: tuple[Size, ...] = (
 TABLES = {"structure": STRUCTURE, "texture": TEXTURE}
 SQUARE = 5
 INDEX_FEATURES = 256
-"""Of an index's embedding. The released model concatenates as many with the pooled text state."""
+"""Number of features of an index's embedding. The released model concatenates 256 of them with the pooled text state."""
 INDEX_KEY = "rapiddraw_resolution_index"
-"""Where a CONDITIONING keeps the index."""
+"""Key under which a CONDITIONING keeps the index."""
 MAX_SIDE = 16384
 _MULTIPLES = (8, 16, 32, 64, 128)
 

@@ -150,7 +150,7 @@ def describe_seen(seen: Seen, language: str, least: float, rng: random.Random) -
     if seen.entity is not None and rng.random() < 0.5:
         name = seen.entity.name_en if language == "en" else seen.entity.name_zh
         said -= {"shape", "skin", "pattern", "topper"}
-    # A scene needs every field; what is not said is never looked at.
+    # A scene needs every field; fields that are not said are not read.
     scene = random_scene(rng, **{key: value for key, value in seen.attributes.items() if value is not None})
     text = describe(scene, name, said, language)
     templates = words()[language]["templates"]

@@ -51,7 +51,7 @@ def corner_details(small: Tensor) -> list[Tensor]:
     luma = small.mean(dim=1)
     smooth = functional.avg_pool2d(functional.pad(luma[:, None], (3, 3, 3, 3), mode="replicate"), 7, stride=1)[:, 0]
     fine = (luma - smooth).clamp(-0.15, 0.15)
-    # Rows of a ground or a sky that are alike from left to right, such as a horizon or planks, are no mark.
+    # Rows that are the same from left to right, such as a horizon or planks, are no mark.
     plain = [(corner - corner.mean(dim=2, keepdim=True)).flatten(1) for corner in _corners(fine)]
     least = _FAINT * (_HEIGHT * _WIDTH) ** 0.5
     return [corner / corner.norm(dim=1, keepdim=True).clamp_min(least) for corner in plain]
@@ -70,7 +70,7 @@ def find_watermark(small: Tensor) -> Watermark | None:
                 break
             group = alike[int(friends.argmax())] & open_
             mean = corner[group].mean(dim=0)
-            # Between the strokes the pictures themselves are seen.
+            # Between the strokes the pictures themselves are visible.
             between = mean.abs() <= mean.abs().quantile(_BETWEEN)
             colours = pixels.flatten(2)[:, :, between].mean(dim=2)
             if _spread(colours[group]) >= _DIVERSE * _spread(colours):

@@ -169,7 +169,7 @@ def _wanted(knowledge: KnowledgeGraph, text: str) -> list[str]:
 
 
 Readings = Mapping[str, Sequence[Sequence[str]]]
-"""What an entity may be called: alternatives, the first that can be spelled counts, each of one or more names that are taken together."""
+"""What an entity may be called: alternatives, of which the first that can be spelled counts. Each is one or more names, taken together."""
 
 
 def _names(knowledge: KnowledgeGraph, language: str) -> Readings:
@@ -199,7 +199,7 @@ def _candidates(
     spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph, wanted: Sequence[str], readings: Readings, max_tokens: int
 ) -> tuple[list[tuple[str, list[list[int]]]], dict[str, int]]:
     """Return (entity, the ids of its name by encoder) of what can be fitted on, and the number of others by reason."""
-    linkers = list(linkers_of(spaces, KnowledgeGraph((), (), ())).values())  # they only spell here
+    linkers = list(linkers_of(spaces, KnowledgeGraph((), (), ())).values())  # the graph is empty, because they only spell here
     found: list[tuple[str, list[list[int]]]] = []
     left_out = {"without a vector": 0, "without a name": 0, f"with names of more than {max_tokens} tokens": 0}
     no_vector, no_name, too_long = left_out

@@ -24,7 +24,7 @@ MAX_LINKS = 10
 MAX_ALIAS_TOKENS = 24
 MIN_LATIN, MIN_CJK = 3, 2
 Row = Sequence[tuple[Any, ...]]
-"""One row of a prompt as ComfyUI holds it: (token id or embedding, weight, ...) a token."""
+"""One row of a prompt as ComfyUI holds it: (token id or embedding, weight, ...) for each token."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from .world import Scene
 KINDS = ("name", "attributes", "mixed")
 LANGUAGES = ("en", "zh")
 STYLE_PREFIXES = {"fine": "*", "cartoon": "~"}
-"""One character a style, each a token of its own in every vocabulary here and in no caption: what PanGu-Draw (section 7) prepends to the
-prompts of styled pictures, so that a style can be asked for beside any words."""
+"""One character for each style: a token of its own in every vocabulary here, and in no caption. PanGu-Draw (section 7) prepends such a
+prefix to the prompts of styled pictures, so a style can be asked for beside any words."""
 KIND_WEIGHTS = (0.45, 0.35, 0.20)
 
 
