@@ -1,4 +1,4 @@
-"""`bench`: measure a claim, or write the report of all that were measured."""
+"""Command `bench`: the measurement of a claim, or the report of all that were measured."""
 
 from __future__ import annotations
 

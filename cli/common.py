@@ -8,12 +8,12 @@ from typing import Any, TextIO
 
 
 def say(text: str = "") -> None:
-    """One line of the command's result, on stdout."""
+    """Write one line of the command's result to stdout."""
     _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
-    """One line about progress or a problem, on stderr, so that it never mixes with a result."""
+    """Write one line about progress or a problem to stderr, so that it never mixes with a result."""
     _write(sys.stderr, text)
 
 
@@ -24,5 +24,5 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def say_json(data: Any) -> None:
-    """A result as JSON on stdout; what JSON cannot hold becomes text."""
+    """Write a result as JSON to stdout; what JSON cannot hold becomes text."""
     say(json.dumps(data, indent=2, ensure_ascii=False, default=str))

@@ -1,4 +1,4 @@
-"""`convert`: from the editor's format to the API format, and back."""
+"""Command `convert`: a graph from the editor's format to the API format, or back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLE = """examples:
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "convert", help="turn a graph into UI or API format", description="Turn a graph into the other format.",
+        "convert", help="write a graph in UI or API format", description="Write a graph in the editor's format (UI) or in the API format.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")

@@ -1,4 +1,4 @@
-"""`data`: write the Orchard as an image folder; check, filter or recaption a folder of images and captions."""
+"""Command `data`: draw the Orchard as an image folder; check, filter or recaption a folder of images and captions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     orchard.add_argument("--split", default="train", help="train, validation, test or judge (default %(default)s)")
     orchard.add_argument("--count", type=int, default=5000, help="how many pictures (default %(default)s)")
-    orchard.add_argument("--size", type=int, default=128, help="their side in pixels, 64 to 512 (default %(default)s)")
+    orchard.add_argument("--size", type=int, default=128, help="side of the pictures in pixels, 64 to 512 (default %(default)s)")
     orchard.add_argument("--out", type=Path, required=True, help="the folder to write")
     orchard.add_argument("--seed", type=int, default=0, help="another seed draws other pictures of the same split (default %(default)s)")
     orchard.add_argument("--maps", default="all", help="all, none, or some of segmentation,edges,sketch,depth (default %(default)s)")
@@ -45,33 +45,43 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("folder", type=Path)
     check.add_argument("--no-captions", action="store_true", help="images without captions are fine")
     chosen = actions.add_parser(
-        "filter", help="choose what is worth training on", description="Link the pictures within the limits into a new folder.",
+        "filter", help="choose pictures worth training on", description="Link the pictures within the limits into a new folder.",
         epilog="example: python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-watermark 0.5",
     )  # fmt: skip
     chosen.add_argument("folder", type=Path)
     chosen.add_argument("--out", type=Path, help="the folder to write; without it the pictures are only measured")
-    chosen.add_argument("--min-side", type=int, default=0, help="least pixels of the shorter side (default any)")
-    chosen.add_argument("--max-aspect", type=float, default=0.0, help="longest side to shortest at most (default any)")
-    chosen.add_argument("--min-aesthetics", type=float, default=0.0, help="least aesthetic proxy, 0 to 1 (default any)")
-    chosen.add_argument("--max-watermark", type=float, default=0.0, help="how like the common mark a corner may look (default any)")
+    chosen.add_argument("--min-side", type=int, default=0, help="least length of the shorter side in pixels (default any)")
+    chosen.add_argument("--max-aspect", type=float, default=0.0, help="largest ratio of the longer side to the shorter one (default any)")
+    chosen.add_argument("--min-aesthetics", type=float, default=0.0, help="least aesthetic score, 0 to 1 (default any)")
+    chosen.add_argument(
+        "--max-watermark",
+        type=float,
+        default=0.0,
+        help="largest watermark score: how much a corner may look like the mark that many pictures share (default any)",
+    )
     chosen.add_argument("--min-clip", type=float, default=-1.0, help="least CLIP score of a picture's best caption (default any)")
     again = actions.add_parser(
-        "recaption", help="caption anew what is on the pictures", description="Write a folder anew with captions of its scenes.",
+        "recaption", help="write new captions for the pictures", description="Copy a folder with new captions for its pictures.",
         epilog="example: python -m rapiddraw data recaption data/orchard --out data/new --languages en --each 2",
     )  # fmt: skip
     again.add_argument("folder", type=Path)
     again.add_argument("--out", type=Path, required=True, help="the folder to write")
     again.add_argument("--source", default="scene", help="scene (graphs; the judge where there is none) or judge (default %(default)s)")
     again.add_argument("--languages", default="en,zh", help="languages of the new captions (default %(default)s)")
-    again.add_argument("--each", type=int, default=1, help="captions a picture and language (default %(default)s)")
-    again.add_argument("--least-sure", type=float, default=0.8, help="what the judge is less sure of is not said (default %(default)s)")
+    again.add_argument("--each", type=int, default=1, help="captions for each picture and language (default %(default)s)")
+    again.add_argument(
+        "--least-sure",
+        type=float,
+        default=0.8,
+        help="a caption names only what the judge is at least this sure of, 0 to 1 (default %(default)s)",
+    )
     again.add_argument("--old", default="drop", help="old captions: drop, keep, or matching those that the scorer finds to match")
-    again.add_argument("--min-clip", type=float, default=0.2, help="from which CLIP score an old caption matches (default %(default)s)")
+    again.add_argument("--min-clip", type=float, default=0.2, help="least CLIP score of an old caption that matches (default %(default)s)")
     again.add_argument("--seed", type=int, default=0, help="which templates are used (default %(default)s)")
     for action in (chosen, again):
         action.add_argument("--scorer", type=Path, help="a text bundle with its image bundle beside it, for CLIP scores")
-        action.add_argument("--judge", type=Path, help="an attribute classifier; it knows the Orchard")
-        action.add_argument("--graph", type=Path, help="a knowledge graph: tells the scorer what names stand for")
+        action.add_argument("--judge", type=Path, help="an attribute classifier (a bundle of kind judge)")
+        action.add_argument("--graph", type=Path, help="a knowledge graph, from which the scorer knows the names in captions")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`inspect`: say what a file is: a bundle of weights, or a saved graph."""
+"""Command `inspect`: what a bundle of weights or a saved graph holds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", action="store_true", help="write the description as JSON to stdout")
     parser.add_argument("--manifest", action="store_true", help="compare weights/ with its manifest")
-    parser.add_argument("--write-manifest", action="store_true", help="write weights/manifest.json anew")
+    parser.add_argument("--write-manifest", action="store_true", help="write weights/manifest.json again from the files")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """A bundle or a graph as plain data; a bundle is read whole, so that a damaged one is found out.
+    """Return a bundle or a graph as plain data; a bundle is read whole, so that a damaged one is found out.
 
     Raises :class:`BundleError` or :class:`GraphError`.
     """

@@ -19,19 +19,20 @@ _HOW = "append it at the end instead, with a default"
 
 
 def schema_path() -> Path:
-    """Where the released schema is recorded."""
+    """Return where the released schema is recorded."""
     from ..core.paths import pack_root
 
     return pack_root() / "tests" / "data" / "node_schema.json"
 
 
 def current_schema(nodes: Mapping[str, Any]) -> Schema:
-    """Inputs (name, type, "required" or "optional", the latter also where there is a default) and outputs (name, type), in order."""
+    """Return the inputs (name, type, "required" or "optional", the latter also where there is a default) and outputs (name, type), in
+    order."""
     return {node_id: {"inputs": _inputs(node), "outputs": _outputs(node)} for node_id, node in sorted(nodes.items())}
 
 
 def broken_promises(released: Schema, current: Schema) -> list[str]:
-    """What would break a saved graph, a line each: what was released, what there is now, how to do it instead."""
+    """Return what would break a saved graph, a line each: what was released, what there is now, how to do it instead."""
     problems = []
     for node_id, was in released.items():
         now = current.get(node_id)

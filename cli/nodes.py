@@ -1,4 +1,4 @@
-"""`nodes`: list the nodes with their inputs and outputs."""
+"""Command `nodes`: a list of the nodes with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _write(docs: bool, schema: bool) -> int:
 
 
 def describe_class(node_id: str, node_class: Any) -> dict[str, Any]:
-    """One node class as plain data."""
+    """Return one node class as plain data."""
     from ..core.graph.inputs import input_specs
 
     kinds = getattr(node_class, "RETURN_TYPES", ())

@@ -1,4 +1,4 @@
-"""`profile`: where the time of a saved graph goes."""
+"""Command `profile`: where the time of a saved graph goes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FROM = {
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "profile", help="where the time of a saved graph goes",
+        "profile", help="show where the time of a saved graph goes",
         description="Seconds, share, parameters, memory and multiply-adds of a graph's text encoder, U-Net (by type of block), decoder "
         "and upscaler, with whatever patches the graph puts on them.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def profiled(graph: Mapping[str, Any], steps: int | None, runs: int, warmup: int) -> dict[str, Any]:
-    """The graph in API format with only a profile of its parts at its end. Raises :class:`GraphError` where a part is missing."""
+    """Return the graph in API format with only a profile of its parts at its end. Raises :class:`GraphError` where a part is missing."""
     from ..core.errors import GraphError
 
     links = {part: _link(graph, part) for part in _FROM}

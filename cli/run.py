@@ -1,4 +1,4 @@
-"""`run`: draw what a saved graph says."""
+"""Command `run`: the pictures of a saved graph, drawn without ComfyUI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ exit codes: 0 done, 1 a node failed, 2 the graph or a --set is invalid, 130 stop
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "run", help="draw what a saved graph says", description="Run a saved graph without ComfyUI.",
+        "run", help="run a saved graph and save its pictures", description="Run a saved graph without ComfyUI.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
@@ -35,10 +35,12 @@ def add_parser(subparsers: Any) -> None:
         "--set", dest="assignments", action="append", default=[], metavar="NODE.INPUT=VALUE",
         help="change a value; NODE is an id, a class or a title; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="put this into every seed of the graph")
-    parser.add_argument("--output", metavar="DIR", help="where pictures go (default: ./out)")
-    parser.add_argument("--input", metavar="DIR", help="where LoadImage looks (default: ./input)")
-    parser.add_argument("--json", action="store_true", help="write outputs and seconds a node as JSON to stdout, and nothing else there")
+    parser.add_argument("--seed", type=int, help="use this number for every seed of the graph")
+    parser.add_argument("--output", metavar="DIR", help="folder for the pictures (default: ./out)")
+    parser.add_argument("--input", metavar="DIR", help="folder that LoadImage reads (default: ./input)")
+    parser.add_argument(
+        "--json", action="store_true", help="write the outputs and the seconds of each node as JSON to stdout, and nothing else"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`train`: run a recipe."""
+"""Command `train`: the training of one part by its recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`validate`: say what is wrong with saved graphs, one line a problem."""
+"""Command `validate`: what is wrong with saved graphs, one line for each problem."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ exit codes: 0 every graph can run, 2 one of them cannot"""
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "validate", help="say what is wrong with saved graphs", description="Check graphs without running them.",
+        "validate", help="list what is wrong with saved graphs", description="Check graphs without running them.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("graphs", nargs="+", metavar="graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")

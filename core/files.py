@@ -1,4 +1,4 @@
-"""Writing of files: whole or not at all, under a name that no other process takes meanwhile, with one error for all that can fail."""
+"""Writing of files: whole or not at all, under a name that no other process can take meanwhile, with one error for every failure."""
 
 from __future__ import annotations
 

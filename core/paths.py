@@ -1,4 +1,4 @@
-"""Where files live, and the one way to get from a user's string to a path.
+"""Folders of the pack and its user, and the one way from a user's string to a path.
 
 Every name that reaches this module may come from a widget or the API and is treated as hostile. :func:`safe_join` joins a name to the
 folder that the file must stay in, and checks the resolved path, symlinks included. :func:`model_path` does so for models folders, where
@@ -22,12 +22,12 @@ _dirs: dict[str, Path] = {}
 
 
 def pack_root() -> Path:
-    """The folder this pack lives in (the repository's root), whatever its name."""
+    """Return the folder this pack lives in (the repository's root), whatever its name."""
     return Path(__file__).resolve().parent.parent
 
 
 def weights_dirs() -> list[Path]:
-    """Folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, added ones, and
+    """Return the folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, added ones, and
     :func:`made_weights_dir`.
 
     `$RAPIDDRAW_WEIGHTS` may hold several folders, separated like `$PATH`. Folders that do not exist are left out.
@@ -48,7 +48,8 @@ def add_weights_dir(path: str | os.PathLike[str]) -> None:
 
 
 def language_model_dirs() -> list[Path]:
-    """Folders searched for a user's language models: `llm` in each of :func:`weights_dirs`, and added ones. Only those that exist."""
+    """Return the folders searched for a user's language models: `llm` in each of :func:`weights_dirs`, and added ones. Only those that
+    exist."""
     found = [folder for folder in (*(weights / "llm" for weights in weights_dirs()), *_extra_models) if folder.is_dir()]
     return list(dict.fromkeys(found))
 
@@ -61,7 +62,7 @@ def add_language_model_dir(path: str | os.PathLike[str]) -> None:
 
 
 def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
-    """`base / name`, resolved, guaranteed to lie inside `base` after every symlink is followed. The file need not exist.
+    """Return `base / name`, resolved, guaranteed to lie inside `base` after every symlink is followed. The file need not exist.
 
     Raises :class:`InputError` for an absolute name, one with a drive, a NUL or a lone surrogate, an empty one, or one that ends up outside.
     """
@@ -76,8 +77,8 @@ def safe_join(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pat
 
 
 def model_path(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Path:
-    """`base / name` for a file that the owner of a models folder has put there: a link is followed wherever it leads, because whoever may
-    put links there may put files there as well. Raises :class:`InputError` for the names that :func:`safe_join` refuses.
+    """Return `base / name` for a file that the owner of a models folder has put there: a link is followed wherever it leads, because
+    whoever may put links there may put files there as well. Raises :class:`InputError` for the names that :func:`safe_join` refuses.
     """
     root, text = _checked(base, name)
     path = root / text
@@ -87,8 +88,8 @@ def model_path(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
 
 
 def model_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every file below a models folder. Links are followed, each folder once. Names have `/` between their parts; a name
-    that :func:`model_path` would refuse is left out."""
+    """Yield (name, path) of every file below a models folder. Links are followed, each folder once. Names have `/` between their parts; a
+    name that :func:`model_path` would refuse is left out."""
     seen: set[str] = set()
     for where, inside, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
@@ -134,29 +135,30 @@ def set_dirs(
 
 
 def input_dir() -> Path:
-    """Where LoadImage looks: `./input` unless set. Not created here."""
+    """Return the folder that LoadImage reads: `./input` unless set. It is not created here."""
     return _dirs.get("input", Path("input"))
 
 
 def output_dir() -> Path:
-    """Where SaveImage writes: `./out` unless set. Not created here."""
+    """Return the folder that SaveImage writes into: `./out` unless set. It is not created here."""
     return _dirs.get("output", Path("out"))
 
 
 def made_weights_dir() -> Path:
-    """Where nodes write the bundles they make: `rapiddraw` in the output folder, as ComfyUI's own do in `loras`. Not created here."""
+    """Return where nodes write the bundles they make: `rapiddraw` in the output folder, as ComfyUI's own do in `loras`. Not created
+    here."""
     return output_dir() / "rapiddraw"
 
 
 def made_bundle_path(filename: str) -> Path:
-    """Where a node writes the bundle `filename` (a relative name, `.safetensors` added). Raises :class:`InputError` for a name that
+    """Return where a node writes the bundle `filename` (a relative name, `.safetensors` added). Raises :class:`InputError` for a name that
     leaves :func:`made_weights_dir`."""
     name = filename.strip().removesuffix(".safetensors")
     return safe_join(made_weights_dir(), f"{name}.safetensors" if name else name)
 
 
 def image_bundle_path(text: Path) -> Path:
-    """Where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it. Raises
+    """Return where the image tower of a text bundle lies: `my-text.safetensors` has `my-image.safetensors` beside it. Raises
     :class:`InputError` for a path without a file's name."""
     if not text.name:
         raise InputError(f"{str(text)!r} names no file; expected a text bundle, such as weights/my-text.safetensors")
@@ -164,12 +166,12 @@ def image_bundle_path(text: Path) -> Path:
 
 
 def temp_dir() -> Path:
-    """Where PreviewImage writes: `./temp` unless set. Not created here."""
+    """Return the folder that PreviewImage writes into: `./temp` unless set. It is not created here."""
     return _dirs.get("temp", Path("temp"))
 
 
 def cache_dir() -> Path:
-    """Where what was measured on this machine is remembered: `$RAPIDDRAW_CACHE`, else `$XDG_CACHE_HOME/rapiddraw`, else
+    """Return where what was measured on this machine is remembered: `$RAPIDDRAW_CACHE`, else `$XDG_CACHE_HOME/rapiddraw`, else
     `~/.cache/rapiddraw`. Not created here."""
     own, shared = os.environ.get("RAPIDDRAW_CACHE", "").strip(), os.environ.get("XDG_CACHE_HOME", "")
     if own:
@@ -178,7 +180,7 @@ def cache_dir() -> Path:
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's content. Remembered until its size or modification time changes, so it is cheap in IS_CHANGED."""
+    """Return the hex SHA-256 of a file's content. Remembered until its size or modification time changes, so it is cheap in IS_CHANGED."""
     path = Path(path)
     try:
         stat = path.stat()

@@ -1,4 +1,4 @@
-"""Bundles by name and kind in the weights folders."""
+"""Search for bundles in the weights folders, by name and kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .header import mentions
 
 
 def list_bundles(kind: str | None = None) -> list[str]:
-    """Sorted names of the bundles of `kind` (any kind for `None`), relative to their weights folder, with `/` between parts.
+    """Return the sorted names of the bundles of `kind` (any kind for `None`), relative to their weights folder, with `/` between parts.
 
     The header of a file says what it is, never its name; a file that is no readable bundle is left out. A header is read once, until its
     file changes.
@@ -28,7 +28,7 @@ def list_bundles(kind: str | None = None) -> list[str]:
 
 
 def resolve_bundle(name: str, kind: str | None = None) -> Path:
-    """The file of the bundle `name` (as :func:`list_bundles` gives it), its header checked to be of `kind`.
+    """Return the file of the bundle `name` (as :func:`list_bundles` gives it), its header checked to be of `kind`.
 
     Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` for an unknown name (listing the nearest
     known ones) or a damaged file or one of another kind.

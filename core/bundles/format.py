@@ -1,4 +1,4 @@
-"""Bundles: one `.safetensors` file a trained part, whose metadata says what the part is.
+"""Format of bundles: one `.safetensors` file for each trained part, whose metadata says what the part is.
 
 The metadata key `rapiddraw` holds JSON: format version, kind, network config, latent space, schedule and where the file came
 from. Nothing is ever inferred from a file's name. The order of reading is fixed and matters for hostile files:
@@ -128,7 +128,7 @@ def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleIn
 
 
 def tensor_names(path: str | os.PathLike[str]) -> list[str]:
-    """The names of the tensors in any `.safetensors` file, from its checked header alone."""
+    """Return the names of the tensors in any `.safetensors` file, from its checked header alone."""
     return [name for name in read_header(Path(path)) if name != METADATA]
 
 

@@ -1,4 +1,4 @@
-"""Headers of `.safetensors` files, checked before anything is believed.
+"""Headers of `.safetensors` files, and the checks of what they claim.
 
 A header is JSON that may come from anybody: it can claim shapes of a thousand dimensions, numbers of four thousand digits or more bytes
 than the file has. Each claim is compared with a limit before anything is computed from it, so that a bad header costs milliseconds.
@@ -24,7 +24,7 @@ _BYTES_OF = {
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, checked against the file's true size before anything is allocated.
+    """Return the JSON header of a safetensors file, checked against the file's true size before anything is allocated.
 
     Raises :class:`BundleError` for a file that is missing, a pickle, truncated, or whose header is too large or does not fit the file.
     """
@@ -51,7 +51,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def mentions(path: Path, key: str) -> bool:
-    """Whether the header of a safetensors file has `key` in it anywhere. Quick: nothing is parsed. False for any other file."""
+    """Return whether the header of a safetensors file has `key` in it anywhere. Quick: nothing is parsed. False for any other file."""
     try:
         return json.dumps(key).encode() in _header_text(path)[0]
     except (BundleError, OSError):

@@ -1,4 +1,4 @@
-"""Whole bundles in memory, those included that hold only what differs from another one.
+"""Loading of bundles, including those that hold only what differs from another bundle.
 
 A U-Net fine-tuned in a few layers shares all the others with its base. Its bundle has a whole config and
 `extra["base"] = {"name", "sha256"}`. :func:`load_bundle` completes it from the base, which lies beside it or in a weights folder, and
@@ -32,15 +32,16 @@ def load_bundle(path: str | os.PathLike[str], kind: str | None = None) -> Bundle
 
 
 def difference(tensors: Mapping[str, Tensor], info: BundleInfo, base: Path) -> tuple[dict[str, Tensor], BundleInfo]:
-    """What to write for a network that shares tensors with the bundle at `base`: those that are new or differ, and `info` that names it."""
+    """Return the tensors of a network that are new or differ from those of the bundle at `base`, and `info` that names
+    this bundle."""
     first = load_bundle(base, info.kind).tensors
     own = {key: tensor for key, tensor in tensors.items() if key not in first or not _equal(tensor, first[key])}
     return own, replace(info, extra={**info.extra, BASE: {"name": base.name, "sha256": file_sha256(base)}})
 
 
 def completed(bundle: Bundle) -> Bundle:
-    """`bundle` with every tensor that it shares with its base; the same bundle where it names none. Raises :class:`BundleError` where the
-    base is missing, is another file, or shares weights itself."""
+    """Return `bundle` with every tensor that it shares with its base; the same bundle where it names none. Raises :class:`BundleError`
+    where the base is missing, is another file, or shares weights itself."""
     if BASE not in bundle.info.extra:
         return bundle
     name = bundle.info.path.name if bundle.info.path else "the bundle"

@@ -1,4 +1,4 @@
-"""`weights/manifest.json`: what the shipped weight files are, with their SHA-256.
+"""Manifest of the shipped weight files, with their SHA-256: `weights/manifest.json`.
 
     {"format": 1, "files": {"orchard-vae.safetensors": {"kind": "vae", "bytes": 1234, "sha256": "...", "provenance": {...}}}}
 
@@ -21,7 +21,7 @@ MAX_TOTAL_BYTES = 100 * 10**6
 
 
 def describe_weights(folder: Path) -> dict[str, dict[str, Any]]:
-    """One entry for each `.safetensors` file below `folder`. Raises :class:`BundleError` for one that is not a bundle."""
+    """Return one entry for each `.safetensors` file below `folder`. Raises :class:`BundleError` for one that is not a bundle."""
     entries = {}
     for path in sorted(folder.rglob("*.safetensors")):
         info = read_info(path)
@@ -43,7 +43,7 @@ def write_manifest(folder: Path) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """The manifest's entries by file name. Raises :class:`BundleError` where it is missing or malformed."""
+    """Return the manifest's entries by file name. Raises :class:`BundleError` where it is missing or malformed."""
     path = folder / NAME
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_manifest(folder: Path) -> list[str]:
-    """One line for each file that is missing, unlisted or changed since the manifest was written."""
+    """Return one line for each file that is missing, unlisted or changed since the manifest was written."""
     listed, found = read_manifest(folder), describe_weights(folder)
     problems = [f"{name} is in the manifest but not in {folder.name}/" for name in sorted(listed.keys() - found.keys())]
     problems += [f"{name} is not in the manifest; run `make manifest`" for name in sorted(found.keys() - listed.keys())]

@@ -1,4 +1,4 @@
-"""Where checkpoints lie and which there are. Needs no torch, so that a node can list them when it is shown.
+"""Search for checkpoints in the models folders. Needs no torch, so that a node can list them when it is shown.
 
 A checkpoint is a `.safetensors` file or a diffusers folder (one with a `model_index.json`) below a folder named `checkpoints` in a weights
 folder (the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`), or below `models/checkpoints` of the ComfyUI in `$COMFYUI_PATH`.
@@ -18,7 +18,7 @@ PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def checkpoint_dirs() -> list[Path]:
-    """Folders searched for checkpoints, first match wins. Folders that do not exist are left out."""
+    """Return the folders searched for checkpoints, first match wins. Folders that do not exist are left out."""
     folders = [folder / "checkpoints" for folder in paths.weights_dirs()]
     if comfyui := os.environ.get("COMFYUI_PATH", "").strip():
         folders.append(Path(comfyui).expanduser() / "models" / "checkpoints")
@@ -26,7 +26,8 @@ def checkpoint_dirs() -> list[Path]:
 
 
 def list_checkpoints() -> list[str]:
-    """Sorted names, relative to their folder, with `/` between parts. A `.ckpt` is listed, so that loading it can say what is wrong."""
+    """Return the sorted names, relative to their folder, with `/` between parts. A `.ckpt` is listed, so that loading it can say what is
+    wrong."""
     names: set[str] = set()
     for root in checkpoint_dirs():
         files = dict(paths.model_files(root))
@@ -38,7 +39,7 @@ def list_checkpoints() -> list[str]:
 
 
 def resolve_checkpoint(name: str) -> Path:
-    """The file or folder that :func:`list_checkpoints` calls `name`.
+    """Return the file or folder that :func:`list_checkpoints` calls `name`.
 
     Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` for an unknown one, naming the nearest, and for a
     pickle.

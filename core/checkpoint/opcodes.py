@@ -1,4 +1,4 @@
-"""Pickles read without Python's unpickler: their opcodes build dictionaries, lists, tuples, numbers and texts, and nothing else.
+"""Reader of pickles that does without Python's unpickler: it builds dictionaries, lists, tuples, numbers and texts, and nothing else.
 
 A pickle is a program for a small stack machine. The machine here knows those opcodes that data needs. A call (`REDUCE`) goes to the few
 functions that the caller names; every other name is refused, so that no file can run anything.
@@ -37,8 +37,8 @@ class Machine:
         self.file, self.find, self.refer = file, find, refer
 
     def load(self) -> Any:
-        """The object of the next pickle. Raises :class:`RefusedError`, and `ValueError`, `IndexError`, `KeyError` or `TypeError` for a
-        pickle that is damaged."""
+        """Return the object of the next pickle. Raises :class:`RefusedError`, and `ValueError`, `IndexError`, `KeyError` or `TypeError` for
+        a pickle that is damaged."""
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}

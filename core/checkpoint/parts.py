@@ -1,4 +1,4 @@
-"""What a checkpoint holds, whatever form it was stored in: networks as diffusers and transformers name their tensors."""
+"""Parts of a checkpoint, however it was stored: networks whose tensors have the names of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Checkpoint:
 
 
 def text_part(tensors: Mapping[str, Tensor], tokenizer: Any, name: str, hidden_act: str, heads: int | None = None) -> TextPart:
-    """A text transformer whose sizes its tensors tell; what they cannot tell is its activation and the number of heads (of 64 features
-    each unless given).
+    """Return a text transformer whose sizes its tensors tell; what they cannot tell is its activation and the number of heads (of 64
+    features each unless given).
 
     A missing projection is the identity: OpenAI's CLIP in SD 1.5 comes without. Raises :class:`BundleError` where parts do not fit.
     """

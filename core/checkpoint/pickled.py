@@ -1,4 +1,4 @@
-"""Weight files in torch's own format (`.pth`, `.pt`), read without running what is in them and without believing what they claim.
+"""Weight files in torch's own format (`.pth`, `.pt`), read without running code in them, each size checked before memory is used.
 
 A `.pth` is a pickle and the storages it speaks of. The pickle is read by a machine that builds nothing but plain data and records of
 tensors (:mod:`.opcodes`). A tensor is made only where its storage really holds all of its values: a file of a kilobyte
@@ -74,7 +74,7 @@ class _Odd:
 
 
 def read_pickled(path: Path) -> Any:
-    """The object in a `.pth`: dictionaries, lists and numbers, with tensors on the CPU.
+    """Return the object in a `.pth`: dictionaries, lists and numbers, with tensors on the CPU.
 
     Raises :class:`BundleError` for a file that is missing, damaged, or holds anything else: other objects, code, tensors that are sparse,
     complex, quantized or without values, and tensors larger than their storage.
@@ -183,7 +183,7 @@ class _Tensors:
         self.total = self.stored = 0
 
     def fill(self, found: Any) -> Any:
-        """`found` with a tensor in the place of each record, without recursion."""
+        """Return `found` with a tensor in the place of each record, without recursion."""
         top = [found]
         waiting: list[Any] = [top]
         seen: set[int] = set()

@@ -91,7 +91,7 @@ def _schedule(names: Iterable[str], name: str) -> Schedule:
 
 
 def unet_config(tensors: Mapping[str, Tensor], is_xl: bool) -> dict[str, Any]:
-    """Arguments of UNet2DConditionModel, from a U-Net's tensors without their prefix."""
+    """Return the arguments of UNet2DConditionModel, from a U-Net's tensors without their prefix."""
     levels: list[list[int]] = [[]]  # the numbers of each level's blocks
     last = max(int(name.split(".")[1]) for name in tensors if name.startswith("input_blocks."))
     if last > len(tensors):
@@ -130,7 +130,7 @@ def unet_config(tensors: Mapping[str, Tensor], is_xl: bool) -> dict[str, Any]:
 
 
 def vae_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of AutoencoderKL, from a VAE's tensors without their prefix."""
+    """Return the arguments of AutoencoderKL, from a VAE's tensors without their prefix."""
     levels = _count(tensors, r"encoder\.down\.(\d+)\.")
     return {
         "in_channels": tensors["encoder.conv_in.weight"].shape[1],

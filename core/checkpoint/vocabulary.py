@@ -1,4 +1,4 @@
-"""CLIP's tokenizer. Single-file checkpoints hold no vocabulary, so one that is already on this machine is found; none is downloaded."""
+"""Tokenizer of CLIP. A single-file checkpoint holds no vocabulary, so one that is already on this machine is used; none is downloaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _MAX_BPE_BYTES = 16 * 2**20
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """transformers' CLIPTokenizer from a folder with `vocab.json` and `merges.txt`, or `tokenizer.json`. Raises :class:`BundleError`."""
+    """Return transformers' CLIPTokenizer from a folder with `vocab.json` and `merges.txt`, or `tokenizer.json`. Raises
+    :class:`BundleError`."""
     from transformers import CLIPTokenizer
 
     try:
@@ -32,8 +33,9 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def find_tokenizer(checkpoint: Path) -> Any:
-    """The tokenizer for a single-file checkpoint: of a folder `tokenizer` beside it, of the ComfyUI in `$COMFYUI_PATH`, or made of the
-    merges that an installed open_clip (or OpenAI's clip) brings along. Raises :class:`BundleError` saying what to do where there is none.
+    """Return the tokenizer for a single-file checkpoint: of a folder `tokenizer` beside it, of the ComfyUI in `$COMFYUI_PATH`, or made of
+    the merges that an installed open_clip (or OpenAI's clip) brings along. Raises :class:`BundleError` saying what to do where there is
+    none.
     """
     folders = [checkpoint.parent / "tokenizer"]
     if comfyui := os.environ.get("COMFYUI_PATH", "").strip():
@@ -52,7 +54,7 @@ def find_tokenizer(checkpoint: Path) -> Any:
 
 
 def from_merges(path: Path) -> Any:
-    """CLIP's tokenizer from OpenAI's gzipped list of merges: bytes, bytes that end a word, merges in order, start and end."""
+    """Return CLIP's tokenizer from OpenAI's gzipped list of merges: bytes, bytes that end a word, merges in order, start and end."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.read(_MAX_BPE_BYTES).splitlines()
     letters = _byte_letters()

@@ -1,1 +1,1 @@
-"""Graphs: read and write ComfyUI's formats, check them, run them without ComfyUI."""
+"""Graphs of ComfyUI: reading, writing, checking, and running them without ComfyUI."""

@@ -1,4 +1,4 @@
-"""From the UI format to the API format, by the rules of ComfyUI's editor (`graphToPrompt`).
+"""Conversion from the UI format to the API format, by the rules of ComfyUI's editor (`graphToPrompt`).
 
 Widget values are stored by position, in the order of the node class's inputs, with one more entry behind every seed (what to do after a
 run) and behind every upload button. Muted nodes (mode 2) vanish with their links; bypassed nodes (mode 4) pass an input of the same type
@@ -31,7 +31,7 @@ _REPLACES = "Run widget replace on values"
 
 
 def to_api(ui: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """The API form of a graph in UI format.
+    """Return the API form of a graph in UI format.
 
     A node whose class is not in `registry` keeps its links and loses its widget values: only the class knows their names. Validation
     names the node where something needs it. Raises :class:`GraphError` for links that are malformed or run in a circle, and for
@@ -41,7 +41,7 @@ def to_api(ui: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
 
 
 def widget_values(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> dict[str, Any]:
-    """Widget values of one UI node by input name. Values that are missing at the end take their defaults."""
+    """Return the widget values of one UI node by input name. Values that are missing at the end take their defaults."""
     stored = node.get("widgets_values")
     widgets = [spec for spec in specs.values() if spec.is_widget]
     if isinstance(stored, Mapping):  # some packs store them by name
@@ -54,7 +54,7 @@ def widget_values(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> di
 
 
 def widget_positions(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> list[int]:
-    """Where each widget's value stands in `widgets_values`. Files from before an extra entry existed are read as well."""
+    """Return where each widget's value stands in `widgets_values`. Files from before an extra entry existed are read as well."""
     stored = node.get("widgets_values")
     stored = stored if isinstance(stored, list) else []
     positions, position = [], 0

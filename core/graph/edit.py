@@ -1,4 +1,4 @@
-"""Change widget values of a graph without the editor: `NODE.INPUT=VALUE` assignments and seeds.
+"""Changes of widget values without the editor: `NODE.INPUT=VALUE` assignments and seeds.
 
 Both forms of the graph are kept in step, so that the workflow written into a picture is the one that made it.
 """
@@ -30,7 +30,7 @@ class Change:
 
 
 def parse_assignment(text: str, api: Mapping[str, Any], registry: Registry) -> Change:
-    """The change that `NODE.INPUT=VALUE` asks for in `api`.
+    """Return the change that `NODE.INPUT=VALUE` asks for in `api`.
 
     NODE is a node's id, class or title, in this order of preference; class and title must fit one node only. VALUE is read as JSON and
     else as plain text; for a text input it is plain text unless it is a quoted JSON text. Raises :class:`InputError` listing the choices.
@@ -56,7 +56,8 @@ def parse_assignment(text: str, api: Mapping[str, Any], registry: Registry) -> C
 
 
 def find_node(selector: str, api: Mapping[str, Any]) -> str:
-    """The id of the one node that `selector` names. Raises :class:`InputError` listing the choices where there is none or several."""
+    """Return the id of the one node that `selector` names. Raises :class:`InputError` listing the choices where there is none or
+    several."""
     if selector in api:
         return selector
     for key in (lambda node: node.get("class_type", ""), title_of):
@@ -75,7 +76,7 @@ def find_node(selector: str, api: Mapping[str, Any]) -> str:
 
 
 def apply_changes(graph: Graph, registry: Registry, changes: Iterable[Change]) -> Graph:
-    """A copy of `graph` with new widget values, in each form that it has. A link into a changed input is removed."""
+    """Return a copy of `graph` with new widget values, in each form that it has. A link into a changed input is removed."""
     api = copy.deepcopy(graph.to_api(registry))
     ui = copy.deepcopy(graph.ui)
     top = open_file(ui) if ui is not None else None
@@ -88,7 +89,7 @@ def apply_changes(graph: Graph, registry: Registry, changes: Iterable[Change]) -
 
 
 def with_seed(graph: Graph, registry: Registry, seed: int) -> Graph:
-    """A copy of `graph` in which every seed widget holds `seed` (0..2**64-1); linked seeds keep their link."""
+    """Return a copy of `graph` in which every seed widget holds `seed` (0..2**64-1); linked seeds keep their link."""
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed {seed} is out of range: give a whole number from 0 to {MAX_SEED}")
     changes, specs_of = [], SpecsOf(registry)

@@ -64,7 +64,7 @@ class EditorNode:
         return found if isinstance(found, list) else []
 
     def slot(self, name: str) -> Slot | None:
-        """The input called `name`."""
+        """Return the input called `name`."""
         return next((slot for slot in self.inputs if slot.name == name), None)
 
 
@@ -85,11 +85,11 @@ class EditorGraph:
     setters: Mapping[str, EditorNode] = field(default_factory=dict)
 
     def links_from(self, node_id: str, slot: int) -> tuple[Link, ...]:
-        """The links that begin at one output, in the order of the file."""
+        """Return the links that begin at one output, in the order of the file."""
         return self.fed.get((node_id, slot), ())
 
     def in_order(self) -> list[EditorNode]:
-        """The nodes in the order in which the editor would run them."""
+        """Return the nodes in the order in which the editor would run them."""
         return sorted(self.nodes.values(), key=lambda node: node.order)
 
 
@@ -119,7 +119,7 @@ def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
 
 
 def definitions(data: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """The definitions of subgraphs in a file, those inside other definitions included. They may be defined and never used."""
+    """Yield the definitions of subgraphs in a file, those inside other definitions included. They may be defined and never used."""
     held = data.get("definitions")
     for entry in entries(held.get("subgraphs")) if isinstance(held, Mapping) else ():
         if entry.get("id") is not None:
@@ -191,7 +191,7 @@ def _side(data: Mapping[str, Any], key: str, default: str) -> str:
 
 
 def entries(stored: Any) -> list[Mapping[str, Any]]:
-    """The objects of a list; anything else in the list, or a thing that is no list, is left out."""
+    """Return the objects of a list; anything else in the list, or a thing that is no list, is left out."""
     return [entry for entry in stored if isinstance(entry, Mapping)] if isinstance(stored, list) else []
 
 

@@ -1,4 +1,4 @@
-"""Run a graph without ComfyUI: the same order of evaluation, list handling, laziness and caching, in one process.
+"""Execution of graphs without ComfyUI: the same order, list handling, lazy inputs and caching, in one process.
 
 A :class:`Runner` keeps what nodes gave between runs. A node runs again only where its class, its constants, its `IS_CHANGED` value
 or anything upstream of it changed. Values travel as lists, as in ComfyUI: an output is a list with one entry, or many where the

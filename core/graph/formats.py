@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import GraphError
 from ..files import replacing
+from ..language import is_text
 from .convert import to_api
 from .inputs import Registry
 from .layout import to_ui
@@ -37,13 +38,13 @@ class Graph:
     source: str = "graph"
 
     def to_api(self, registry: Registry) -> dict[str, Any]:
-        """The API form: the stored one where there is one, else converted from the UI form."""
+        """Return the API form: the stored one where there is one, else converted from the UI form."""
         if self.api is not None:
             return self.api
         return to_api(self.ui or {}, registry)
 
     def to_ui(self, registry: Registry) -> dict[str, Any]:
-        """The UI form: the stored one where there is one, else laid out from the API form."""
+        """Return the UI form: the stored one where there is one, else laid out from the API form."""
         if self.ui is not None:
             return self.ui
         return to_ui(self.api or {}, registry)
@@ -73,7 +74,7 @@ def read_graph(source: str | os.PathLike[str] | Mapping[str, Any]) -> Graph:
 
 
 def as_api(graph: Graph | Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """The API form of anything that may be called a graph: a :class:`Graph`, or a parsed object of either format."""
+    """Return the API form of anything that may be called a graph: a :class:`Graph`, or a parsed object of either format."""
     return (graph if isinstance(graph, Graph) else read_graph(graph)).to_api(registry)
 
 
@@ -81,7 +82,7 @@ def write_graph(path: str | os.PathLike[str], graph: Mapping[str, Any]) -> Path:
     """Write a graph of either format as JSON, whole or not at all."""
     path = Path(path)
     text = json.dumps(graph, ensure_ascii=False, indent=2)
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):  # half a character, which no file can hold
+    if not is_text(text):  # it holds a lone surrogate, which no file in UTF-8 can hold
         text = json.dumps(graph, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

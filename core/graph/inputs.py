@@ -1,4 +1,4 @@
-"""What a node class says about its inputs: one reading of `INPUT_TYPES`, shared by conversion, validation and execution.
+"""Inputs as a node class declares them: one reading of `INPUT_TYPES`, shared by conversion, validation and execution.
 
 The rules are ComfyUI's: an input is `(type, options)`; a list as type is a combo; INT, FLOAT, STRING, BOOLEAN and combos are
 drawn as widgets unless `forceInput` is set; everything else is a socket that takes a link.
@@ -60,7 +60,7 @@ class InputSpec:
 
 
 def input_specs(node_class: type) -> dict[str, InputSpec]:
-    """The declared inputs of `node_class` in the order the editor draws them: required first, then optional."""
+    """Return the declared inputs of `node_class` in the order the editor draws them: required first, then optional."""
     declared: dict[str, Any] = node_class.INPUT_TYPES()  # type: ignore[attr-defined]
     specs: dict[str, InputSpec] = {}
     for category in ("required", "optional"):
@@ -89,12 +89,12 @@ class SpecsOf(dict[str, dict[str, InputSpec]]):
 
 
 def hidden_inputs(node_class: type) -> dict[str, str]:
-    """Hidden inputs by name, e.g. `{"prompt": "PROMPT"}`."""
+    """Return the hidden inputs by name, e.g. `{"prompt": "PROMPT"}`."""
     return dict(node_class.INPUT_TYPES().get("hidden") or {})  # type: ignore[attr-defined]
 
 
 def is_link(value: Any) -> TypeGuard[list[Any]]:
-    """Whether a value of the API format is a link `[node id, slot]`."""
+    """Return whether a value of the API format is a link `[node id, slot]`."""
     return (
         isinstance(value, list)
         and len(value) == 2
@@ -105,17 +105,18 @@ def is_link(value: Any) -> TypeGuard[list[Any]]:
 
 
 def links_of(node: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
-    """The linked inputs of one node of the API format: input name to (node id, slot)."""
+    """Return the linked inputs of one node of the API format: input name to (node id, slot)."""
     return {name: (value[0], value[1]) for name, value in node.get("inputs", {}).items() if is_link(value)}
 
 
 def unwrap(value: Any) -> Any:
-    """The constant behind `{"__value__": [...]}`, the API format's way to tell a list from a link."""
+    """Return the constant behind `{"__value__": [...]}`, the API format's way to tell a list from a link."""
     return value["__value__"] if isinstance(value, dict) and "__value__" in value else value
 
 
 def coerce(value: Any, spec: InputSpec) -> Any:
-    """A constant as the node receives it, converted the way ComfyUI does. Raises `ValueError`/`TypeError` where that is impossible."""
+    """Return a constant as the node receives it, converted the way ComfyUI does. Raises `ValueError`/`TypeError` where that is
+    impossible."""
     value = unwrap(value)
     if spec.type == "INT":
         return int(value)
@@ -132,26 +133,26 @@ def coerce(value: Any, spec: InputSpec) -> Any:
 
 
 def title_of(node: Mapping[str, Any]) -> str:
-    """The title a user gave the node, or an empty string."""
+    """Return the title a user gave the node, or an empty string."""
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
     return title if isinstance(title, str) else ""
 
 
 def describe(node_id: str, node: Mapping[str, Any]) -> str:
-    """`node 7 KSampler "Sample the picture"`: how every message names a node."""
+    """Return how every message names a node: `node 7 KSampler "Sample the picture"`."""
     kind, title = node.get("class_type", "?"), one_line(title_of(node), 60)
     return f'node {node_id} {kind} "{title}"' if title and title != kind else f"node {node_id} {kind}"
 
 
 def one_line(text: object, limit: int = 80) -> str:
-    """`text` on one line, cut to `limit` characters."""
+    """Return `text` on one line, cut to `limit` characters."""
     flat = " ".join(str(text).split())
     return flat if len(flat) <= limit else flat[: limit - 3] + "..."
 
 
 def nearest(name: object, known: Iterable[object]) -> str | None:
-    """The known name that looks most like `name`, or `None` where none is close. Case does not matter."""
+    """Return the known name that looks most like `name`, or `None` where none is close. Case does not matter."""
     by_lower = {str(item).lower(): str(item) for item in known}
     found = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.5)
     return by_lower[found[0]] if found else None

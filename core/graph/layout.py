@@ -1,4 +1,4 @@
-"""From the API format to the UI format: every node gets a place, so that the graph opens tidily in ComfyUI's editor."""
+"""Conversion from the API format to the UI format: every node gets a place, so that the graph is easy to read in ComfyUI's editor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMN_GAP, ROW_GAP, TITLE_HEIGHT, SLOT_HEIGHT, WIDGET_HEIGHT, TEXT_HEIGHT = 80,
 
 
 def to_ui(api: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
-    """The UI form of a graph in API format, laid out from left to right in the order of the data.
+    """Return the UI form of a graph in API format, laid out from left to right in the order of the data.
 
     Nodes of unknown classes keep their links and their constants (by name). The workflow id is a UUID made from the content, so
     that the same graph always gives the same file.
@@ -53,7 +53,7 @@ def to_ui(api: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
 
 
 def widget_entries(spec: InputSpec, value: Any) -> list[Any]:
-    """The entries of `widgets_values` that one widget stores: its value, and the editor's own widget behind it."""
+    """Return the entries of `widgets_values` that one widget stores: its value, and the editor's own widget behind it."""
     if spec.is_seed:
         return [value, "fixed", ""] if spec.type == "COMBO" else [value, "fixed"]
     return [value, "image"] if spec.is_upload else [value]

@@ -25,7 +25,7 @@ class TextTooLargeError(ValueError):
 
 
 def read_text_chunks(path: Path, keys: Container[str], limit: int = MAX_TEXT_BYTES) -> dict[str, str]:
-    """The texts (tEXt, zTXt, iTXt) of a PNG file whose keyword is in `keys`; the last one of each keyword.
+    """Return the texts (tEXt, zTXt, iTXt) of a PNG file whose keyword is in `keys`; the last one of each keyword.
 
     A chunk that is damaged or not whole is left out. Raises :class:`TextTooLargeError` for a wanted text of more than `limit` bytes,
     :class:`DamagedPictureError` where not even a header follows the signature, and `OSError` where the file cannot be read.

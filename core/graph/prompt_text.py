@@ -27,7 +27,7 @@ _FORBIDDEN = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 
 
 def resolve_choices(text: str, seed: object) -> str:
-    r"""`text` without comments (`/* */` and `//` to the end of the line), and with one choice for each `{a|b|c}`.
+    r"""Return `text` without comments (`/* */` and `//` to the end of the line), and with one choice for each `{a|b|c}`.
 
     The same `seed` always gives the same choices. Choices may hold further choices. `\{`, `\|` and `\}` stand for the characters
     themselves. A text whose braces are nested deeper than 100 is returned as it is.
@@ -89,7 +89,7 @@ def _depth(text: str) -> int:
 
 
 def resolve_tokens(text: str, value_of: Callable[[str, str], Any], now: datetime | None = None) -> str:
-    """`text` with `%date:FORMAT%` and `%Node.widget%` replaced, as the editor replaces them.
+    """Return `text` with `%date:FORMAT%` and `%Node.widget%` replaced, as the editor replaces them.
 
     `value_of(node, widget)` gives a widget's value, or raises `KeyError` where there is no such node or widget; the token then stays. Every
     other token stays too: `%width%`, `%year%` and the like are for the node that saves. In a widget's value, characters that no file name
@@ -111,7 +111,8 @@ def resolve_tokens(text: str, value_of: Callable[[str, str], Any], now: datetime
 
 
 def format_date(pattern: str, moment: datetime) -> str:
-    """`moment` in the editor's notation: yyyy or yy, MM, dd, hh (0 to 23), mm, ss; a single letter gives the number without a zero."""
+    """Return `moment` in the editor's notation: yyyy or yy, MM, dd, hh (0 to 23), mm, ss; a single letter gives the number without a
+    zero."""
     numbers = {"d": moment.day, "M": moment.month, "h": moment.hour, "m": moment.minute, "s": moment.second}
 
     def part(match: re.Match[str]) -> str:
@@ -124,7 +125,7 @@ def format_date(pattern: str, moment: datetime) -> str:
 
 
 def seed_of(values: Iterable[Any]) -> str:
-    """One text for all the seeds of a graph, so that another seed makes other choices."""
+    """Return one text for all the seeds of a graph, so that another seed makes other choices."""
     return ",".join(sorted(str(value) for value in values if isinstance(value, int)))
 
 

@@ -38,8 +38,8 @@ class Level:
     inner: dict[str, Level] = field(default_factory=dict)
 
     def nodes(self) -> Iterator[tuple[Level, EditorNode]]:
-        """Every node with its level, in the order of running. In the place of a node that uses a subgraph come the nodes inside; a muted
-        or bypassed one is left closed."""
+        """Yield every node with its level, in the order of running. In the place of a node that uses a subgraph come the nodes inside; a
+        muted or bypassed one is left closed."""
         waiting: list[tuple[Level, Iterator[EditorNode]]] = [(self, iter(self.graph.in_order()))]
         while waiting:
             level, rest = waiting[-1]
@@ -52,7 +52,7 @@ class Level:
                 waiting.append((inside, iter(inside.graph.in_order())))
 
     def outer_slot(self, number: int) -> Slot | None:
-        """The input of the using node that belongs to input `number` of the definition."""
+        """Return the input of the using node that belongs to input `number` of the definition."""
         if self.user is None or not 0 <= number < len(self.graph.inputs):
             return None
         name = self.graph.inputs[number].name
@@ -60,7 +60,7 @@ class Level:
 
 
 def open_levels(root: EditorGraph, found: Mapping[str, Mapping[str, Any]]) -> Level:
-    """The level of a whole graph, with a level for each use of a definition in `found` (by id).
+    """Return the level of a whole graph, with a level for each use of a definition in `found` (by id).
 
     Raises :class:`GraphError` for a definition that contains itself, or where more than 100,000 nodes would come out.
     """
@@ -112,12 +112,12 @@ def _take_host_values(level: Level, user: EditorNode) -> None:
 
 
 def promoted_inputs(level: Level, user: EditorNode) -> list[str]:
-    """The names of the inputs that show a widget from inside, in the order in which the using node stores their values."""
+    """Return the names of the inputs that show a widget from inside, in the order in which the using node stores their values."""
     return [slot.name for slot in _inputs_of(level, user) if _is_promoted(level, slot.name)]
 
 
 def proxies(user: EditorNode) -> list[tuple[str, str]]:
-    """The (node, widget) pairs that files of older editors list as promoted, without the ids that the oldest put before the name."""
+    """Return the (node, widget) pairs that files of older editors list as promoted, without the ids that the oldest put before the name."""
     listed = user.properties.get("proxyWidgets")
     pairs = [entry if isinstance(entry, list) and len(entry) > 1 else ["", ""] for entry in (listed if isinstance(listed, list) else ())]
     return [(str(owner), _LEGACY.sub("", str(widget))) for owner, widget, *_ in pairs]
@@ -166,7 +166,7 @@ def _promote(level: Level, owner: str, widget: str, value: Any) -> None:
 
 
 def open_file(ui: Mapping[str, Any]) -> Level:
-    """The levels of a whole graph in UI format (:func:`open_levels`)."""
+    """Return the levels of a whole graph in UI format (:func:`open_levels`)."""
     return open_levels(read_editor_graph(ui), {str(entry["id"]): entry for entry in definitions(ui)})
 
 
@@ -182,7 +182,7 @@ class Place:
 
 
 def find_place(ui: dict[str, Any], top: Level, node_id: str, widget: str) -> Place | None:
-    """Where to write a value of the node that the API format calls `node_id`. `None` where `ui` has no such node.
+    """Return where to write a value of the node that the API format calls `node_id`. `None` where `ui` has no such node.
 
     A definition that other nodes use too is copied in `ui` first, so that they stay as they are.
     """

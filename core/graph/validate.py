@@ -1,4 +1,4 @@
-"""What is wrong with a graph, before anything runs: ComfyUI's own checks and error types, one readable line a problem.
+"""Checks of a graph before anything runs: ComfyUI's own checks and error types, one readable line for each problem.
 
 Only what the output nodes need is checked, as in ComfyUI. A node of an unknown class counts where an output needs it or where it takes
 links, because it may itself be an output; a label of the editor does not. Unlike ComfyUI, which runs the good outputs and drops the bad
@@ -46,7 +46,7 @@ class Problem:
 
 
 def validate(graph: Graph | Mapping[str, Any], registry: Registry, outputs: Iterable[str] | None = None) -> list[Problem]:
-    """All problems of `graph`, in the order of its nodes; an empty list means that it can run.
+    """Return all problems of `graph`, in the order of its nodes; an empty list means that it can run.
 
     `outputs` limits the check to what these nodes need; by default it is every output node of the graph.
     """
@@ -76,7 +76,7 @@ def validate(graph: Graph | Mapping[str, Any], registry: Registry, outputs: Iter
 
 
 def passed_over(graph: Graph | Mapping[str, Any], registry: Registry) -> list[Problem]:
-    """A warning for each node of an unknown class that no output needs and that takes no link, such as a label of the editor."""
+    """Return a warning for each node of an unknown class that no output needs and that takes no link, such as a label of the editor."""
     api = as_api(graph, registry)
     needed = reachable(api, output_nodes(api, registry))
     unknown = [node_id for node_id, node in api.items() if node.get("class_type") not in registry]
@@ -101,12 +101,12 @@ def check(graph: Graph | Mapping[str, Any], registry: Registry, outputs: Iterabl
 
 
 def output_nodes(api: Mapping[str, Any], registry: Registry) -> list[str]:
-    """The ids of the nodes that a run is for: those that save, preview or report."""
+    """Return the ids of the nodes that a run is for: those that save, preview or report."""
     return [node_id for node_id, node in api.items() if getattr(registry.get(node.get("class_type", "")), "OUTPUT_NODE", False)]
 
 
 def reachable(api: Mapping[str, Any], outputs: Iterable[str]) -> set[str]:
-    """Every node that `outputs` need, themselves included."""
+    """Return every node that `outputs` need, themselves included."""
     found: set[str] = set()
     waiting = list(outputs)
     while waiting:
@@ -118,7 +118,7 @@ def reachable(api: Mapping[str, Any], outputs: Iterable[str]) -> set[str]:
 
 
 def find_cycle(api: Mapping[str, Any], outputs: Iterable[str]) -> list[str]:
-    """The node ids of one dependency cycle that `outputs` run into, in the order of the data, or an empty list."""
+    """Return the node ids of one dependency cycle that `outputs` run into, in the order of the data, or an empty list."""
     done: set[str] = set()
     for output in outputs:
         path: dict[str, Iterator[str]] = {}
@@ -139,7 +139,7 @@ def find_cycle(api: Mapping[str, Any], outputs: Iterable[str]) -> list[str]:
 
 
 def types_fit(given: Any, accepted: Any) -> bool:
-    """Whether an output of type `given` may feed an input of type `accepted`: equal, `*`, or unions `"A,B"` that share a type."""
+    """Return whether an output of type `given` may feed an input of type `accepted`: equal, `*`, or unions `"A,B"` that share a type."""
     if not (given != accepted) or "*" in (given, accepted):  # noqa: SIM202 (some packs' wildcard types override `!=` only)
         return True
     if isinstance(given, list | tuple):
@@ -158,14 +158,14 @@ class _Checks:
         self._givers: dict[str, list[str]] = {}
 
     def giver(self, kind: str, but: str) -> str | None:
-        """A node that could feed an input of type `kind`, other than the node `but`."""
+        """Return a node that could feed an input of type `kind`, other than the node `but`."""
         if kind not in self._givers:
             found = (node_id for node_id, node in self.api.items() if kind in self.kinds(node.get("class_type", "")))
             self._givers[kind] = list(islice(found, 2))
         return next((node_id for node_id in self._givers[kind] if node_id != but), None)
 
     def kinds(self, class_type: str) -> tuple[Any, ...]:
-        """The types of a class's outputs."""
+        """Return the types of a class's outputs."""
         return getattr(self.registry.get(class_type), "RETURN_TYPES", ())
 
 

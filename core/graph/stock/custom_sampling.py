@@ -164,13 +164,18 @@ class KarrasScheduler:
         return (torch.cat([levels, levels.new_zeros(1)]),)
 
 
-class SplitSigmas:
-    DISPLAY_NAME = "SplitSigmas"
+class _Split:
+    """What nodes that cut noise levels in two have in common."""
+
     CATEGORY = "sampling/custom_sampling/sigmas"
-    DESCRIPTION = "Cuts a list of noise levels in two; both parts hold the level at the cut."
     RETURN_TYPES = ("SIGMAS", "SIGMAS")
     RETURN_NAMES = ("high_sigmas", "low_sigmas")
     FUNCTION = "get_sigmas"
+
+
+class SplitSigmas(_Split):
+    DISPLAY_NAME = "SplitSigmas"
+    DESCRIPTION = "Cuts a list of noise levels in two; both parts hold the level at the cut."
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -187,13 +192,9 @@ class SplitSigmas:
         return sigmas[: step + 1], sigmas[step:]
 
 
-class SplitSigmasDenoise:
+class SplitSigmasDenoise(_Split):
     DISPLAY_NAME = "SplitSigmasDenoise"
-    CATEGORY = "sampling/custom_sampling/sigmas"
     DESCRIPTION = "Cuts a list of noise levels in two where a share of its steps is left; both parts hold the level at the cut."
-    RETURN_TYPES = ("SIGMAS", "SIGMAS")
-    RETURN_NAMES = ("high_sigmas", "low_sigmas")
-    FUNCTION = "get_sigmas"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "red": (1.0, 0.0
 
 
 def resize_image(image: Tensor, width: int, height: int, method: str, crop: str = "disabled") -> Tensor:
-    """An IMAGE (B, H, W, C) at `width` x `height`. `crop="center"` cuts it to the new aspect ratio first instead of squeezing it.
+    """Return an IMAGE (B, H, W, C) at `width` x `height`. `crop="center"` cuts it to the new aspect ratio first instead of squeezing it.
 
     lanczos goes through 8 bits (PIL), as in ComfyUI. Raises :class:`InputError` for a size outside 1..16384 or an unknown method.
     """

@@ -27,7 +27,7 @@ _FOLDERS = {"input": input_dir, "output": output_dir, "temp": temp_dir}
 
 
 def annotated_path(name: str) -> Path:
-    """The file of a picture's name in the input folder, or, as `name [output]` or `name [temp]`, in those."""
+    """Return the file of a picture's name in the input folder, or, as `name [output]` or `name [temp]`, in those."""
     folder = input_dir()
     for kind, place in _FOLDERS.items():
         if name.endswith(f"[{kind}]"):
@@ -36,8 +36,8 @@ def annotated_path(name: str) -> Path:
 
 
 def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path, str, int]:
-    """(folder, file stem, first number that looks free) for a file prefix, which may name a sub-folder and hold %width%, %year% and the
-    like. Another process may take the number meanwhile, so write with :func:`~rapiddraw.core.files.write_numbered`.
+    """Return (folder, file stem, first number that looks free) for a file prefix, which may name a sub-folder and hold %width%, %year% and
+    the like. Another process may take the number meanwhile, so write with :func:`~rapiddraw.core.files.write_numbered`.
 
     Raises :class:`InputError` for a prefix that leads outside `folder`, :class:`WriteError` where the sub-folder cannot be made.
     """
@@ -178,7 +178,8 @@ def _is_inside(folder: Path, name: str) -> bool:
 
 
 def read_image(path: Path) -> tuple[Any, Any]:
-    """An IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent; without alpha it is (frames, 64, 64) zeros.
+    """Return an IMAGE (frames, H, W, 3) and a MASK (frames, H, W), 1 where the file is transparent; without alpha it is (frames, 64, 64)
+    zeros.
 
     EXIF rotation is applied; frames of another size than the first are left out. A picture that is cut short, or that carries more text
     than Pillow unpacks, gives what ComfyUI's own node gives: what is there of its pixels, and no text. Raises :class:`InputError` for an

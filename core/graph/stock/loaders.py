@@ -1,4 +1,4 @@
-"""Stock nodes around whole checkpoints."""
+"""Stock nodes that load whole checkpoints and change their text encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stock nodes of the embedded host, under ComfyUI 0.18's ids, inputs and semantics: those that saved graphs use.
+"""Stock nodes of the embedded host: those that saved graphs use, with the ids, inputs and behaviour of ComfyUI 0.18.
 
 Node classes import nothing heavy; torch comes in when one runs. Inside ComfyUI none of this is used.
 """

@@ -1,4 +1,4 @@
-"""Stock nodes KSampler and KSamplerAdvanced."""
+"""Stock nodes KSampler and KSamplerAdvanced, and the inputs that sampling nodes share."""
 
 from __future__ import annotations
 
@@ -8,33 +8,46 @@ MAX_SEED = 2**64 - 1
 
 
 def sampler_names() -> list[str]:
-    """Names that KSampler and KSamplerSelect offer."""
+    """Return the names that KSampler and KSamplerSelect offer."""
     from ...host.embedded.sampling import STOCK_SAMPLERS
 
     return list(STOCK_SAMPLERS)
 
 
 def scheduler_names() -> list[str]:
-    """Names that KSampler and BasicScheduler offer."""
+    """Return the names that KSampler and BasicScheduler offer."""
     from ...diffusion.schedule import SCHEDULER_NAMES
 
     return list(SCHEDULER_NAMES)
 
 
 def seed_input(tooltip: str = "The seed of the noise. The same seed gives the same picture.") -> tuple[str, dict[str, Any]]:
-    """A seed as ComfyUI declares it."""
+    """Return the input of a seed as ComfyUI declares it."""
     return ("INT", {"default": 0, "min": 0, "max": MAX_SEED, "control_after_generate": True, "tooltip": tooltip})
 
 
 def cfg_input() -> tuple[str, dict[str, Any]]:
-    """The guidance scale as ComfyUI declares it."""
+    """Return the input of the guidance scale as ComfyUI declares it."""
     tooltip = "Guidance scale: higher follows the prompt more closely; 1 switches guidance off and halves the work."
     return ("FLOAT", {"default": 8.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip": tooltip})
 
 
 def steps_input() -> tuple[str, dict[str, Any]]:
-    """The number of steps as ComfyUI declares it."""
+    """Return the input of the number of steps as ComfyUI declares it."""
     return ("INT", {"default": 20, "min": 1, "max": 10000, "tooltip": "Steps from noise to picture."})
+
+
+def sampling_inputs() -> dict[str, Any]:
+    """Return the inputs that both KSamplers have, in ComfyUI's order."""
+    return {
+        "steps": steps_input(),
+        "cfg": cfg_input(),
+        "sampler_name": (sampler_names(), {"tooltip": "How a step is taken."}),
+        "scheduler": (scheduler_names(), {"tooltip": "Which noise levels the steps visit."}),
+        "positive": ("CONDITIONING", {"tooltip": "What the picture should show."}),
+        "negative": ("CONDITIONING", {"tooltip": "What the picture should not show."}),
+        "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
+    }
 
 
 class KSampler:
@@ -52,13 +65,7 @@ class KSampler:
             "required": {
                 "model": ("MODEL", {"tooltip": "The model that denoises."}),
                 "seed": seed_input(),
-                "steps": steps_input(),
-                "cfg": cfg_input(),
-                "sampler_name": (sampler_names(), {"tooltip": "How a step is taken."}),
-                "scheduler": (scheduler_names(), {"tooltip": "Which noise levels the steps visit."}),
-                "positive": ("CONDITIONING", {"tooltip": "What the picture should show."}),
-                "negative": ("CONDITIONING", {"tooltip": "What the picture should not show."}),
-                "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
+                **sampling_inputs(),
                 "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": strength}),
             }
         }
@@ -98,13 +105,7 @@ class KSamplerAdvanced:
                 "model": ("MODEL", {"tooltip": "The model that denoises."}),
                 "add_noise": (["enable", "disable"], {"advanced": True, "tooltip": "Disable for the second part of a split sampling run."}),
                 "noise_seed": seed_input(),
-                "steps": steps_input(),
-                "cfg": cfg_input(),
-                "sampler_name": (sampler_names(), {"tooltip": "How a step is taken."}),
-                "scheduler": (scheduler_names(), {"tooltip": "Which noise levels the steps visit."}),
-                "positive": ("CONDITIONING", {"tooltip": "What the picture should show."}),
-                "negative": ("CONDITIONING", {"tooltip": "What the picture should not show."}),
-                "latent_image": ("LATENT", {"tooltip": "The latent to denoise."}),
+                **sampling_inputs(),
                 "start_at_step": ("INT", {"default": 0, **step, "tooltip": "First step taken."}),
                 "end_at_step": ("INT", {"default": 10000, **step, "tooltip": "The step to stop before."}),
                 "return_with_leftover_noise": (
