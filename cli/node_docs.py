@@ -109,7 +109,7 @@ def _values(spec: InputSpec, word: Mapping[str, str]) -> list[str]:
     if "min" in options:
         parts.append(f"{options['min']} {word['to']} {options['max'] if options['max'] < 2**63 else '2^64 - 1'}")
     if str(options.get("default", "")) != "":
-        parts.append(f"{word['default']} `{options['default']}`".replace("\n", "<br>"))
+        parts.append(f"{word['default']} `{options['default']}`".replace("\n", "` / `"))
     return parts
 
 

@@ -53,6 +53,13 @@ def test_a_page_says_by_hand_when_how_and_what_to_watch(node_id):
         assert all(section.partition("\n")[2].strip() for section in page.split("## ")[1:]), "a section is empty"
 
 
+@pytest.mark.parametrize("node_id", sorted(NODES))
+def test_a_chinese_page_has_the_paragraphs_and_points_of_the_english_one(node_id):
+    pages = ["\n\n".join(hand_written(ROOT / "web" / "docs" / name)) for name in (f"{node_id}.md", f"{node_id}/zh.md")]
+    paragraphs, points = ([[section.count(mark) for section in page.split("## ")] for page in pages] for mark in ("\n\n", "\n- "))
+    assert paragraphs[0] == paragraphs[1] and points[0] == points[1]
+
+
 @pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("web/")))
 def test_a_page_says_first_what_it_is_for_and_fits_a_narrow_panel(name):
     text = FILES[name]
