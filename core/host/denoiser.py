@@ -1,4 +1,4 @@
-"""A MODEL as what training needs of it: a network that gradients go through, asked and answering like any other model."""
+"""The interface of a MODEL in training: a network that gradients go through, evaluated like any other model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import nn
 from ..errors import InputError
 
 Condition = Mapping[str, torch.Tensor]
-"""What one prompt is to a U-Net: "tokens" (B, T, width), and for SDXL's kind "y" (B, n)."""
+"""The inputs of a U-Net for one prompt: "tokens" (B, T, width), and for SDXL's kind "y" (B, n)."""
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """`denoise(x, sigma, condition)` is denoised (B, C, h, w) of `x` at `sigma` (B,) without guidance, under the caller's gradient mode.
+    """A MODEL in training. `denoise(x, sigma, condition)` returns `denoised` (B, C, h, w) of `x` at `sigma` (B,) without guidance.
 
-    `network` is the U-Net inside, `prediction` what it puts out (`eps`, `v` or `x0`), `sigmas` (T,) its noise levels on the CPU, `t_range`
-    the timesteps [first, last) it was trained on. `condition(conditioning, (h, w))` is the :data:`Condition` of the first entry of a
-    CONDITIONING for latents of that size; `latent(z)` takes unscaled latents to the space of `x`. `release()` undoes what was done for
-    training: the weights are frozen and again in the dtype and the place they were in.
+    It runs under the caller's gradient mode. `network` is the U-Net, `prediction` its kind of output (`eps`, `v` or `x0`), `sigmas` (T,)
+    its noise levels on the CPU, `t_range` the timesteps [first, last) of its training. `condition(conditioning, (h, w))` returns the
+    :data:`Condition` of the first entry of a CONDITIONING for latents of that size. `latent(z)` takes unscaled latents to the space of `x`.
+    `release()` ends the training: the weights are frozen, with the dtype and on the device that they had before.
     """
 
     network: nn.Module
@@ -64,5 +64,5 @@ def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], Non
 def first_of(conditioning: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
     """Return the tokens and the details of a CONDITIONING's first entry. Raises :class:`InputError` where there is none."""
     if not conditioning:
-        raise InputError("a text encoded to nothing: the CLIP gave an empty conditioning")
+        raise InputError("the CLIP gave an empty conditioning for a text; expected at least one entry. Check the CLIP that is connected")
     return conditioning[0][0], conditioning[0][1]

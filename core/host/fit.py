@@ -1,4 +1,4 @@
-"""Whether three bundles belong together, told from their headers: the same rule in both hosts."""
+"""Checks that bundles and MODELs fit together, the same in both hosts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Decoding and encoding large pictures in overlapping tiles, blended linearly where they overlap.
 
 Tiles are whole numbers of latent cells, so that a tile's latent is a part of the picture's latent. A VAE with group normalisation sees
-each tile's own statistics: tiled results are close to the whole, not equal to it.
+each tile's own statistics: tiled results are close to the whole picture, not equal to it.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def run() -> None:
     try:
         distilled(model)
         found["interrupt"] = "it ran to its end"
-    except Exception as error:
+    except (Exception, management.InterruptProcessingException) as error:  # newer versions' is no Exception
         found["interrupt"] = type(error).__name__
     progress.set_reporter(make)
     management.interrupt_current_processing(False)

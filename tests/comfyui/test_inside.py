@@ -23,7 +23,7 @@ def test_importing_the_pack_is_light(probe: dict[str, Any]) -> None:
 
 def test_everything_we_rely_on_is_there_and_a_missing_one_is_named(probe: dict[str, Any]) -> None:
     assert probe["host"] == "comfy" and probe["missing"] == []
-    assert "comfy.sd:NotThere" in probe["missing_message"] and "0.8.0 and 0.18.1" in probe["missing_message"]
+    assert "comfy.sd:NotThere" in probe["missing_message"] and "0.8.0, 0.18.1 and 0.33.0" in probe["missing_message"]
 
 
 def test_the_objects_are_comfyuis_own(probe: dict[str, Any]) -> None:

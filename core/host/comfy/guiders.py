@@ -1,7 +1,7 @@
 """Guiders of several models in ComfyUI. One leads the run; the others are guests, loaded when they are first asked.
 
-ComfyUI prepares one model, its conditionings and its hooks around a run of the sampler (`CFGGuider.sample`). A guest goes through the
-same steps in the middle of the run that another guider leads, and leaves them behind at its end, also where the run fails.
+ComfyUI prepares one model, its conditionings and its hooks before a sampling run (`CFGGuider.sample`) and undoes that after the run. A
+guest does the same in the middle of another guider's run; it undoes it when that run ends, also where the run fails.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class GuestGuider(comfy.samplers.CFGGuider):
         return self._before is not None
 
     def load(self, run: Run) -> None:
-        """Bring this guider's model to its device, by ComfyUI's own rules, and make it the one that hooks speak of."""
+        """Bring this guider's model to its device, by ComfyUI's own rules, and make it the model that hooks act on."""
         helpers = comfy.sampler_helpers
         loaded = helpers.prepare_sampling(self.model_patcher, run.noise.shape, self.conds, self.model_options)
         self.inner_model, self.conds, self.loaded_models = loaded

@@ -1,8 +1,8 @@
 """Knowledge graphs attached to a CLIP of ComfyUI: ours, SD 1.5's, SDXL's, every encoder by its own tokenizer, width and projection W.
 
-The clone gets a tokenizer whose rows hold embeddings at the tokens of a name, which is how textual inversion works there. So weights,
-rows beyond the first, clip skip and LoRAs are ComfyUI's own as ever, before or after the graph. One thing is not seen: a LoRA
-that changes the token embeddings themselves (common trainers make none) does not reach the tokens of a name.
+The clone gets a tokenizer whose rows hold embeddings at the tokens of a name, as textual inversion does in ComfyUI. Weights, rows beyond
+the first, clip skip and LoRAs therefore work as always, before and after the graph. One case does not work: a LoRA that changes the token
+embeddings themselves (common trainers make none) does not reach the tokens of a name.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from functools import reduce
 
 from ...errors import MissingPackageError
 
-TESTED = ("0.8.0", "0.18.1")
-"""The oldest and the newest version that the tests have run against."""
+TESTED = ("0.8.0", "0.18.1", "0.33.0")
+"""The versions that the tests have run against."""
 
 REQUIRED = (
     # models
@@ -81,6 +81,7 @@ REQUIRED = (
     "comfy.samplers:CFGGuider.sample",
     "comfy.samplers:CFGGuider.inner_sample",
     "comfy.samplers:CFGGuider.outer_predict_noise",
+    "comfy.samplers:CFGGuider.predict_noise",
     "comfy.samplers:calc_cond_batch",
     "comfy.samplers:process_conds",
     "comfy.samplers:preprocess_conds_hooks",
@@ -142,7 +143,7 @@ def check_requirements(required: Iterable[str] = REQUIRED) -> None:
     if absent:
         raise MissingPackageError(
             f"this ComfyUI ({comfyui_version()}) lacks {', '.join(absent)}, which RapidDraw needs. RapidDraw is tested on ComfyUI "
-            f"{' and '.join(TESTED)}: update RapidDraw or ComfyUI"
+            f"{', '.join(TESTED[:-1])} and {TESTED[-1]}: update RapidDraw or ComfyUI"
         )
 
 

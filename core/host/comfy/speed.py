@@ -1,4 +1,4 @@
-"""Running ComfyUI's networks under somebody else's eye: clones with a wrapper or object patches of ComfyUI's own kind."""
+"""Clones of ComfyUI's MODELs, CLIPs and VAEs whose networks run through a function, by ComfyUI's wrappers and object patches."""
 
 from __future__ import annotations
 

@@ -73,13 +73,13 @@ class _Turns:
 
     def __init__(self) -> None:
         self._last = "structure"
-        self._walk: Any = lambda: None
+        self._sigmas: Any = lambda: None
 
     def take(self, role: str, model: Any, x: Tensor, c: Mapping[str, Any]) -> None:
         """Load `model`, which plays `role`, unless it had the last turn."""
-        walk = c.get("transformer_options", {}).get("sample_sigmas")
-        if walk is None or self._walk() is not walk:
-            self._walk, self._last = (lambda: None) if walk is None else weakref.ref(walk), "structure"
+        sigmas = c.get("transformer_options", {}).get("sample_sigmas")
+        if sigmas is None or self._sigmas() is not sigmas:
+            self._sigmas, self._last = (lambda: None) if sigmas is None else weakref.ref(sigmas), "structure"
         if role != self._last and model is not None:
             comfy.model_management.load_models_gpu([model], memory_required=model.model.memory_required(list(x.shape)))
             self._last = role

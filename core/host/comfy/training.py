@@ -1,4 +1,4 @@
-"""ComfyUI's MODELs for training: a teacher is evaluated as ComfyUI loaded it, a student's network is out of its hands meanwhile."""
+"""ComfyUI's MODELs in training. ComfyUI loads a teacher by its own rules; it does not manage a student's network meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
         dtype = inner.manual_cast_dtype or inner.get_dtype()
         more = {"y": given["y"].to(x.device, dtype)} if "y" in given else {}
-        # Some of ComfyUI's attention functions write in place; torch's own can be differentiated.
+        # Some of ComfyUI's attention functions write in place, which autograd refuses; torch's attention does not.
         options = {"optimized_attention_override": _attention} if train else {}
         output = network(
             sampling.calculate_input(sigma, x).to(dtype), sampling.timestep(sigma).float(), context=given["tokens"].to(x.device, dtype),
@@ -36,7 +36,7 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
         return sampling.calculate_denoised(sigma, output.float(), x)
 
     def as_loaded(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
-        with torch.inference_mode():  # its weights were loaded under it
+        with torch.inference_mode():  # its weights were loaded in inference mode
             return denoise(x, sigma, given)
 
     def condition(conditioning: Any, side: tuple[int, int]) -> dict[str, torch.Tensor]:
@@ -46,7 +46,9 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
         size = {"height": side[0] * factor, "width": side[1] * factor}
         made = inner.extra_conds(**{**size, **details}, cross_attn=tokens, noise=noise, device=device, prompt_type="positive")
         if unknown := sorted(set(made) - {"c_crossattn", "y"}):
-            raise InputError(f"this model takes more than a text ({', '.join(unknown)}), as inpainting models do: it cannot be distilled")
+            raise InputError(
+                f"this model takes more than a text ({', '.join(unknown)}), as inpainting models do; give one that takes a text alone"
+            )
         return {{"c_crossattn": "tokens"}.get(name, name): made[name].cond.float().cpu() for name in made}
 
     bundle = getattr(type(inner.model_config), "bundle", None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from diffusers.models.attention_processor import AttnProcessor2_0
+from einops import rearrange
 from torch import Tensor
 
 from ...attention.chain import OVERRIDE, attached
@@ -22,8 +23,9 @@ from ...attention.patch import AttentionPatch
 
 def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_: Any) -> Tensor:
     """Return torch's attention, as diffusers uses it; q, k, v and the result are (B, T, heads * D)."""
-    q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    q, k, v = (rearrange(t, "batch tokens (heads dim) -> batch heads tokens dim", heads=heads) for t in (q, k, v))
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
 
 
 class HostAttnProcessor(AttnProcessor2_0):  # type: ignore[misc]

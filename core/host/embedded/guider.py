@@ -1,4 +1,4 @@
-"""Guidance and sampling of the embedded host, step for step what ComfyUI 0.18 does, so that a seed gives one picture in both.
+"""Guidance of the embedded host, by the same steps as ComfyUI 0.18, so that a seed gives the same picture in both.
 
 The chain that a sampler sees is ComfyUI's too: `model` (masks) `.inner_model` (guider) `.inner_model` (:class:`BaseModel`)
 `.model_sampling`.

@@ -1,7 +1,7 @@
 r"""Prompt text to weighted token rows, as ComfyUI does it: `(a (b:1.3) c)`, escapes `\(`, long prompts in rows of the context length.
 
-The rules are ComfyUI 0.18's, odd ends included (a stray bracket, a group that does not fit a row), so that one prompt gives one
-conditioning in both hosts. One thing differs: a weight that is not a finite number is read as text, not as a weight.
+The rules are ComfyUI 0.18's, odd ends included (a stray bracket, a group that does not fit a row), so that a prompt gives the same
+conditioning in both hosts. One case differs: a weight that is not a finite number is read as text, not as a weight.
 """
 
 from __future__ import annotations

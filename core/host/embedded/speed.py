@@ -1,4 +1,4 @@
-"""Running the embedded host's networks under somebody else's eye: clones whose network calls go through a function."""
+"""Clones of the embedded host's MODELs, CLIPs and VAEs whose networks run through a function."""
 
 from __future__ import annotations
 

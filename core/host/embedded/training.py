@@ -1,4 +1,4 @@
-"""The embedded host's MODELs for training."""
+"""The embedded host's MODELs in training."""
 
 from __future__ import annotations
 
