@@ -28,7 +28,7 @@ from ..errors import DataError, InputError
 from ..progress import track
 from .listing import Listing
 from .pictures import MIN_SIDE, ORIENTATION, SUFFIXES, load_grey, load_pixels, open_picture, to_tensor
-from .rows import HOW, Reports, read_rows
+from .rows import HOW, Item, Reports, read_rows
 
 log = logging.getLogger("rapiddraw")
 
@@ -124,7 +124,11 @@ def check_folder(root: str | os.PathLike[str], captions: bool = True) -> tuple[i
     """Read a whole folder, pictures included. Return the number of good images and one line for each problem."""
     problems: list[str] = []
     passed: list[str] = []
-    items = list(read_rows(Path(root), captions, Reports(problems.append, passed.append)))
+    items: list[Item] = []
+    try:
+        items += read_rows(Path(root), captions, Reports(problems.append, passed.append))
+    except DataError as error:  # a folder in it that nobody may read
+        problems.append(str(error))
     good = 0
     for item in track(items, len(items), "checking", "image"):
         try:

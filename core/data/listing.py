@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import DataError, InputError
 from ..language import is_text
 from ..paths import safe_join
 
@@ -42,9 +42,12 @@ class Listing:
         return path if path.is_file() else None
 
     def walk(self) -> Iterator[Path]:
-        """Yield every file that is not hidden, relative to the root, sorted. Links to folders are not followed."""
+        """Yield every file that is not hidden, relative to the root, sorted. Links to folders are not followed.
+
+        Raises :class:`DataError` for a folder that cannot be read.
+        """
         found = []
-        for folder, below, files in os.walk(self.root):
+        for folder, below, files in os.walk(self.root, onerror=_refuse):
             below[:] = [name for name in below if not _hidden(name)]
             found += [Path(folder, name).relative_to(self.root) for name in files if not _hidden(name)]
         yield from sorted(found)
@@ -61,6 +64,10 @@ class Listing:
                 entries.setdefault(_key(name), name)
             self._names[folder] = entries
         return self._names[folder]
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"the folder {error.filename} cannot be read ({error.strerror}); check who may read it") from error
 
 
 def shown(path: Path) -> str:

@@ -78,7 +78,12 @@ def _from_index(listing: Listing, index: Path, reports: Reports) -> Iterator[tup
     if index.stat().st_size > MAX_INDEX_BYTES:
         reports.problem(f"{index} is larger than {MAX_INDEX_BYTES >> 20} MB; split the folder")
         return
-    with index.open("rb") as file:
+    try:
+        opened = index.open("rb")
+    except OSError as error:
+        reports.problem(f"{index} cannot be read ({error.strerror}); check who may read it")
+        return
+    with opened as file:
         for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
             where = f"{INDEX} line {number}"
             if len(raw) > MAX_LINE:

@@ -323,3 +323,21 @@ def test_a_file_of_another_kind_behind_a_pictures_name_is_not_opened(tmp_path):
     (tmp_path / "b.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nquit\n")
     with pytest.raises(DataError, match="not a readable image"):
         ImageFolder(tmp_path, captions=False).pixels(1)
+
+
+def test_what_nobody_may_read_is_named(tmp_path, monkeypatch):
+    (picture(tmp_path / "sub" / "a.png").with_suffix(".txt")).write_text("apple")
+    index(tmp_path, {"file_name": "sub/a.png", "text": "apple"})
+
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as context:
+        context.setattr("pathlib.Path.open", refuse)
+        with pytest.raises(DataError, match="captions.jsonl cannot be read"):
+            ImageFolder(tmp_path)
+    (tmp_path / "captions.jsonl").unlink()
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match="cannot be read"):
+        ImageFolder(tmp_path)
+    assert "cannot be read" in check_folder(tmp_path)[1][0]
