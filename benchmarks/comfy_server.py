@@ -1,4 +1,4 @@
-"""A real ComfyUI in a process of its own, and the little of HTTP and WebSocket that tests need to talk to it. Standard library only."""
+"""Client of a real ComfyUI in a process of its own, over HTTP and WebSocket. Standard library only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FOLDERS = ("custom_nodes", "input", "output", "temp", "user", *(f"models/{name}
 
 @dataclass
 class Run:
-    """What happened to one prompt. `events`: the messages in order; `previews`: how many pictures were shown while at it."""
+    """Record of one prompt. `events`: the messages in order; `previews`: the number of preview pictures."""
 
     prompt_id: str
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -38,12 +38,12 @@ class Run:
     node_errors: dict[str, Any] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The data of every message of one kind."""
+        """Return the data of every message of one kind."""
         return [data for name, data in self.events if name == kind]
 
     @property
     def error(self) -> str:
-        """What the node that failed said, or nothing."""
+        """Return the message of the node that failed, or an empty text."""
         return "".join(f"{e['node_type']}: {e['exception_message']}" for e in self.of("execution_error"))
 
 
@@ -60,7 +60,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises RuntimeError with the end of the log where it does not."""
+        """Start ComfyUI and wait until it answers. Raises RuntimeError with the end of the log where it does not."""
         command = [
             self.python, str(self.path / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.base),
             "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
@@ -80,7 +80,7 @@ class Server:
         raise RuntimeError(f"ComfyUI did not start:\n{self.tail()}")
 
     def stop(self) -> None:
-        """End it, and wait until it has ended."""
+        """End the process and wait until it has ended."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:
@@ -90,31 +90,31 @@ class Server:
                 self._process.wait()
 
     def tail(self, size: int = 6000) -> str:
-        """The end of its log."""
+        """Return the end of its log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-size:]
 
     def logged(self, since: int = 0) -> list[str]:
-        """The lines of its log after the first `since`."""
+        """Return the lines of its log after the first `since`."""
         return self.log.read_text(encoding="utf-8", errors="replace").splitlines()[since:]
 
     def memory(self) -> int:
-        """Bytes of memory the process holds (Linux)."""
+        """Return the bytes of memory that the process holds (Linux)."""
         if self._process is None:
             raise RuntimeError("ComfyUI is not running: call start() first")
         lines = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
     def get(self, path: str) -> Any:
-        """GET as JSON."""
+        """Return the JSON answer to a GET."""
         return json.loads(self.get_bytes(path))
 
     def get_bytes(self, path: str) -> bytes:
-        """GET."""
+        """Return the bytes of the answer to a GET."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as reply:  # noqa: S310 - our own server
             return reply.read()
 
     def post(self, path: str, data: dict[str, Any]) -> dict[str, Any]:
-        """POST JSON. An answer of 400 (an invalid prompt) is returned like any other."""
+        """Send JSON by POST and return the answer. An answer of 400 (an invalid prompt) is returned like any other."""
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"http://127.0.0.1:{self.port}{path}", json.dumps(data).encode(), {"Content-Type": "application/json"}
         )
@@ -131,7 +131,7 @@ class Server:
         time.sleep(1.5)  # it is done by the thread that runs prompts, a moment later
 
     def run(self, graph: Graph, workflow: dict[str, Any] | None = None, cancel_at: int | None = None) -> Run:
-        """Queue a graph and follow it to its end. `cancel_at`: interrupt after so many progress messages."""
+        """Queue a graph and follow it to its end. `cancel_at`: interrupt after that number of progress messages."""
         client = uuid.uuid4().hex
         with _Events(self.port, client) as events:
             extra: dict[str, Any] = {"preview_method": "latent2rgb"}
@@ -163,7 +163,7 @@ class Server:
         return run
 
     def pictures(self, run: Run, kind: str = "output") -> list[bytes]:
-        """The PNG files a run has saved, in the order of its nodes."""
+        """Return the PNG files that a run has saved, in the order of its nodes."""
         found = []
         for _, shown in sorted(run.outputs.items()):
             for image in shown.get("images", []):
@@ -172,7 +172,7 @@ class Server:
         return found
 
     def clear_output(self) -> None:
-        """Delete what runs have saved."""
+        """Delete the files that runs have saved."""
         shutil.rmtree(self.base / "output", ignore_errors=True)
         (self.base / "output").mkdir()
 

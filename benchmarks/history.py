@@ -84,7 +84,7 @@ class TwoModels:
         return by_sigma(x, sigma, [self.switch], [lambda x, s, _: mixture(x, s), lambda x, s, _: mixture(x + moved, s) - moved])
 
     def sample(self, sampler: Any, steps: int) -> Any:
-        """Return the samples (SAMPLES, 2) after so many steps."""
+        """Return the samples (SAMPLES, 2) after `steps` steps."""
         from ..core.diffusion.schedule import calculate_sigmas
 
         return sampler(self, self.start, calculate_sigmas(self.schedule, "simple", steps).double())

@@ -22,7 +22,7 @@ from .checks import CHOSEN, Basis, Expectation, at_most, equal, exact
 from .comfy_inside import comfyui_python, needed_comfyui
 
 HEAVY = ("diffusers", "transformers", "basicsr", "matplotlib", "accelerate")
-# transformers is imported by ComfyUI itself: what counts is what the pack adds.
+# ComfyUI itself imports transformers: only modules that the pack adds count.
 _PROBE = f"""
 import asyncio, json, os, sys, time
 comfyui, pack = sys.argv[1:]
@@ -61,7 +61,7 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Import the pack into so many fresh processes and return the result. Raises :class:`InputError` without a ComfyUI."""
+    """Import the pack into fresh processes and return the result. Raises :class:`InputError` without a ComfyUI."""
     import numpy as np
 
     from ..core.errors import InputError

@@ -4,7 +4,7 @@
     ratio(times["eager"], times["compiled"])        # 1.8 (1.7 to 1.9): compiled needs 1/1.8 of the time
 
 Each rival first runs `warmup` times without being measured, because a first call allocates, compiles and fills caches. The order is
-reversed with every repeat. With `least` a run is as many calls in a row as take so many seconds, and its time is that of one call, because
+reversed with every repeat. With `least` seconds a run is as many calls in a row as take that long, and its time is one call's, because
 single short calls are mostly noise.
 """
 
@@ -57,7 +57,7 @@ def interleave(rivals: Mapping[str, Callable[[], Any]], repeats: int = 5, warmup
 
 
 def _calls_in(function: Callable[[], Any], seconds: float) -> int:
-    """Return how many calls take about so many seconds, at least one."""
+    """Return how many calls take about `seconds`, at least one."""
     return max(1, round(seconds / max(timed(function)[1], 1e-6))) if seconds > 0 else 1
 
 

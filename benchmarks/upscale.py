@@ -26,7 +26,7 @@ from .stopwatch import gain_cells, interleave, ratio, turns
 WEIGHTS = "orchard-esrgan-x4.safetensors"
 SCALE = 4
 CASES = {"256 to 1024": 256, "1024 to 4096 in tiles": 1024}
-LARGE, PIECE, MARGIN = 256, 700, 64  # pixels of the input; what a piece lacks of its surroundings reaches less than the margin
+LARGE, PIECE, MARGIN = 256, 700, 64  # pixels of the input; surroundings that a piece lacks reach less far than the margin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ EXAMPLE = """examples:
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "bench", help="measure a claim", description="Measure a claim and write it to benchmarks/results/NAME.json.",
+        "bench", help="measure a claim", description="Measure a claim and write the result to benchmarks/results/NAME.json.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     names = parser.add_subparsers(dest="name", metavar="NAME", required=True)
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     for check in outcome["checks"]:
         value = f"{check['value']:.4g}" if isinstance(check["value"], float) else check["value"]
         ends = check.get("interval")
-        interval = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
+        few = check["resampled"].startswith("none: it needs")
+        interval = " (too few for an interval)" if few else "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
         note(f"{'holds' if check['holds'] else 'DOES NOT HOLD'}: {check['claim']}: {value}{interval}, expected {check['expected']}")
     say(str(path))
     return 0

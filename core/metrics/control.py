@@ -1,4 +1,4 @@
-"""Measures of how well a picture follows its condition, and of what a picture is worth (ELR-Diffusion, tables 2 and 3).
+"""Measures of control and of quality: edges, segments, texts and variety of pictures (ELR-Diffusion, tables 2 and 3).
 
 * edge NMSE: ||E_g - E_c||^2 / ||E_c||^2 of the edges of a generated picture and those of its condition. 0 is the same, 1 is what no edges
   at all would score. It asks for the very same pixels: edges that are right but one pixel beside score above 1.
@@ -24,7 +24,10 @@ TOLERANCE = 2
 
 
 def edge_nmse(generated: Tensor, condition: Tensor) -> Tensor:
-    """(B,) for edges (B, H, W) in [0, 1]. NaN where the condition has no edge. Raises :class:`InputError` for unequal shapes."""
+    """Return the NMSE (B,) of edges (B, H, W) in [0, 1]. NaN where the condition has no edge.
+
+    Raises :class:`InputError` for unequal shapes.
+    """
     _same(generated, condition)
     found, wanted = generated.float().flatten(1), condition.float().flatten(1)
     return (found - wanted).square().sum(1) / wanted.square().sum(1).where(wanted.any(1), torch.nan)
@@ -46,7 +49,7 @@ def edge_f_score(generated: Tensor, condition: Tensor, tolerance: int = TOLERANC
 
 
 def mean_iou(found: Tensor, truth: Tensor, classes: int) -> float:
-    """Of class maps (B, H, W), over all pixels of the batch; a class that occurs in neither does not count."""
+    """Return the mean IoU of class maps (B, H, W) over all pixels of the batch. A class that occurs in neither map does not count."""
     _same(found, truth)
     scores = []
     for index in range(classes):
@@ -58,14 +61,17 @@ def mean_iou(found: Tensor, truth: Tensor, classes: int) -> float:
 
 
 def clip_score(pictures: Tensor, texts: Tensor) -> Tensor:
-    """(B,) cosines of embeddings (B, d) of pictures and of their texts (or of other pictures)."""
+    """Return the cosines (B,) of embeddings (B, d) of pictures and of their texts (or of other pictures)."""
     _same(pictures, texts)
     return functional.cosine_similarity(pictures.float(), texts.float(), dim=-1)
 
 
 def inception_score(logits: Mapping[str, Tensor]) -> float:
-    """The geometric mean over attributes of each one's score from logits (B, values): 1 (all pictures alike, or nothing recognised) up to
-    the geometric mean of the numbers of values. It is the judge's, not comparable with Inception's."""
+    """Return the geometric mean of the attributes' scores from logits (B, values).
+
+    It runs from 1 (all pictures alike, or nothing recognised) to the geometric mean of the numbers of values. The judge takes the place of
+    Inception, so the score is not comparable with others. Raises :class:`InputError` without an attribute or with one picture.
+    """
     if not logits or any(rows.dim() != 2 or len(rows) < 2 for rows in logits.values()):
         raise InputError("the score needs the logits (B, values) of at least one attribute and two pictures")
     divergences = []

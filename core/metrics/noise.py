@@ -1,4 +1,4 @@
-"""Is what was added to a latent still white noise? (Lu et al. 2023, PanGu-Draw, section 4.2: the IID assumption.)"""
+"""Statistics of the noise in a latent: is it still white? (Lu et al. 2023, PanGu-Draw, section 4.2: the IID assumption.)"""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class NoiseStatistics:
     cells: int
 
     def table(self) -> str:
-        """One line for people."""
+        """Return the statistics as one line."""
         return f"correlation of neighbours {self.correlation:+.3f} (white noise: 0), standard deviation {self.std:.3f} (white noise: 1)"
 
 
 def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float) -> NoiseStatistics:
-    """Statistics of (noisy - clean) / sigma, both (B, C, h, w) in the model's own scale.
+    """Return statistics of (noisy - clean) / sigma, both (B, C, h, w) in the model's own scale.
 
     Raises :class:`InputError` for different shapes, fewer than 2 x 2 cells or a sigma that is not above 0.
     """

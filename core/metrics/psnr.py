@@ -11,7 +11,7 @@ from ..errors import InputError
 
 
 def psnr(image: npt.NDArray[np.uint8], reference: npt.NDArray[np.uint8], border: int = 0) -> float:
-    """PSNR in dB of two uint8 pictures (H, W) or (H, W, C), over all channels, `border` pixels left out at every side.
+    """Return the PSNR in dB of two uint8 pictures (H, W) or (H, W, C), over all channels, `border` pixels left out at every side.
 
     Infinite for equal pictures. Raises :class:`InputError` where the shapes differ or nothing is left inside the border.
     """

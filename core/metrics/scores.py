@@ -1,4 +1,4 @@
-"""Scores of IMAGEs against maps, texts and other pictures, with the networks that files name; what the metric nodes show."""
+"""Scores of IMAGEs against maps, texts and other pictures, as the metric nodes show them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from ..scoring.judge import frechet_distance, judge_pictures, load_judge
 from ..text.encoder import load_text_encoder
 from ..text.image_tower import load_image_tower
 from .control import TOLERANCE, clip_score, edge_f_score, edge_nmse, inception_score, mean_iou
+from .orchard import LEAST_FOR_FID
 
 NOT_MEASURED = -1.0
-"""What a score is where nothing was given to measure it against."""
+"""Value of a score where nothing was given to measure it against."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Towers:
 
 @dataclass(frozen=True)
 class Scores:
-    """Numbers by name and what each says, in the order of the report."""
+    """Numbers by name, each with its meaning, in the order of the report."""
 
     rows: tuple[tuple[str, float, str], ...]
 
@@ -44,7 +45,7 @@ class Scores:
         return next(value for row, value, _ in self.rows if row == name)
 
     def report(self) -> str:
-        """One line a score."""
+        """Return the scores as text, one line each."""
         return "\n".join(
             f"{name}: {'not measured' if value == NOT_MEASURED else f'{value:.4f}'} ({meaning})" for name, value, meaning in self.rows
         )
@@ -61,7 +62,7 @@ def controllability(
     low: float = 0.1,
     high: float = 0.2,
 ) -> Scores:
-    """How well pictures (IMAGE) follow the condition maps that they were drawn after, IMAGEs of one or as many, and their texts.
+    """Score how well pictures (IMAGE) follow their condition maps (IMAGEs of one map, or of one for each picture) and their texts.
 
     `texts`: one for all pictures, or one a line. Raises :class:`InputError` for what does not fit together.
     """
@@ -89,7 +90,7 @@ def controllability(
 
 @torch.no_grad()
 def evaluation(image: Tensor, judge: Path, texts: str, towers: Towers, reference: Tensor | None = None) -> Scores:
-    """What pictures (IMAGE) are worth: FID-A against a `reference` (IMAGE), the judge's inception score, the CLIP score."""
+    """Score pictures (IMAGE): FID-A against a `reference` (IMAGE), the judge's inception score, the CLIP score."""
     pictures = _pictures(image)
     network = load_judge(judge)
     features = network.features(pictures * 2 - 1)
@@ -100,8 +101,9 @@ def evaluation(image: Tensor, judge: Path, texts: str, towers: Towers, reference
         spread = inception_score({name: head(features) for name, head in network.heads.items()})
     if texts.strip():
         score = _mean(text_scores(pictures, _lines(texts, len(pictures)), towers))
+    few = f"; {len(pictures)} pictures are too few to trust it, take {LEAST_FOR_FID} or more" if len(pictures) < LEAST_FOR_FID else ""
     return Scores((
-        ("FID-A", distance, "distance to the reference in the judge's features, comparable at equal counts only; lower is better"),
+        ("FID-A", distance, f"distance to the reference in the judge's features, comparable at equal counts only; lower is better{few}"),
         ("inception score", spread, "of the judge's attributes: each surely read, and all of them drawn; higher is better"),
         ("CLIP score", score, "cosine of pictures and texts; higher is better"),
     ))  # fmt: skip
@@ -109,7 +111,7 @@ def evaluation(image: Tensor, judge: Path, texts: str, towers: Towers, reference
 
 @torch.no_grad()
 def text_scores(pictures: Tensor, texts: Sequence[str], towers: Towers) -> Tensor:
-    """(B,) cosines of pictures (B, 3, H, W) in [0, 1] and their texts."""
+    """Return the cosines (B,) of pictures (B, 3, H, W) in [0, 1] and their texts."""
     encoder, tower = load_text_encoder(load_bundle(towers.text, "text")), load_image_tower(load_bundle(towers.image, "image"))
     if encoder.config["projection_dim"] != tower.projection_dim:
         raise InputError(
@@ -131,7 +133,7 @@ def _pictures(image: Tensor) -> Tensor:
 
 
 def _fitted(condition: Tensor, pictures: Tensor, name: str) -> Tensor:
-    """The condition as (B, 3, H, W) at the pictures' size."""
+    """Return the condition as (B, 3, H, W) at the pictures' size."""
     maps = _pictures(condition)
     if len(maps) not in (1, len(pictures)):
         raise InputError(f"{len(maps)} {name} maps for {len(pictures)} pictures: give one, or as many")
