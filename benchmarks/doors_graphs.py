@@ -109,7 +109,7 @@ def _takers() -> dict[str, Callable[[str], Any]]:
     """Return the functions that take a name or a text of a widget, by name."""
     from ..core import paths
     from ..core.bundles.find import resolve_bundle
-    from ..core.checkpoint.files import resolve_checkpoint
+    from ..core.checkpoint.find import resolve_checkpoint
     from ..core.data.places import new_folder, resolve_folder
     from ..core.graph.prompt_text import resolve_choices, resolve_tokens
     from ..core.graph.stock.image_files import LoadImage, save_path
