@@ -1,7 +1,7 @@
 """Kronecker adapters on disk: a bundle of kind `adapter` that holds the updates of one network's layers.
 
-Tensors of a layer X: `X.kron_u` (n, out / n, r), `X.kron_v` (n, in / n, r) and `X.kron_a` (n, n, n), or, where layers share one,
-`shared.N.kron_a` for those of n = N. Layers go by diffusers' names. `config`: `format` "kronecker", `network` ("unet" or "control").
+Tensors of a layer X: `X.kron_u` (n, out / n, r), `X.kron_v` (n, in / n, r) and `X.kron_a` (n, n, n). Layers of n = N may share their A,
+which is then `shared.N.kron_a`. Layers have diffusers' names. `config`: `format` "kronecker", `network` ("unet" or "control").
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARTS = ("kron_a", "kron_u", "kron_v")
 
 
 def save_adapter(path: Path, updates: Mapping[str, Update], network: str, provenance: Mapping[str, Any], **config: Any) -> Path:
-    """Write `updates` (as :func:`~.kronecker.updates_of` gives them) in half precision; A that several layers share is written once."""
+    """Write `updates` (of :func:`~.kronecker.updates_of`) in half precision, and return the path. A shared A is written once."""
     if network not in NETWORKS or not updates:
         raise InputError(f"an adapter for {network!r} with {len(updates)} layers: expected {' or '.join(NETWORKS)}, and at least one layer")
     seen: dict[int, int] = {}
@@ -38,15 +38,15 @@ def save_adapter(path: Path, updates: Mapping[str, Update], network: str, proven
 
 
 def load_adapter(path: Path, network: str = "unet") -> dict[str, Update]:
-    """The updates in a file, in float32. Raises :class:`BundleError` as :func:`read_adapter` does."""
+    """Return the updates in a file, in float32. Raises :class:`BundleError` as :func:`read_adapter` does."""
     return read_adapter(load_bundle(path, "adapter"), network)
 
 
 def read_adapter(bundle: Bundle, network: str = "unet") -> dict[str, Update]:
-    """The updates that a bundle holds, in float32, by layer.
+    """Return the updates in a bundle, in float32, by layer.
 
-    Raises :class:`BundleError` naming the tensor for another format or another network's adapter, a part that is missing, an unknown
-    tensor, shapes that make no update, and more terms or ranks than any adapter of ours has.
+    Raises :class:`BundleError`, which names the tensor, for another format or another network's adapter, a missing part, an unknown tensor,
+    shapes that make no update, and more terms or a higher rank than this pack writes.
     """
     file = bundle.info.path.name if bundle.info.path else "the adapter"
     config = bundle.info.config
@@ -82,9 +82,9 @@ def _update(name: str, parts: Mapping[str, torch.Tensor], shared: Mapping[str, t
 
 
 def deltas_for(updates: Mapping[str, Update], shapes: Mapping[str, torch.Size], name: str) -> dict[str, torch.Tensor]:
-    """dW of every layer in the shape of its weight. `shapes` are the network's weights by layer; `name` is what a message calls the file.
+    """Return dW of every layer in the shape of its weight. `shapes` are those of the network's weights, by layer; messages say `name`.
 
-    Raises :class:`BundleError` naming a layer that the network lacks, or one whose weight has another size.
+    Raises :class:`BundleError`, which names the layer, where the network lacks it or its weight has another size.
     """
     result = {}
     for layer, (a, u, v) in updates.items():

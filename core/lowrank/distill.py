@@ -1,13 +1,13 @@
-"""What a low-rank student learns from its teacher (ELR-Diffusion, section 2.2.2), the same in a recipe and in a node.
+"""Loss of a low-rank student against its teacher (ELR-Diffusion, section 2.2.2), shared by the recipe and the node.
 
     L = noise * w(t) ||f_teacher - f_student||^2 + features * mean_i MSE(h_teacher_i, h_student_i) / Var(h_teacher_i)
         + task * w(t) ||target - f_student||^2
 
-`f` is what the network puts out about the same noisy latents, timestep and prompt: the noise for an eps model, which is eq. 3 itself, and v
-or x0 for one that predicts those (Stable Diffusion 2.1, the paper's base, comes as both; the student predicts what its teacher does).
-No guidance is applied to either. `h_i` are the maps that leave the levels of encoder and decoder: the paper's introduction speaks of
-multi-scale distillation of feature maps and gives no formula. A plain sum of errors would be ruled by the deepest maps, whose values are
-largest, so that each is divided by its teacher's variance. The paper found the task loss of no use beside the first term; its default is 0.
+`f` is a network's output for the same noisy latents, timestep and prompt. For an eps model it is the noise, which is eq. 3 itself; for
+other models it is v or x0, because the student predicts what its teacher predicts. No guidance is applied. `h_i` are the feature maps at
+the end of each level of encoder and decoder: the paper's introduction mentions multi-scale distillation of feature maps and gives no
+formula. In a plain sum the deepest maps, whose values are largest, would count most; so each error is divided by its teacher's variance.
+The paper found training without the task loss better; its default here is 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_FACTOR = 1000.0
 
 @dataclass(frozen=True)
 class Terms:
-    """How much each part of the loss counts, and `weighting` over noise levels (`none` or `min_snr`)."""
+    """Factors of the parts of the loss (0 to 1000), and the `weighting` over noise levels (`none` or `min_snr`)."""
 
     noise: float = 1.0
     features: float = 0.0
@@ -39,7 +39,7 @@ class Terms:
     weighting: str = "none"
 
     def check(self) -> None:
-        """Raise :class:`InputError` for a factor out of range, an unknown weighting, and where nothing would be learned."""
+        """Raise :class:`InputError` for a factor out of range, an unknown weighting, and three factors of 0."""
         for name in ("noise", "features", "task"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= MAX_FACTOR):
@@ -51,7 +51,7 @@ class Terms:
 
 
 class Distiller:
-    """A student and its teacher. `networks` are the two U-Nets that `teacher` and `student` run, (teacher's, student's)."""
+    """A student and its teacher. `networks` are the U-Nets behind `teacher` and `student`, in this order."""
 
     def __init__(self, teacher: Denoise, student: Denoise, networks: tuple[nn.Module, nn.Module], prediction: str, terms: Terms) -> None:
         self.teacher, self.student, self.prediction, self.terms = teacher, student, prediction, terms
@@ -60,11 +60,11 @@ class Distiller:
             raise InputError(f"the teacher has {len(self.taps[0])} levels and the student {len(self.taps[1])}: their maps have no partners")
 
     def loss(self, x: torch.Tensor, sigma: torch.Tensor, conditioning: Any, latents: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The parts that count and, under "loss", their sum, at noisy latents `x` of the clean `latents` (B, C, h, w)."""
+        """Return the parts whose factor is not 0 and, under "loss", their sum, at noisy latents `x` of the clean `latents` (B, C, h, w)."""
         terms, parts = self.terms, {}
         with recorded(self.taps[1]) as maps:
             denoised = self.student(x, sigma, conditioning)
-        # Networks differ by this much more in their raw outputs than in what they make of them.
+        # Factor from an error in `denoised` to an error in the network's raw output.
         scale = output_slope(self.prediction, sigma).square() * loss_weight(terms.weighting, self.prediction, sigma)
         if terms.noise or terms.features:
             with torch.no_grad(), recorded(self.taps[0]) as shown:
@@ -79,8 +79,8 @@ class Distiller:
 
 
 def feature_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers whose outputs leave the levels of a U-Net, encoder first: diffusers' `down_blocks` and `up_blocks`, and the same places
-    in ComfyUI's `UNetModel`. Raises :class:`InputError` for a network that is neither."""
+    """Return the layers at the end of each level of a U-Net, encoder first: diffusers' `down_blocks` and `up_blocks`, or the same places in
+    ComfyUI's `UNetModel`. Raises :class:`InputError` for another network."""
     down, up = getattr(network, "down_blocks", None), getattr(network, "up_blocks", None)
     if down is not None and up is not None:
         return [*down, *up]
@@ -96,7 +96,7 @@ def feature_layers(network: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def recorded(layers: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
-    """The first output of each of `layers`, in the order they ran, while the block runs."""
+    """Record the first output of each of `layers`, in the order in which they run, inside the `with` block."""
     seen: list[torch.Tensor] = []
 
     def note(_: nn.Module, __: Any, output: Any) -> None:
@@ -109,7 +109,7 @@ def recorded(layers: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
 
 
 def _error(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of each picture, (B,)."""
+    """Return the mean squared error of each picture, (B,)."""
     return (a.float() - b.float()).square().flatten(1).mean(1)
 
 

@@ -1,4 +1,4 @@
-"""Surgery on a network: factor it, open a network for a file's factors, merge back to dense."""
+"""Surgery on a network: factor its layers, prepare it for a file's factors, merge factors back to dense layers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def factorize(
     keep_dense: KeepDense | None = None,
     values: bool = True,
 ) -> list[LayerPlan]:
-    """Plan (see :func:`~.plan.make_plan`) and replace, in place, layer by layer; returns the plan. Factor a copy of a shared network.
+    """Plan (see :func:`~.plan.make_plan`), replace the layers of `network` in place, and return the plan. Factor a copy of a shared
+    network.
 
-    Without `values` the factors are zeros and no singular values are computed: enough to measure speed and memory.
+    Without `values` the factors are zeros and no singular values are computed, which is enough to measure speed and memory.
     Raises :class:`InputError` for a network that is factored already, and whatever :func:`~.plan.make_plan` raises.
     """
     check_split(split)
@@ -54,10 +55,10 @@ def put_factors(network: Any, path: str, factors: tuple[torch.Tensor, torch.Tens
 
 
 def open_factors(network: Any, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Replace the layers of a dense `network` for which `tensors` holds factors (`X.a.weight`, `X.b.weight`) by empty ones of their rank.
+    """Replace the layers of a dense `network` whose factors are in `tensors` (`X.a.weight`, `X.b.weight`) by empty factors of their rank.
 
-    `network.load_state_dict(tensors)` then fits. Raises :class:`BundleError` naming the layer for half a pair, a layer that the network
-    does not have or cannot factor, and factors that do not fit it.
+    `network.load_state_dict(tensors)` then fits. Raises :class:`BundleError`, which names the layer, for half a pair, a layer that the
+    network does not have or cannot factor, and factors that do not fit it.
     """
     for name in factored_names(tensors):
         a, b = tensors.get(f"{name}.a.weight"), tensors.get(f"{name}.b.weight")
@@ -76,7 +77,7 @@ def open_factors(network: Any, tensors: Mapping[str, torch.Tensor], source: str)
 
 
 def factored_names(keys: Iterable[str]) -> list[str]:
-    """The layers that a state dict holds factored, from its keys."""
+    """Return the layers that a state dict holds factored, from its keys."""
     found = {key[: -len(".b.weight")] for key in keys if key.endswith(".b.weight")}
     return sorted(found | {key[: -len(".a.weight")] for key in keys if key.endswith(".a.weight")})
 
@@ -90,7 +91,7 @@ def merge_back(network: Any) -> None:
 
 
 def owner(network: Any, name: str) -> tuple[Any, str]:
-    """(the module that holds it, its last name) of the submodule `name`. Raises :class:`AttributeError` where there is none."""
+    """Return (the parent module, the last part of the name) of the submodule `name`. Raises :class:`AttributeError` where there is none."""
     path, _, last = name.rpartition(".")
     parent = network.get_submodule(path)
     network.get_submodule(name)

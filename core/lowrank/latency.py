@@ -1,7 +1,7 @@
-"""Is a factored layer really faster? By count of multiply-adds, or measured on this device at the shapes a U-Net really sees.
+"""Latency of factored layers: by the number of multiply-adds, or measured on this device at the shapes of a real evaluation.
 
-Fewer parameters are not less time: two small layers start two kernels and write one more intermediate. A layer whose factors would not
-gain stays dense, which keeps the whole never slower than it was.
+Fewer parameters do not always mean less time: two small layers start two kernels and write one more intermediate result. A layer whose
+factors would not be faster stays dense, so that the whole network does not become slower.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .layers import replace_with_factors
 from .plan import KeepDense
 
 RULES = ("off", "count", "measure")
-WORTH_COUNTING = 0.8  # share of the dense multiply-adds above which a second kernel is taken to cost more than is saved
-WORTH_STARTING = 10_000_000  # multiply-adds: about what starting a second kernel and writing its intermediate take the time of
+WORTH_COUNTING = 0.8  # share of the dense multiply-adds above which a second kernel is assumed to cost more than it saves
+WORTH_STARTING = 10_000_000  # multiply-adds that take about the time of starting a second kernel and writing its result
 REPEATS = 5
 
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What a layer was given in one evaluation: the shape, dtype and device of its input, and its output's positions."""
+    """A layer's input in one evaluation: shape, dtype and device, and the number of positions of its output."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -36,7 +36,7 @@ class LayerInput:
 
 
 def layer_inputs(network: Any, once: Callable[[], None]) -> dict[str, LayerInput]:
-    """The :class:`LayerInput` of every linear and convolution layer of `network`, by name, while `once()` evaluates it."""
+    """Return the :class:`LayerInput` of every linear and convolution layer of `network`, by name, in the evaluation `once()`."""
     seen: dict[str, LayerInput] = {}
     handles = []
 
@@ -60,7 +60,7 @@ def layer_inputs(network: Any, once: Callable[[], None]) -> dict[str, LayerInput
 
 
 def multiply_adds(network: Any, inputs: dict[str, LayerInput]) -> int:
-    """Of the linear and convolution layers in one evaluation; the products inside attention are not counted."""
+    """Return the multiply-adds of the linear and convolution layers in one evaluation, without the products inside attention."""
     total = 0
     for name, module in network.named_modules():
         if name in inputs and isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -69,14 +69,14 @@ def multiply_adds(network: Any, inputs: dict[str, LayerInput]) -> int:
 
 
 def slower_by_count(name: str, layer: Any, rank: int) -> str | None:
-    """A :class:`~.plan.KeepDense`: dense where the factors need more than :data:`WORTH_COUNTING` of the dense multiply-adds."""
+    """Return why a layer stays dense, or None: its factors need more than :data:`WORTH_COUNTING` of the dense multiply-adds."""
     out, inner = layer.weight.shape[0], layer.weight[0].numel()
     share = rank * (out + inner) / (out * inner)
     return f"rank {rank} needs {share:.2f} of the multiply-adds, which is not faster" if share > WORTH_COUNTING else None
 
 
 def slower_when_counted(inputs: dict[str, LayerInput]) -> KeepDense:
-    """:func:`slower_by_count`, and dense as well where fewer than :data:`WORTH_STARTING` are saved at a layer's own input's size."""
+    """Return :func:`slower_by_count` that also keeps a layer dense where it saves fewer than :data:`WORTH_STARTING` at its input's size."""
 
     def keep(name: str, layer: Any, rank: int) -> str | None:
         given, reason = inputs.get(name), slower_by_count(name, layer, rank)
@@ -90,17 +90,17 @@ def slower_when_counted(inputs: dict[str, LayerInput]) -> KeepDense:
 
 
 def slower_when_measured(inputs: dict[str, LayerInput]) -> KeepDense:
-    """A :class:`~.plan.KeepDense` that times every layer against factors of its rank on noise of its own input's shape."""
+    """Return a :class:`~.plan.KeepDense` that times every layer against factors of its rank on noise of its own input's shape."""
 
     @torch.no_grad()
     def keep(name: str, layer: Any, rank: int) -> str | None:
         given = inputs.get(name)
         if given is None:
-            return "it took no part in the evaluation that was measured"
+            return "it did not run in the evaluation that was measured"
         box = nn.ModuleDict({"layer": copy.deepcopy(layer).to(given.device)})
         dense, factored = box["layer"], replace_with_factors(box, "layer", rank)
         for parameter in factored.parameters():
-            parameter.zero_()  # how long a product takes does not depend on its numbers, but on denormal ones it might
+            parameter.zero_()  # the time of a product does not depend on its numbers, except perhaps on denormal ones
         x = torch.randn(given.shape, device=given.device).to(given.dtype)
         slow, fast = _interleaved(lambda: dense(x), lambda: factored(x), given.device)
         return f"rank {rank} takes {fast / slow:.2f} of the dense time here" if fast >= slow else None
@@ -109,7 +109,7 @@ def slower_when_measured(inputs: dict[str, LayerInput]) -> KeepDense:
 
 
 def step_seconds(once: Callable[[], None], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median seconds of `once()` over `repeats` runs after one unmeasured run."""
+    """Return the median seconds of `once()` over `repeats` runs, after one run that is not measured."""
     once()
     return statistics.median(timed(once, device)[1] for _ in range(repeats))
 

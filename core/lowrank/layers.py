@@ -1,7 +1,7 @@
-"""Factored layers: what takes a dense layer's place. Computed as two thin layers, never multiplied out again.
+"""Factored layers: two thin layers in place of a dense one, never multiplied out during an evaluation.
 
 `a` and `b` are ordinary layers of the dense layer's own class (`torch.nn.Linear`, or ComfyUI's `operations`), so that casting, offloading
-and partial loading treat them like any other. State dict: `X.a.weight` (out, k), `X.a.bias`, `X.b.weight` (k, in); of a convolution
+and partial loading treat them like other layers. State dict: `X.a.weight` (out, k), `X.a.bias`, `X.b.weight` (k, in); of a convolution
 `X.b.weight` (k, in, kh, kw) with its stride and padding, `X.a.weight` (out, k, 1, 1).
 """
 
@@ -42,7 +42,7 @@ class LowRankLinear(_Factored):
         return self.a(self.b(x))
 
     def to_dense(self) -> Any:
-        """The dense layer that this one stands for, of the same class as its two."""
+        """Return the dense layer that this one stands for, of the same class as its two layers."""
         weight = self.a.weight
         dense = type(self.a)(self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype)
         return _filled(dense, self)
@@ -63,7 +63,7 @@ class LowRankConv2d(_Factored):
         return self.a(self.b(x))
 
     def to_dense(self) -> Any:
-        """The dense layer that this one stands for, of the same class as its two."""
+        """Return the dense layer that this one stands for, of the same class as its two layers."""
         weight, inner = self.a.weight, self.b
         dense = type(inner)(
             self.in_channels, self.out_channels, self.kernel_size, self.stride, self.padding, self.dilation, bias=self.a.bias is not None,
@@ -84,19 +84,19 @@ FACTORED = (LowRankLinear, LowRankConv2d)
 
 
 def has_factors(network: Any) -> bool:
-    """Whether any layer of `network` is factored."""
+    """Return whether any layer of `network` is factored."""
     return any(isinstance(module, FACTORED) for module in network.modules())
 
 
 def can_factor(layer: Any) -> bool:
-    """Whether `layer` is a dense Linear, or a dense Conv2d of one group."""
+    """Return whether `layer` is a dense Linear, or a dense Conv2d of one group."""
     if isinstance(layer, nn.Linear):
         return layer.weight is not None
     return isinstance(layer, nn.Conv2d) and layer.weight is not None and layer.groups == 1
 
 
 def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, dtype: Any = None) -> nn.Module:
-    """Put an uninitialised factored layer of `rank` in the place of the dense layer `parent.name`; return it."""
+    """Replace the dense layer `parent.name` by an uninitialised factored layer of `rank`, and return that."""
     dense = getattr(parent, name)
     place = {"device": device or dense.weight.device, "dtype": dtype or dense.weight.dtype}
     made: nn.Module
@@ -110,13 +110,13 @@ def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, 
 
 
 def dense_weight(layer: Any) -> torch.Tensor:
-    """The weight that a factored layer stands for, in the dense layer's own shape: (out, in) or (out, in, kh, kw)."""
+    """Return the weight that a factored layer stands for, in the dense layer's shape: (out, in) or (out, in, kh, kw)."""
     product = layer.a.weight.flatten(1) @ layer.b.weight.flatten(1)
     return product.reshape(layer.a.weight.shape[0], *layer.b.weight.shape[1:])
 
 
 def check_factors(name: str, a: torch.Tensor, b: torch.Tensor, out: int, inner: int) -> None:
-    """Raise :class:`BundleError` where two stored factors are no factors of an (out, inner) weight, or no smaller than it."""
+    """Raise :class:`BundleError` where two stored factors do not make an (out, inner) weight, or are not smaller than it."""
     if a.flatten(1).shape[0] != out or b.flatten(1).shape[1] != inner:
         raise BundleError(f"{name}: factors of shapes {tuple(a.shape)} and {tuple(b.shape)} do not make a weight of {out} x {inner}")
     rank = b.shape[0]
@@ -125,5 +125,5 @@ def check_factors(name: str, a: torch.Tensor, b: torch.Tensor, out: int, inner: 
     if not 1 <= rank <= max(1, break_even(out, inner)):
         raise BundleError(
             f"{name}: rank {rank} for a weight of {out} x {inner}; from rank {break_even(out, inner) + 1} on, factors are no smaller "
-            "than the dense weight, so no file of ours holds such"
+            "than the dense weight, and this pack writes no such file"
         )

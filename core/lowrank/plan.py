@@ -1,7 +1,8 @@
-"""Which layers of a U-Net to factor, and to which rank (ELR-Diffusion, section 2.2 and Table 1: 790M of 1290M parameters, 0.61).
+"""Plans of a factorization: which layers of a U-Net, to which rank (ELR-Diffusion, section 2.2 and Table 1: 790M of 1290M parameters,
+0.61).
 
-A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their names,
-which diffusers and ComfyUI share or both are listed.
+A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their names. Where
+diffusers and ComfyUI use different names, both are listed.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ TARGETS: dict[str, re.Pattern[str]] = {
     "resnet": re.compile(r"(\.resnets\.\d+\.conv[12]|\.in_layers\.2|\.out_layers\.3)$"),
     "projection": re.compile(r"\.proj_(in|out)$"),
 }
-"""Groups of layers. The first and last convolution, norms, time embeddings and resampling are never touched."""
+"""Groups of layers. The first and last convolution, norms, time embeddings and resampling are never factored."""
 KeepDense = Callable[[str, Any, int], str | None]
 """(name, dense layer, rank) -> the reason to keep the layer dense, or None."""
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer: its `out` x `inner` weight, the `rank` it gets (None: it stays dense) and why. `error` is ||W - A B|| / ||W||."""
+    """One layer: its `out` x `inner` weight, its future `rank` (None: it stays dense) and the reason. `error` is ||W - A B|| / ||W||."""
 
     name: str
     kind: str
@@ -42,17 +43,17 @@ class LayerPlan:
 
     @property
     def dense_parameters(self) -> int:
-        """Of the dense weight, without bias."""
+        """Number of parameters of the dense weight, without bias."""
         return self.out * self.inner
 
     @property
     def parameters(self) -> int:
-        """Of the weight or its factors, without bias."""
+        """Number of parameters of the weight or its factors, without bias."""
         return self.dense_parameters if self.rank is None else self.rank * (self.out + self.inner)
 
 
 def targeted(network: Any, targets: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """(name, group, dense layer) of every layer of `network` that `targets` select and that is not factored already."""
+    """Yield (name, group, dense layer) of every layer of `network` that `targets` select and that is not factored already."""
     for target in targets:
         if target not in TARGETS:
             raise InputError(f"target {target!r}: expected some of {', '.join(TARGETS)}")
@@ -71,12 +72,12 @@ def make_plan(
     targets: Sequence[str] = tuple(TARGETS),
     keep_dense: KeepDense | None = None,
 ) -> list[LayerPlan]:
-    """A :class:`LayerPlan` for every targeted layer of `network`.
+    """Return a :class:`LayerPlan` for every targeted layer of `network`.
 
-    `mode` says what `value` is: `param_ratio`, the share in (0, 1] of the *whole* network's parameters that is to be left, spread evenly
-    over the targeted layers; `energy`, the share in (0, 1] of each weight's squared norm to keep; `rank`, one rank for all. A layer whose
-    factors would be no smaller than its weight stays dense, and so does one for which `keep_dense` gives a reason.
-    Raises :class:`InputError` for values out of range, for a ratio that cannot be reached, and where nothing is targeted.
+    `mode` is the meaning of `value`: `param_ratio`, the share in (0, 1] of the *whole* network's parameters to keep, spread evenly over the
+    targeted layers; `energy`, the share in (0, 1] of each weight's squared norm to keep; `rank`, one rank for all. A layer stays dense
+    where its factors would not be smaller than its weight, and where `keep_dense` gives a reason. Raises :class:`InputError` for values out
+    of range, for a ratio that cannot be reached, and where no layer is targeted.
     """
     return [plan for plan, _ in planned(network, mode, value, targets, keep_dense)]
 
@@ -84,15 +85,15 @@ def make_plan(
 def planned(
     network: Any, mode: str, value: float, targets: Sequence[str], keep_dense: KeepDense | None = None, values: bool = True
 ) -> Iterator[tuple[LayerPlan, Spectrum | None]]:
-    """:func:`make_plan` layer by layer, with what the weight was found to be. A layer may be replaced as soon as it was given.
+    """Yield the plan of :func:`make_plan` layer by layer, each with the weight's spectrum. A layer may be replaced once it was yielded.
 
-    Without `values` the weights are not looked at: no spectra, no errors, and no ranks by energy."""
+    Without `values` the weights are not read: no spectra, no errors, and no ranks by energy."""
     layers = list(targeted(network, targets))
     if not layers:
         raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
     _check(mode, value)
     if mode == "energy" and not values:
-        raise InputError("mode=energy needs the weights' values")
+        raise InputError("mode=energy needs the values of the weights; choose param_ratio or rank")
     share = _share(network, layers, value) if mode == "param_ratio" else 0.0
     with Progress(len(layers), "factoring", "layer") as bar:
         for name, group, layer in layers:
@@ -122,7 +123,7 @@ def _check(mode: str, value: float) -> None:
 
 
 def _share(network: Any, layers: list[tuple[str, str, Any]], ratio: float) -> float:
-    """What share of its own parameters each targeted layer may keep so that the whole network keeps `ratio` of its own."""
+    """Return the share of its parameters that each targeted layer may keep so that the whole network keeps `ratio` of its own."""
     sizes = [(layer.weight.shape[0], layer.weight[0].numel()) for _, _, layer in layers]
     total = sum(parameter.numel() for parameter in network.parameters())
     fixed = total - sum(out * inner for out, inner in sizes)

@@ -1,4 +1,4 @@
-"""What factoring did to a network: parameters, bytes, multiply-adds and error by layer, as a table and a plot."""
+"""Savings by factoring a network: parameters, bytes, multiply-adds and the error of each layer, as a table and a plot."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Report:
         return self.parameters[1] / self.parameters[0]
 
     def table(self, layers: bool = True) -> str:
-        """Plain text: the totals, then a line a layer."""
+        """Return plain text: the totals, then a line for each layer."""
         factored = [layer for layer in self.plan if layer.rank is not None]
         lines = [f"{'':<16}{'dense':>16}{'low-rank':>16}{'ratio':>9}"]
         rows: list[tuple[str, tuple[float, float] | None, str]] = [
@@ -47,13 +47,14 @@ class Report:
 
 
 def network_size(network: Any) -> tuple[int, int]:
-    """(parameters, bytes) of `network`."""
+    """Return (parameters, bytes) of `network`."""
     parameters = list(network.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters)
 
 
 def draw_report(report: Report, width: int = 640) -> Tensor:
-    """The error of every targeted layer as a bar (dense layers have none), in the network's order: an IMAGE (1, H, `width`, 3)."""
+    """Return an IMAGE (1, H, `width`, 3) with the error of every targeted layer as a bar, in the network's order; dense layers have
+    none."""
     import numpy as np
     import torch
     from PIL import Image, ImageDraw, ImageFont

@@ -1,9 +1,9 @@
-"""One weight as two thin ones: truncated SVD (ELR-Diffusion, section 2.2.1), and how many singular values to keep.
+"""Truncated SVD of a weight into two thin factors (ELR-Diffusion, section 2.2.1), and the number of singular values to keep.
 
     W (out, in) ~ A (out, k) B (k, in)          a convolution's W is (out, in * kh * kw)
 
 By Eckart and Young the first k singular values give the smallest Frobenius error of all rank-k products,
-||W - A B||^2 = sum of the squares that were left out. Two factors are smaller than one weight below the *break-even* rank
+||W - A B||^2 = the sum of the squares of the others. Two factors are smaller than one weight below the *break-even* rank
 out * in / (out + in).
 """
 
@@ -29,8 +29,9 @@ class Spectrum:
 
     @classmethod
     def of(cls, weight: torch.Tensor) -> Spectrum:
-        """Of `weight` (out, ...), flattened to (out, in). By the eigenvectors of the smaller Gram matrix: for the long, thin weights of
-        a U-Net this is tens of times cheaper than an SVD, and in float64 as exact as float32 weights can show."""
+        """Return the spectrum of `weight` (out, ...), flattened to (out, in), from the eigenvectors of the smaller Gram matrix. For the
+        long, thin weights of a U-Net this is tens of times faster than an SVD, and in float64 exact enough for float32 weights. Raises
+        :class:`InputError` for values that are not finite."""
         w = weight.detach().to("cpu", torch.float64).flatten(1)
         if not bool(w.isfinite().all()):
             raise InputError("a weight holds values that are NaN or infinite; it cannot be factored")
@@ -44,8 +45,8 @@ class Spectrum:
         return cls(w, u * torch.where(r.diagonal() < 0, -1.0, 1.0), s)
 
     def factors(self, rank: int, split: str = "paper") -> tuple[torch.Tensor, torch.Tensor]:
-        """(A (out, rank), B (rank, in)) in float64. `paper`: A = U S, B = V^T; `symmetric`: sqrt(S) on both sides, which is better
-        conditioned for training on."""
+        """Return (A (out, rank), B (rank, in)) in float64. `paper`: A = U S, B = V^T (section 2.2.1); `symmetric`: sqrt(S) in both, which
+        trains better. Raises :class:`InputError` for an unknown split or a rank out of range."""
         check_split(split)
         if not 1 <= rank <= len(self.s):
             raise InputError(f"rank {rank}: a weight of shape {tuple(self.w.shape)} has ranks from 1 to {len(self.s)}")
@@ -56,24 +57,24 @@ class Spectrum:
         return u * onto, right / safe[:, None]
 
     def error(self, rank: int) -> float:
-        """||W - A B|| / ||W|| at `rank`, in [0, 1]."""
+        """Return ||W - A B|| / ||W|| at `rank`, in [0, 1]."""
         whole = float(self.s.square().sum())
         return (float(self.s[rank:].square().sum()) / whole) ** 0.5 if whole else 0.0
 
     def rank_for_energy(self, energy: float) -> int:
-        """The smallest rank that keeps the share `energy` in (0, 1] of ||W||^2."""
+        """Return the smallest rank that keeps the share `energy` in (0, 1] of ||W||^2."""
         squares = self.s.square()
         reached = squares.cumsum(0) >= energy * squares.sum() * (1 - 1e-12)
         return int(reached.double().argmax()) + 1
 
 
 def break_even(out: int, inner: int) -> int:
-    """The largest rank at which k * (out + inner) < out * inner; 0 where no rank is smaller than the dense weight."""
+    """Return the largest rank k with k * (out + inner) < out * inner; 0 where no factors are smaller than the dense weight."""
     return (out * inner - 1) // (out + inner)
 
 
 def rank_for_ratio(ratio: float, out: int, inner: int) -> int:
-    """The largest rank, at least 1, whose factors have at most `ratio` of the dense weight's parameters."""
+    """Return the largest rank, at least 1, whose factors have at most `ratio` of the dense weight's parameters."""
     return max(1, int(ratio * out * inner / (out + inner)))
 
 

@@ -13,7 +13,7 @@ MAX_STRENGTH = 100.0
 
 
 def adapt_model(model: Any, path: Path, strength: float) -> Any:
-    """A MODEL with the adapter in `path` added `strength` times; strength 0 gives the model back as it is.
+    """Return a MODEL with the adapter in `path` added `strength` times; strength 0 returns the model itself.
 
     Raises :class:`InputError` for a strength beyond +-:data:`MAX_STRENGTH`, :class:`BundleError` for a file that does not fit.
     """

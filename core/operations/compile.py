@@ -1,4 +1,4 @@
-"""MODEL, CLIP, VAE and UPSCALE_MODEL sped up together: what the Compile node does, and its report."""
+"""Acceleration of a MODEL, CLIP, VAE and UPSCALE_MODEL together, and its report: the work of the Compile node."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _NAMES = {"model": "U-Net", "clip": "text encoder", "vae": "VAE", "upscale_model
 
 
 def speed_up(parts: Mapping[str, Any], options: Options) -> dict[str, Any]:
-    """Clones of the parts (keys of :data:`PARTS`; None stays None) whose networks run under `options`. Those given are unchanged.
+    """Return clones of the parts (keys of :data:`PARTS`; None stays None) whose networks run under `options`. The originals are unchanged.
 
-    Nothing is measured here: that happens when they first run, on what they then get. Raises :class:`InputError` for options out of range.
+    Nothing is measured here: that happens in the first evaluations, on their own arguments. Raises :class:`InputError` for options out of
+    range.
     """
     host = current()
     done: dict[str, Any] = {}
@@ -39,7 +40,7 @@ def speed_up(parts: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
 
 def report_of(model: Any) -> str:
-    """What was measured and decided for a MODEL of :func:`speed_up` and for the parts that went through it together."""
+    """Return the measurements and decisions for a MODEL of :func:`speed_up` and for the parts accelerated with it."""
     run = current().speed.runner_of(model)
     accelerator = getattr(run, "__self__", None)
     if not isinstance(accelerator, Accelerator):

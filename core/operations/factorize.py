@@ -1,4 +1,4 @@
-"""Factor a MODEL of either host, with its report; merge it back; save it."""
+"""Factorization of a MODEL of either host with a report, and saving it with or without its factors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def factorize_model(
     latency: str = "off",
     latent: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Report]:
-    """(a low-rank MODEL, what was done). `model` is as before; patches on it, such as LoRAs, are merged in first.
+    """Return (a low-rank MODEL, a report). `model` is not changed; patches on it, such as LoRAs, are merged in first.
 
-    `mode`, `value`, `targets` and `split`: see :func:`~.factorize.factorize`. `latency` keeps layers dense that would not gain: `count`
-    judges by multiply-adds, `measure` by time, at the size of `latent` (a LATENT) on the device that computes. With a `latent` the report
-    also has multiply-adds and the time of a step before and after. Raises :class:`InputError`.
+    `mode`, `value`, `targets` and `split`: see :func:`~.factorize.factorize`. `latency` keeps layers dense that would not become faster:
+    `count` judges by multiply-adds, `measure` by time, at the size of `latent` (a LATENT) on the device that computes. With a `latent` the
+    report also has multiply-adds and the time of a step before and after. Raises :class:`InputError`.
     """
     if latency not in RULES:
         raise InputError(f"latency={latency!r}: expected {', '.join(RULES)}")
@@ -68,8 +68,8 @@ def save_model(model: Any, filename: str, dense: bool) -> Path:
 
 
 def unet_path(filename: str) -> Path:
-    """Where a node writes the U-Net `filename`. Raises :class:`InputError` for a name that leaves the folder nodes write bundles to,
-    :class:`BundleError` where anything but a U-Net would be replaced."""
+    """Return the path where a node writes the U-Net `filename`. Raises :class:`InputError` for a name that leaves the folder nodes write
+    bundles to, :class:`BundleError` where anything but a U-Net would be replaced."""
     path = made_bundle_path(filename)
     if path.exists() and read_info(path).kind != "unet":
         raise BundleError(f"{path.name} is a bundle of another kind; give the U-Net another name")

@@ -1,4 +1,4 @@
-"""Which of several prompts is best: by their texts, or by the pictures they make."""
+"""Ranking of prompts by their texts, or by the pictures that they make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS, CFG = 8, 4.0
 
 
 def list_scorers() -> list[str]:
-    """Text bundles that have their image bundle beside them, those of a pre-training first: it is they that compare."""
+    """Return the text bundles that have an image bundle beside them. Pre-trained ones come first, because they compare best."""
     from ..bundles.find import list_bundles, resolve_bundle
     from ..paths import image_bundle_path
 
@@ -26,8 +26,8 @@ def list_scorers() -> list[str]:
 
 
 def make_rank(original: str, scorer: str, knowledge: KnowledgeGraph | None, parts: Sequence[Any], seed: int) -> Rank:
-    """The rank by `scorer` (as :func:`list_scorers` names it). `parts` are a MODEL, a CLIP, a VAE and a LATENT to draw each candidate
-    with, or four times `None`; anything between raises :class:`InputError`."""
+    """Return the rank by `scorer`, a name of :func:`list_scorers`. `parts` are a MODEL, a CLIP, a VAE and a LATENT to draw each candidate
+    with, or four times None. Raises :class:`InputError` where only some of them are given."""
     from ..bundles.find import resolve_bundle
     from ..scoring.clip_score import load_scorer
 
@@ -39,7 +39,7 @@ def make_rank(original: str, scorer: str, knowledge: KnowledgeGraph | None, part
 
 
 def text_rank(scorer: ClipScorer, original: str) -> Rank:
-    """Scores by how near a candidate stays to `original` in the space of `scorer`; no picture is drawn."""
+    """Return a rank by the similarity of a candidate's text and `original` in the space of `scorer`; no picture is drawn."""
 
     def rank(texts: Sequence[str]) -> list[float]:
         vectors = scorer.texts([original, *texts])
@@ -49,7 +49,7 @@ def text_rank(scorer: ClipScorer, original: str) -> Rank:
 
 
 def picture_rank(scorer: ClipScorer, original: str, parts: Sequence[Any], seed: int) -> Rank:
-    """Scores by the similarity of `original` and the picture that a candidate makes: one noise for all, few steps."""
+    """Return a rank by the similarity of `original` and the candidate's picture, drawn from one noise for all in few steps."""
     from ..host import SamplingRun, current
 
     model, clip, vae, latent = parts

@@ -1,7 +1,7 @@
 """An ESRGAN dense block (Wang et al. 2018, figure 4) with its products in bf16.
 
 Autocast would join the features in float32 and convert them again for each convolution. Here they are joined in bf16, in channels-last
-memory; the sum at the end, and so what runs from block to block, stays in the dtype that came in.
+memory. The sum at the end, which goes from block to block, stays in the dtype of the input.
 """
 
 from __future__ import annotations

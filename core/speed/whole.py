@@ -1,8 +1,8 @@
-"""A network as one region: all of it in bf16, or compiled in one piece, where that beats what was decided block by block.
+"""A network as one region: all of it in bf16, or compiled in one piece, where that is faster than the decisions for its blocks.
 
-Block by block, every result goes back to full precision and nothing is joined across blocks. In one piece bf16 runs through, and the
-compiler joins norms, activations and sums of neighbouring layers. It costs the most compiling and holds for fewer calls: a call that the
-compiled piece was not made for (a batch of one instead of two, another ControlNet) runs as before, and nothing is compiled again.
+Block by block, every result is converted back to full precision and nothing is joined across blocks. In one piece, bf16 is kept throughout,
+and the compiler joins norms, activations and sums of neighbouring layers. This costs the most compiling and serves fewer calls: a call that
+the compiled piece does not fit (a batch of one instead of two, another ControlNet) runs as before, and nothing is compiled again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The one door to basicsr, whose 1.4.2 release imports a torchvision module that no longer exists.
+"""Import of basicsr, whose release 1.4.2 needs a torchvision module that no longer exists. No other module imports basicsr.
 
-`basicsr.data.degradations` asks for `torchvision.transforms.functional_tensor.rgb_to_grayscale`; the module went away in torchvision
-0.17, the function lives on in `torchvision.transforms.functional`. A stand-in of that name is registered while basicsr is imported and
-taken out again afterwards, so that nothing else on the machine can come to depend on it.
+`basicsr.data.degradations` imports `torchvision.transforms.functional_tensor.rgb_to_grayscale`. The module was removed in torchvision 0.17;
+the function is now in `torchvision.transforms.functional`. A stand-in of the old name is registered while basicsr is imported and removed
+afterwards, so that no other code can depend on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GONE = "torchvision.transforms.functional_tensor"
 
 @contextmanager
 def functional_tensor_shim() -> Iterator[None]:
-    """Provide the removed torchvision module inside the `with` block only; a torchvision that still has it is left alone."""
+    """Provide the removed torchvision module inside the `with` block only; a torchvision that still has it is not changed."""
     try:
         importlib.import_module(_GONE)
     except ImportError:
@@ -44,9 +44,9 @@ def functional_tensor_shim() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _import_basicsr() -> tuple[Any, Any] | str:
-    """`(RRDBNet, UNetDiscriminatorSN)`, or the reason why they cannot be had. Tried once a process: a failing import is slow."""
+    """Return `(RRDBNet, UNetDiscriminatorSN)`, or the reason why the import fails. Tried once in a process: a failing import is slow."""
     try:
-        # Its package imports every file it has, so warnings from its data and metrics code would greet a user who upscales.
+        # The package imports all its files, so that a user who upscales would see warnings of its data and metrics code.
         with functional_tensor_shim(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rrdb = importlib.import_module("basicsr.archs.rrdbnet_arch")
@@ -60,17 +60,17 @@ def _import_basicsr() -> tuple[Any, Any] | str:
 
 
 def available() -> bool:
-    """Whether basicsr can be imported here. The first call imports it (seconds)."""
+    """Return whether basicsr can be imported here. The first call imports it, which takes seconds."""
     return not isinstance(_import_basicsr(), str)
 
 
 def rrdbnet_class() -> Any:
-    """basicsr's `RRDBNet`. Raises :class:`MissingPackageError` with the reason where basicsr cannot be imported."""
+    """Return basicsr's `RRDBNet`. Raises :class:`MissingPackageError` with the reason where basicsr cannot be imported."""
     return _classes()[0]
 
 
 def discriminator_class() -> Any:
-    """basicsr's `UNetDiscriminatorSN` (the U-Net critic of Real-ESRGAN). Raises :class:`MissingPackageError`."""
+    """Return basicsr's `UNetDiscriminatorSN` (the U-Net critic of Real-ESRGAN). Raises :class:`MissingPackageError`."""
     return _classes()[1]
 
 

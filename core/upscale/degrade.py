@@ -1,7 +1,7 @@
-"""Low-resolution counterparts of pictures: what an upscaler is trained on and measured against.
+"""Low-resolution counterparts of pictures, for training and measuring upscalers.
 
-The standard pair of super-resolution is a picture and its antialiased bicubic reduction (MATLAB's `imresize`, PIL's BICUBIC). A latent
-diffusion model's decoder gives softer pictures than that; :func:`soften` imitates it.
+The standard pair of super-resolution is a picture and its antialiased bicubic reduction (MATLAB's `imresize`, PIL's BICUBIC). The decoder
+of a latent diffusion model gives softer pictures; :func:`soften` imitates that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Picture = npt.NDArray[np.uint8]
 
 
 def reduce(picture: Picture, scale: int) -> Picture:
-    """(H, W, 3) uint8 -> (H/scale, W/scale, 3), antialiased bicubic. Both sides must be multiples of `scale` (:class:`InputError`)."""
+    """Return (H, W, 3) uint8 as (H/scale, W/scale, 3), antialiased bicubic. Raises :class:`InputError` unless `scale` divides both
+    sides."""
     height, width = picture.shape[:2]
     if height % scale or width % scale or not height or not width:
         raise InputError(f"a picture of {width}x{height} px cannot be reduced by {scale} exactly: crop it to multiples of {scale}")
@@ -26,14 +27,14 @@ def reduce(picture: Picture, scale: int) -> Picture:
 
 
 def enlarge(picture: Picture, scale: int) -> Picture:
-    """(H, W, 3) uint8 -> (H*scale, W*scale, 3) by bicubic interpolation: the baseline every upscaler must beat."""
+    """Return (H, W, 3) uint8 as (H*scale, W*scale, 3), by bicubic interpolation: the baseline of every upscaler."""
     height, width = picture.shape[:2]
     return _bicubic(picture, (width * scale, height * scale))
 
 
 def soften(pictures: Tensor, generator: torch.Generator, blur: tuple[float, float] = (0.3, 0.9), noise: float = 0.01) -> Tensor:
-    """(B, C, H, W) in [0, 1], each blurred by a Gaussian of its own width (sigma in pixels, uniform in `blur`) and given a little noise
-    (standard deviation uniform up to `noise`); clamped to [0, 1].
+    """Return (B, C, H, W) in [0, 1], each picture blurred by a Gaussian of its own width (sigma in pixels, uniform in `blur`) and with a
+    little noise (standard deviation uniform up to `noise`), clamped to [0, 1].
     """
     batch, channels = pictures.shape[:2]
     low, high = blur

@@ -16,7 +16,7 @@ _SHARE = 0.7  # of what is free; the rest is for the result and for others
 
 
 def first_tile(tile: int, scale: int, device: torch.device, least: int = 32) -> int:
-    """The largest side up to `tile`, but at least `least`, whose tile fits into free memory by ComfyUI's estimate (multiples of 8)."""
+    """Return the largest side from `least` to `tile`, a multiple of 8, whose tile fits into free memory by ComfyUI's estimate."""
     free = free_memory(device)
     if free is None:
         return tile
@@ -25,7 +25,7 @@ def first_tile(tile: int, scale: int, device: torch.device, least: int = 32) -> 
 
 
 def first_batch(height: int, width: int, scale: int, device: torch.device) -> int:
-    """How many tiles to compute at once: as many as fit on a GPU, one on a CPU, where a batch is no faster than its tiles in turn."""
+    """Return how many tiles to compute at once: as many as fit on a GPU, one on a CPU, where a batch is not faster."""
     free = free_memory(device) if device.type == "cuda" else None
     if free is None:
         return 1
