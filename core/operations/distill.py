@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +18,7 @@ from ..lowrank.distill import Distiller
 from ..lowrank.savings import Report, network_size
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import draw_losses
-from ..train.recipe import EpochOrder, Losses
+from ..train.recipe import EpochOrder, Losses, python_random
 from ..train.recipes.distill import Distillation
 from ..train.writing import check_writable
 from .distill_data import Encoded, encode_folder, together, training_folder
@@ -60,7 +59,7 @@ class ModelDistillation(Distillation):
         return {"unet": nn.ParameterDict(weights)}
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        rng = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
+        rng = python_random(generator)
         chosen = self.order.indices(index)
         rows = [0 if rng.random() < self.caption_dropout else rng.choice(self.encoded.captions[i] or [0]) for i in chosen]
         return {"latents": self.encoded.latents[chosen], **together([self.encoded.texts[row] for row in rows])}
