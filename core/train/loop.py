@@ -91,9 +91,10 @@ def train(
     checkpoints there are removed. `device` is a GPU where there is one by default. Cancelling (see `core.progress`) saves a checkpoint and
     raises :class:`~..errors.Cancelled`. Where `out` can no longer be written at the end, the bundle is written beside the checkpoints.
 
-    Raises, before any work, :class:`InputError` for bad numbers, a device or a precision that this machine does not have, and places that
-    cannot be written; :class:`BundleError` for files that are missing or of another kind. Raises :class:`TrainingError` when the loss or a
-    gradient is no longer finite (the last checkpoint holds the weights before that) or a checkpoint does not fit the recipe.
+    Raises, before any work, :class:`InputError` for bad numbers and for a device or a precision that this machine does not have,
+    :class:`WriteError` for places that cannot be written, :class:`BundleError` for files that are missing or of another kind. Raises
+    :class:`TrainingError` when the loss or a gradient is no longer finite (the last checkpoint holds the weights before that) or a
+    checkpoint does not fit the recipe.
     """
     every = every or Intervals()
     whole_number("steps", steps, 1, MOST_STEPS)

@@ -10,7 +10,9 @@ from typing import TypeVar
 
 from safetensors import SafetensorError
 
+from .. import files
 from ..errors import InputError, TrainingError
+from ..files import make_folder
 
 logger = logging.getLogger("rapiddraw")
 T = TypeVar("T")
@@ -20,21 +22,17 @@ _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
 
 def check_writable(out: Path, run_dir: Path) -> None:
-    """Raise :class:`InputError` where the bundle `out` or a file in the folder `run_dir` could not be written. Makes missing folders."""
+    """Raise :class:`WriteError` where the bundle `out` or a file in the folder `run_dir` could not be written. Makes the folder `run_dir`.
+
+    Raises :class:`InputError` for a name that no bundle can have.
+    """
     if out.suffix.lower() in _PICKLES:
         raise InputError(f"out={str(out)!r}: a bundle is a .safetensors file; give it a name that ends so")
     if out.is_dir():
         raise InputError(f"out={str(out)!r} is a folder; expected the name of a file to write, such as {out / 'my-unet.safetensors'}")
-    for what, folder in (("out", out.parent), ("the run folder", run_dir)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"0")
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"{what}: {str(folder)!r} cannot be written to ({reason}); name another folder, or change its permissions"
-            ) from error
+    make_folder(run_dir)
+    for folder in (out.parent, run_dir):
+        files.check_writable(folder)
 
 
 def write_somewhere(write: Callable[[Path], T], out: Path, run_dir: Path) -> T:

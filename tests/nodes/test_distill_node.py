@@ -4,7 +4,7 @@ import pytest
 import torch
 from rapiddraw.core import paths
 from rapiddraw.core.bundles.load import load_bundle
-from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError
+from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, WriteError
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.operations import distill
@@ -116,7 +116,7 @@ def test_another_kind_of_bundle_is_not_replaced_and_other_settings_do_not_resume
 def test_a_place_that_cannot_be_written_is_named_before_anything_is_encoded(parts, monkeypatch):
     monkeypatch.setattr("rapiddraw.core.operations.distill.encode_folder", lambda *_: pytest.fail("encoded first"))
     paths.made_weights_dir().write_text("a file in the way")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(WriteError, match="cannot write"):
         run(parts)
 
 
@@ -157,5 +157,5 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(parts, monk
     folder = paths.made_weights_dir()
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("a file where the folder should be", encoding="utf-8")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(WriteError, match="cannot write"):
         run(parts)

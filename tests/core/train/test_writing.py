@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from rapiddraw.core.errors import BundleError, InputError, TrainingError
+from rapiddraw.core.errors import BundleError, InputError, TrainingError, WriteError
 from rapiddraw.core.train import loop, losslog, make_recipe
 from rapiddraw.core.train.checkpoint import checkpoints
 from rapiddraw.core.train.writing import check_writable, write_somewhere
@@ -40,7 +40,7 @@ class Counted(Curve):
 def test_a_place_that_cannot_be_written_is_named_before_any_work(tmp_path, blocked, place):
     Counted.ready = 0
     out, folder = (blocked, tmp_path / "run") if place == "out" else (tmp_path / "out.safetensors", blocked / "run")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(WriteError, match="cannot write"):
         loop.train(Counted(), out, 4, run_dir=folder, device="cpu")
     assert Counted.ready == 0
 
