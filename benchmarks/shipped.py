@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.metrics.orchard import Parts
+if TYPE_CHECKING:
+    from ..core.metrics.orchard import Parts
 
 
 def shipped(name: str, kind: str) -> Path:
@@ -22,6 +23,7 @@ def shipped_parts(unet: str | Path = "unet", vae: str = "vae", knowledge: bool =
     With `knowledge` the text encoder reads names through the shipped knowledge graph.
     """
     from ..core.host import current
+    from ..core.metrics.orchard import Parts
 
     host = current()
     path = unet if isinstance(unet, Path) else shipped(unet, "unet")

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RESAMPLES = 2000
 LEVEL = 0.95
 LEAST_UNITS = 6
 """Fewer units give no interval: the range of 5 values holds their median in 94% of all cases at most."""
 
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
+Indices: TypeAlias = "npt.NDArray[np.int64]"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ def bootstrap(statistic: Callable[[Indices], float], units: int, resamples: int 
 
     The same `seed` gives the same interval. Raises :class:`InputError` without a unit.
     """
+    import numpy as np
+
     if units < 1:
         raise InputError("nothing was measured: an estimate needs at least one picture or turn")
     value = float(statistic(np.arange(units)))
@@ -52,6 +55,8 @@ def bootstrap(statistic: Callable[[Indices], float], units: int, resamples: int 
 
 def mean(values: Any) -> Estimate:
     """Return the mean of one value a unit. Values that are NaN do not count."""
+    import numpy as np
+
     known = _vector(values)
     known = known[~np.isnan(known)]
     return bootstrap(lambda drawn: float(known[drawn].mean()), len(known))
@@ -65,6 +70,8 @@ def difference(values: Any, others: Any) -> Estimate:
 
 def ratio_of_means(values: Any, others: Any) -> Estimate:
     """Return the mean of `values` over that of `others`, both of the same units in the same order. A unit with a NaN does not count."""
+    import numpy as np
+
     first, second = _pair(values, others)
     known = ~(np.isnan(first) | np.isnan(second))
     first, second = first[known], second[known]
@@ -73,6 +80,8 @@ def ratio_of_means(values: Any, others: Any) -> Estimate:
 
 def median_ratio(values: Any, others: Any) -> Estimate:
     """Return the median of the units' ratios `values / others`: what fits timings, of which single ones are disturbed."""
+    import numpy as np
+
     first, second = _pair(values, others)
     ratios = first / np.maximum(second, 1e-12)
     return bootstrap(lambda drawn: float(np.median(ratios[drawn])), len(ratios))
@@ -98,6 +107,8 @@ def _extreme(estimates: Sequence[Estimate], of: Callable[..., Any]) -> Estimate:
 
 
 def _vector(values: Any) -> Array:
+    import numpy as np
+
     found = np.asarray(values, dtype=np.float64)
     if found.ndim != 1:
         raise InputError(f"values of shape {found.shape} were given; expected one value a unit, shape (units,)")
