@@ -89,6 +89,12 @@ class BoundModel:
         raise_if_cancelled()
         return self.model(x, sigma * x.new_ones([x.shape[0]]), **self.extra_args)
 
+    def step(self, x: Tensor, sigmas: Tensor, i: int, callback: Callback | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (sigmas[i], sigmas[i + 1], `denoised` of `x` at the former), reported to `callback`: the start of step `i`."""
+        denoised = self(x, sigmas[i])
+        report(callback, i, x, sigmas[i], denoised)
+        return sigmas[i], sigmas[i + 1], denoised
+
 
 def slope(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
     """Return the noise estimate (x - denoised) / sigma: dx/dsigma of the probability-flow ODE (Karras et al. 2022, eqs. 1 and 3)."""

@@ -109,9 +109,7 @@ def _multistep(denoise: BoundModel, x: Tensor, sigmas: Tensor, callback: Callbac
     steps = len(sigmas) - 1
     known: list[tuple[Tensor, Tensor]] = []  # (-log sigma, denoised) of the latest steps, newest first, no level twice
     for i in range(steps):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         if sigma_next == 0:
             return denoised
         if sigma_next == sigma:

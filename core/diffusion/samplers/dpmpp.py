@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, NoiseSampler, brownian_noise, check_sigmas, report
+from .common import BoundModel, Callback, Model, NoiseSampler, brownian_noise, check_sigmas
 
 
 @torch.no_grad()
@@ -33,9 +33,7 @@ def sample_dpmpp_2m(
     denoise = BoundModel(model, extra_args)
     previous, h_last = None, sigmas.new_zeros(())
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         if sigma_next == 0:
             return denoised
         h = (sigma / sigma_next).log()
@@ -77,9 +75,7 @@ def sample_dpmpp_2m_sde(
     noise_sampler = noise_sampler or brownian_noise(x, sigmas, denoise.extra_args.get("seed"))
     previous, h_last = None, sigmas.new_zeros(())
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         if sigma_next == 0:
             return denoised
         h = (sigma / sigma_next).log()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, report, slope
+from .common import BoundModel, Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, slope
 
 
 @torch.no_grad()
@@ -28,9 +28,7 @@ def sample_euler(
     check_sigmas(sigmas)
     denoise = BoundModel(model, extra_args)
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         x = x + slope(x, sigma, denoised) * (sigma_next - sigma)
     return x
 
@@ -52,9 +50,7 @@ def sample_heun(
     check_sigmas(sigmas)
     denoise = BoundModel(model, extra_args)
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         d = slope(x, sigma, denoised)
         if sigma_next > 0:  # the slope at sigma 0 is undefined
             x_next = x + d * (sigma_next - sigma)
@@ -88,9 +84,7 @@ def sample_euler_ancestral(
     denoise = BoundModel(model, extra_args)
     noise_sampler = noise_sampler or gaussian_noise(x, denoise.extra_args.get("seed"))
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         down, up = ancestral_levels(sigma, sigma_next, eta)
         x = denoised if down == 0 else x + slope(x, sigma, denoised) * (down - sigma)
         if up > 0:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, check_sigmas, model_sampling_of, report, slope, warn_once
+from .common import BoundModel, Callback, Model, check_sigmas, model_sampling_of, slope, warn_once
 
 # Variant -> (number of starting steps, highest Adams-Bashforth order).
 VARIANTS = {"plms": (1, 4), "f_pndm": (3, 4), "s_pndm": (1, 2)}
@@ -73,9 +73,7 @@ def sample_pndm(
     denoise = BoundModel(model, extra_args)
     history: list[Tensor] = []  # the latest slope first
     for i in range(len(sigmas) - 1):
-        sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        denoised = denoise(x, sigma)
-        report(callback, i, x, sigma, denoised)
+        sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         d = slope(x, sigma, denoised)
         history = [d, *history[: max_order - 1]]
         if i >= starting_steps:

@@ -8,6 +8,7 @@ from rapiddraw.core.diffusion.samplers import SAMPLERS, sample_dpm_solver
 from rapiddraw.core.diffusion.samplers import common as samplers_common
 from rapiddraw.core.diffusion.schedule import calculate_sigmas
 from rapiddraw.core.errors import InputError
+from rapiddraw.tests.diffusers_helpers import run_diffusers
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -45,18 +46,6 @@ def test_a_higher_order_is_closer(errors):
     for method in ("singlestep", "multistep"):
         one, two, three = (errors(method, order, 48) for order in (1, 2, 3))
         assert three < two < one / 4
-
-
-def run_diffusers(scheduler, denoiser, x, sigma, steps):
-    """Their loop: z_t = x / sqrt(1 + sigma^2), a noise prediction at each of their timesteps, step()."""
-    scheduler.set_timesteps(steps)
-    z = x / (1 + sigma**2) ** 0.5
-    for time in scheduler.timesteps:
-        abar = scheduler.alphas_cumprod[time].double()
-        level = ((1 - abar) / abar).sqrt()
-        state = z / abar.sqrt()
-        z = scheduler.step((state - denoiser(state, level * torch.ones(len(x)))) / level, time, z).prev_sample
-    return z
 
 
 @pytest.mark.parametrize("steps", [6, 7, 8, 12, 20, 21])

@@ -4,23 +4,11 @@ import pytest
 import torch
 from rapiddraw.core.diffusion.samplers import SAMPLERS
 from rapiddraw.core.diffusion.schedule import calculate_sigmas
+from rapiddraw.tests.diffusers_helpers import run_diffusers
 
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 # Our grids by the name diffusers has for their spacing.
 SPACINGS = [("simple", {"timestep_spacing": "trailing"}), ("ddim_uniform", {"timestep_spacing": "leading", "steps_offset": 1})]
-
-
-def run_diffusers(scheduler, denoiser, x, sigma, steps, **options):
-    """Their loop: z_t = x / sqrt(1 + sigma^2), a noise prediction at each of their timesteps, step()."""
-    scheduler.set_timesteps(steps)
-    z = x / (1 + sigma**2) ** 0.5
-    for time in scheduler.timesteps:
-        abar = scheduler.alphas_cumprod[time].double()
-        level = ((1 - abar) / abar).sqrt()
-        state = z / abar.sqrt()
-        eps = (state - denoiser(state, level * torch.ones(len(x)))) / level
-        z = scheduler.step(eps, time, z, **options).prev_sample
-    return z
 
 
 def start(sigmas):
