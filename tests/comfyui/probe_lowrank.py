@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from inside import MODELS, RESULT, load_pack, relative, write
@@ -89,6 +90,7 @@ def run() -> None:
 
     found["in any order"] = {name: relative(*pair) for name, pair in in_any_order(low, flat, lora, other, merge).items()}
     found["stock"] = stock_loras(low, flat, patched, lora)
+    found["own weights"] = own_weights([dense, patched[0]])
 
     saved = host.model.save(patched[0], RESULT.parent / "saved.safetensors", {"recipe": "test"})
     again = host.model.load(saved)
@@ -178,6 +180,19 @@ def stock_loras(low: Any, flat: Any, patched: list[Any], lora: dict[str, Any]) -
         again = [comfy.sd.load_lora_for_models(flat, None, one, 1.0, 0)[0] for one in made]
         said[f"{kind.name} drawn"] = relative(*(output(one) for one in again))
         said[f"{kind.name} is what was added"] = relative(output(again[0]), output(patched[1]))
+    return said
+
+
+def own_weights(models: list[Any]) -> list[Any] | None:
+    """Newer versions ask for a patcher with weights of its own (Train LoRA, several GPUs): its difference, and what it shares."""
+    if "force_deepcopy" not in inspect.signature(models[0].clone).parameters:
+        return None
+    said = []
+    for model in models:
+        drawn = output(model)
+        clone = model.clone(force_deepcopy=True)
+        shared = {id(weight) for weight in model.model.parameters()} & {id(weight) for weight in clone.model.parameters()}
+        said.append([relative(output(clone), drawn), len(shared), type(clone) is type(model)])
     return said
 
 

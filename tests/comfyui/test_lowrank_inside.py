@@ -50,6 +50,11 @@ def test_comfyuis_other_lora_nodes_work_on_the_dense_equivalent(lowrank: dict[st
     assert stock["STANDARD drawn"] < 0.2, "ComfyUI clamps singular vectors by a quantile that depends on their signs"
 
 
+def test_newer_versions_get_a_model_with_weights_of_its_own(lowrank: dict[str, Any]) -> None:
+    for difference, shared, same_class in lowrank["own weights"] or []:  # None where ComfyUI does not ask
+        assert difference < SAME and shared == 0 and same_class
+
+
 def test_merging_with_another_model_works_both_ways(lowrank: dict[str, Any]) -> None:
     assert lowrank["merge_into_low"] < SAME and lowrank["merge_low_into"] < SAME
 
