@@ -16,6 +16,7 @@ from ..host import current
 from ..host.denoiser import Denoiser
 from ..lowrank.distill import Distiller
 from ..lowrank.savings import Report, network_size
+from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import draw_losses
 from ..train.recipe import EpochOrder, Losses, python_random
@@ -138,10 +139,10 @@ def distill_model(
 
 
 def _fingerprint(network: nn.Module, images: Any) -> str:
-    """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures' names
-    and sizes."""
+    """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures and
+    their captions."""
     weights = sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
-    listed = "".join(f"{item.path.name}:{item.path.stat().st_size};{len(item.captions)}" for item in images.items)
+    listed = "".join(f"{picture_key(item.path, '').hex()}:{[caption.text for caption in item.captions]};" for item in images.items)
     return hashlib.sha256(f"{weights:.5g};{listed}".encode()).hexdigest()[:16]
 
 

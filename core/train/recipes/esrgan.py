@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...bundles.format import BundleInfo, save_bundle
+from ...data.folder import ImageFolder
 from ...errors import DataError, InputError
 from ...metrics.psnr import psnr
 from ...progress import track
@@ -30,11 +31,9 @@ from ...upscale.rrdb import build, load_upscaler
 from ..recipe import Losses, Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torch.optim import Optimizer
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass
@@ -182,10 +181,11 @@ class EsrganRecipe(Recipe):
 
             drawn = (render(sample.scene, self.size) for sample in samples(split, count, self.seed))
             return track(drawn, count, f"drawing {split} pictures", "picture")
-        files = picture_files(Path(self.data))
+        images = ImageFolder(self.data, captions=False)
         # Held out by position: every seventeenth picture is never trained on.
-        kept = [file for i, file in enumerate(files) if (i % 17 == 16) == (split != "train")] or files
-        return _read(kept[:count])
+        kept = [i for i in range(len(images)) if (i % 17 == 16) == (split != "train")] or list(range(len(images)))
+        chosen = kept[:count]
+        return track((images.pixels(i) for i in chosen), len(chosen), "reading pictures", "picture")
 
 
 def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
@@ -224,29 +224,6 @@ def enlarge_with(model: Callable[[Tensor], Tensor], low: Any, device: str | torc
     with torch.no_grad():
         made = model(_tensor([low]).to(device))[0].float().clamp(0, 1)
     return (made * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-
-def picture_files(root: Path) -> list[Path]:
-    """Return the pictures of a dataset folder (those under `images/` where there is one), sorted. Raises :class:`DataError` where there
-    are none."""
-    folder = root / "images" if (root / "images").is_dir() else root
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES) if folder.is_dir() else []
-    if not files:
-        raise DataError(
-            f"no pictures ({', '.join(_PICTURES)}) in {folder}; give --data a folder that has some, or leave it out for the Orchard"
-        )
-    return files
-
-
-def _read(files: list[Path]) -> Iterator[Any]:
-    from PIL import Image
-
-    for file in track(files, len(files), "reading pictures", "picture"):
-        try:
-            with Image.open(file) as picture:
-                yield np.asarray(picture.convert("RGB"))
-        except (OSError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file.name} cannot be read as a picture ({error}); remove or replace it") from error
 
 
 def _pairs(pictures: Iterable[Any], scale: int, patch: int) -> list[tuple[Any, Any]]:

@@ -12,6 +12,7 @@ Paper: the KL-regularised decoder of Rapid Diffusion (section 3.1.3), after Romb
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +38,7 @@ class VaeRecipe(Recipe):
     px, factor 8, 8 channels."""
 
     name: ClassVar[str] = "vae"
+    bundles: ClassVar[Mapping[str, str]] = {"base": "vae"}
 
     batch_size: int = 4
     lr: float = 1e-3

@@ -10,7 +10,7 @@ from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import Intervals, train
-from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, picture_files, relativistic_loss, start_as_bilinear
+from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, relativistic_loss, start_as_bilinear
 from rapiddraw.core.upscale import basicsr_shim
 from rapiddraw.core.upscale.layouts import RRDBConfig
 from rapiddraw.core.upscale.rrdb import build, load_upscaler
@@ -145,8 +145,8 @@ def test_hyper_parameters_are_checked(bad):
 
 
 def test_a_folder_without_usable_pictures_says_so(tmp_path):
-    with pytest.raises(DataError, match="no pictures"):
-        picture_files(tmp_path)
+    with pytest.raises(DataError, match="no images"):
+        ready(data=str(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(DataError, match="broken.png"):
         ready(data=str(tmp_path))
