@@ -46,7 +46,7 @@ def quality(files: dict[str, Path], count: int) -> tuple[list[dict[str, Any]], d
     others = judge_pictures(judge, render_batch([scene for _, scene in evaluation_scenes("seen", count, seed=4)], 128))[1]
     drawn = [render_maps(scene, 128) for scene in scenes]
     maps = {kind: torch.stack([map_hint(kind, torch.from_numpy(one[kind].copy())) for one in drawn]) for kind in ("segmentation", "sketch")}
-    edges, classes = canny(real / 2 + 0.5), image_to_classes(maps["segmentation"])
+    edges, classes = canny(real / 2 + 0.5), image_to_classes(maps["segmentation"].movedim(1, -1))
     maps["edges"] = edges[:, None].expand(-1, 3, -1, -1)
     images = {kind: hint.movedim(1, -1) for kind, hint in maps.items()}
 

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 import torch
-from rapiddraw.benchmarks import control
+from rapiddraw.benchmarks import control, control_quality
 from rapiddraw.benchmarks.control_quality import iou, iou_ratio, overlaps
 from rapiddraw.core.metrics.control import mean_iou
 
@@ -28,3 +28,11 @@ def test_edges_are_judged_with_a_tolerance_and_time_is_judged_too():
     assert len(set(claims)) == len(claims) == 16
     assert sum("edge F-score" in claim for claim in claims) == sum("edge NMSE" in claim for claim in claims) == 2
     assert "frozen copy + Kronecker, this U-Net: seconds an iteration over the full copy's" in claims
+
+
+def test_quality_without_an_adapter_beside_that_of_renders(monkeypatch):
+    monkeypatch.setattr(control_quality, "STEPS", 1)
+    rows, found = control_quality.quality({}, 2)
+    assert [row["format"] for row in rows] == ["no control", "renders through the VAE"] and set(found) == {"none"}
+    assert rows[1]["edge F-score"] > rows[0]["edge F-score"] and rows[1]["IoU"] > rows[0]["IoU"]
+    assert found["none"].nmse.shape == found["none"].f_score.shape == (2,) and rows[1]["FID-A"] is None
