@@ -88,7 +88,7 @@ def odd_tree(tree: Any, rng: random.Random) -> Any:
 
 
 def _odd(rng: random.Random) -> Any:
-    return rng.choice(ODD_VALUES) if rng.random() < 0.6 else hostile_text(rng)
+    return copy.deepcopy(rng.choice(ODD_VALUES)) if rng.random() < 0.6 else hostile_text(rng)
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:

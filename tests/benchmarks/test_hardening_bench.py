@@ -11,7 +11,7 @@ import time
 import pytest
 from rapiddraw.benchmarks import hardening
 from rapiddraw.benchmarks.doors import Door
-from rapiddraw.benchmarks.mutations import ODD_TEXTS, damaged, hostile_text, odd_json, odd_tree
+from rapiddraw.benchmarks.mutations import ODD_TEXTS, ODD_VALUES, damaged, hostile_text, odd_json, odd_tree
 from rapiddraw.cli import main
 from rapiddraw.core import paths
 from rapiddraw.core.errors import InputError
@@ -73,11 +73,12 @@ def test_an_input_is_made_again_by_its_number(tmp_path):
 
 
 def test_mutations_leave_their_input_alone_and_differ():
-    trees, texts = set(), set()
+    trees, texts, before = set(), set(), repr(ODD_VALUES)
     for seed in range(300):
         rng = random.Random(seed)
         trees.add(repr(odd_tree(TREE, rng)))
         texts.add(hostile_text(rng))
         assert isinstance(odd_json(TREE, rng), bytes) and isinstance(damaged(b"hello world", rng), bytes)
+    assert repr(ODD_VALUES) == before, "a value that was put into one tree is not changed by the next"
     assert TREE == {"a": [1, {"b": "c"}], "d": {"e": None}} and len(trees) > 150 and len(texts) > 100
     assert damaged(b"", random.Random(0)) is not None and any("\ud800" in text for text in ODD_TEXTS)
