@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundles.format import LatentSpace, Schedule, check_config, load_foreign
-from ..errors import BundleError
+from ..errors import BundleError, RapidDrawError
 from ..paths import safe_join
 from .parts import Checkpoint, Part, text_part
 from .vocabulary import read_tokenizer
@@ -22,6 +22,15 @@ _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 def read_folder(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises :class:`BundleError` for a part that is missing, damaged, a pickle, or of another kind of model."""
+    try:
+        return _read(path)
+    except RapidDrawError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise BundleError(f"{path.name}: its configs hold a value of the wrong kind ({str(error)[:200]}); copy the folder again") from error
+
+
+def _read(path: Path) -> Checkpoint:
     unet = _network(path, "unet", "UNet2DConditionModel", "diffusion_pytorch_model")
     vae = _network(path, "vae", "AutoencoderKL", "diffusion_pytorch_model")
     texts = {}

@@ -60,6 +60,11 @@ def text_part(tensors: Mapping[str, Tensor], tokenizer: Any, name: str, hidden_a
         raise BundleError(
             f"{name} lacks parts of its CLIP text encoder ({error}); in ComfyUI it may load with a CLIP of its own"
         ) from error
+    if not isinstance(hidden_act, str) or (heads is not None and (not isinstance(heads, int) or not 1 <= heads <= width or width % heads)):
+        raise BundleError(
+            f"{name}: its text encoder has hidden_act = {str(hidden_act)[:40]!r} and num_attention_heads = {str(heads)[:40]}; expected the "
+            f"name of a function, and a divisor of {width}"
+        )
     if len(tokenizer) > vocabulary:
         raise BundleError(f"{name}: the tokenizer has {len(tokenizer)} tokens, but the text encoder knows {vocabulary}")
     projection = named.setdefault("text_projection.weight", torch.eye(width))
