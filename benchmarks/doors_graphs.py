@@ -210,7 +210,8 @@ class Commands(Door):
 
     def attempt(self, index: int, rng: random.Random) -> tuple[str, Callable[[], Any]]:
         words = self.made[index][1] if index < len(self.made) else self.mutation(rng)
-        return " ".join(ascii(word)[1:-1][:60] for word in words), self.call(words, "")
+        label = " ".join(ascii(word.replace(str(self.folder), "FOLDER"))[1:-1][:60] for word in words)
+        return label, self.call(words, "")
 
 
 DOORS = (EditorGraphs, ApiGraphs, Names, Commands)
