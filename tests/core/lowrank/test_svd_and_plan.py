@@ -15,7 +15,7 @@ from rapiddraw.core.lowrank.svd import Spectrum, break_even, rank_for_ratio
 from rapiddraw.core.networks import build_network
 from rapiddraw.tests.helpers import UNET_CONFIG
 from torch import nn
-from torch.nn import Conv2d
+from torch.nn import Conv2d, Linear
 
 
 def build_unet(config):
@@ -203,3 +203,13 @@ def test_strided_convolutions_and_biases_are_kept():
     put_factors(box, "resnets.0.conv1", Spectrum.of(dense.weight).factors(12))
     made = box["resnets"]["0"]["conv1"]
     assert torch.allclose(made(x), dense(x), atol=1e-5) and torch.allclose(dense_weight(made), dense.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("dense", [Linear(24, 40), Conv2d(8, 16, 3, stride=2, padding=1, bias=False)])
+def test_a_factored_layer_tells_the_dense_weights_shape_and_dtype_and_stores_none(dense):
+    box = nn.Sequential(dense.half())
+    put_factors(box, "0", Spectrum.of(dense.weight.float()).factors(4))
+    layer = box[0].half()
+    assert layer.weight.shape == dense.weight.shape and layer.weight.dtype == torch.float16 and layer.weight.is_meta
+    assert layer.bias is None and not {"weight", "bias"} & set(layer.state_dict())
+    assert len(list(layer.parameters())) == 2 + (dense.bias is not None)
