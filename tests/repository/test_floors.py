@@ -90,3 +90,37 @@ def test_no_circle_of_modules() -> None:
 
     for module in graph:
         visit(module, ())
+
+
+def defined_in(path: Path) -> set[str]:
+    """The names that a module has at its top level, in branches included."""
+    names: set[str] = set()
+    todo: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        names.update(child.id for child in ast.walk(node) if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store))
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            todo.extend(ast.iter_child_nodes(node))
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_import_names_what_is_there(path: Path) -> None:
+    """The type checker passes over an import that it cannot find."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        target = ROOT.joinpath(*package[: len(package) - node.level + 1], *filter(None, (node.module or "").split(".")))
+        file = target / "__init__.py" if target.is_dir() else target.with_suffix(".py")
+        assert file.is_file(), f"{path}:{node.lineno}: there is no module {node.module}"
+        known = defined_in(file)
+        for alias in node.names:
+            beside = target / alias.name
+            there = alias.name in known or beside.is_dir() or beside.with_suffix(".py").is_file()
+            assert there or "__getattr__" in known, f"{path}:{node.lineno}: {node.module or '.'} has no {alias.name}"
