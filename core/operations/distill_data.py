@@ -59,7 +59,7 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     with Progress(len(number), "encoding texts", "text") as bar:
         for text in number:
             encoded.append(host.clip.encode(clip, text))
-            taken += encoded[-1][0][0].numel() * 4
+            taken += encoded[-1][0][0].nbytes
             if taken > MAX_TOKEN_BYTES:
                 raise InputError(
                     f"{len(number)} different captions do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or the "

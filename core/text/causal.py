@@ -32,9 +32,11 @@ def list_models() -> list[str]:
     """Return the names of the folders that hold a language model, relative to the folder of models in which they lie."""
     names = set()
     for folder in paths.language_model_dirs():
-        for config in sorted(folder.rglob("config.json"))[:MAX_MODELS]:
-            if config.parent != folder and any(config.parent.glob("*.safetensors")):
-                names.add(config.parent.relative_to(folder).as_posix())
+        configs = sorted(name for name, _ in paths.model_files(folder) if name.endswith("/config.json"))
+        for config in configs[:MAX_MODELS]:
+            model = config.removesuffix("/config.json")
+            if any((folder / model).glob("*.safetensors")):
+                names.add(model)
     return sorted(name for name in names if is_text(name))
 
 
@@ -45,12 +47,12 @@ def resolve_model(name: str) -> Path:
     `.safetensors` files.
     """
     for folder in paths.language_model_dirs():
-        path = paths.safe_join(folder, name)
+        path = paths.model_path(folder, name)
         if (path / "config.json").is_file():
             if not any(path.glob("*.safetensors")):
                 raise BundleError(f"the language model {name!r} has no .safetensors files; pickled weights are not read")
             for file in path.iterdir():
-                paths.safe_join(folder, file.relative_to(folder.resolve()))  # its files may not lead elsewhere either
+                paths.safe_join(path, file.name)  # the owner may link the folder; the files in it may not lead elsewhere
             return path
     known = ", ".join(list_models()) or "none"
     raise BundleError(f"no language model named {name!r}; there is {known}. Put its folder into models/rapiddraw/llm or models/LLM")

@@ -192,9 +192,8 @@ def test_a_language_model_never_leaves_its_folder(llm, tmp_path):
     for name in ("../outside", str(outside), "..", "tiny/../../outside", ""):
         with pytest.raises((InputError, BundleError)):
             causal.resolve_model(name)
-    (llm / "link").symlink_to(outside)
-    with pytest.raises(InputError, match="outside"):
-        causal.resolve_model("link")
+    (llm / "link").symlink_to(outside)  # the owner of a models folder may link a model that lies elsewhere
+    assert causal.resolve_model("link").samefile(outside) and "link" in causal.list_models()
     inside = llm / "mixed"
     inside.mkdir()
     (inside / "config.json").write_text("{}")
