@@ -11,14 +11,10 @@ from ..nodes.registry import registry
 from .common import note, say, say_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ..core.graph.execute import RunResult
-    from ..core.graph.formats import Graph
-    from ..core.graph.inputs import Registry
+    from ..api.engines import Engine
 
 EXAMPLE = """examples:
-  python -m rapiddraw run workflows/api/text_to_image.json --output out
+  python -m rapiddraw run text_to_image --output out      (a graph that comes with the pack, by its name)
   python -m rapiddraw run graph.json --set KSampler.steps=20 --set "Positive prompt.text=a red pear" --seed 7
   python -m rapiddraw run out/picture_00001_.png --json      (a picture carries the graph that made it)
 
@@ -30,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "run", help="run a saved graph and save its pictures", description="Run a saved graph without ComfyUI.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
+    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph")
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="NODE.INPUT=VALUE",
         help="change a value; NODE is an id, a class or a title; may be given several times",
@@ -44,23 +40,18 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..api.engines import EmbeddedEngine, changed, shown_by
     from ..core.errors import GraphError, InputError, InvalidGraphError, NodeError, WriteError
-    from ..core.graph.edit import apply_changes, parse_assignment, with_seed
-    from ..core.graph.execute import NodeEvent, Runner
+    from ..core.graph.execute import NodeEvent
     from ..core.graph.formats import read_graph
-    from ..core.graph.validate import check
     from ..core.paths import set_dirs
 
     started = time.perf_counter()
     set_dirs(input=args.input, output=args.output, temp=Path(args.output) / "temp" if args.output else None)
-    nodes = registry()
+    engine: Engine = EmbeddedEngine(registry())
     try:
-        graph = read_graph(args.graph)
-        changes = [parse_assignment(text, graph.to_api(nodes), nodes) for text in args.assignments]
-        graph = apply_changes(graph, nodes, changes) if changes else graph
-        graph = with_seed(graph, nodes, args.seed) if args.seed is not None else graph
-        check(graph, nodes)
-        _check_outputs(graph.to_api(nodes), nodes)
+        graph = changed(read_graph(args.graph), engine.registry, args.assignments, args.seed)
+        engine.check(graph)
     except (GraphError, InputError) as error:
         reasons = error.problems if isinstance(error, InvalidGraphError) else [error]
         return _refuse(args, "invalid graph", [str(reason) for reason in reasons], 2)
@@ -71,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         note(f"  {event.name}")
 
     try:
-        result = Runner(nodes).run(graph, on_node=tell)
+        result = engine.run(graph, tell)
     except NodeError as error:
         cause = error.__cause__
         if args.verbose and cause is not None:
@@ -80,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
             note("".join(traceback.format_exception(cause)).rstrip())
         return _refuse(args, "failed", [str(error)], 1)
     seconds = time.perf_counter() - started
-    outputs = _outputs(graph, result, nodes)
+    outputs = shown_by(result, graph, engine)
     if args.json:
         say_json({"graph": args.graph, "outputs": outputs, "seconds": result.seconds, "total_seconds": seconds})
     else:
@@ -88,20 +79,10 @@ def run(args: argparse.Namespace) -> int:
             for line in (*shown.get("images", []), *shown.get("text", [])):
                 say(str(line))
         slowest = sorted(result.seconds.items(), key=lambda item: -item[1])[:3]
-        api = graph.to_api(nodes)
+        api = graph.to_api(engine.registry)
         parts = ", ".join(f"{api[node_id]['class_type']} {taken:.1f} s" for node_id, taken in slowest)
         note(f"{seconds:.1f} s in all ({parts})")
     return 0
-
-
-def _check_outputs(api: Mapping[str, Any], nodes: Registry) -> None:
-    """Raise :class:`WriteError` before anything runs where the pictures of this graph could not be saved."""
-    from ..core.files import check_writable
-    from ..core.graph.validate import output_nodes
-    from ..core.paths import output_dir
-
-    if any("filename_prefix" in api[node_id]["inputs"] for node_id in output_nodes(api, nodes)):
-        check_writable(output_dir())
 
 
 def _refuse(args: argparse.Namespace, what: str, reasons: list[str], code: int) -> int:
@@ -110,18 +91,3 @@ def _refuse(args: argparse.Namespace, what: str, reasons: list[str], code: int) 
     for reason in reasons:
         note(f"{what}: {reason}")
     return code
-
-
-def _outputs(graph: Graph, result: RunResult, nodes: Any) -> dict[str, dict[str, Any]]:
-    """What each output node showed: pictures as paths, and any other `ui` entry as it is."""
-    from ..core.graph.inputs import title_of
-    from ..core.paths import input_dir, output_dir, temp_dir
-
-    folders = {"output": output_dir(), "temp": temp_dir(), "input": input_dir()}
-    api, shown = graph.to_api(nodes), {}
-    for node_id, ui in result.outputs.items():
-        entry: dict[str, Any] = {"class_type": api[node_id]["class_type"], "title": title_of(api[node_id]), **ui}
-        if "images" in ui:
-            entry["images"] = [str(folders[image["type"]] / image["subfolder"] / image["filename"]) for image in ui["images"]]
-        shown[node_id] = entry
-    return shown

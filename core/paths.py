@@ -7,6 +7,7 @@ the owner may have put links to other disks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -132,6 +133,22 @@ def set_dirs(
     for key, value in (("input", input), ("output", output), ("temp", temp)):
         if value is not None:
             _dirs[key] = Path(value)
+
+
+@contextlib.contextmanager
+def using_dirs(
+    input: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    temp: str | os.PathLike[str] | None = None,
+) -> Iterator[None]:
+    """Choose folders as :func:`set_dirs` does, until the block ends."""
+    before = dict(_dirs)
+    set_dirs(input, output, temp)
+    try:
+        yield
+    finally:
+        _dirs.clear()
+        _dirs.update(before)
 
 
 def input_dir() -> Path:

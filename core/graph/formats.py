@@ -18,9 +18,10 @@ from ..errors import GraphError
 from ..files import replacing
 from ..language import is_text
 from .convert import to_api
-from .inputs import Registry
+from .inputs import Registry, nearest
 from .layout import to_ui
 from .png_text import SIGNATURE, DamagedPictureError, TextTooLargeError, read_text_chunks
+from .shipped import graph_path, shipped_graphs
 
 __all__ = ["Graph", "as_api", "read_graph", "to_api", "to_ui", "write_graph"]
 
@@ -51,15 +52,17 @@ class Graph:
 
 
 def read_graph(source: str | os.PathLike[str] | Mapping[str, Any]) -> Graph:
-    """Read a graph from a `.json` or `.png` file, or from an already parsed object.
+    """Read a graph from a `.json` or `.png` file, from an already parsed object, or by the name of a graph that comes with the pack.
 
     Raises :class:`GraphError` naming the file and what is wrong with it: missing, too large, not JSON, or JSON that is no graph.
     """
     if isinstance(source, Mapping):
         return _recognise(dict(source), "graph")
-    path = Path(source)
+    path = graph_path(source)
     if not path.is_file():
-        raise GraphError(f"no such graph file: {path}. Give a .json saved by ComfyUI (either format) or a .png that it saved")
+        near = nearest(path.name.removesuffix(".json"), shipped_graphs())
+        hint = f"Did you mean the shipped graph {near}?" if near else "Shipped graphs, such as text_to_image, have names"
+        raise GraphError(f"no such graph file: {path}. Give a .json saved by ComfyUI (either format) or a .png that it saved. {hint}")
     with path.open("rb") as file:
         start = file.read(8)
     if start == SIGNATURE:

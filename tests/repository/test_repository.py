@@ -55,7 +55,7 @@ def test_the_package_list_follows_the_tree():
 def test_every_folder_of_the_library_is_a_package():
     for path in files(".py"):
         parts = path.relative_to(ROOT).parts
-        if parts[0] in ("core", "nodes", "cli", "benchmarks"):
+        if parts[0] in ("core", "nodes", "api", "cli", "benchmarks"):
             assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py: it would not be installed"
 
 
