@@ -169,8 +169,9 @@ def check_config(config: Mapping[str, Any], tensors: int) -> None:
         elif isinstance(value, int) and any(word in key for word in _COUNTS):
             counts[key] = max(counts.get(key, 1), value)
     if max(longest, *counts.values(), 1) > allowed or math.prod(counts.values(), start=longest) > 64 * allowed:
-        named = ", ".join(f"{key} = {value}" for key, value in sorted(counts.items(), key=lambda item: -item[1])[:3])
-        raise ValueError(f"it asks for more layers than the {tensors} tensors of the file can fill ({named or f'{longest} levels'})")
+        largest = sorted({f"a list of {longest}": longest, **counts}.items(), key=lambda item: -item[1])[:3]
+        named = ", ".join(key if key.startswith("a list") else f"{key} = {value}" for key, value in largest)
+        raise ValueError(f"it asks for more layers than the {tensors} tensors of the file can fill ({named})")
 
 
 def _parse_info(meta: Any, path: Path) -> BundleInfo:
