@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parsed = _parser(arguments).parse_args(arguments)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
         return stop.code if isinstance(stop.code, int) else FAILED
+    parsed.arguments = arguments
     with _logging_to_stderr(parsed.verbose), _interruptible():
         try:
             code = parsed.execute_command(parsed)

@@ -52,12 +52,13 @@ class RunResult:
 
 @dataclass(frozen=True)
 class NodeEvent:
-    """Told to `on_node` when a node begins: where the run stands."""
+    """Told to `on_node` when a node begins: where the run stands. `steps` is (done, total) where an engine tells of a node's own steps."""
 
     node_id: str
     class_type: str
     name: str
     done: int
+    steps: tuple[int, int] | None = None
 
 
 def execute(
