@@ -56,7 +56,10 @@ class ComfyEngine:
             raise InvalidGraphError([_problem(node_id, text, prompt) for node_id, text in found])
         if any("filename_prefix" in prompt[node_id]["inputs"] for node_id in outputs):
             check_writable(self.folders()["output"])
-        self._ready = (prompt, outputs)  # ComfyUI's check also turns values into the types of their inputs
+        self._ready = (
+            prompt,
+            [node_id for node_id in prompt if node_id in outputs],
+        )  # ComfyUI's check also turns values into the types of their inputs
 
     def run(self, graph: Graph, on_node: Callable[[NodeEvent], None] | None = None) -> RunResult:
         """See :meth:`Engine.run`; the graph is the one that was checked last. Steps inside a node are told too, as `NodeEvent.steps`."""
@@ -79,7 +82,8 @@ class ComfyEngine:
             text = str(error)
             joint = " " if text.startswith("failed with ") else ": "
             raise NodeError(where + joint + text, error.node_id, error.class_type) from error
-        return RunResult(outputs=ran.outputs, seconds=ran.seconds, cached=ran.cached)
+        in_order = {node_id: ran.outputs[node_id] for node_id in prompt if node_id in ran.outputs}
+        return RunResult(outputs=in_order | ran.outputs, seconds=ran.seconds, cached=ran.cached)
 
     def folders(self) -> dict[str, Path]:
         """See :meth:`Engine.folders`."""

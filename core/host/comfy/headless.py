@@ -7,6 +7,7 @@ so that whatever this version does around a run is done. Nothing of ComfyUI is i
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib
 import logging
 import os
@@ -25,7 +26,7 @@ from ...progress import raise_if_cancelled
 Event = Callable[[str, dict[str, Any]], object]
 _OWN_NODE = "RapidDrawBundleLoader"
 _QUIET = ("--preview-method", "none", "--database-url", "sqlite:///:memory:", "--disable-auto-launch")
-_POLL = 0.02  # seconds
+_POLL, _END_SECONDS = 0.02, 10.0
 _running: dict[str, ComfyProcess] = {}
 
 
@@ -100,7 +101,6 @@ def _start(places: Places, arguments: list[str]) -> tuple[Any, Any]:
     if "DEBUG" not in arguments:  # its executor logs a traceback of what is reported here on one line
         for handler in logging.getLogger().handlers:
             handler.addFilter(lambda record: record.module != "execution")
-    threading.Thread(target=_keep_loop, args=(server,), daemon=True).start()
     return main, server
 
 
@@ -115,8 +115,15 @@ def _has_accelerator() -> bool:
 def _keep_loop(server: Any) -> None:
     """Keep the server's event loop running, because nodes may give it work; its messages go to nobody."""
     asyncio.set_event_loop(server.loop)
-    server.loop.create_task(server.publish_loop())
+    messages = server.loop.create_task(server.publish_loop())
     server.loop.run_forever()
+    messages.cancel()
+    server.loop.run_until_complete(asyncio.gather(messages, return_exceptions=True))
+
+
+def _end_thread(timeout: float | None = None) -> None:
+    """Stands in for the queue's `get`, which ComfyUI's worker asks for ever."""
+    raise SystemExit
 
 
 def _use_folders(places: Places) -> None:
@@ -135,6 +142,19 @@ class ComfyProcess:
         self._main, self._server = main, server
         self._send = server.send_sync
         self._workers = [thread for thread in threading.enumerate() if "prompt_worker" in thread.name]
+        self._loop = threading.Thread(target=_keep_loop, args=(server,), daemon=True)
+        self._loop.start()
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        """End ComfyUI's threads: one that is inside torch while Python shuts down aborts the process."""
+        queue = self._server.prompt_queue
+        queue.get = _end_thread
+        with queue.mutex:
+            queue.not_empty.notify_all()
+        self._server.loop.call_soon_threadsafe(self._server.loop.stop)
+        for thread in (*self._workers, self._loop):
+            thread.join(_END_SECONDS)
 
     def use(self, places: Places) -> None:
         """Use other input, output and temp folders from now on; those that are None stay."""
