@@ -15,7 +15,10 @@ import pytest
 import torch
 from PIL import Image
 from rapiddraw.benchmarks.comfy_server import Run
+from rapiddraw.core.graph.formats import to_api
+from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
+from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
 from rapiddraw.tests.comfyui.graphs import SAVED, saved
 
 PACK, SHOWN = "rapiddraw", "text_to_image"
@@ -76,6 +79,15 @@ def test_a_dropped_picture_brings_its_graph_back(editor: Any, server: Any, run_s
     editor.drop(f"{name}.png", pictures[0], ui)
     assert (editor.missing(), editor.problems()) == ([], [])
     assert editor.prompt() == api
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_a_blueprint_opens_and_converts_as_we_convert_it(editor: Any, name: str) -> None:
+    ui = wrapped(name)
+    editor.page.run("app.loadGraphData(args[0])", ui)
+    editor.wait_for(ui)
+    assert (editor.missing(), editor.problems()) == ([], [])
+    assert editor.prompt() == to_api(ui, registry())
 
 
 def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
