@@ -19,7 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "convert", help="write a graph in UI or API format", description="Write a graph in the editor's format (UI) or in the API format.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
+    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph")
     parser.add_argument("--to", choices=("ui", "api"), required=True, help="ui: for the editor; api: for POST /prompt and headless runs")
     parser.add_argument("--out", metavar="FILE", required=True, help="the .json to write")
 

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "and upscaler, with whatever patches the graph puts on them.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
+    parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph")
     parser.add_argument("--runs", type=int, default=3, help="measured runs; the table gives medians (default 3)")
     parser.add_argument("--warmup", type=int, default=1, help="unmeasured runs first (default 1)")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the graph's)")

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
             say_json({"graph": args.graph, "error": refused.what, "reasons": refused.reasons})
         for reason in refused.reasons:
             note(f"{refused.what}: {reason}")
+        if refused.hint:
+            note(refused.hint)
         return refused.code
     seconds = time.perf_counter() - started
     if args.json:
@@ -89,9 +91,9 @@ def run(args: argparse.Namespace) -> int:
 class _Refused(Exception):
     """A run that ends before it gives pictures: what to say, and the exit code."""
 
-    def __init__(self, what: str, reasons: list[str], code: int) -> None:
+    def __init__(self, what: str, reasons: list[str], code: int, hint: str = "") -> None:
         super().__init__(what)
-        self.what, self.reasons, self.code = what, reasons, code
+        self.what, self.reasons, self.code, self.hint = what, reasons, code, hint
 
 
 def _embedded_engine(args: argparse.Namespace) -> Engine:
@@ -133,7 +135,9 @@ def _draw(
         engine.check(graph)
     except (GraphError, InputError) as error:
         reasons = error.problems if isinstance(error, InvalidGraphError) else [error]
-        raise _Refused("invalid graph", [str(reason) for reason in reasons], 2) from error
+        is_unknown = args.host == "embedded" and any(getattr(reason, "type", "") == "missing_node_type" for reason in reasons)
+        hint = "nodes of ComfyUI or of other packs: set COMFYUI_PATH and add --host comfy, which runs every node of that ComfyUI"
+        raise _Refused("invalid graph", [str(reason) for reason in reasons], 2, hint if is_unknown else "") from error
     except WriteError as error:
         raise _Refused("failed", [str(error)], 1) from error
     try:

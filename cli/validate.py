@@ -20,7 +20,12 @@ def add_parser(subparsers: Any) -> None:
         "validate", help="list what is wrong with saved graphs", description="Check graphs without running them.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("graphs", nargs="+", metavar="graph", help="a .json in ComfyUI's UI or API format, or a .png that carries one")
+    parser.add_argument(
+        "graphs",
+        nargs="+",
+        metavar="graph",
+        help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph",
+    )
     parser.add_argument("--json", action="store_true", help="write every problem as JSON to stdout")
 
 

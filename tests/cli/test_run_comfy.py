@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rapiddraw.cli import main
 from rapiddraw.cli.comfy import comfy_python
 
 
@@ -71,3 +72,14 @@ def test_another_python_runs_the_same_command(tmp_path: Path) -> None:
     comfyui = false_comfyui(tmp_path / "it", "raise SystemExit(7)")
     done = call(tmp_path, COMFYUI_PATH=str(comfyui), COMFYUI_PYTHON=str(python))
     assert done.returncode == 1 and "did not start (exit code 7)" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_graph_of_other_nodes_is_told_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "graph.json").write_text('{"1": {"class_type": "OfAnotherPack", "inputs": {}}}', encoding="utf-8")
+    assert main(["run", "graph.json"]) == 2
+    assert "add --host comfy" in capsys.readouterr().err
+    assert main(["run", "text_to_image", "--set", "Steps.steps=0"]) == 2
+    assert "--host comfy" not in capsys.readouterr().err
