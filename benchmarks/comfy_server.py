@@ -48,10 +48,13 @@ class Run:
 
 
 class Server:
-    """ComfyUI at `path`, on a free port, on the CPU, with a base directory of its own at `base` that holds nothing but this pack."""
+    """ComfyUI at `path`, on a free port, on the CPU, with a base directory of its own at `base` that holds nothing but this pack.
 
-    def __init__(self, path: Path, python: str, base: Path, pack: Path, weights: Path) -> None:
-        self.path, self.python, self.base, self.weights = path, python, base, weights
+    `api_nodes`: with ComfyUI's nodes for paid services.
+    """
+
+    def __init__(self, path: Path, python: str, base: Path, pack: Path, weights: Path, *, api_nodes: bool = False) -> None:
+        self.path, self.python, self.base, self.weights, self.api_nodes = path, python, base, weights, api_nodes
         for name in _FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
         (base / "custom_nodes" / "rapiddraw").symlink_to(pack, target_is_directory=True)
@@ -63,7 +66,7 @@ class Server:
         """Start ComfyUI and wait until it answers. Raises RuntimeError with the end of the log where it does not."""
         command = [
             self.python, str(self.path / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.base),
-            "--disable-auto-launch", "--disable-api-nodes", "--database-url", "sqlite:///:memory:",
+            "--disable-auto-launch", "--database-url", "sqlite:///:memory:", *([] if self.api_nodes else ["--disable-api-nodes"]),
         ]  # fmt: skip
         if os.environ.get("COMFYUI_FRONTEND"):
             command += ["--front-end-root", os.environ["COMFYUI_FRONTEND"]]

@@ -1,7 +1,6 @@
 """Conversion from the UI format to the API format, by the rules of ComfyUI's editor (`graphToPrompt`).
 
-Widget values are stored by position, in the order of the node class's inputs, with one more entry behind every seed (what to do after a
-run) and behind every upload button. Muted nodes (mode 2) vanish with their links; bypassed nodes (mode 4) pass an input of the same type
+Muted nodes (mode 2) vanish with their links; bypassed nodes (mode 4) pass an input of the same type
 through; Reroute, PrimitiveNode, GetNode, SetNode, notes and labels exist in the editor only. A subgraph is unfolded: its nodes appear
 under ids such as `5:12`, node 12 inside node 5.
 """
@@ -14,9 +13,10 @@ from typing import Any
 
 from ..errors import GraphError
 from .editor import BYPASSED, MUTED, EditorGraph, EditorNode, Slot
-from .inputs import CONTROL_VALUES, InputSpec, Registry, SpecsOf, is_link
+from .inputs import InputSpec, Registry, SpecsOf, is_link
 from .prompt_text import TOKENS_IN, resolve_choices, resolve_tokens, seed_of
-from .subgraphs import Level, open_file
+from .subgraphs import Level, open_file, promoted_widgets
+from .widgets import live_specs, takes_link, widget_values
 
 NOTES = ("Note", "MarkdownNote")
 REROUTES = ("Reroute", "Reroute (rgthree)")
@@ -38,42 +38,6 @@ def to_api(ui: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
     subgraphs that contain themselves or unfold into too many nodes.
     """
     return _Converter(ui, registry).convert()
-
-
-def widget_values(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> dict[str, Any]:
-    """Return the widget values of one UI node by input name. Values that are missing at the end take their defaults."""
-    stored = node.get("widgets_values")
-    widgets = [spec for spec in specs.values() if spec.is_widget]
-    if isinstance(stored, Mapping):  # some packs store them by name
-        return {spec.name: stored.get(spec.name, spec.default) for spec in widgets}
-    entries = stored if isinstance(stored, list) else []
-    values: dict[str, Any] = {}
-    for spec, position in zip(widgets, widget_positions(node, specs), strict=True):
-        values[spec.name] = entries[position] if position < len(entries) else spec.default
-    return values
-
-
-def widget_positions(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> list[int]:
-    """Return where each widget's value stands in `widgets_values`. Files from before an extra entry existed are read as well."""
-    stored = node.get("widgets_values")
-    stored = stored if isinstance(stored, list) else []
-    positions, position = [], 0
-
-    def next_is(*allowed: str) -> bool:
-        return position < len(stored) and stored[position] in allowed
-
-    for spec in specs.values():
-        if not spec.is_widget:
-            continue
-        positions.append(position)
-        position += 1
-        if spec.is_seed and next_is(*CONTROL_VALUES):
-            position += 1
-            if spec.type == "COMBO":
-                position += 1  # a combo gets a filter text as well
-        elif spec.is_upload and next_is("image"):
-            position += 1
-    return positions
 
 
 @dataclass(frozen=True)
@@ -109,23 +73,24 @@ class _Converter:
         return node.mode not in (MUTED, BYPASSED) and node.type not in VIRTUAL
 
     def _node(self, level: Level, node: EditorNode) -> dict[str, Any]:
-        specs = self.specs_of[node.type]
-        values: dict[str, _Value | _Output] = {name: _Value(value, False) for name, value in widget_values(node.raw, specs).items()}
+        declared = self.specs_of[node.type]
+        specs = live_specs(node.raw, declared)
+        values: dict[str, _Value | _Output] = {name: _Value(value, False) for name, value in widget_values(node.raw, declared).items()}
         values |= {name: _Value(value, True) for name, value in level.promoted.get(node.id, {}).items() if name in specs}
         for slot in node.inputs:
-            if slot.link is not None and (not specs or slot.name in specs) and (origin := self._origin(level, slot)) is not None:
+            if slot.link is not None and (not specs or takes_link(slot.name, specs)) and (origin := self._origin(level, slot)) is not None:
                 values[slot.name] = origin
-        inputs = {name: self._sent(level, node, name, value) for name, value in values.items()}
+        inputs = {name: self._sent(level, node, specs.get(name), name, value) for name, value in values.items()}
         return {"class_type": node.type, "inputs": inputs, "_meta": {"title": self._title(node)}}
 
     def _title(self, node: EditorNode) -> str:
         return node.title or getattr(self.registry.get(node.type), "DISPLAY_NAME", None) or node.type
 
-    def _sent(self, level: Level, node: EditorNode, name: str, given: _Value | _Output) -> Any:
+    def _sent(self, level: Level, node: EditorNode, spec: InputSpec | None, name: str, given: _Value | _Output) -> Any:
         """A value as the API format has it: resolved as the editor resolves it, and a list wrapped, because a bare list means a link."""
         if isinstance(given, _Output):
             return [given.node_id, given.slot]
-        value, spec = given.value, self.specs_of[node.type].get(name)
+        value = given.value
         if isinstance(value, str) and not given.is_final:
             if node.type in TOKENS_IN and name == "filename_prefix":
                 value = resolve_tokens(value, self._value_of)
@@ -147,13 +112,13 @@ class _Converter:
 
     def _seeds(self) -> Iterator[Any]:
         for _, node in self.root.nodes():
-            specs = self.specs_of[node.type]
-            values = widget_values(node.raw, specs)
-            yield from (values[name] for name, spec in specs.items() if spec.is_widget and spec.is_seed)
+            declared = self.specs_of[node.type]
+            values = widget_values(node.raw, declared)
+            yield from (values[name] for name, spec in live_specs(node.raw, declared).items() if spec.is_widget and spec.is_seed)
 
     def _origin(self, level: Level, slot: Slot) -> _Output | _Value | None:
         """What feeds a linked input once everything that exists in the editor only is gone: an output, a value, or nothing."""
-        number, kind = slot.link, slot.type
+        number, kind, start = slot.link, slot.type, level
         seen: set[tuple[str, str]] = set()
         while number is not None and (link := level.graph.links.get(number)) is not None:
             if (level.path, number) in seen:
@@ -162,14 +127,14 @@ class _Converter:
             if level.parent is not None and link.source == level.graph.input_side:
                 outer = level.outer_slot(link.slot)
                 if outer is None or outer.link is None:
-                    return _Value(level.host[outer.name], True) if outer is not None and outer.name in level.host else None
+                    return self._host_value(level, outer.name) if outer is not None else None
                 level, number, kind = level.parent, outer.link, outer.type
                 continue
             node = level.graph.nodes.get(link.source)
             if node is None:
                 return None
-            if node.type == "PrimitiveNode":  # muted or not: the editor writes its value into the widgets that it is linked to
-                return self._primitive(level, node)
+            if node.type == "PrimitiveNode":  # muted or not: the editor writes its value into the widgets that it is linked to,
+                return self._primitive(level, node) if level is start else None  # but not into or out of a subgraph
             if node.mode == MUTED:
                 return None
             if node.mode == BYPASSED:
@@ -186,6 +151,21 @@ class _Converter:
                 return None
             else:
                 return _Output(level.path + node.id, link.slot)
+        return None
+
+    def _host_value(self, level: Level, name: str) -> _Value | None:
+        """The value of the widget that the using node shows for input `name`; without a value of its own, that of the first widget inside,
+        however deep the node of that widget lies."""
+        if name in level.host:
+            return _Value(level.host[name], True)
+        while (found := next(promoted_widgets(level, name), None)) is not None:
+            owner, slot = found
+            if (inner := level.inner.get(owner)) is not None:
+                level, name = inner, slot.name
+                continue
+            node = level.graph.nodes[owner]
+            values = widget_values(node.raw, self.specs_of[node.type]) | level.promoted.get(owner, {})
+            return _Value(values[slot.widget], True) if slot.widget in values else None
         return None
 
     def _primitive(self, level: Level, node: EditorNode) -> _Value | None:

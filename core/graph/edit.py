@@ -9,15 +9,16 @@ import copy
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, cast
 
 from ..errors import InputError
-from .convert import widget_positions, widget_values
 from .editor import definitions, entries
 from .formats import Graph
 from .inputs import MAX_SEED, InputSpec, Registry, SpecsOf, coerce, describe, input_specs, is_link, nearest, one_line, title_of
 from .layout import widget_entries
 from .subgraphs import Level, find_place, open_file
+from .widgets import live_specs, widget_positions, widget_values
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,19 @@ def _change_ui(ui: dict[str, Any], top: Level, registry: Registry, change: Chang
         raw["widgets_values"] = values
         return place.top
     node_class = registry.get(node.type)
-    specs = input_specs(node_class) if node_class else {}
+    declared = input_specs(node_class) if node_class else {}
+    specs = live_specs(raw, declared)
     if change.input_name not in specs:  # the two forms of a graph from somewhere else need not agree
         return place.top
     if isinstance(raw.get("widgets_values"), dict):
         raw["widgets_values"][change.input_name] = change.value
     else:
-        widgets = [spec for spec in specs.values() if spec.is_widget]
-        index = [spec.name for spec in widgets].index(change.input_name)
-        stored, position = list(node.values), widget_positions(raw, specs)[index]
+        stored, position = list(node.values), widget_positions(raw, declared)[change.input_name]
         if position >= len(stored):  # a file from before this input existed: write every value out
-            known = widget_values(raw, specs)
+            known, widgets = widget_values(raw, declared), [spec for spec in specs.values() if spec.is_widget]
             stored = [entry for spec in widgets for entry in widget_entries(spec, known[spec.name])]
-            position = sum(len(widget_entries(spec, None)) for spec in widgets[:index])
+            before = takewhile(lambda spec: spec.name != change.input_name, widgets)
+            position = sum(len(widget_entries(spec, None)) for spec in before)
         stored[position] = change.value
         raw["widgets_values"] = stored
     for slot in entries(raw.get("inputs")):

@@ -6,13 +6,18 @@ missing or null. :func:`read_editor_graph` reads all of these; what it cannot us
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count as count_from
 from typing import Any
 
 from ..errors import GraphError
 
 MUTED, BYPASSED = 2, 4
+COPY_OF = "rapiddraw_copy_of"
+"""Name in `extra` of a definition under which a copy names the definition that it was made from."""
+_NUMBER = re.compile(r"0|-?[1-9]\d{0,14}")
 INPUT_SIDE, OUTPUT_SIDE = "-10", "-20"
 """Node ids that a link of a subgraph names where it begins at the subgraph's inputs or ends at its outputs."""
 
@@ -72,7 +77,8 @@ class EditorNode:
 class EditorGraph:
     """The nodes and links of one level: a whole graph, or the definition of a subgraph with its inputs and outputs.
 
-    `outputs` holds, for each output of a subgraph, the link that feeds it; `setters` the SetNode of each name.
+    `outputs` holds, for each output of a subgraph, the link that feeds it; `setters` the SetNode of each name; `renamed` the new ids of
+    nodes by the ids in the file (:func:`new_ids`).
     """
 
     name: str
@@ -83,6 +89,7 @@ class EditorGraph:
     input_side: str = INPUT_SIDE
     fed: Mapping[tuple[str, int], tuple[Link, ...]] = field(default_factory=dict)
     setters: Mapping[str, EditorNode] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def links_from(self, node_id: str, slot: int) -> tuple[Link, ...]:
         """Return the links that begin at one output, in the order of the file."""
@@ -93,10 +100,14 @@ class EditorGraph:
         return sorted(self.nodes.values(), key=lambda node: node.order)
 
 
-def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
-    """Read one level of a graph. Raises :class:`GraphError` for a node without an id or type, and for a link that cannot be read."""
-    nodes = {node.id: node for node in map(_node, entries(data.get("nodes")))}
-    links = dict(map(_link, _links(data.get("links"))))
+def read_editor_graph(data: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> EditorGraph:
+    """Read one level of a graph; its nodes take the ids in `renamed`.
+
+    Raises :class:`GraphError` for a node without an id or type, and for a link that cannot be read.
+    """
+    renamed = renamed or {}
+    nodes = {node.id: node for node in (_node(entry, renamed) for entry in entries(data.get("nodes")))}
+    links = dict(_link(stored, renamed) for stored in _links(data.get("links")))
     fed: dict[tuple[str, int], list[Link]] = {}
     for link in links.values():
         fed.setdefault((link.source, link.slot), []).append(link)
@@ -115,7 +126,37 @@ def read_editor_graph(data: Mapping[str, Any]) -> EditorGraph:
         inside,
         {key: tuple(found) for key, found in fed.items()},
         {str(node.values[0]): node for node in reversed(nodes.values()) if node.type == "SetNode" and node.values},
+        renamed,
     )
+
+
+def new_ids(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return, for each definition of a file by its id, the nodes that the editor gives another id, with that id.
+
+    In the editor no two nodes of a file share an id. A node inside a subgraph whose id is taken, by the root or by a definition before it
+    in the file, gets the next free number. A copy that :mod:`.subgraphs` made of a definition keeps the ids of the original.
+    """
+    used = {str(node["id"]) for node in entries(data.get("nodes")) if isinstance(node.get("id"), int)}
+    state, held = data.get("state"), data.get("definitions")
+    counts = [data.get("last_node_id"), state.get("lastNodeId") if isinstance(state, Mapping) else None]
+    last = next((count for count in counts if isinstance(count, int)), 0)
+    renamed: dict[str, dict[str, str]] = {}
+    for definition in entries(held.get("subgraphs")) if isinstance(held, Mapping) else ():
+        extra = definition.get("extra")
+        original = extra.get(COPY_OF) if isinstance(extra, Mapping) else None
+        if isinstance(original, str) and original in renamed:
+            renamed[str(definition.get("id"))] = renamed[original]
+            continue
+        new = renamed.setdefault(str(definition.get("id")), {})
+        for node in entries(definition.get("nodes")):
+            number = str(node.get("id"))
+            if number in used:
+                last = next(free for free in count_from(last + 1) if str(free) not in used)
+                new[number] = number = str(last)
+            elif _NUMBER.fullmatch(number):
+                last = max(last, int(number))
+            used.add(number)
+    return renamed
 
 
 def definitions(data: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str, Any]]:
@@ -128,12 +169,12 @@ def definitions(data: Mapping[str, Any], depth: int = 0) -> Iterator[Mapping[str
             yield from definitions(entry, depth + 1)
 
 
-def _node(entry: Mapping[str, Any]) -> EditorNode:
+def _node(entry: Mapping[str, Any], renamed: Mapping[str, str]) -> EditorNode:
     if entry.get("id") is None or not isinstance(entry.get("type"), str):
         raise GraphError(f"{str(entry)[:80]} is not a node of a graph: a node needs an 'id' and a 'type'")
     order, title = entry.get("order"), entry.get("title")
     return EditorNode(
-        str(entry["id"]),
+        renamed.get(str(entry["id"]), str(entry["id"])),
         entry["type"],
         entry.get("mode", 0),
         float(order) if isinstance(order, int | float) and abs(order) < 2**53 else 0.0,
@@ -161,14 +202,15 @@ def _links(stored: Any) -> Iterator[Any]:
     return (link for link in stored or () if link is not None)
 
 
-def _link(stored: Any) -> tuple[str, Link]:
-    """(id, link) of a link in either spelling."""
+def _link(stored: Any, renamed: Mapping[str, str]) -> tuple[str, Link]:
+    """(id, link) of a link in either spelling, between nodes under their new ids."""
     fields = stored
     if isinstance(stored, Mapping):
         fields = [stored.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")]
     try:
         number, source, slot, target, target_slot = fields[:5]
-        link = Link(str(source), _whole(slot), str(target), _whole(target_slot), fields[5] if len(fields) > 5 else "*")
+        source, target = (renamed.get(str(end), str(end)) for end in (source, target))
+        link = Link(source, _whole(slot), target, _whole(target_slot), fields[5] if len(fields) > 5 else "*")
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise GraphError(
             f"malformed link {str(stored)[:80]}: expected [id, from node, from slot, to node, to slot, type] with whole numbers as slots"

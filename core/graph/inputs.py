@@ -1,11 +1,12 @@
 """Inputs as a node class declares them: one reading of `INPUT_TYPES`, shared by conversion, validation and execution.
 
-The rules are ComfyUI's: an input is `(type, options)`; a list as type is a combo; INT, FLOAT, STRING, BOOLEAN and combos are
-drawn as widgets unless `forceInput` is set; everything else is a socket that takes a link.
+The rules are ComfyUI's: an input is `(type, options)`; a list as type is a combo; the types in `WIDGET_TYPES` are drawn as widgets unless
+`forceInput` is set; everything else is a socket that takes a link.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,12 @@ from typing import Any, TypeGuard
 Registry = Mapping[str, type]
 """Node classes by id. `core` is handed one; it knows no node itself."""
 
-WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+DYNAMIC_COMBO, AUTOGROW = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+"""Types of inputs that bring more inputs, named `parent.child`: those of the option chosen, and a list that grows with its links."""
+WIDGET_TYPES = (
+    "INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO, "COLOR", "COLORS", "BOUNDING_BOX", "BOUNDING_BOXES", "CURVE", "RANGE",
+    "COMPOSITOR", "PAINTER", "IMAGECOMPARE", "MARKDOWN", "TEXTAREA", "CHART", "GALLERIA", "VIDEO_EDIT", "LOAD_3D",
+)  # fmt: skip
 CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 SEED_NAMES = ("seed", "noise_seed")
 MAX_SEED = 2**64 - 1
@@ -34,7 +40,7 @@ class InputSpec:
     @property
     def is_widget(self) -> bool:
         """Whether the editor draws it as a widget, so that its value is stored by position in `widgets_values`."""
-        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+        return self.options.get("widgetType", self.type) in WIDGET_TYPES and not self.options.get("forceInput")
 
     @property
     def is_seed(self) -> bool:
@@ -56,12 +62,23 @@ class InputSpec:
             return self.options["default"]
         if self.choices is not None:
             return self.choices[0] if self.choices else None
-        return {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}.get(self.type)
+        return copy.copy(_DEFAULTS.get(self.type))
+
+
+_DEFAULTS: dict[str, Any] = {
+    "INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COLOR": "#000000", "COLORS": [], "IMAGECOMPARE": ["", ""],
+    "BOUNDING_BOX": {"x": 0, "y": 0, "width": 512, "height": 512}, "BOUNDING_BOXES": [], "RANGE": {"min": 0.0, "max": 1.0},
+    "CURVE": {"points": [[0, 0], [1, 1]], "interpolation": "monotone_cubic"},
+}  # fmt: skip
 
 
 def input_specs(node_class: type) -> dict[str, InputSpec]:
     """Return the declared inputs of `node_class` in the order the editor draws them: required first, then optional."""
-    declared: dict[str, Any] = node_class.INPUT_TYPES()  # type: ignore[attr-defined]
+    return declared_specs(node_class.INPUT_TYPES())  # type: ignore[attr-defined]
+
+
+def declared_specs(declared: Mapping[str, Any], prefix: str = "") -> dict[str, InputSpec]:
+    """Return the inputs in the answer of an `INPUT_TYPES`, or in one option of a dynamic combo, with `prefix` before each name."""
     specs: dict[str, InputSpec] = {}
     for category in ("required", "optional"):
         for name, entry in (declared.get(category) or {}).items():
@@ -71,7 +88,9 @@ def input_specs(node_class: type) -> dict[str, InputSpec]:
                 kind, choices = "COMBO", tuple(kind)
             elif kind == "COMBO":
                 choices = tuple(options.get("options") or ())
-            specs[name] = InputSpec(name, str(kind), category, options, choices)
+            elif kind == DYNAMIC_COMBO:
+                choices = tuple(option["key"] for option in options.get("options") or ())
+            specs[prefix + name] = InputSpec(prefix + name, str(kind), category, options, choices)
     return specs
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .inputs import InputSpec, Registry, SpecsOf, is_link, links_of, title_of, unwrap
+from .widgets import NOT_STORED, live_specs
 
 COLUMN_GAP, ROW_GAP, TITLE_HEIGHT, SLOT_HEIGHT, WIDGET_HEIGHT, TEXT_HEIGHT = 80, 50, 34, 22, 26, 120
 
@@ -54,6 +55,10 @@ def to_ui(api: Mapping[str, Any], registry: Registry) -> dict[str, Any]:
 
 def widget_entries(spec: InputSpec, value: Any) -> list[Any]:
     """Return the entries of `widgets_values` that one widget stores: its value, and the editor's own widget behind it."""
+    if spec.type in NOT_STORED:
+        return []
+    if spec.type == "BOUNDING_BOX":
+        return [value, *(value.get(part) if isinstance(value, Mapping) else None for part in ("x", "y", "width", "height"))]
     if spec.is_seed:
         return [value, "fixed", ""] if spec.type == "COMBO" else [value, "fixed"]
     return [value, "image"] if spec.is_upload else [value]
@@ -61,8 +66,8 @@ def widget_entries(spec: InputSpec, value: Any) -> list[Any]:
 
 def _node(node_id: str, node: Mapping[str, Any], registry: Registry, specs_of: SpecsOf) -> dict[str, Any]:
     kind = node.get("class_type", "")
-    node_class, specs = registry.get(kind), specs_of[kind]
-    given = node.get("inputs", {})
+    node_class, given = registry.get(kind), node.get("inputs", {})
+    specs = live_specs({"widgets_values": {name: unwrap(value) for name, value in given.items()}}, specs_of[kind])
     inputs: list[dict[str, Any]] = []
     values: list[Any] = []
     for spec in specs.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ..errors import GraphError
-from .editor import BYPASSED, MUTED, EditorGraph, EditorNode, Slot, definitions, entries, read_editor_graph
+from .editor import BYPASSED, COPY_OF, MUTED, EditorGraph, EditorNode, Slot, definitions, entries, new_ids, read_editor_graph
 
 MAX_NODES, MAX_DEPTH = 100_000, 64
 _LEGACY = re.compile(r"^(?:\d+\s*:\s*)+")
@@ -38,8 +38,8 @@ class Level:
     inner: dict[str, Level] = field(default_factory=dict)
 
     def nodes(self) -> Iterator[tuple[Level, EditorNode]]:
-        """Yield every node with its level, in the order of running. In the place of a node that uses a subgraph come the nodes inside; a
-        muted or bypassed one is left closed."""
+        """Yield every node with its level, in the order of running. In the place of a node that uses a subgraph come the nodes inside,
+        as in the editor: a muted or bypassed one is left closed at the root only."""
         waiting: list[tuple[Level, Iterator[EditorNode]]] = [(self, iter(self.graph.in_order()))]
         while waiting:
             level, rest = waiting[-1]
@@ -48,7 +48,7 @@ class Level:
                 waiting.pop()
             elif (inside := level.inner.get(node.id)) is None:
                 yield level, node
-            elif node.mode not in (MUTED, BYPASSED):
+            elif level.parent is not None or node.mode not in (MUTED, BYPASSED):
                 waiting.append((inside, iter(inside.graph.in_order())))
 
     def outer_slot(self, number: int) -> Slot | None:
@@ -59,8 +59,8 @@ class Level:
         return self.user.slot(name) or Slot(name, self.graph.inputs[number].type)
 
 
-def open_levels(root: EditorGraph, found: Mapping[str, Mapping[str, Any]]) -> Level:
-    """Return the level of a whole graph, with a level for each use of a definition in `found` (by id).
+def open_levels(root: EditorGraph, found: Mapping[str, Mapping[str, Any]], renamed: Mapping[str, Mapping[str, str]] | None = None) -> Level:
+    """Return the level of a whole graph, with a level for each use of a definition in `found` (by id), its nodes under their new ids.
 
     Raises :class:`GraphError` for a definition that contains itself, or where more than 100,000 nodes would come out.
     """
@@ -76,7 +76,7 @@ def open_levels(root: EditorGraph, found: Mapping[str, Mapping[str, Any]]) -> Le
             if node.type in above or len(above) >= MAX_DEPTH:
                 raise GraphError(f"node {level.path}{node.id}: its subgraph contains itself, so it cannot be unfolded")
             if node.type not in graphs:
-                graphs[node.type] = read_editor_graph(found[node.type])
+                graphs[node.type] = read_editor_graph(found[node.type], (renamed or {}).get(node.type))
             inside = level.inner[node.id] = Level(graphs[node.type], f"{level.path}{node.id}:", level, node)
             count += len(inside.graph.nodes)
             if count > MAX_NODES:
@@ -99,9 +99,9 @@ def _all(top: Level) -> Iterator[Level]:
 def _take_host_values(level: Level, user: EditorNode) -> None:
     """Read the values that the using node stores for promoted widgets: in the order of the promoted inputs, or, in files of older
     editors, in the order of the property `proxyWidgets` (pairs of a node, -1 for the subgraph itself, and a widget)."""
-    names = promoted_inputs(level, user)
+    names = promoted_inputs(level)
     level.host.update({name: value for name, value in zip(names, user.values, strict=False) if value is not None})
-    for (owner, widget), value in zip(proxies(user), user.values, strict=False):
+    for (owner, widget), value in zip(proxies(level, user), user.values, strict=False):
         name = widget if owner == "-1" else _input_of_widget(level, owner, widget)
         if value is None:
             continue
@@ -111,26 +111,24 @@ def _take_host_values(level: Level, user: EditorNode) -> None:
             _promote(level, owner, widget, value)
 
 
-def promoted_inputs(level: Level, user: EditorNode) -> list[str]:
-    """Return the names of the inputs that show a widget from inside, in the order in which the using node stores their values."""
-    return [slot.name for slot in _inputs_of(level, user) if _is_promoted(level, slot.name)]
+def promoted_inputs(level: Level) -> list[str]:
+    """Return the names of the inputs that show a widget from inside, in the order in which the using node stores their values: that of
+    the definition. A file need not list all of them at the using node."""
+    return [slot.name for slot in level.graph.inputs if any(promoted_widgets(level, slot.name))]
 
 
-def proxies(user: EditorNode) -> list[tuple[str, str]]:
-    """Return the (node, widget) pairs that files of older editors list as promoted, without the ids that the oldest put before the name."""
+def proxies(level: Level, user: EditorNode) -> list[tuple[str, str]]:
+    """Return the (node, widget) pairs that files of older editors list as promoted, without the ids that the oldest put before the name.
+    The nodes are those of `level`, which `user` stands for."""
     listed = user.properties.get("proxyWidgets")
     pairs = [entry if isinstance(entry, list) and len(entry) > 1 else ["", ""] for entry in (listed if isinstance(listed, list) else ())]
-    return [(str(owner), _LEGACY.sub("", str(widget))) for owner, widget, *_ in pairs]
+    return [(level.graph.renamed.get(str(owner), str(owner)), _LEGACY.sub("", str(widget))) for owner, widget, *_ in pairs]
 
 
-def _inputs_of(level: Level, user: EditorNode) -> tuple[Slot, ...]:
-    """The inputs of the using node in its own order; those of the definition where the file does not list them."""
-    known = {slot.name for slot in level.graph.inputs}
-    return tuple(slot for slot in user.inputs if slot.name in known) or level.graph.inputs
-
-
-def _is_promoted(level: Level, name: str) -> bool:
-    return any(level.graph.nodes[owner].inputs[slot].widget is not None for owner, slot in _targets(level, name))
+def promoted_widgets(level: Level, name: str) -> Iterator[tuple[str, Slot]]:
+    """Yield the nodes inside, each with its input, whose widgets the subgraph's input `name` replaces."""
+    slots = ((owner, level.graph.nodes[owner].inputs[place]) for owner, place in _targets(level, name))
+    return ((owner, slot) for owner, slot in slots if slot.widget is not None)
 
 
 def _input_of_widget(level: Level, owner: str, widget: str) -> str | None:
@@ -161,13 +159,13 @@ def _promote(level: Level, owner: str, widget: str, value: Any) -> None:
     elif any(slot.name == widget for slot in inside.graph.inputs):
         inside.host[widget] = value
     else:
-        for deeper in [deeper for deeper, name in proxies(inside.user) if name == widget][:1]:
+        for deeper in [deeper for deeper, name in proxies(inside, inside.user) if name == widget][:1]:
             _promote(inside, deeper, widget, value)
 
 
 def open_file(ui: Mapping[str, Any]) -> Level:
     """Return the levels of a whole graph in UI format (:func:`open_levels`)."""
-    return open_levels(read_editor_graph(ui), {str(entry["id"]): entry for entry in definitions(ui)})
+    return open_levels(read_editor_graph(ui), {str(entry["id"]): entry for entry in definitions(ui)}, new_ids(ui))
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,7 @@ def _outer_input(level: Level, node: EditorNode, name: str) -> Slot | None:
 
 def _position(level: Level, user: EditorNode, inside: tuple[str, str], outer: Slot | None) -> int | None:
     """Where the using node stores the value of a promoted widget, by the pair (node, widget) inside or by its own input."""
-    pairs, names = proxies(user), promoted_inputs(level, user)
+    pairs, names = proxies(level, user), promoted_inputs(level)
     for wanted in (inside, ("-1", outer.name) if outer is not None else inside):
         if wanted in pairs:
             return pairs.index(wanted)
@@ -249,6 +247,8 @@ def _make_own(ui: dict[str, Any], level: Level) -> bool:
         if one.user is not None and kinds.count(one.user.type) > 1:
             definition = next(entry for entry in reversed(holders) if str(entry.get("id")) == one.user.type)
             copied = copy.deepcopy(dict(definition)) | {"id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{one.user.type} {one.path}"))}
+            extra = copied.get("extra")
+            copied["extra"] = {**(extra if isinstance(extra, dict) else {}), COPY_OF: one.user.type}
             ui["definitions"]["subgraphs"].append(copied)
             cast(dict[str, Any], one.user.raw)["type"] = copied["id"]
             return True

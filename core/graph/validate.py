@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import InvalidGraphError
 from .formats import Graph, as_api
-from .inputs import InputSpec, Registry, SpecsOf, coerce, describe, is_link, links_of, nearest, one_line, title_of, unwrap
+from .inputs import AUTOGROW, InputSpec, Registry, SpecsOf, coerce, describe, is_link, links_of, nearest, one_line, title_of, unwrap
 
 log = logging.getLogger("rapiddraw")
 _SHOWN = 8  # values of a list that a message names
@@ -191,6 +191,8 @@ class _Node:
         return found
 
     def _input(self, spec: InputSpec) -> Problem | None:
+        if spec.type == AUTOGROW:
+            return None  # what it takes is linked under names of its own
         if spec.name not in self.given:
             return self._missing(spec) if spec.category == "required" else None
         value = self.given[spec.name]

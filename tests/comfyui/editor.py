@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from .browser import Page
+from rapiddraw.benchmarks.browser import Page
 
 _READY = "window.app && app.vueAppReady && app.extensionManager && app.extensionManager.command && document.querySelector('canvas') && true"
 _CARD = "[data-testid='template-workflow-%s']"

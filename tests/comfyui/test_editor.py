@@ -29,7 +29,7 @@ SCREENSHOT_SCALE, MAX_SCREENSHOT_BYTES = 1.5, 200_000
 @pytest.fixture(scope="module")
 def browser(server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The editor of the running ComfyUI."""
-    from rapiddraw.tests.comfyui.browser import find_browser
+    from rapiddraw.benchmarks.browser import find_browser
     from rapiddraw.tests.comfyui.editor import Editor
 
     executable = find_browser()

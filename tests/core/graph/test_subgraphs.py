@@ -52,10 +52,10 @@ def use(node_id, source, values=None, name="sum", **more):
 
 @pytest.fixture
 def graph():
-    """Number 1 -> sum 5 -> sum 6 -> Show 9; the second use gives its promoted widget a value of its own."""
+    """Number 90 -> sum 5 -> sum 6 -> Show 9; the second use gives its promoted widget a value of its own."""
     return {
-        "nodes": [node(1, "Number", [4, 1.0]), use(5, 1), use(6, 2, [30]), node(9, "Show", None, [("value", "*", 3)], ())],
-        "links": [[1, 1, 0, 5, 0, "INT"], [2, 5, 0, 6, 0, "INT"], [3, 6, 0, 9, 0, "INT"]],
+        "nodes": [node(90, "Number", [4, 1.0]), use(5, 1), use(6, 2, [30]), node(9, "Show", None, [("value", "*", 3)], ())],
+        "links": [[1, 90, 0, 5, 0, "INT"], [2, 5, 0, 6, 0, "INT"], [3, 6, 0, 9, 0, "INT"]],
         "definitions": {"subgraphs": [definition()]},
     }
 
@@ -66,9 +66,9 @@ def inputs(ui, registry):
 
 def test_each_use_becomes_nodes_of_its_own(graph, registry, calls):
     assert inputs(graph, registry) == {
-        "1": {"value": 4, "scale": 1.0},
+        "90": {"value": 4, "scale": 1.0},
         "5:1": {"value": 7, "scale": 1.0},
-        "5:2": {"a": ["1", 0], "b": ["5:1", 0]},
+        "5:2": {"a": ["90", 0], "b": ["5:1", 0]},
         "6:1": {"value": 30, "scale": 1.0},
         "6:2": {"a": ["5:2", 0], "b": ["6:1", 0]},
         "9": {"value": ["6:2", 0]},
@@ -78,8 +78,8 @@ def test_each_use_becomes_nodes_of_its_own(graph, registry, calls):
 
 def test_a_link_into_a_promoted_widget_counts_more_than_its_value(graph, registry):
     graph["nodes"][2]["inputs"][1]["link"] = 8
-    graph["links"].append([8, 1, 0, 6, 1, "INT"])
-    assert inputs(graph, registry)["6:1"] == {"value": ["1", 0], "scale": 1.0}
+    graph["links"].append([8, 90, 0, 6, 1, "INT"])
+    assert inputs(graph, registry)["6:1"] == {"value": ["90", 0], "scale": 1.0}
 
 
 def test_a_muted_use_vanishes_and_a_bypassed_one_passes_its_input_through(graph, registry):
@@ -92,9 +92,9 @@ def test_a_muted_use_vanishes_and_a_bypassed_one_passes_its_input_through(graph,
 def test_muted_and_bypassed_nodes_inside(graph, registry):
     inside = graph["definitions"]["subgraphs"][0]["nodes"]
     inside[0]["mode"] = 2
-    assert inputs(graph, registry)["5:2"] == {"a": ["1", 0], "b": 0}, "a muted node's link is gone, the widget's own value counts"
+    assert inputs(graph, registry)["5:2"] == {"a": ["90", 0], "b": 0}, "a muted node's link is gone, the widget's own value counts"
     inside[1]["mode"] = 4
-    assert inputs(graph, registry)["9"] == {"value": ["1", 0]}, "Add passes its first input through, twice"
+    assert inputs(graph, registry)["9"] == {"value": ["90", 0]}, "Add passes its first input through, twice"
 
 
 def test_definitions_nest_and_promote_through_each_other(graph, registry):
@@ -182,3 +182,71 @@ def test_a_change_of_a_promoted_widget_stays_with_the_node_that_promotes_it(grap
     graph["nodes"][2] |= {"properties": {"proxyWidgets": [["1", "scale"]]}, "widgets_values": [2.5]}
     changed = apply_changes(Graph(ui=graph), registry, [Change("6:1", "scale", 4.0)])
     assert changed.ui["nodes"][2]["widgets_values"] == [4.0]
+
+
+def test_values_stand_in_the_order_of_the_definition_though_the_using_node_lists_few_inputs(graph, registry):
+    inside = graph["definitions"]["subgraphs"][0]
+    inside["inputs"].append({"id": "i3", "name": "scale", "type": "FLOAT", "linkIds": [5]})
+    inside["nodes"][0]["inputs"].append({"name": "scale", "type": "FLOAT", "link": 5, "widget": {"name": "scale"}})
+    inside["links"].append(link(5, -10, 2, 1, 1, "FLOAT"))
+    graph["nodes"][2] |= {"inputs": [{"name": "scale", "type": "FLOAT", "link": None}, {"name": "a", "type": "INT", "link": 2}]}
+    graph["nodes"][2]["widgets_values"] = [30, 2.5]
+    assert inputs(graph, registry)["6:1"] == {"value": 30, "scale": 2.5}
+
+
+def test_a_node_inside_whose_id_is_taken_gets_the_next_free_number(graph, registry):
+    graph["last_node_id"] = 20
+    graph["nodes"][0]["id"], graph["links"][0][1] = 1, 1
+    graph["nodes"][2] |= {"properties": {"proxyWidgets": [["1", "scale"], ["-1", "value"]]}, "widgets_values": [2.5, 8]}
+    found = inputs(graph, registry)
+    assert list(found) == ["1", "5:21", "5:2", "6:21", "6:2", "9"]
+    assert found["5:2"] == {"a": ["1", 0], "b": ["5:21", 0]} and found["6:21"] == {"value": 8, "scale": 2.5}
+    other = definition("other")
+    graph["definitions"]["subgraphs"].append(other)
+    graph["nodes"][2] = use(6, 2, name="other")
+    assert list(inputs(graph, registry)) == ["1", "5:21", "5:2", "6:22", "6:23", "9"], "also where another definition has it"
+
+
+def test_a_copied_definition_keeps_the_ids_of_its_original(graph, registry):
+    graph["nodes"][0]["id"], graph["links"][0][1], graph["last_node_id"] = 1, 1, 9
+    before = inputs(graph, registry)
+    changed = apply_changes(Graph(ui=graph), registry, [Change("6:10", "scale", 3.0), Change("6:2", "a", 4)])
+    wanted = before | {"6:10": {"value": 30, "scale": 3.0}, "6:2": before["6:2"] | {"a": 4}}
+    assert {key: entry["inputs"] for key, entry in changed.api.items()} == wanted
+    assert inputs(changed.ui, registry)["6:10"] == wanted["6:10"] and inputs(changed.ui, registry)["5:10"] == before["5:10"]
+
+
+def nested(graph, **more):
+    """`outer` holds the only use of `sum`, as node 3; the root's node 6 uses `outer`."""
+    outer = {
+        "id": "outer",
+        "name": "outer",
+        "inputs": [{"name": "x", "type": "INT", "linkIds": [1]}],
+        "outputs": [{"name": "y", "type": "INT", "linkIds": [3]}],
+        "nodes": [node(3, "sum", [11], [("a", "INT", 1), ("value", "INT", None, "value")], **more)],
+        "links": [link(1, -10, 0, 3, 0), link(3, 3, 0, -20, 0)],
+    }
+    graph["definitions"]["subgraphs"].append(outer)
+    graph["nodes"][2] = node(6, "outer", None, [("x", "INT", 2)])
+    return graph
+
+
+def test_a_muted_use_inside_a_subgraph_is_left_open_as_the_editor_leaves_it(graph, registry):
+    assert inputs(nested(graph, mode=2), registry)["6:3:1"]["value"] == 11
+    assert inputs(graph, registry)["9"] == {}, "nothing comes out of it"
+
+
+def test_a_promoted_widget_without_a_value_of_its_own_has_that_of_the_first_widget_inside(graph, registry):
+    inside = graph["definitions"]["subgraphs"][0]
+    inside["inputs"][1]["linkIds"].append(8)
+    inside["nodes"][1]["inputs"][0]["link"] = 8  # Add.a, which has no widget, takes the same input
+    inside["links"].append(link(8, -10, 1, 2, 0))
+    found = inputs(graph, registry)
+    assert found["5:2"]["a"] == 7 and found["6:2"]["a"] == 30
+
+
+def test_a_primitive_outside_a_subgraph_gives_it_no_value(graph, registry):
+    graph["nodes"].append(node(40, "PrimitiveNode", [55, "fixed"]))
+    graph["nodes"][1]["inputs"][1]["link"] = 14
+    graph["links"].append([14, 40, 0, 5, 1, "INT"])
+    assert inputs(graph, registry)["5:1"]["value"] == 7
