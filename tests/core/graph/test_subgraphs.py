@@ -210,8 +210,8 @@ def test_a_node_inside_whose_id_is_taken_gets_the_next_free_number(graph, regist
 def test_a_copied_definition_keeps_the_ids_of_its_original(graph, registry):
     graph["nodes"][0]["id"], graph["links"][0][1], graph["last_node_id"] = 1, 1, 9
     before = inputs(graph, registry)
-    changed = apply_changes(Graph(ui=graph), registry, [Change("6:10", "scale", 3.0), Change("6:2", "a", 4)])
-    wanted = before | {"6:10": {"value": 30, "scale": 3.0}, "6:2": before["6:2"] | {"a": 4}}
+    changed = apply_changes(Graph(ui=graph), registry, [Change("6:10", "scale", 3.0), Change("6:2", "b", 4)])
+    wanted = before | {"6:10": {"value": 30, "scale": 3.0}, "6:2": before["6:2"] | {"b": 4}}
     assert {key: entry["inputs"] for key, entry in changed.api.items()} == wanted
     assert inputs(changed.ui, registry)["6:10"] == wanted["6:10"] and inputs(changed.ui, registry)["5:10"] == before["5:10"]
 

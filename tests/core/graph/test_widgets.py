@@ -81,7 +81,7 @@ def graph(values: Any, kind: str = "Resize", slots: tuple[tuple[str, int], ...] 
     [
         (["b", "scale", 4.0, 7], {"name": "b", "mode": "scale", "mode.factor": 4.0, "last": 7}),
         (
-            ["b", "fit", 64, 5, "middle", 7],
+            ["b", "fit", 64, 5, "no", 7],
             {"name": "b", "mode": "fit", "mode.width": 64, "mode.seed": 5, "mode.crop": "no", "last": 7},
         ),
         (["b", "deep", "high", 9, 7], {"name": "b", "mode": "deep", "mode.quality": "high", "mode.quality.steps": 9, "last": 7}),
