@@ -45,7 +45,7 @@ def _placed(node: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> Iterator
     """Each input with the position of its value; that of an input without a stored value means nothing."""
     stored = node.get("widgets_values")
     entries = stored if isinstance(stored, list) else []
-    waiting, position = list(reversed(specs.values())), 0
+    waiting, position = [*specs.values()][::-1], 0
 
     def next_is(*allowed: str) -> bool:
         return position < len(entries) and entries[position] in allowed
@@ -74,8 +74,9 @@ def _value(node: Mapping[str, Any], spec: InputSpec, position: int) -> Any:
     stored = node.get("widgets_values")
     if isinstance(stored, Mapping):  # some packs store them by name
         return stored.get(spec.name, spec.default)
-    is_there = isinstance(stored, list) and position < len(stored) and spec.type not in NOT_STORED
-    return stored[position] if is_there else spec.default
+    if isinstance(stored, list) and position < len(stored) and spec.type not in NOT_STORED:
+        return stored[position]
+    return spec.default
 
 
 def _chosen(spec: InputSpec, key: Any) -> list[InputSpec]:
