@@ -7,9 +7,8 @@ ComfyUI is started with its own nodes, the nodes for paid services included. Its
 converts it to the API format. `core/graph` reads the same file and converts it, with the inputs of the node classes as the server lists
 them. `COMFYUI_PYTHON` is ComfyUI's interpreter, `CHROMIUM` the browser. Two conversions are equal where they have the same nodes under the
 same ids, with the same classes, links and values. Not compared are the order of keys, the titles in `_meta` (texts for people, in the
-editor's language), whole numbers written as 1 or 1.0, inputs that only the editor has (the server does not declare them, so it ignores
-them), and the choice that is drawn by chance where a prompt holds `{a|b}`. A template with a node whose class the server does not have is
-named and left out of the share.
+editor's language), whole numbers written as 1 or 1.0, and inputs that only the editor has: the server does not declare them, so it ignores
+them. A template with a node whose class the server does not have is named and left out of the share.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def registry_of(info: Mapping[str, Any]) -> dict[str, type]:
     }
 
 
-def differences(ours: Prompt, theirs: Prompt, info: Mapping[str, Any], chance: bool = True) -> Iterator[str]:
+def differences(ours: Prompt, theirs: Prompt, info: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is not equal in two conversions of one graph, in words. `theirs` is the editor's; `info` the server's `/object_info`."""
     for node_id in sorted(ours.keys() | theirs.keys()):
         one, other = ours.get(node_id), theirs.get(node_id)

@@ -139,7 +139,7 @@ def new_ids(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     used = {str(node["id"]) for node in entries(data.get("nodes")) if isinstance(node.get("id"), int)}
     state, held = data.get("state"), data.get("definitions")
     counts = [data.get("last_node_id"), state.get("lastNodeId") if isinstance(state, Mapping) else None]
-    last = next((count for count in counts if isinstance(count, int)), 0)
+    last = next((count for count in counts if isinstance(count, int) and 0 <= count < 2**53), 0)
     renamed: dict[str, dict[str, str]] = {}
     for definition in entries(held.get("subgraphs")) if isinstance(held, Mapping) else ():
         extra = definition.get("extra")

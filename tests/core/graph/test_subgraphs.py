@@ -250,3 +250,9 @@ def test_a_primitive_outside_a_subgraph_gives_it_no_value(graph, registry):
     graph["nodes"][1]["inputs"][1]["link"] = 14
     graph["links"].append([14, 40, 0, 5, 1, "INT"])
     assert inputs(graph, registry)["5:1"]["value"] == 7
+
+
+@pytest.mark.parametrize("last", [int("9" * 4300), -5, True, "7", None])
+def test_a_damaged_counter_of_ids_does_not_stop_the_numbering(graph, registry, last):
+    graph["nodes"][0]["id"], graph["links"][0][1], graph["last_node_id"] = 1, 1, last
+    assert len(inputs(graph, registry)) == 6
