@@ -28,10 +28,10 @@ from .comfy_inside import comfyui_python, needed_comfyui
 
 log = logging.getLogger("rapiddraw")
 PACKAGE = "comfyui_workflow_templates_json"
-TABS = 40
+TABS = 130
 """Templates that one tab of the browser loads. The editor keeps each of them open, so that a tab grows."""
 _READY = "window.app && app.vueAppReady && app.extensionManager && document.querySelector('canvas') && app.graph.nodes.length > 0"
-_CONVERT = "await app.loadGraphData(args[0]); return (await app.graphToPrompt()).output;"
+_CONVERT = "await app.loadGraphData(args[0]); return JSON.stringify((await app.graphToPrompt()).output);"
 _FOLDER = f"from importlib import resources; print(resources.files({PACKAGE!r}) / 'templates')"
 Prompt = dict[str, Any]
 
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             version = server.get("/system_stats")["system"].get("comfyui_version", "unknown")
             info = server.get("/object_info")
             server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-            rows = [_row(name, files[name], editor, info) for name, editor in _editors(page, server.port, names, files)]
+            registry = registry_of(info)
+            rows = [_row(name, files[name], editor, info, registry) for name, editor in _editors(page, server.port, names, files)]
         finally:
             page.close()
             server.stop()
@@ -157,12 +158,12 @@ def _editors(page: Any, port: int, names: list[str], files: Mapping[str, Path]) 
             page.go(f"http://127.0.0.1:{port}/")
             page.wait(f"{_READY} && true")
         try:
-            yield name, page.run(_CONVERT, _content(files[name]))
+            yield name, json.loads(page.run(_CONVERT, _content(files[name])))
         except RuntimeError as error:
             yield name, str(error).splitlines()[0]
 
 
-def _row(name: str, path: Path, editor: Prompt | str, info: Mapping[str, Any]) -> dict[str, Any]:
+def _row(name: str, path: Path, editor: Prompt | str, info: Mapping[str, Any], registry: Mapping[str, type]) -> dict[str, Any]:
     """Return the cells of one template."""
     from ..core.errors import RapidDrawError
     from ..core.graph.formats import read_graph
@@ -171,7 +172,7 @@ def _row(name: str, path: Path, editor: Prompt | str, info: Mapping[str, Any]) -
     try:
         graph = read_graph(path)
         row["read"] = True
-        ours = graph.to_api(registry_of(info))
+        ours = graph.to_api(registry)
         row["converted"] = True
         missing = unknown_nodes(graph.ui or {}, info)
     except RapidDrawError as error:
