@@ -28,6 +28,8 @@ FAMILIES = {
 }  # fmt: skip
 EMPTY = {"samples": torch.zeros(2, 4, 8, 6)}
 SEED, STEPS, CFG = 5, 4, 3.0
+ASKING = ("joint", "latent", "resample", "resolution", "side")
+"""Modules of the bridge that ask for the current host."""
 found: dict[str, Any] = {}
 
 
@@ -73,7 +75,7 @@ class World:
         return nodes.common_ksampler(*given, 1.0)[0]["samples"]
 
     def pair(self, host: Any, one: str, other: str, sampler: str, t_struct: int = 500, history: str = "keep") -> torch.Tensor:
-        models = (self.parts[host][name][0] for name in (one, other))
+        models = [self.parts[host][name][0] for name in (one, other)]
         stage = self.package.Stage
         guider = host.time_decoupled.make_guider(
             [stage(models[0], *self.prompts[one], CFG, t_struct), stage(models[1], *self.prompts[other], CFG)]
@@ -83,14 +85,17 @@ class World:
     def bridged(self, host: Any, one: str, other: str, sampler: str, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Latents of both, with `host` as the current one."""
         latent, joint = self.ours("core.bridge.latent"), self.ours("core.bridge.joint")
-        usual, self.package.current = self.package.current, lambda: host
+        asking = [module for name in ASKING if hasattr(module := self.ours(f"core.bridge.{name}"), "current")]
+        for module in asking:
+            module.current = lambda: host
         try:
             sides = [latent.Side(*self.parts[host][name], *self.prompts[name], CFG) for name in (one, other)]
             guider = joint.LatentBridgeGuider(*sides, latent.Fusion(strength, end=1.0))
             sigmas = host.sampling.calculate_sigmas(sides[0].model, "normal", STEPS)
             drawn = joint.sample_bridged(guider, _Noise(), host.sampling.named_sampler(sampler), sigmas, EMPTY, None)
         finally:
-            self.package.current = usual
+            for module in asking:
+                module.current = self.package.current
         return drawn[0]["samples"], drawn[1]["samples"]
 
 
