@@ -178,6 +178,8 @@ def _row(name: str, path: Path, editor: Prompt | str, info: Mapping[str, Any], r
     except RapidDrawError as error:
         return {**row, "difference": str(error).splitlines()[0]}
     row["nodes"] = len(ours)
+    if missing:
+        return {**row, "unknown_nodes": ", ".join(missing)}
     if isinstance(editor, str):
         return {**row, "difference": f"the editor fails: {editor}"}
     found = list(differences(ours, editor, info))
@@ -185,7 +187,7 @@ def _row(name: str, path: Path, editor: Prompt | str, info: Mapping[str, Any], r
     if found:
         row["difference"] = found[0] + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
         log.info("templates: %s: %s", name, row["difference"])
-    return {**row, "unknown_nodes": ", ".join(missing)} if missing else row
+    return row
 
 
 def _notes(rows: list[dict[str, Any]], known: list[dict[str, Any]]) -> str:
