@@ -87,7 +87,12 @@ def test_a_blueprint_opens_and_converts_as_we_convert_it(editor: Any, name: str)
     editor.page.run("app.loadGraphData(args[0])", ui)
     editor.wait_for(ui)
     assert (editor.missing(), editor.problems()) == ([], [])
-    assert editor.prompt() == to_api(ui, registry())
+    assert untitled(editor.prompt()) == untitled(to_api(ui, registry()))
+
+
+def untitled(api: dict[str, Any]) -> dict[str, Any]:
+    """The graph without titles: a stock node is called by another name in another version."""
+    return {key: {part: value for part, value in node.items() if part != "_meta"} for key, node in api.items()}
 
 
 def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
