@@ -61,7 +61,7 @@ def run_chain(chain: Chain, places: Places, only: Sequence[str] = (), budget: fl
 
     `budget` is in seconds: each stage gets its share of what is left, and as many of its steps as fit into it (at least one). Stages that
     are up to date take nothing of it. A stage's number of steps, once it has begun, stays when the chain is started again. Raises
-    :class:`InputError` for a name that no stage makes and a budget that is not positive.
+    :class:`InputError` for a name that no stage makes, a budget that is not positive, and folders in the way that no chain has made.
     """
     if budget is not None and not budget > 0:
         raise InputError(f"a budget of {budget} seconds leaves no time to train; give one above 0, or none")
@@ -91,8 +91,8 @@ def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None
     data = draw(chain.data[stage.data], places.data / stage.data) if stage.data else None
     recipe = make_recipe(stage.recipe, settings_of(stage, files, data))
     folder = places.runs / stage.name
-    if before.get("began") != origin and folder.is_dir():
-        shutil.rmtree(folder)  # checkpoints of other settings or other files
+    if before.get("began") != origin:
+        _remove_own(folder, bool(before))  # checkpoints of other settings or other files
     _write(record, {"began": origin})
     room = None if seconds is None else max(1.0, (seconds - (time.monotonic() - started)) * (1 - SETUP_SHARE))
     result = train(recipe, written[0], stage.steps, run_dir=folder, every=Intervals(save=200), device=device, seconds=room)
@@ -104,20 +104,35 @@ def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None
 
 
 def draw(dataset: Dataset, folder: Path) -> Path:
-    """Draw the dataset into `folder`, unless a folder with the same description is there; one of another description is drawn again."""
+    """Draw the dataset into `folder`, unless a folder with the same description is there; one of another description is drawn again.
+
+    Raises :class:`InputError` for a folder that no chain has drawn: it may be a user's own.
+    """
     from ...data.buckets import bucket_sizes
     from ...orchard.dataset import write_dataset
 
     record = folder.with_suffix(".json")
     description = json.loads(json.dumps(asdict(dataset)))
-    if folder.is_dir() and _read(record) == description:
+    before = _read(record)
+    if folder.is_dir() and before == description:
         return folder
-    if folder.is_dir():
-        shutil.rmtree(folder)
+    _remove_own(folder, bool(before))
+    _write(record, {"unfinished": description})  # so that a folder left by a crash is known for the chain's own
     shapes = bucket_sizes(scale=dataset.buckets) if dataset.buckets else ()
     write_dataset(dataset.split, dataset.count, dataset.size, folder, maps=dataset.maps, shapes=shapes)
     _write(record, description)
     return folder
+
+
+def _remove_own(folder: Path, own: bool) -> None:
+    """Remove a folder that an earlier run of a chain made (`own`). Raises :class:`InputError` for any other that holds something."""
+    if not folder.is_dir():
+        return
+    if not own and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} was not made by this chain and would be replaced; move it, or choose other folders with --run and --data"
+        )
+    shutil.rmtree(folder)
 
 
 def _settle(stage: Stage, places: Places, files: Sequence[Path]) -> list[Path]:

@@ -12,7 +12,7 @@ from rapiddraw.core.errors import Cancelled, InputError
 from rapiddraw.core.paths import pack_root
 from rapiddraw.core.progress import clear_cancel, request_cancel
 from rapiddraw.core.train.chain.report import write_report
-from rapiddraw.core.train.chain.run import Places, run_chain
+from rapiddraw.core.train.chain.run import Places, draw, run_chain
 from rapiddraw.core.train.chain.stages import read_chain
 from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipes.vae import VaeRecipe
@@ -116,8 +116,6 @@ def test_a_budget_takes_as_many_steps_as_fit_and_a_resumed_run_keeps_them(tmp_pa
     recipe = {**SMALL, "widths": (32, 32)}
     clock = iter(range(0, 10_000_000, 1))
     monkeypatch.setattr("rapiddraw.core.train.loop.time.perf_counter", lambda: next(clock) / 2)  # half a second a step
-    from rapiddraw.core.train.chain.run import draw
-
     data = draw(plan(tmp_path).data["few"], tmp_path / "data" / "few")
     result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 50, run_dir=tmp_path / "run", device="cpu", seconds=4)
     assert result.steps == 8
@@ -128,3 +126,24 @@ def test_a_budget_takes_as_many_steps_as_fit_and_a_resumed_run_keeps_them(tmp_pa
     assert least.steps == 2
     with pytest.raises(InputError, match="budget"):
         run_chain(plan(tmp_path), places(tmp_path), budget=0.0)
+
+
+@pytest.mark.parametrize("place", ["data/few", "runs/first"])
+def test_a_folder_that_no_chain_has_made_is_never_removed(tmp_path, place):
+    mine = tmp_path / place / "captions.jsonl"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("a user's own", encoding="utf-8")
+    with pytest.raises(InputError, match="was not made by this chain"):
+        run_chain(plan(tmp_path), places(tmp_path), ["first"], device="cpu")
+    assert mine.read_text(encoding="utf-8") == "a user's own"
+
+
+def test_a_dataset_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
+    few = plan(tmp_path).data["few"]
+    with monkeypatch.context() as patch:
+        patch.setattr("rapiddraw.core.orchard.dataset.render", lambda *_, **__: (_ for _ in ()).throw(OSError("the power went off")))
+        with pytest.raises(Exception, match="the power went off"):
+            draw(few, tmp_path / "data" / "few")
+    assert len(list((draw(few, tmp_path / "data" / "few") / "images").iterdir())) == 4
+    bigger = draw(replace(few, count=5), tmp_path / "data" / "few")
+    assert len(list((bigger / "images").iterdir())) == 5
