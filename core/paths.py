@@ -110,7 +110,7 @@ def _checked(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> tupl
     text = os.fspath(name)
     root = Path(base).resolve()
     if not is_text(text):
-        raise InputError(f"{ascii(text)[:100]} is not a usable file name: it holds a lone surrogate, which is no character; name it anew")
+        raise InputError(f"{ascii(text)[:100]} is not a usable file name: it holds a lone surrogate, which is no character; rename it")
     if not _is_usable(text):
         raise InputError(f"{text[:100]!r} is not a usable file name (empty, too long, or with a NUL in it)")
     # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.

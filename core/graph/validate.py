@@ -192,7 +192,7 @@ class _Node:
 
     def _input(self, spec: InputSpec) -> Problem | None:
         if spec.type == AUTOGROW:
-            return None  # what it takes is linked under names of its own
+            return None  # its inputs are linked under other names
         if spec.name not in self.given:
             return self._missing(spec) if spec.category == "required" else None
         value = self.given[spec.name]

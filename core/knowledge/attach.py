@@ -85,7 +85,7 @@ class KnowledgeReader:
         Raises :class:`InputError` for a text with a lone surrogate, which no tokenizer takes.
         """
         if not is_text(text):
-            raise InputError("the prompt holds half of a surrogate pair, which is no character; write it anew")
+            raise InputError("the prompt holds half of a surrogate pair, which is no character; write it again")
         for one in self.attachments:
             text = one.names.respell(text)
         return text

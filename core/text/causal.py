@@ -96,7 +96,7 @@ class CausalWriter:
         """See :class:`~.writers.Writer`. Raises :class:`InputError` where the prompt does not fit into the model's context,
         :class:`BundleError` where the network and its tokenizer do not work together."""
         if not is_text(text):
-            raise InputError("the prompt holds half of a surrogate pair, which is no character; write it anew")
+            raise InputError("the prompt holds half of a surrogate pair, which is no character; write it again")
         try:
             return self._write(text, language, count, temperature, generator)
         except RapidDrawError:

@@ -95,7 +95,7 @@ def parse_keywords(text: str) -> dict[str, list[str]]:
     of anything.
     """
     if not is_text(text):
-        raise InputError("the keywords hold half of a surrogate pair, which is no character; write them anew")
+        raise InputError("the keywords hold half of a surrogate pair, which is no character; write them again")
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"the keywords are {len(text)} characters long; {MAX_CHARACTERS} are allowed")
     slots: dict[str, list[str]] = {}
