@@ -6,6 +6,7 @@ and train several at once.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,8 @@ class ConnectedProcesses(Processes):
 
     def __init__(self, accelerator: Accelerator, device: torch.device) -> None:
         super().__init__(device)
+        # Where the group still stands when the interpreter ends, its threads now and then abort the process after its work is done.
+        atexit.register(_leave_group)
         self.accelerator = accelerator
         self.count, self.index = accelerator.num_processes, accelerator.process_index
 
@@ -108,6 +111,11 @@ def join_processes(device: str | torch.device | None = None) -> Processes:
         accelerator = Accelerator()
         return ConnectedProcesses(accelerator, given or accelerator.device)
     return Processes(given or _usable(_default_device()))
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -270,7 +270,7 @@ def test_two_processes_share_one_run(tmp_path):
     script = tmp_path / "launched.py"
     script.write_text(LAUNCHED)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29613", str(script), str(tmp_path)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", str(script), str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)  # noqa: S603 - our own command
     assert done.returncode == 0, done.stderr[-3000:]
     assert load_bundle(tmp_path / "out.safetensors").info.provenance["processes"] == 2
