@@ -20,6 +20,7 @@ from torch import Tensor
 from ..bundles.format import Schedule
 from ..checks import whole_number
 from ..errors import InputError
+from .noise import beside
 
 PREDICTIONS = ("eps", "v", "x0")
 BETA_SCHEDULES = ("scaled_linear", "linear", "squaredcos_cap_v2")
@@ -50,18 +51,13 @@ def make_betas(schedule: Schedule) -> Tensor:
     return torch.linspace(first**0.5, last**0.5, schedule.timesteps, dtype=torch.float64) ** 2
 
 
-def _beside(sigma: Tensor, x: Tensor) -> Tensor:
-    """Return `sigma`, one value or one for each sample, in a shape that multiplies `x` (B, ...)."""
-    return sigma.reshape(()) if sigma.numel() == 1 else sigma.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def output_to_denoised(prediction: str, sigma: Tensor, model_output: Tensor, x: Tensor) -> Tensor:
     """Return a network's estimate of x0 from its raw output of kind `prediction` at `x` (B, ...) and `sigma` (() or (B,)).
 
     `eps`: the noise. `v`: sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, appendix D). `x0`: the image itself.
     """
     _check_prediction(prediction)
-    sigma = _beside(sigma, x)
+    sigma = beside(sigma, x)
     if prediction == "eps":
         return x - model_output * sigma
     if prediction == "v":
@@ -73,7 +69,7 @@ def denoised_to_output(prediction: str, sigma: Tensor, denoised: Tensor, x: Tens
     """Return the raw output that :func:`output_to_denoised` takes, for sigma > 0. With x = x0 + sigma * noise and denoised = x0 it is the
     training target."""
     _check_prediction(prediction)
-    sigma = _beside(sigma, x)
+    sigma = beside(sigma, x)
     if prediction == "eps":
         return (x - denoised) / sigma
     if prediction == "v":
@@ -140,7 +136,7 @@ class NoiseSchedule:
 
     def calculate_input(self, sigma: Tensor, x: Tensor) -> Tensor:
         """Return the network's input z_t: `x` (B, ...) scaled to unit variance."""
-        return x / (_beside(sigma, x) ** 2 + self.sigma_data**2) ** 0.5
+        return x / (beside(sigma, x) ** 2 + self.sigma_data**2) ** 0.5
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, x: Tensor) -> Tensor:
         """Return the network's estimate of x0 from its raw output. See :func:`output_to_denoised`."""
@@ -152,7 +148,7 @@ class NoiseSchedule:
         With `max_denoise` (the run starts at sigma_max) the noise is multiplied by sqrt(1 + sigma^2), the standard deviation of noisy data
         of unit variance.
         """
-        sigma = _beside(sigma, noise)
+        sigma = beside(sigma, noise)
         return noise * (torch.sqrt(1 + sigma**2) if max_denoise else sigma) + latent_image
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:

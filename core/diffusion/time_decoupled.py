@@ -9,7 +9,6 @@ The switch is a *timestep* of the structure model's schedule (500 of 1000 in sec
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .noise import ROUNDING, NoiseLevel
 
 T_STRUCT = 500
 """The paper's switch, for 1000 timesteps."""
-MAX_TIMESTEP = 1000
 HISTORIES = ("keep", "reset")
-_ROUNDING = 1e-5  # two ways to the same level differ by as much; neighbouring timesteps differ by a hundred times that
 
 Evaluation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """`evaluation(x, sigma, rows)` gives `denoised` of `x` (b, ...) at `sigma` (b,). `rows` (b,) are the places in the batch; None: all."""
@@ -34,26 +32,12 @@ def switch_sigma(model_sampling: Any, timestep: int) -> float:
     Timestep 0 gives 0 (the structure model draws everything). The number of timesteps or more gives infinity (the texture model does).
     Raises :class:`InputError` for a timestep outside 0..1000, or a schedule that does not know timesteps.
     """
-    if isinstance(timestep, bool) or int(timestep) != timestep or not 0 <= timestep <= MAX_TIMESTEP:
-        raise InputError(f"the switch is a timestep from 0 (all structure) to {MAX_TIMESTEP} (all texture), {timestep!r} was given")
-    count = int(getattr(model_sampling, "num_timesteps", 0) or len(getattr(model_sampling, "sigmas", ())) or MAX_TIMESTEP)
-    if timestep == 0:
-        return 0.0
-    if timestep >= count:
-        return math.inf
-    sigma = float(model_sampling.sigma(torch.tensor(float(timestep))))
-    low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-    if not low * (1 - _ROUNDING) <= sigma <= high * (1 + _ROUNDING):
-        raise InputError(
-            f"timestep {timestep} is noise level {sigma:.4g} for the structure model, outside its range of {low:.4g} to {high:.4g}: its "
-            "schedule does not count timesteps from 0 to 1000, so that no switch is possible; use another structure model"
-        )
-    return sigma
+    return NoiseLevel(timestep).on(model_sampling)
 
 
 def is_structure(sigma: Tensor, switch: float) -> Tensor:
     """Return whether the structure model acts at each noise level of `sigma` (any shape): sigma >= switch, up to rounding."""
-    return sigma >= switch * (1 - _ROUNDING)
+    return sigma >= switch * (1 - ROUNDING)
 
 
 def stage_of(sigma: Tensor, switches: Sequence[float]) -> Tensor:

@@ -51,6 +51,8 @@ def check_same_latents(structure: Any, texture: Any) -> None:
     noise is mixed in. What they predict, and their schedules, may differ."""
     import torch
 
+    from ..diffusion.noise import convention_of
+
     one, other = structure.get_model_object("latent_format"), texture.get_model_object("latent_format")
     differ = [
         f"{name} {values[0]} against {values[1]}"
@@ -67,9 +69,7 @@ def check_same_latents(structure: Any, texture: Any) -> None:
             f"the structure and the texture model have different latent spaces ({', '.join(differ)}), so one cannot go on where the "
             "other stops; join models across latent spaces with RapidDrawLatentSpaceBridgeSampler or RapidDrawLatentSpaceBridgeGuider"
         )
-    half, latent = torch.tensor(0.5), torch.ones(1, 1, 1, 1)
-    mixed = [m.get_model_object("model_sampling").noise_scaling(half, torch.zeros_like(latent), latent) for m in (structure, texture)]
-    if not torch.allclose(*mixed):
+    if convention_of(structure.get_model_object("model_sampling")) != convention_of(texture.get_model_object("model_sampling")):
         raise InputError("a flow-matching model cannot go on where another kind of diffusion model stops: they mix in noise differently")
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...progress import raise_if_cancelled
+from ..noise import convention_of
 
 Model = Callable[..., Tensor]
 Callback = Callable[[dict[str, Any]], object]
@@ -64,7 +65,7 @@ def model_sampling_of(model: Any) -> Any:
 
 def warn_if_flow(model: Any, sampler: str) -> None:
     """Warn once where the network is a flow model, which adds noise as (1 - sigma) x0 + sigma n: `sampler` takes sigma otherwise."""
-    if any(kind.__name__ == "CONST" for kind in type(model_sampling_of(model)).__mro__):
+    if convention_of(model_sampling_of(model)).flow:
         warn_once(
             f"{sampler} assumes noise added as x0 + sigma * n; this network is a flow model, for which its steps are wrong. "
             "Use euler or another sampler made for flow models."
