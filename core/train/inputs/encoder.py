@@ -33,7 +33,7 @@ class LatentEncoder:
     def network(self) -> Any:
         from diffusers import AutoencoderKL
 
-        return network_of(AutoencoderKL, load_bundle(self.path, "vae")).to(self.device)
+        return network_of(AutoencoderKL, load_bundle(self.path, "vae")).to(self.device, memory_format=torch.channels_last)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise :class:`InputError` where pictures of `height` x `width` pixels do not divide into latents."""
@@ -46,7 +46,8 @@ class LatentEncoder:
     def encode(self, pictures: Tensor) -> Tensor:
         """Return the means of the posteriors of pictures (B, 3, H, W) in [-1, 1]: (B, C, H/factor, W/factor) float16 on the CPU, scaled to
         unit variance. Raises :class:`TrainingError` where one is not finite."""
-        means = self.network.encode(pictures.to(self.device)).latent_dist.mode()
+        pictures = pictures.to(self.device, memory_format=torch.channels_last)
+        means = self.network.encode(pictures).latent_dist.mode()
         latents: Tensor = ((means - self.space.shift) * self.space.scale).half().cpu()
         if not bool(latents.isfinite().all()):
             raise TrainingError(f"{self.path.name} encodes pictures to latents that are NaN or infinite: train or choose another VAE")

@@ -51,11 +51,13 @@ from ..inputs.readers import Readers
 from ..recipe import EpochOrder, Losses, python_random
 from .align import fit_features, with_features
 from .unet_settings import UnetSettings
-from .unet_shapes import index_config, moved, told_index, unet_config
+from .unet_shapes import index_config, joined_ends, moved, told_index, unet_config
 
 logger = logging.getLogger("rapiddraw")
 ALIGN_CAPTIONS = 3000
 """How many captions of the folder are used to fit the new text encoders to the old one."""
+ALIGN_PICTURES = 256
+"""How many pictures of the folder are used to fit the latents of a new VAE to those of an old one."""
 LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
 
 
@@ -108,7 +110,9 @@ class UnetRecipe(UnetSettings):
             bundle = load_bundle(self.base, "unet")
             self._check_base(bundle.info)
             self.first_stage = bundle.info.provenance
-            if self.new_latents:
+            if self.base_vae:
+                bundle = joined_ends(bundle, *self._between_latents(device))
+            elif self.new_latents:
                 bundle = moved(bundle, self.latent_space.channels, self.size // self.latent_space.factor)
             if self.align:
                 bundle = with_features(bundle, self._fit_to(device))
@@ -283,6 +287,18 @@ class UnetRecipe(UnetSettings):
         fitted, explained = fit_features(pairs())
         logger.info("least squares explain %.1f%% of the features of %s", 100 * explained, Path(self.align).name)
         return fitted
+
+    def _between_latents(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the matrices from the latents of `vae` to those of `base_vae` and back, fitted on pictures of the folder."""
+        new, old = LatentEncoder(self.vae, device), LatentEncoder(self.base_vae, device)
+        if new.space.factor != old.space.factor:
+            raise InputError(f"base_vae divides sides by {old.space.factor}, vae by {new.space.factor}: leave base_vae out")
+        pictures = torch.stack([self.images.image(i) for i in range(min(len(self.images), ALIGN_PICTURES))])
+        pairs = [[encoder.encode(part).float().flatten(2).mT for encoder in (new, old)] for part in pictures.split(16)]
+        to_old, known = fit_features((a, b) for a, b in pairs)
+        to_new, found = fit_features((b, a) for a, b in pairs)
+        logger.info("least squares explain %.0f%% of the old latents and %.0f%% of the new ones", 100 * known, 100 * found)
+        return to_old, to_new
 
     def _caption(self, index: int, rng: random.Random, generator: torch.Generator) -> str:
         first = self.caption(index, generator)

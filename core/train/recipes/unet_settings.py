@@ -17,7 +17,7 @@ class UnetSettings(Recipe):
     """Settings of a U-Net's training; the defaults train the shipped Orchard model. `data` is an image folder with captions; `vae`,
     `text` and `graph` are bundles."""
 
-    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae", "text": "text", "graph": "kg", "base": "unet", "align": "text"}
+    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae", "text": "text", "graph": "kg", "base": "unet", "align": "text", "base_vae": "vae"}
 
     batch_size: int = 32
     lr: float = 1e-3
@@ -30,6 +30,7 @@ class UnetSettings(Recipe):
     base: str = ""  # a U-Net bundle to fine-tune
     align: str = ""  # the text bundle that `base` was trained with, where `text` names others: attention starts from a least-squares fit
     new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
+    base_vae: str = ""  # new_latents: the VAE that `base` was trained with; its ends then start from a least-squares fit of the latents
     size: int = 128  # side of a picture in pixels
     widths: tuple[int, ...] = (64, 96, 160)
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
@@ -87,6 +88,8 @@ class UnetSettings(Recipe):
             raise InputError("align is set and base is empty: name the U-Net bundle that gets other text encoders")
         if self.new_latents and not self.base:
             raise InputError("new_latents is set and base is empty: name the U-Net bundle that moves to another VAE")
+        if self.base_vae and not self.new_latents:
+            raise InputError("base_vae is set and new_latents is not: it names the VAE that a U-Net leaves; set new_latents=true")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):

@@ -41,6 +41,19 @@ def moved(bundle: Bundle, channels: int, side: int) -> Bundle:
     return Bundle(replace(bundle.info, config=config), {**bundle.tensors, **ends})
 
 
+def joined_ends(bundle: Bundle, to_old: torch.Tensor, to_new: torch.Tensor) -> Bundle:
+    """Return `bundle` with first and last convolutions that read and write another VAE's latents through two matrices.
+
+    `to_old` (old channels, new) takes new latents to the old ones and `to_new` (new channels, old) the other way, both at each place.
+    """
+    first = torch.einsum("woyx,on->wnyx", bundle.tensors["conv_in.weight"].float(), to_old)
+    last = torch.einsum("no,ocyx->ncyx", to_new, bundle.tensors["conv_out.weight"].float())
+    ends = {"conv_in.weight": first, "conv_out.weight": last, "conv_out.bias": to_new @ bundle.tensors["conv_out.bias"].float()}
+    channels = {"in_channels": len(to_new), "out_channels": len(to_new)}
+    tensors = {**bundle.tensors, **{key: tensor.to(bundle.tensors[key].dtype) for key, tensor in ends.items()}}
+    return Bundle(replace(bundle.info, config={**bundle.info.config, **channels}), tensors)
+
+
 def told_index(bundle: Bundle, pooled: int) -> Bundle:
     """Return `bundle` with an embedding of the resolution's index. It changes nothing at first, because its last layer is zero. A bundle
     that has one stays as it is."""
