@@ -5,12 +5,13 @@
 It is trained for PSNR and, with `gan_weight`, against a critic. After Wang et al. 2018 (ESRGAN), which Rapid Diffusion (sections 3.1.3 and
 4.5) puts behind its decoder. What differs: the network is small (32 features and 2 blocks; growth stays 32, because spandrel, and so
 ComfyUI's stock loader, knows no other); it starts as bilinear interpolation instead of noise, which saves most of a short training; there
-is no VGG network here, so that the perceptual term is L1 on image gradients; the adversarial term is off by default, because it costs PSNR.
+is no VGG network here, so that the perceptual term is L1 on image gradients; the adversarial term is off by default, because it costs
+PSNR. With `vae` it learns from small pictures that a VAE has decoded, which is what it enlarges in use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,6 +25,7 @@ from ...bundles.format import BundleInfo, save_bundle
 from ...data.folder import ImageFolder
 from ...errors import DataError, InputError
 from ...metrics.psnr import psnr
+from ...metrics.reconstruction import RoundTrips
 from ...progress import track
 from ...upscale import degrade
 from ...upscale.layouts import RRDBConfig, to_basicsr
@@ -42,6 +44,7 @@ class EsrganRecipe(Recipe):
     `size` px."""
 
     name: ClassVar[str] = "esrgan"
+    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae"}
 
     batch_size: int = 8
     lr: float = 1e-3
@@ -56,7 +59,8 @@ class EsrganRecipe(Recipe):
     num_feat: int = 32
     num_block: int = 2
     num_grow: int = 32
-    soft: float = 0.3  # share of patches softened like a decoder's output
+    soft: float = 0.3  # share of patches softened like a decoder's output, or decoded where `vae` is set
+    vae: str = ""  # a VAE bundle: that share of the small pictures goes through it and back, so that what it leaves out is mended
     gradient_weight: float = 0.5
     gan_weight: float = 0.0  # weight of the adversarial term; ESRGAN has 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
     start: str = ""  # a bundle to continue from, for fine-tuning
@@ -98,7 +102,9 @@ class EsrganRecipe(Recipe):
             from ...upscale.basicsr_shim import discriminator_class
 
             self.critic = discriminator_class()(3, num_feat=32).to(device, memory_format=torch.channels_last)
-        self.pairs = _pairs(self._pictures("train", self.images), self.scale, self.patch)
+        self.trips = RoundTrips(Path(self.vae)) if self.vae else None
+        self.pairs = self._pairs(self._pictures("train", self.images))
+        self.decoded = [self._decoded(low) for low, _ in self.pairs] if self.trips else []
         self.held_out: list[tuple[Any, Any]] = []
 
     def modules(self) -> dict[str, nn.Module]:
@@ -124,18 +130,21 @@ class EsrganRecipe(Recipe):
         Of two places in a picture the one with more detail is taken: most of a scene is smooth sky, from which nothing is learned.
         """
         side = self.patch // self.scale
-        lows, highs = [], []
+        lows, highs, decoded = [], [], []
         for _ in range(self.batch_size):
-            low, high = self.pairs[_draw(len(self.pairs), generator)]
+            index = _draw(len(self.pairs), generator)
+            low, high = self.pairs[index]
             places = [(_draw(low.shape[0] - side + 1, generator), _draw(low.shape[1] - side + 1, generator)) for _ in range(2)]
             top, left = max(places, key=lambda p: _detail(low[p[0] : p[0] + side, p[1] : p[1] + side]))
             flip = slice(None, None, -1 if _draw(2, generator) else 1)
             lows.append(low[top : top + side, left : left + side][:, flip])
+            if self.decoded:
+                decoded.append(self.decoded[index][top : top + side, left : left + side][:, flip])
             top, left = top * self.scale, left * self.scale
             highs.append(high[top : top + self.patch, left : left + self.patch][:, flip])
         low, high = _tensor(lows), _tensor(highs)
         chosen = torch.rand(self.batch_size, generator=generator) < self.soft
-        soft = degrade.soften(low, generator)
+        soft = _tensor(decoded) if decoded else degrade.soften(low, generator)
         return {"low": torch.where(chosen[:, None, None, None], soft, low), "high": high}
 
     def loss(self, batch: Any) -> Losses:
@@ -157,11 +166,13 @@ class EsrganRecipe(Recipe):
         return {"loss": relativistic_loss(self.critic(batch["high"]).float(), self.critic(batch["made"]).float())}
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
-        """Return the PSNR (border 4) on the middles of 16 held-out pictures, and that of bicubic interpolation."""
+        """Return the PSNR (border 4) on the middles of 16 held-out pictures, decoded ones with `vae`, and that of bicubic interpolation."""
         if not self.held_out:
             side = min(256, self.size)
             middle = [_middle(picture, side) for picture in self._pictures("validation", 16)]
-            self.held_out = _pairs(middle, self.scale, self.patch)
+            self.held_out = self._pairs(middle)
+            if self.trips:
+                self.held_out = [(self._decoded(low), high) for low, high in self.held_out]
         made = [psnr(enlarge_with(self.generator, low, self.device), high, 4) for low, high in self.held_out]
         bicubic = [psnr(degrade.enlarge(low, self.scale), high, 4) for low, high in self.held_out]
         return {"psnr": float(np.mean(made)), "psnr_bicubic": float(np.mean(bicubic))}
@@ -186,6 +197,25 @@ class EsrganRecipe(Recipe):
         kept = [i for i in range(len(images)) if (i % 17 == 16) == (split != "train")] or list(range(len(images)))
         chosen = kept[:count]
         return track((images.pixels(i) for i in chosen), len(chosen), "reading pictures", "picture")
+
+    def _pairs(self, pictures: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Return (low, high) uint8 of each picture that is large enough, cropped to sides that `scale`, the folding and the VAE divide."""
+        multiple = self.scale * self.trips.factor if self.trips else 8
+        pairs = []
+        for picture in pictures:
+            height, width = (side - side % multiple for side in picture.shape[:2])
+            if min(height, width) >= self.patch:
+                high = np.ascontiguousarray(picture[:height, :width])
+                pairs.append((degrade.reduce(high, self.scale), high))
+        if not pairs:
+            raise DataError(f"no picture is at least {self.patch} px on both sides; use larger pictures or a smaller patch")
+        return pairs
+
+    def _decoded(self, low: Any) -> Any:
+        """Return a picture (h, w, 3) uint8 after the VAE's encoder and decoder."""
+        assert self.trips is not None  # noqa: S101 (only with a VAE)
+        made = (self.trips.of(_tensor([low]) * 2 - 1)[0] + 1) * 127.5
+        return made.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
@@ -224,19 +254,6 @@ def enlarge_with(model: Callable[[Tensor], Tensor], low: Any, device: str | torc
     with torch.no_grad():
         made = model(_tensor([low]).to(device))[0].float().clamp(0, 1)
     return (made * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-
-def _pairs(pictures: Iterable[Any], scale: int, patch: int) -> list[tuple[Any, Any]]:
-    """Return (low, high) uint8 of each picture that is large enough, cropped to sides that `scale` and the folding divide."""
-    pairs = []
-    for picture in pictures:
-        height, width = (side - side % 8 for side in picture.shape[:2])
-        if min(height, width) >= patch:
-            high = np.ascontiguousarray(picture[:height, :width])
-            pairs.append((degrade.reduce(high, scale), high))
-    if not pairs:
-        raise DataError(f"no picture is at least {patch} px on both sides; use larger pictures or a smaller patch")
-    return pairs
 
 
 def _middle(picture: Any, side: int) -> Any:

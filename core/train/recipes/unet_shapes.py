@@ -9,6 +9,7 @@ import torch
 
 from ...bundles.format import Bundle
 from ...data.buckets import INDEX_FEATURES
+from ...errors import InputError
 
 
 def unet_config(channels: int, side: int, widths: tuple[int, ...], attention: tuple[int, ...], context: int, heads: int) -> dict[str, Any]:
@@ -45,7 +46,12 @@ def joined_ends(bundle: Bundle, to_old: torch.Tensor, to_new: torch.Tensor) -> B
     """Return `bundle` with first and last convolutions that read and write another VAE's latents through two matrices.
 
     `to_old` (old channels, new) takes new latents to the old ones and `to_new` (new channels, old) the other way, both at each place.
+    Raises :class:`InputError` where the U-Net has not as many channels as the old latents.
     """
+    if bundle.info.config.get("in_channels") != len(to_old):
+        raise InputError(
+            f"the old latents have {len(to_old)} channels, the U-Net {bundle.info.config.get('in_channels')}: name its own VAE"
+        )
     first = torch.einsum("woyx,on->wnyx", bundle.tensors["conv_in.weight"].float(), to_old)
     last = torch.einsum("no,ocyx->ncyx", to_new, bundle.tensors["conv_out.weight"].float())
     ends = {"conv_in.weight": first, "conv_out.weight": last, "conv_out.bias": to_new @ bundle.tensors["conv_out.bias"].float()}

@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from rapiddraw.core.bundles.format import read_info
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.bundle import build_control, load_control
@@ -20,6 +20,7 @@ from rapiddraw.core.scoring.judge import attribute_accuracy, judge_pictures, loa
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.recipes.control import kept_conditions
 from rapiddraw.core.train.recipes.judge import draw
+from rapiddraw.core.train.recipes.unet_shapes import joined_ends
 from rapiddraw.tests.core.train.toy import train_beside
 
 
@@ -127,6 +128,37 @@ def test_a_unet_moves_to_another_vaes_latents(folder, vae_path, tiny_weights, tm
     assert moved["conv_in.weight"].shape[1] == recipe.latent_space.channels
     with pytest.raises(InputError, match="base is empty"):
         unet_recipe(folder, vae_path, tiny_weights, new_latents=True).check()
+
+
+def test_a_unet_moves_to_other_latents_by_what_they_share(folder, vae_path, tiny_weights):
+    """The same latents in another order and scale: the moved U-Net reads and writes them as the first one did its own."""
+    tiny = load_bundle(tiny_weights / "tiny-unet.safetensors")
+    config = dict(tiny.info.config)
+    channels = config["in_channels"]
+    turn = torch.linalg.qr(torch.randn(channels, channels, generator=torch.Generator().manual_seed(0)))[0]
+    moved = joined_ends(tiny, turn.T, turn)  # new = turn @ old
+    assert moved.info.config["in_channels"] == channels
+    latents, tokens, t = torch.randn(2, channels, 8, 8), torch.randn(2, 5, config["cross_attention_dim"]), torch.tensor([10, 700])
+    turned = torch.einsum("no,bohw->bnhw", turn, latents)
+    with torch.no_grad():
+        before = network_of(UNet2DConditionModel, tiny)(latents, t, encoder_hidden_states=tokens)[0]
+        after = network_of(UNet2DConditionModel, moved)(turned, t, encoder_hidden_states=tokens)[0]
+    torch.testing.assert_close(after, torch.einsum("no,bohw->bnhw", turn, before), rtol=1e-3, atol=1e-3)
+
+
+def test_a_moved_unet_starts_from_a_fit_to_its_old_vae(folder, vae_path, tiny_weights):
+    tiny = load_bundle(tiny_weights / "tiny-unet.safetensors")
+    base = {"base": str(tiny_weights / "tiny-unet.safetensors"), "new_latents": True}
+    recipe = unet_recipe(folder, vae_path, tiny_weights, **base, base_vae=str(vae_path))
+    recipe.setup(torch.device("cpu"))  # the old latents are the new ones: nothing changes, but for the ridge of the fit
+    for end in ("conv_in.weight", "conv_out.weight"):
+        torch.testing.assert_close(recipe.unet.state_dict()[end], tiny.tensors[end].float(), rtol=0.02, atol=2e-3)
+    with pytest.raises(InputError, match="divides sides by 8"):
+        unet_recipe(folder, vae_path, tiny_weights, **base, base_vae=str(tiny_weights / "tiny-vae.safetensors")).setup(torch.device("cpu"))
+    with pytest.raises(InputError, match="set new_latents=true"):
+        unet_recipe(folder, vae_path, tiny_weights, base=base["base"], base_vae=str(vae_path)).check()
+    with pytest.raises(InputError, match="have 7 channels, the U-Net 4"):
+        joined_ends(tiny, torch.eye(8)[:7], torch.eye(8)[:, :7])
 
 
 def test_a_frozen_text_encoder_is_not_written_again(folder, vae_path, tiny_weights, tmp_path):

@@ -7,13 +7,15 @@ import pytest
 import torch
 from PIL import Image
 from rapiddraw.core.bundles.load import load_bundle
-from rapiddraw.core.errors import DataError, InputError
+from rapiddraw.core.errors import BundleError, DataError, InputError
+from rapiddraw.core.metrics.reconstruction import RoundTrips
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, relativistic_loss, start_as_bilinear
 from rapiddraw.core.upscale import basicsr_shim
 from rapiddraw.core.upscale.layouts import RRDBConfig
 from rapiddraw.core.upscale.rrdb import build, load_upscaler
+from rapiddraw.tests.helpers import write_vae
 from torch.nn import functional
 
 SMALL = {"num_feat": 8, "num_block": 1, "images": 2, "size": 64, "patch": 32, "batch_size": 2, "precision": "no", "warmup": 2}
@@ -55,6 +57,22 @@ def test_softened_patches_are_smoother():
     sharp, soft = (ready(soft=share, batch_size=8).batch(0, torch.Generator().manual_seed(1)) for share in (0.0, 1.0))
     assert torch.equal(sharp["high"], soft["high"])
     assert soft["low"].diff(dim=3).abs().mean() < sharp["low"].diff(dim=3).abs().mean()
+
+
+def test_with_a_vae_patches_are_what_it_decodes(tmp_path):
+    vae = write_vae(tmp_path / "vae.safetensors")
+    plain, through = (ready(batch_size=6, soft=1.0, vae=path).batch(0, torch.Generator().manual_seed(1)) for path in ("", str(vae)))
+    assert torch.equal(plain["high"], through["high"]) and not torch.equal(plain["low"], through["low"])
+    recipe = ready(vae=str(vae))
+    low, _ = recipe.pairs[0]
+    trips = RoundTrips(vae)
+    expected = (trips.of(torch.from_numpy(low.copy()).permute(2, 0, 1)[None] / 127.5 - 1)[0] + 1) * 127.5
+    np.testing.assert_allclose(recipe.decoded[0], expected.permute(1, 2, 0).numpy(), atol=1)
+    assert recipe.evaluate(0, tmp_path)["psnr"] > 0
+    with pytest.raises(DataError, match="at least 88 px"):
+        ready(vae=str(vae), size=88, patch=88)  # cropped to the multiples of scale and VAE, 64 px are left
+    with pytest.raises(BundleError):
+        make_recipe("esrgan", SMALL | {"vae": str(tmp_path / "none.safetensors")}).check_files()
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])
