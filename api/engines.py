@@ -50,6 +50,10 @@ class EmbeddedEngine:
         """See :meth:`Engine.run`."""
         return self._runner.run(graph, on_node=on_node)
 
+    def forget_shown(self) -> None:
+        """Let nodes that save or show something do so again in the next run; models stay loaded."""
+        self._runner.forget_shown()
+
     def folders(self) -> dict[str, Path]:
         """See :meth:`Engine.folders`."""
         return {"input": input_dir(), "output": output_dir(), "temp": temp_dir()}

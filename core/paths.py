@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .language import is_text
 _extra_weights: list[Path] = []
 _extra_models: list[Path] = []
 _dirs: dict[str, Path] = {}
+_using: ContextVar[dict[str, Path]] = ContextVar("rapiddraw_dirs", default=_dirs)
 
 
 def pack_root() -> Path:
@@ -132,7 +134,7 @@ def set_dirs(
     """Choose where images are read from, written to, and previewed; what is left `None` stays as it was."""
     for key, value in (("input", input), ("output", output), ("temp", temp)):
         if value is not None:
-            _dirs[key] = Path(value)
+            _using.get()[key] = Path(value)
 
 
 @contextlib.contextmanager
@@ -141,24 +143,23 @@ def using_dirs(
     output: str | os.PathLike[str] | None = None,
     temp: str | os.PathLike[str] | None = None,
 ) -> Iterator[None]:
-    """Choose folders as :func:`set_dirs` does, until the block ends."""
-    before = dict(_dirs)
-    set_dirs(input, output, temp)
+    """Choose folders as :func:`set_dirs` does, until the block ends, and for this thread or task alone."""
+    token = _using.set(dict(_using.get()))
     try:
+        set_dirs(input, output, temp)
         yield
     finally:
-        _dirs.clear()
-        _dirs.update(before)
+        _using.reset(token)
 
 
 def input_dir() -> Path:
     """Return the folder that LoadImage reads: `./input` unless set. It is not created here."""
-    return _dirs.get("input", Path("input"))
+    return _using.get().get("input", Path("input"))
 
 
 def output_dir() -> Path:
     """Return the folder that SaveImage writes into: `./out` unless set. It is not created here."""
-    return _dirs.get("output", Path("out"))
+    return _using.get().get("output", Path("out"))
 
 
 def made_weights_dir() -> Path:
@@ -184,7 +185,7 @@ def image_bundle_path(text: Path) -> Path:
 
 def temp_dir() -> Path:
     """Return the folder that PreviewImage writes into: `./temp` unless set. It is not created here."""
-    return _dirs.get("temp", Path("temp"))
+    return _using.get().get("temp", Path("temp"))
 
 
 def cache_dir() -> Path:

@@ -86,6 +86,10 @@ class Runner:
         self._cache: dict[str, _Entry] = {}
         self._objects: dict[tuple[str, str], Any] = {}
 
+    def forget_shown(self) -> None:
+        """Forget what nodes with pictures or texts to show gave, so that they save again; loaded models and latents stay."""
+        self._cache = {signature: entry for signature, entry in self._cache.items() if not entry.ui}
+
     def run(
         self,
         graph: Graph | Mapping[str, Any],

@@ -19,7 +19,7 @@ from rapiddraw.core.train import RECIPES
 ROOT = pack_root()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"])
 CODE = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-FOLDERS = "core|nodes|api|cli|benchmarks|tests|docs|web|weights|workflows|locales|\\.github|\\.ci"
+FOLDERS = "core|nodes|api|serve|cli|benchmarks|tests|docs|web|weights|workflows|locales|\\.github|\\.ci"
 EXAMPLES = ("line", "coin")
 """The recipe and the benchmark that CONTRIBUTING.md makes up."""
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

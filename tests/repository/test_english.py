@@ -45,7 +45,7 @@ def odd_words(text: str) -> list[str]:
     return [found[0].lower() for found in ODD.finditer(CODE.sub(" ", text))]
 
 
-SOURCES = sorted(path for part in ("core", "nodes", "api", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+SOURCES = sorted(path for part in ("core", "nodes", "api", "serve", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md", *(ROOT / "web" / "docs").glob("*.md")])
 
 

@@ -32,12 +32,14 @@ FLOORS = (
     ("core.train.chain",),
     ("core.operations",),
     ("nodes",),
-    ("benchmarks", "api"),
+    ("api",),
+    ("serve",),
+    ("benchmarks",),
     ("cli",),
 )
 """From the ground up. A room is a package or a loose module; the longest name that matches counts."""
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-SOURCES = sorted(path for part in ("core", "nodes", "api", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
+SOURCES = sorted(path for part in ("core", "nodes", "api", "serve", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
 
 
 def room_of(module: str) -> str:

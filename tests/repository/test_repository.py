@@ -14,7 +14,24 @@ import pytest
 from rapiddraw.core.paths import pack_root
 
 ROOT = pack_root()
-HEAVY = ("torch", "diffusers", "transformers", "basicsr", "spandrel", "matplotlib", "accelerate", "torchvision", "PIL", "numpy", "einops")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "basicsr",
+    "spandrel",
+    "matplotlib",
+    "accelerate",
+    "torchvision",
+    "PIL",
+    "numpy",
+    "einops",
+    "fastapi",
+    "uvicorn",
+    "starlette",
+    "prometheus_client",
+    "ray",
+)
 SKIPPED = {".git", ".venv", "out", "runs", "data", "input", "temp", "build", "__pycache__"}
 
 
@@ -55,7 +72,7 @@ def test_the_package_list_follows_the_tree():
 def test_every_folder_of_the_library_is_a_package():
     for path in files(".py"):
         parts = path.relative_to(ROOT).parts
-        if parts[0] in ("core", "nodes", "api", "cli", "benchmarks"):
+        if parts[0] in ("core", "nodes", "api", "serve", "cli", "benchmarks"):
             assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py: it would not be installed"
 
 
