@@ -1,4 +1,4 @@
-"""The promise that saved graphs keep working: ids never change, inputs and outputs are only ever appended.
+"""The promise that saved graphs keep working: ids never change, inputs and outputs are only ever appended. An input may take more types.
 
 The editor stores a widget's value by its place and a link by the place of its output. What was released is recorded in
 tests/data/node_schema.json; `python -m rapiddraw nodes --write-schema` records what was appended, and refuses anything else.
@@ -66,7 +66,7 @@ def _compare(node_id: str, kind: str, was: list[Any], now: list[Any]) -> list[st
             return [f"{what} was removed or renamed; keep it, and where something new is needed {_HOW}"]
         if names.index(entry[0]) != place:
             return [f"{what} moved from place {place + 1} to {names.index(entry[0]) + 1}; where one was put before it, {_HOW}"]
-        if now[place][1] != entry[1]:
+        if now[place][1] != entry[1] and not (kind == "inputs" and set(entry[1].split(",")) <= set(now[place][1].split(","))):
             return [f"{what} changed from {entry[1]} to {now[place][1]}; keep it, and where another type is needed {_HOW}"]
         if entry[2:] == ["optional"] and now[place][2:] == ["required"]:
             return [f"{what} was optional and is required, which older graphs may not give; keep it optional or give it a default"]

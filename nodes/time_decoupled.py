@@ -4,67 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .stages import cfg_input, chainable_pair, level_of, make_guider, pair, part_of_run, switch_input, switch_options, texture_inputs
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .sockets import Inputs, Latent
 
-_STRUCTURE = "The model for the layout, at high noise levels. The steps and the timestep of the switch follow its noise schedule."
-_TEXTURE = (
-    "The model for the details, at low noise levels. It must share the structure model's latent space and VAE; its prediction (eps, v or "
-    "x0) and its schedule may differ. It is loaded when its turn comes."
-)
 _HISTORY = (
     "What a multistep sampler remembers when the models change. keep: all, in one run; with the same model twice the picture is the stock "
     "KSampler's, bit for bit. reset: nothing, in two runs that are cut at the first step below the switch. Measured between two analytic "
     "models, the error with PLMS was 0.31 (keep) and 0.22 (reset) at 8 steps, 0.09 and 0.05 at 20, and equal at 40; with dpmpp_2m 0.19 "
     "and 0.17 at 8."
 )
-
-
-def _switch_input() -> tuple[str, dict[str, Any]]:
-    tooltip = (
-        "Timestep of the switch, on the structure model's schedule, from 999 (noise) to 0 (picture). The structure model draws from this "
-        "timestep upwards, the texture model below it; higher gives the texture model more of the work. 0: structure model alone. 1000: "
-        "texture model alone. PanGu-Draw's value is 500 (section 5.3)."
-    )
-    return ("INT", {"default": 500, "min": 0, "max": 1000, "tooltip": tooltip})
-
-
-def _cfg_input(whose: str) -> tuple[str, dict[str, Any]]:
-    tooltip = (
-        f"Guidance scale of the {whose} model, 0 to 100. Higher follows the prompt more closely; 1 switches guidance off. "
-        "PanGu-Draw uses 2 and 9 in Tables 1 and 2, and 6 in its released code."
-    )
-    return ("FLOAT", {"default": 6.0, "min": 0.0, "max": 100.0, "step": 0.1, "round": 0.01, "tooltip": tooltip})
-
-
-def _pair() -> dict[str, Any]:
-    return {
-        "structure": ("MODEL", {"tooltip": _STRUCTURE}),
-        "texture": ("MODEL", {"tooltip": _TEXTURE}),
-        "positive": (
-            "CONDITIONING",
-            {"tooltip": "What the picture should show. A ControlNet here also acts on a texture model of the same architecture."},
-        ),
-        "negative": ("CONDITIONING", {"tooltip": "What the picture should not show."}),
-    }
-
-
-def _texture_conditions() -> dict[str, Any]:
-    same = "Without it, the structure model's is used. Needed where the texture model has another text encoder."
-    return {
-        "texture_positive": ("CONDITIONING", {"tooltip": f"The texture model's own prompt. {same}"}),
-        "texture_negative": ("CONDITIONING", {"tooltip": f"The texture model's own negative prompt. {same}"}),
-    }
-
-
-def _guider(structure: Any, texture: Any, positive: Any, negative: Any, structure_cfg: float, texture_cfg: float, t_struct: int,
-            texture_positive: Any = None, texture_negative: Any = None) -> Any:  # fmt: skip
-    from ..core.host import Stage, current
-
-    stages = Stage(structure, positive, negative, structure_cfg, t_struct), Stage(texture, texture_positive, texture_negative, texture_cfg)
-    return current().time_decoupled.make_guider(stages)
 
 
 class TimeDecoupledGuider:
@@ -77,10 +29,10 @@ class TimeDecoupledGuider:
         "two experts", "guider",
     )  # fmt: skip
     DESCRIPTION = (
-        "Draws one picture with two models, for SamplerCustomAdvanced: a structure model at high noise levels, a texture model at low "
-        "ones, each with its own prompts, guidance scale and ControlNets. Like SDXL's base and refiner, or Wan's high-noise and low-noise "
-        "models, but in one sampling run, with every sampler and every schedule. Method: time-decoupled training of PanGu-Draw (section "
-        "4.1)."
+        "Draws one picture with two models, or more in a chain, for SamplerCustomAdvanced: a structure model at high noise levels, a "
+        "texture model at low ones, each with its own LoRAs, prompts, guidance scale and ControlNets. Like SDXL's base and refiner, or "
+        "Wan's high-noise and low-noise models, but in one sampling run, with every sampler and every schedule. Method: time-decoupled "
+        "training of PanGu-Draw (section 4.1)."
     )
     RETURN_TYPES = ("GUIDER",)
     RETURN_NAMES = ("guider",)
@@ -91,16 +43,16 @@ class TimeDecoupledGuider:
     def INPUT_TYPES(cls) -> Inputs:
         return {
             "required": {
-                **_pair(),
-                "structure_cfg": _cfg_input("structure"),
-                "texture_cfg": _cfg_input("texture"),
-                "t_struct": _switch_input(),
+                **chainable_pair(),
+                "structure_cfg": cfg_input("structure"),
+                "texture_cfg": cfg_input("texture"),
+                "t_struct": switch_input(),
             },
-            "optional": _texture_conditions(),
+            "optional": texture_inputs(),
         }
 
     def execute(self, **inputs: Any) -> tuple[Any]:
-        return (_guider(**inputs),)
+        return (make_guider(**inputs),)
 
 
 class TimeDecoupledSampler:
@@ -114,8 +66,9 @@ class TimeDecoupledSampler:
     )  # fmt: skip
     DESCRIPTION = (
         "Draws one picture with two models in one sampling run: a structure model draws the layout, a texture model the details. Like "
-        "SDXL's base and refiner, or Wan's high-noise and low-noise models. With the same model twice it gives the stock KSampler's "
-        "picture. Method: time-decoupled training of PanGu-Draw (section 4.1)."
+        "SDXL's base and refiner, or Wan's high-noise and low-noise models. It replaces two KSamplerAdvanced, and the switch stays at "
+        "its noise level when you change the steps. With the same model twice it gives the stock KSampler's picture. Method: "
+        "time-decoupled training of PanGu-Draw (section 4.1)."
     )
     RETURN_TYPES = ("LATENT",)
     RETURN_NAMES = ("latent",)
@@ -134,7 +87,7 @@ class TimeDecoupledSampler:
         )
         return {
             "required": {
-                **_pair(),
+                **chainable_pair(),
                 "latent_image": ("LATENT", {"tooltip": "The latent to draw on; an empty latent for a new picture."}),
                 "seed": ("INT", {**seed, "tooltip": "The seed of the noise. The same seed gives the same picture."}),
                 "steps": (
@@ -149,26 +102,28 @@ class TimeDecoupledSampler:
                         ),
                     },
                 ),
-                "structure_cfg": _cfg_input("structure"),
-                "texture_cfg": _cfg_input("texture"),
+                "structure_cfg": cfg_input("structure"),
+                "texture_cfg": cfg_input("texture"),
                 "sampler_name": (host.sampling.sampler_names(), {"tooltip": "The sampling method. PanGu-Draw's released code uses euler."}),
                 "scheduler": (
                     host.sampling.scheduler_names(),
                     {"tooltip": "The noise levels of the steps, on the structure model's schedule."},
                 ),
                 "denoise": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": strength}),
-                "t_struct": _switch_input(),
+                "t_struct": switch_input(),
                 "history": (["keep", "reset"], {"default": "keep", "tooltip": _HISTORY}),
             },
-            "optional": _texture_conditions(),
+            "optional": {**texture_inputs(), **part_of_run()},
         }
 
     def execute(self, latent_image: Latent, seed: int, steps: int, sampler_name: str, scheduler: str, denoise: float, history: str,
-                **pair: Any) -> tuple[Latent]:  # fmt: skip
+                add_noise: str = "enable", start_at_step: int = 0, end_at_step: int = 10000, return_with_leftover_noise: str = "disable",
+                **stages: Any) -> tuple[Latent]:  # fmt: skip
         from ..core.host import SamplingRun, current
 
-        run = SamplingRun(seed, steps, sampler_name, scheduler, denoise)
-        return (current().time_decoupled.sample(_guider(**pair), latent_image, run, history),)
+        leftover = return_with_leftover_noise == "enable"
+        run = SamplingRun(seed, steps, sampler_name, scheduler, denoise, start_at_step, end_at_step, add_noise != "disable", leftover)
+        return (current().time_decoupled.sample(make_guider(**stages), latent_image, run, history),)
 
 
 class TimeDecoupledModel:
@@ -192,13 +147,14 @@ class TimeDecoupledModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        pair = _pair()
-        return {"required": {"structure": pair["structure"], "texture": pair["texture"], "t_struct": _switch_input()}}
+        models = pair()
+        required = {"structure": models["structure"], "texture": models["texture"], "t_struct": switch_input()}
+        return {"required": required, "optional": switch_options()}
 
-    def execute(self, structure: Any, texture: Any, t_struct: int) -> tuple[Any]:
+    def execute(self, structure: Any, texture: Any, t_struct: int, switch_as: str = "timestep", switch_at: float = 0.5) -> tuple[Any]:
         from ..core.host import current
 
-        return (current().time_decoupled.join(structure, texture, t_struct),)
+        return (current().time_decoupled.join(structure, texture, level_of(t_struct, switch_as, switch_at)),)
 
 
 class SplitSigmasAtTimestep:
@@ -231,13 +187,16 @@ class SplitSigmasAtTimestep:
                 "model": ("MODEL", {"tooltip": "The model whose schedule gives the noise level of the timestep."}),
                 "sigmas": ("SIGMAS", {"tooltip": "The noise levels to split, from a scheduler node."}),
                 "timestep": ("INT", {"default": 500, "min": 0, "max": 1000, "tooltip": cut}),
-            }
+            },
+            "optional": switch_options(),
         }
 
-    def execute(self, model: Any, sigmas: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
-        from ..core.diffusion.time_decoupled import split_sigmas_at_timestep
+    def execute(
+        self, model: Any, sigmas: Tensor, timestep: int, switch_as: str = "timestep", switch_at: float = 0.5
+    ) -> tuple[Tensor, Tensor]:
+        from ..core.diffusion.time_decoupled import split_sigmas
 
-        return split_sigmas_at_timestep(sigmas, model.get_model_object("model_sampling"), timestep)
+        return split_sigmas(sigmas, model.get_model_object("model_sampling"), level_of(timestep, switch_as, switch_at))
 
 
 NODE_CLASS_MAPPINGS = {

@@ -48,6 +48,51 @@ def stage_of(sigma: Tensor, switches: Sequence[float]) -> Tensor:
     return torch.stack(below).sum(dim=0)
 
 
+def check_order(switches: Sequence[float]) -> tuple[float, ...]:
+    """Return `switches`, the lowest levels of stages one after the other. Raises :class:`InputError` where one is above the one before."""
+    for stage, (one, other) in enumerate(zip(switches, switches[1:], strict=False), start=1):
+        if other > one * (1 + ROUNDING):
+            raise InputError(
+                f"stage {stage} draws down to noise level {one:.4g}, but stage {stage + 1}, which follows it, only down to {other:.4g}: "
+                "give each switch a lower noise level than the one before it"
+            )
+    return tuple(switches)
+
+
+def on_own_sigmas(sigmas: Tensor, switches: Sequence[float], own: Sequence[Tensor | None]) -> Tensor:
+    """Return the noise levels `sigmas` (N+1,) of a run, where stages go on along levels of their own.
+
+    `own` are the levels of each stage but the first, or None. From its hand-over a stage visits those of its own levels that lie between
+    the level of the hand-over and the run's last level, which is kept. Raises :class:`InputError` for levels that do not descend.
+    """
+    for stage, levels in enumerate(own, start=1):
+        if levels is None or len(sigmas) == 0:
+            continue
+        if levels.ndim != 1 or not bool(levels.isfinite().all()) or bool((levels.diff() > 0).any()):
+            raise InputError("the texture model's own sigmas must descend from noise to picture; take them from a scheduler node")
+        high, low = split_at(sigmas, switches[stage - 1])
+        if len(low) < 2:
+            continue  # the stage has no step
+        inside = levels.to(sigmas)[(levels.to(sigmas) < low[0]) & (levels.to(sigmas) > low[-1])]
+        sigmas = torch.cat([high, inside, low[-1:]])
+    return sigmas
+
+
+def share_of_steps(sigmas: Tensor, switches: Sequence[float]) -> str:
+    """Return which steps of a run along `sigmas` (N+1,) each stage draws, as one line for the log."""
+    acting = stage_of(sigmas[:-1], switches).tolist()
+    parts = []
+    for stage in range(len(switches) + 1):
+        steps = [i for i, one in enumerate(acting) if one == stage]
+        if steps:
+            ends = f"sigma {float(sigmas[steps[0]]):.4g} to {float(sigmas[steps[-1] + 1]):.4g}"
+            which = f"steps {steps[0] + 1} to {steps[-1] + 1}" if len(steps) > 1 else f"step {steps[0] + 1}"
+            parts.append(f"stage {stage + 1} draws {which} of {len(acting)} ({ends})")
+        else:
+            parts.append(f"stage {stage + 1} draws no step")
+    return "; ".join(parts)
+
+
 def by_sigma(x: Tensor, sigma: Tensor, switches: Sequence[float], stages: Sequence[Evaluation]) -> Tensor:
     """Return `denoised` of `x` (B, ...) at `sigma` (B,), each sample by the stage of its own level (see :func:`stage_of`).
 
@@ -98,7 +143,12 @@ def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
 
 def split_sigmas_at_timestep(sigmas: Tensor, model_sampling: Any, timestep: int) -> tuple[Tensor, Tensor]:
     """Return :func:`split_at` for the noise level of `timestep` on `model_sampling`."""
-    return split_at(sigmas, switch_sigma(model_sampling, timestep))
+    return split_sigmas(sigmas, model_sampling, timestep)
+
+
+def split_sigmas(sigmas: Tensor, model_sampling: Any, level: int | NoiseLevel) -> tuple[Tensor, Tensor]:
+    """Return :func:`split_at` for a timestep or another noise level on `model_sampling`, in a run along `sigmas`."""
+    return split_at(sigmas, (level if isinstance(level, NoiseLevel) else NoiseLevel(level)).on(model_sampling, sigmas))
 
 
 def check_history(history: str) -> str:

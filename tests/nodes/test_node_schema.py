@@ -75,3 +75,10 @@ def test_appending_is_no_problem():
     changed["RapidDrawKGTextEncode"]["outputs"].append(["new", "INT"])
     changed["RapidDrawNew"] = {"inputs": [["needed", "INT", "required"]], "outputs": []}
     assert broken_promises(RELEASED, changed) == []
+
+
+def test_an_input_may_take_more_types_and_never_fewer():
+    changed = copy.deepcopy(RELEASED)
+    changed["RapidDrawTimeDecoupledModel"]["inputs"][0][1] = "MODEL,GUIDER"
+    assert broken_promises(RELEASED, changed) == []
+    assert "changed from MODEL,GUIDER to MODEL" in broken_promises(changed, RELEASED)[0]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.hooks
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
@@ -136,6 +137,8 @@ class _Leader(Leader, GuestGuider):
 
         def ask(stage: int, x: Tensor, sigma: Tensor, rows: Tensor | None) -> Tensor:
             guider = self if stage == self.own else self.guiders[stage]
+            if stage > self._turn and self._turn < len(self.frees) and self.frees[self._turn]:
+                free_memory_of((self if self._turn == self.own else self.guiders[self._turn]).model_patcher)
             if stage != self._turn and (guider is self or guider.is_entered):  # a guest is loaded when it enters
                 guider.load(run)
             self._turn = stage
@@ -150,6 +153,13 @@ class TimeDecoupledGuider(StagedGuider, GuestGuider):
     """ComfyUI's guider of several stages."""
 
     leader = _Leader
+
+
+def free_memory_of(model: Any) -> None:
+    """Take a MODEL, and what shares its weights, off its device. ComfyUI loads the model again when it is next needed."""
+    management = comfy.model_management
+    kept = [loaded for loaded in management.current_loaded_models if loaded.model is None or not model.is_clone(loaded.model)]
+    management.free_memory(1e30, model.load_device, keep_loaded=kept)
 
 
 def _options_of_sampler(given: Mapping[str, Any], leads: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -100,21 +100,29 @@ def step_callback(model: Any, bar: Progress) -> Callable[..., None]:
 
 def sample(guider: Any, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
     """See :meth:`SamplingTopic.sample`."""
-    return run_stock(guider, guider.model_patcher, named_sampler(run.sampler_name), latent, run)
+    return run_stock(guider, named_sampler(run.sampler_name), latent, run, run_sigmas(guider.model_patcher, run))
 
 
-def run_stock(guider: Any, model: Any, sampler: Any, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
-    """Run `sampler` along the stock KSampler's noise levels on `model`'s schedule, through ComfyUI's own SamplerCustomAdvanced."""
-    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
-
+def run_sigmas(model: Any, run: SamplingRun) -> torch.Tensor:
+    """Return the noise levels of the stock KSampler on `model`'s schedule, all of them; none at denoise 0."""
     if run.scheduler not in scheduler_names():
         raise InputError(f"unknown scheduler {run.scheduler!r}: the known ones are {', '.join(scheduler_names())}")
-    if run.denoise <= 0:
+    kind = comfy.samplers.KSampler
+    return kind(model, run.steps, model.load_device, sampler=run.sampler_name, scheduler=run.scheduler, denoise=run.denoise).sigmas
+
+
+def run_stock(guider: Any, sampler: Any, latent: Mapping[str, Any], run: SamplingRun, whole: torch.Tensor) -> dict[str, Any]:
+    """Run `sampler` along the run's part of the noise levels `whole`, through ComfyUI's own SamplerCustomAdvanced."""
+    from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
+
+    sigmas = run.part_of(whole)
+    if len(sigmas) < 2:
         return dict(latent)
-    stock = comfy.samplers.KSampler(
-        model, run.steps, model.load_device, sampler=run.sampler_name, scheduler=run.scheduler, denoise=run.denoise
-    )
-    out = SamplerCustomAdvanced().sample(Noise_RandomNoise(run.seed), guider, sampler, stock.sigmas, dict(latent))
+    noise = Noise_RandomNoise(run.seed)
+    if not run.add_noise:
+        noise = Noise_EmptyNoise()
+        noise.seed = run.seed
+    out = SamplerCustomAdvanced().sample(noise, guider, sampler, sigmas, dict(latent))
     return getattr(out, "result", out)[0]
 
 

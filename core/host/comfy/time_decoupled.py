@@ -10,13 +10,14 @@ import comfy.model_management
 import comfy.patcher_extension
 from torch import Tensor
 
-from ...diffusion.time_decoupled import by_sigma, switch_sigma, take_rows
+from ...diffusion.noise import NoiseLevel
+from ...diffusion.time_decoupled import by_sigma, take_rows
 from ...errors import InputError
 from ..fit import check_same_latents
 from ..run import SamplingRun, Stage
-from ..stages import make_staged, prepared_run
+from ..stages import JoinedSwitch, make_staged
 from .guiders import GuestGuider, TimeDecoupledGuider
-from .sampling import named_sampler, run_stock
+from .sampling import named_sampler, run_sigmas, run_stock
 
 _OF_THE_CALL = ("cond_or_uncond", "uuids", "sigmas", "sample_sigmas")  # transformer options that belong to a call, not to a model
 
@@ -28,11 +29,11 @@ def make_guider(stages: Sequence[Stage]) -> TimeDecoupledGuider:
 
 def sample(guider: TimeDecoupledGuider, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
     """See :meth:`TimeDecoupledTopic.sample`."""
-    model, sampler = prepared_run(guider, named_sampler(run.sampler_name), history)
-    return run_stock(guider, model, sampler, latent, run)
+    whole = run_sigmas(guider.scheduling_model(), run)
+    return run_stock(guider.for_run(whole, history), named_sampler(run.sampler_name), latent, run, whole)
 
 
-def join(structure: Any, texture: Any, t_struct: int) -> Any:
+def join(structure: Any, texture: Any, t_struct: int | NoiseLevel) -> Any:
     """See :meth:`TimeDecoupledTopic.join`.
 
     The texture model is loaded when a run first goes below the switch, as in the guider, and not up front: two models that are patches
@@ -40,7 +41,8 @@ def join(structure: Any, texture: Any, t_struct: int) -> Any:
     """
     check_same_latents(structure, texture)
     _check_same_conditioning(structure, texture)
-    switch = switch_sigma(structure.get_model_object("model_sampling"), t_struct)
+    level = t_struct if isinstance(t_struct, NoiseLevel) else NoiseLevel(t_struct)
+    switch = JoinedSwitch(level, structure.get_model_object("model_sampling"))
     model = structure.clone()
     patched = structure.model_options.get("model_function_wrapper")
     turns = _Turns()
@@ -62,7 +64,8 @@ def join(structure: Any, texture: Any, t_struct: int) -> Any:
                 c.pop("control", None)  # residuals fit the encoder that they were made for
             return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), {**part, "c": c})
 
-        return by_sigma(x, sigma, [switch], [of_structure, of_texture])
+        now = switch.on(call["c"].get("transformer_options", {}).get("sample_sigmas"))
+        return by_sigma(x, sigma, [now], [of_structure, of_texture])
 
     model.set_model_unet_function_wrapper(wrapper)
     return model
@@ -109,13 +112,26 @@ def _network(model: Any) -> Any:
     return getattr(model.model.model_config, "unet_config", None)
 
 
+_INPUT_KEYS = (
+    "context_dim", "adm_in_channels", "in_channels", "in_dim", "context_in_dim", "vec_in_dim", "text_dim", "cap_feat_dim",
+    "joint_attention_dim", "cross_attention_dim", "crossattn_emb_channels", "caption_channels", "text_embedding_dim",
+    "context_embedder_config", "cond_seq_dim", "clip_text_dim", "text_emb_dim", "model_type",
+)  # fmt: skip
+"""The entries of a network's config on which its conditionings depend, over all families of ComfyUI."""
+
+
 def _check_same_conditioning(structure: Any, texture: Any) -> None:
     """Raise :class:`InputError` where the texture model cannot use the conditionings that were prepared for the structure model."""
     one, other = (_network(model) or {} for model in (structure, texture))
-    for key, what in (("context_dim", "attends to tokens of width"), ("adm_in_channels", "takes a vector of size"),
-                      ("in_channels", "takes channels")):  # fmt: skip
-        if one.get(key) != other.get(key):
-            raise InputError(
-                f"the structure model {what} {one.get(key)}, the texture model {other.get(key)}: one conditioning cannot serve both. "
-                "Use RapidDrawTimeDecoupledGuider or RapidDrawTimeDecoupledSampler, which take a conditioning for each"
-            )
+    differ = [f"{key} {one.get(key)} against {other.get(key)}" for key in _INPUT_KEYS if one.get(key) != other.get(key)]
+    kinds = [type(model.model).extra_conds for model in (structure, texture)]
+    if kinds[0] is not kinds[1]:
+        differ.append(f"the conditioning of {type(structure.model).__name__} against that of {type(texture.model).__name__}")
+    keys = [tuple(getattr(model.model, "concat_keys", ())) for model in (structure, texture)]
+    if keys[0] != keys[1]:
+        differ.append(f"further inputs {', '.join(keys[0]) or 'none'} against {', '.join(keys[1]) or 'none'}")
+    if differ:
+        raise InputError(
+            f"one conditioning cannot serve both the structure and the texture model ({'; '.join(differ)}). "
+            "Use RapidDrawTimeDecoupledGuider or RapidDrawTimeDecoupledSampler, which take a conditioning for each"
+        )

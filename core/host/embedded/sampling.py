@@ -16,6 +16,7 @@ from ...diffusion.schedule import MAX_STEPS, SCHEDULER_NAMES, check_steps
 from ...errors import InputError
 from ...progress import Progress
 from ..run import SamplingRun
+from ..run import cut_sigmas as cut_sigmas
 from ..stages import guided
 from .guider import CFGGuider, Sampler
 from .latent import EmptyNoise, RandomNoise, fit_latent
@@ -96,19 +97,6 @@ def sample_latent(
     return out, {**fitted, "samples": guider.model_patcher.model.process_latent_out(last["denoised"].float()).cpu()}
 
 
-def cut_sigmas(sigmas: Tensor, start_step: int, last_step: int, force_full_denoise: bool) -> Tensor:
-    """Return the part of `sigmas` (steps + 1,) that KSamplerAdvanced samples: from `start_step` to `last_step`.
-
-    With `force_full_denoise` a part that stops early ends at sigma 0."""
-    if last_step < len(sigmas) - 1:
-        sigmas = sigmas[: last_step + 1].clone()
-        if force_full_denoise:
-            sigmas[-1] = 0
-    if start_step > 0:
-        sigmas = sigmas[start_step:] if start_step < len(sigmas) - 1 else sigmas[:0]
-    return sigmas
-
-
 def make_guider(model: Model, positive: list[Any], negative: list[Any], cfg: float) -> CFGGuider:
     """See :meth:`SamplingTopic.make_guider`."""
     return guided(CFGGuider(model), positive, negative, cfg)
@@ -116,13 +104,14 @@ def make_guider(model: Model, positive: list[Any], negative: list[Any], cfg: flo
 
 def sample(guider: CFGGuider, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
     """See :meth:`SamplingTopic.sample`."""
-    return run_stock(guider, guider.model_patcher, named_sampler(run.sampler_name), latent, run)
+    whole = scheduled_sigmas(guider.model_patcher, run.scheduler, run.steps, run.denoise)
+    return run_stock(guider, named_sampler(run.sampler_name), latent, run, whole)
 
 
-def run_stock(guider: CFGGuider, model: Model, sampler: Sampler, latent: Mapping[str, Any], run: SamplingRun) -> dict[str, Any]:
-    """Run `sampler` along the stock KSampler's noise levels on `model`'s schedule."""
-    sigmas = scheduled_sigmas(model, run.scheduler, run.steps, run.denoise)
-    return sample_latent(RandomNoise(run.seed), guider, sampler, sigmas, latent)[0]
+def run_stock(guider: CFGGuider, sampler: Sampler, latent: Mapping[str, Any], run: SamplingRun, whole: Tensor) -> dict[str, Any]:
+    """Run `sampler` along the run's part of the noise levels `whole`, as the stock KSampler and KSamplerAdvanced do."""
+    noise = RandomNoise(run.seed) if run.add_noise else EmptyNoise(run.seed)
+    return sample_latent(noise, guider, sampler, run.part_of(whole), latent)[0]
 
 
 def sample_custom(

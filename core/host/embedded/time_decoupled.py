@@ -7,14 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ...diffusion.time_decoupled import by_sigma, repeat_rows, switch_sigma, take_rows
+from ...diffusion.noise import NoiseLevel
+from ...diffusion.time_decoupled import by_sigma, repeat_rows, take_rows
 from ...errors import InputError
 from ..fit import check_same_latents
 from ..run import SamplingRun, Stage
-from ..stages import Leader, StagedGuider, make_staged, prepared_run
+from ..stages import JoinedSwitch, Leader, StagedGuider, make_staged
 from .guider import CFGGuider, guided_denoised, prepare_conds
 from .model import Model, copy_options
-from .sampling import named_sampler, run_stock
+from .sampling import named_sampler, run_stock, scheduled_sigmas
 
 
 class _Leader(Leader, CFGGuider):
@@ -66,11 +67,11 @@ def make_guider(stages: Sequence[Stage]) -> TimeDecoupledGuider:
 
 def sample(guider: TimeDecoupledGuider, latent: Mapping[str, Any], run: SamplingRun, history: str) -> dict[str, Any]:
     """See :meth:`TimeDecoupledTopic.sample`."""
-    model, sampler = prepared_run(guider, named_sampler(run.sampler_name), history)
-    return run_stock(guider, model, sampler, latent, run)
+    whole = scheduled_sigmas(guider.scheduling_model(), run.scheduler, run.steps, run.denoise)
+    return run_stock(guider.for_run(whole, history), named_sampler(run.sampler_name), latent, run, whole)
 
 
-def join(structure: Model, texture: Model, t_struct: int) -> Model:
+def join(structure: Model, texture: Model, t_struct: int | NoiseLevel) -> Model:
     """See :meth:`TimeDecoupledTopic.join`."""
     check_same_latents(structure, texture)
     one, other = structure.model.context_width, texture.model.context_width
@@ -79,7 +80,8 @@ def join(structure: Model, texture: Model, t_struct: int) -> Model:
             f"the structure model attends to tokens of width {one}, the texture model to {other}: one conditioning cannot serve both. "
             "Use RapidDrawTimeDecoupledGuider or RapidDrawTimeDecoupledSampler, which take a conditioning for each"
         )
-    switch = switch_sigma(structure.get_model_object("model_sampling"), t_struct)
+    level = t_struct if isinstance(t_struct, NoiseLevel) else NoiseLevel(t_struct)
+    switch = JoinedSwitch(level, structure.get_model_object("model_sampling"))
     patched = structure.model_options.get("model_function_wrapper")
     model = structure.clone()
     same_network = _network(structure) == _network(texture)
@@ -100,7 +102,8 @@ def join(structure: Model, texture: Model, t_struct: int) -> Model:
             its = {**its, "c": c}
             return _run(texture.model.apply_model, texture.model_options.get("model_function_wrapper"), its)
 
-        return by_sigma(call["input"], call["timestep"], [switch], [of_structure, of_texture])
+        now = switch.on(call["c"].get("transformer_options", {}).get("sample_sigmas"))
+        return by_sigma(call["input"], call["timestep"], [now], [of_structure, of_texture])
 
     model.set_model_unet_function_wrapper(wrapper)
     return model
