@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ EXAMPLE = """examples:
   python -m rapiddraw run graph.json --set KSampler.steps=20 --set "Positive prompt.text=a red pear" --seed 7
   python -m rapiddraw run out/picture_00001_.png --json      (a picture carries the graph that made it)
   COMFYUI_PATH=~/ComfyUI python -m rapiddraw run graph.json --host comfy      (any graph that this ComfyUI can run; no server, no port)
+
+`accelerate launch --num_processes 2 -m rapiddraw run graph.json` shares the Picard sampler's window among the processes, one a device; the
+first process saves.
 
 --host comfy reads COMFYUI_PATH (the folder of a ComfyUI), COMFYUI_PYTHON (the Python that runs it; default: that of a venv in its folder,
 else this one) and COMFYUI_ARGS (more of ComfyUI's own arguments, such as "--lowvram --base-directory DIR").
@@ -100,7 +104,12 @@ def _embedded_engine(args: argparse.Namespace) -> Engine:
     from ..api.engines import EmbeddedEngine
     from ..core.paths import set_dirs
 
-    set_dirs(input=args.input, output=args.output, temp=Path(args.output) / "temp" if args.output else None)
+    output = args.output
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from .together import join_run
+
+        output = join_run(output)
+    set_dirs(input=args.input, output=output, temp=Path(output) / "temp" if output else None)
     return EmbeddedEngine(registry())
 
 

@@ -27,7 +27,12 @@ class Editor:
     def open(self, new_user: bool = False) -> None:
         """Load it in a tab that knows nothing, small texts shown too: with an empty canvas; or, for a new user, with the template browser,
         which ComfyUI then shows by itself. What the user did before stands on the server, so it is set there first."""
-        settings = {"Comfy.TutorialCompleted": not new_user, "LiteGraph.Canvas.MinFontSizeForLOD": 0, "Comfy.Minimap.Visible": False}
+        settings = {
+            "Comfy.TutorialCompleted": not new_user,
+            "Comfy.OnboardingCoachmarks.Seen": [] if new_user else ["appMode", "firstRun"],  # its tours lie over what they explain
+            "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+            "Comfy.Minimap.Visible": False,
+        }
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"http://127.0.0.1:{self.port}/settings", json.dumps(settings).encode(), {"Content-Type": "application/json"}
         )
@@ -66,11 +71,11 @@ class Editor:
         """
         return [problem for problem in self.page.problems if "rapiddraw" in problem.lower()]
 
-    def browse(self, pack: str) -> None:
-        """Open the template browser where it is not open yet, and there what `pack` has."""
+    def browse(self, group: str) -> None:
+        """Open the template browser where it is not open yet, and there one entry of the list on the left."""
         if not self.page.run(f"return !!document.querySelector(`{_BROWSER}`)"):
             self.page.run("await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-        self._click("[...document.querySelectorAll('span')].find((e) => e.textContent.trim() === args[0])", pack)
+        self._click("[...document.querySelectorAll('span')].find((e) => e.textContent.trim() === args[0])", group)
 
     def search(self, words: str) -> None:
         """Look for a template in the template browser, which is open."""
@@ -201,6 +206,22 @@ class Editor:
             return output;
             """
         )
+
+    def app(self) -> list[str]:
+        """Wait for App Mode, in which a form stands for the graph. Returns the names of the form's inputs, in order."""
+        self.page.wait("document.querySelector(`[data-testid='linear-run-button']`)?.checkVisibility()")
+        names = "app.graph.extra.linearData.inputs.map((input) => input[1])"
+        form = "document.querySelector(`[data-testid='linear-widgets']`).innerText.split('\\n')"
+        self.page.wait(f"{names}.every((name) => {form}.includes(name))")
+        return self.page.run(f"return {form}.filter((line) => {names}.includes(line))")
+
+    def run_app(self, seconds: float) -> list[int]:
+        """Press the button of App Mode, and wait for the picture. Returns its width and height in pixels."""
+        place = "document.querySelector(`[data-testid='linear-run-button']`)"
+        self._click(f"[{place}, ...{place}.querySelectorAll('button')].findLast((e) => e.matches('button'))")
+        shown = "[...document.querySelectorAll(`img[src*='type=output']`)].find((i) => i.complete && i.naturalWidth)"
+        self.page.wait(f"!!{shown}", seconds=seconds)
+        return self.page.run(f"const picture = {shown}; return [picture.naturalWidth, picture.naturalHeight]")
 
     def press_run(self) -> None:
         """The blue button."""

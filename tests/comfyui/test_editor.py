@@ -21,7 +21,7 @@ from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
 from rapiddraw.tests.comfyui.graphs import SAVED, saved
 
-PACK, SHOWN = "rapiddraw", "text_to_image"
+PACK, SHOWN, APP = "rapiddraw", "text_to_image", "name_a_fruit.app"
 RUN_SECONDS = 1200
 SCREENSHOT_SCALE, MAX_SCREENSHOT_BYTES = 1.5, 200_000
 
@@ -95,6 +95,16 @@ def untitled(api: dict[str, Any]) -> dict[str, Any]:
     return {key: {part: value for part, value in node.items() if part != "_meta"} for key, node in api.items()}
 
 
+def test_an_app_opens_as_a_form_and_shows_its_picture(editor: Any) -> None:
+    api, ui = saved(APP)
+    editor.browse(PACK)
+    editor.choose(APP, ui)
+    assert editor.app() == [name for _, name in ui["extra"]["linearData"]["inputs"]]
+    assert editor.run_app(RUN_SECONDS) == [512, 512]
+    assert (editor.missing(), editor.problems()) == ([], [])
+    assert editor.prompt().keys() == api.keys()
+
+
 def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
     shots = Path(os.environ["SCREENSHOTS"]) if os.environ.get("SCREENSHOTS") else tmp_path
     shots.mkdir(parents=True, exist_ok=True)
@@ -116,15 +126,16 @@ def test_the_readmes_way_to_a_picture_with_a_checkpoint_of_ones_own(browser: Any
     path = server.base / "models" / "checkpoints" / "own.safetensors"
     sd_helpers.write_single_file(path, sd_helpers.compact_sd15(), dtype=torch.float16)
     browser.open(new_user=True)
-    browser.search("Image Generation")
-    browser.choose("default", server.get("/templates/default.json"))
+    browser.browse("All Templates")
+    browser.search("SD3.5 Simple")
+    browser.choose("sd3.5_simple_example", server.get("/templates/sd3.5_simple_example.json"))
     browser.dismiss()  # a notice: the checkpoint that this template names is not there
     browser.fit()
     browser.set("CheckpointLoaderSimple", ckpt_name=path.name)
-    browser.set("EmptyLatentImage", width=64, height=64)
+    browser.set("EmptySD3LatentImage", width=64, height=64)
     browser.set("KSampler", steps=2)
-    browser.add("Load ESRGAN Upscaler", 150, 560)
-    browser.add("ESRGAN Upscale", 960, 720)
+    browser.add("Load ESRGAN Upscaler", 150, 600)
+    browser.add("ESRGAN Upscale", 700, 700)
     browser.link("Load ESRGAN Upscaler", "upscale_model", "ESRGAN Upscale", "upscale_model")
     browser.link("VAE Decode", "IMAGE", "ESRGAN Upscale", "image")
     browser.link("ESRGAN Upscale", "image", "Save Image", "images")

@@ -2,12 +2,15 @@
 
 Hosts accept one sigma for each sample, but some additions to a model look at the first sample's sigma only: prompts and ControlNets with a
 start and an end, masks that change with sigma, hooks. States on different sides of such a switch therefore go into different calls.
+
+The calls of a batch are shared out over several devices where a host keeps the model on them, and over the processes of a run where every
+process computes the same (:func:`share_among_processes`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,17 +23,45 @@ from .common import BoundModel, Model
 # Keys of a prepared conditioning that hold the sigma where it starts or ends: ComfyUI's, then the embedded host's.
 _SWITCH_KEYS = ("timestep_start", "timestep_end", "start_percent", "end_percent")
 
+Shares = Callable[[Any, dict[str, Any]], list[dict[str, Any]]]
+"""`shares(model, extra_args)` is the model's further arguments once for each device that can answer a call: those of one device alone."""
+
+_processes = (0, 1)
+"""Index of this process and number of processes that share each batch."""
+
+
+def share_among_processes(index: int, count: int) -> None:
+    """Share each batch out over the `count` processes of torch.distributed's default group from now on; this one is number `index`.
+
+    Every process must run the same samplers in the same order.
+    """
+    global _processes  # noqa: PLW0603 - as torch.distributed's default group, it belongs to the process
+    _processes = (index, count)
+
+
+def from_first_process(x: Tensor) -> Tensor:
+    """Return `x` of the first process, so that processes that share their batches start from the same bits."""
+    if _processes[1] > 1:
+        x = x.clone()
+        torch.distributed.broadcast(x, 0)
+    return x
+
 
 class LevelBatch:
     """`batch(states, levels)` is `denoised` (P, B, ...) of `states` (P, B, ...), state p being at noise level `levels[p]`, (P,).
 
     The states of a call lie one after another: hosts repeat conditionings, hints and masks of B samples in turn, so that each sample gets
-    its own. `limit` is the most states in a call, 0 for no limit. `replicas` are further models that answer like `model`, each perhaps on
-    a device of its own; the calls are shared out among all models and run at the same time.
+    its own. `limit` is the most states in a call, 0 for no limit. `replicas` are further models that answer like `model`, and `shares` the
+    devices that hold `model` itself; the calls are shared out among all of them and run at the same time.
     """
 
-    def __init__(self, model: Model, extra_args: dict[str, Any] | None, limit: int = 0, replicas: Sequence[Model] = ()) -> None:
-        self.models, self.extra_args = (model, *replicas), extra_args or {}
+    def __init__(
+        self, model: Model, extra_args: dict[str, Any] | None, limit: int = 0, replicas: Sequence[Model] = (), shares: Shares | None = None
+    ) -> None:
+        self.extra_args = extra_args or {}
+        own = shares(model, self.extra_args) if shares else [self.extra_args]
+        self.workers = [(model, args) for args in own] + [(replica, self.extra_args) for replica in replicas]
+        self.index, self.count = _processes
         self.limit = 1 if needs_one_level(model, self.extra_args) else limit
         self.switches = switches(model)
         self.calls = 0
@@ -38,22 +69,23 @@ class LevelBatch:
     def __call__(self, states: Tensor, levels: Tensor) -> Tensor:
         parts = list(self._parts(levels))
         self.calls += len(parts)
-        shares = [parts[k :: len(self.models)] for k in range(len(self.models))]
-        out = torch.empty_like(states)
-        if len(self.models) == 1:
-            self._ask(self.models[0], shares[0], states, levels, out)
-            return out
-        with ThreadPoolExecutor(len(self.models)) as pool:
-            jobs = [pool.submit(self._ask, *pair, states, levels, out) for pair in zip(self.models, shares, strict=True)]
-            for job in jobs:
-                job.result()
+        out = torch.zeros_like(states)
+        mine = parts[self.index :: self.count]
+        jobs = [(*worker, mine[k :: len(self.workers)]) for k, worker in enumerate(self.workers)]
+        if len(jobs) == 1:
+            self._ask(*jobs[0], states, levels, out)
+        else:
+            with ThreadPoolExecutor(len(jobs)) as pool:
+                for job in [pool.submit(self._ask, *job, states, levels, out) for job in jobs]:
+                    job.result()
+        if self.count > 1:
+            torch.distributed.all_reduce(out)  # a sum with zeros: each state was computed by one process
         return out
 
     def _parts(self, levels: Tensor) -> Iterator[slice]:
         """Yield the states of each call: neighbours with no switch between them, no more than allowed."""
         size = self.limit or len(levels)
-        if len(self.models) > 1:
-            size = min(size, -(-len(levels) // len(self.models)))
+        size = min(size, -(-len(levels) // (len(self.workers) * self.count)))
         sides = [tuple((level > switch) - (level < switch) for switch in self.switches) for level in levels.tolist()]
         start = 0
         for end in range(1, len(sides) + 1):
@@ -62,10 +94,10 @@ class LevelBatch:
                 start = end
 
     @torch.no_grad()
-    def _ask(self, model: Model, parts: list[slice], states: Tensor, levels: Tensor, out: Tensor) -> None:
+    def _ask(self, model: Model, extra_args: dict[str, Any], parts: list[slice], states: Tensor, levels: Tensor, out: Tensor) -> None:
         for part in parts:
             some, batch = states[part], states.shape[1]
-            bound = BoundModel(*_repeated(model, self.extra_args, len(some)))
+            bound = BoundModel(*_repeated(model, extra_args, len(some)))
             denoised = bound(rearrange(some, "p b ... -> (p b) ..."), repeat(levels[part], "p -> (p b)", b=batch))
             out[part] = rearrange(denoised.to(out), "(p b) ... -> p b ...", b=batch)
 

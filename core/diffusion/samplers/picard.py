@@ -13,7 +13,7 @@ from ...checks import real_number, whole_number
 from ...errors import InputError
 from .common import Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, keep_stats, report, warn_if_flow
 from .euler import ancestral_levels
-from .levels import LevelBatch
+from .levels import LevelBatch, Shares, from_first_process
 
 METHODS = ("ddim", "ddpm")
 MAX_WINDOW = 10_000
@@ -33,7 +33,8 @@ class PicardOptions:
       is drawn beforehand from the same source).
     - `noise_sampler(sigma, next sigma)`: unit noise; :func:`~.common.gaussian_noise` by default.
     - `replicas`: more models that answer like `model`, for instance on other devices; see :class:`~.levels.LevelBatch`.
-    - `stats` receives `iterations`, `evaluations` (of states) and `calls` (of the model).
+    - `stats` receives `iterations`, `evaluations` (of states) and `calls` (of the model, by all devices and processes).
+    - `shares`: the devices on which a host keeps the model; see :data:`~.levels.Shares`.
     """
 
     window: int = 16
@@ -43,6 +44,7 @@ class PicardOptions:
     noise_sampler: NoiseSampler | None = None
     replicas: Sequence[Model] = ()
     stats: dict[str, Any] | None = None
+    shares: Shares | None = None
 
     def __post_init__(self) -> None:
         whole_number("window", self.window, 1, MAX_WINDOW)
@@ -80,7 +82,8 @@ def sample_picard(
         return x
     if method == "ddpm":
         warn_if_flow(model, "the Picard sampler with method ddpm")
-    ask = LevelBatch(model, extra_args, chosen.max_states, chosen.replicas)
+    ask = LevelBatch(model, extra_args, chosen.max_states, chosen.replicas, chosen.shares)
+    x = from_first_process(x)
     moves, noises = _steps(x, sigmas, method, chosen.noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
     allowed = chosen.tolerance**2 * _variances(sigmas)
     beside = (slice(None), *[None] * x.ndim)  # turns (P,) into (P, 1, ...), to multiply states (P, B, ...)

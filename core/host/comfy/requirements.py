@@ -131,7 +131,15 @@ REQUIRED = (
     "folder_paths:get_output_directory",
     "folder_paths:get_temp_directory",
 )
-"""`module:attribute`, dots in the attribute meaning attributes of it."""
+"""`module:attribute`, dots in the attribute meaning attributes of it. Each was seen in every version of :data:`TESTED`."""
+
+OPTIONAL = {
+    "comfy.model_patcher:ModelPatcher.cached_patcher_init": ("0.18.1", "0.33.0"),
+    "comfy.model_patcher:ModelPatcherDynamic.get_non_dynamic_delegate": ("0.18.1", "0.33.0"),
+    "comfy.model_patcher:ModelPatcher.deepclone_multigpu": ("0.33.0",),
+    "comfy.sampler_helpers:prepare_model_patcher_multigpu_clones": ("0.33.0",),
+}
+"""What newer versions have besides and the pack takes part in, with the tested versions that it was seen in."""
 
 
 def missing(required: Iterable[str] = REQUIRED) -> list[str]:

@@ -13,11 +13,13 @@ import latent_preview
 import torch
 
 from ...diffusion.samplers import SAMPLERS
+from ...diffusion.samplers.picard import sample_picard
 from ...diffusion.schedule import check_steps
 from ...errors import InputError
 from ...progress import Progress
 from ..run import SamplingRun
 from ..stages import guided
+from .devices import device_shares
 
 
 def make_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Any:
@@ -27,7 +29,8 @@ def make_guider(model: Any, positive: Any, negative: Any, cfg: float) -> Any:
 
 def make_sampler(function: Callable[..., torch.Tensor], options: Mapping[str, Any]) -> Any:
     """See :meth:`SamplingTopic.make_sampler`."""
-    return comfy.samplers.KSAMPLER(function, extra_options=dict(options))
+    devices = {"shares": device_shares} if function is sample_picard else {}
+    return comfy.samplers.KSAMPLER(function, extra_options={**options, **devices})
 
 
 def sampler_names() -> list[str]:

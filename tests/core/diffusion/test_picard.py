@@ -74,6 +74,23 @@ def test_replicas_share_the_work_and_change_nothing(schedule, wrap, squashing_de
     assert all(model.levels for model in models)
 
 
+def test_devices_share_the_work_and_change_nothing(schedule, wrap, squashing_denoiser):
+    sigmas, model, seen = calculate_sigmas(schedule, "simple", 20), wrap(squashing_denoiser, schedule), []
+
+    def on_devices(x, sigma, device=None, **extra_args):
+        seen.append((device, len(x)))
+        return model(x, sigma, **extra_args)
+
+    def shares(asked, extra_args):
+        assert asked is on_devices
+        return [{**extra_args, "device": name} for name in ("first", "second")]
+
+    alone = sample_picard(model, start(schedule), sigmas, {"seed": 1}, window=8)
+    assert torch.equal(sample_picard(on_devices, start(schedule), sigmas, {"seed": 1}, window=8, shares=shares), alone)
+    assert {device for device, _ in seen} == {"first", "second"}
+    assert max(batch for _, batch in seen) == 4 * len(start(schedule))
+
+
 def test_a_failing_replica_fails_the_run(schedule, wrap, squashing_denoiser):
     def broken(x, sigma, **_):
         raise RuntimeError("device lost")
