@@ -101,7 +101,8 @@ class AttentionEntropyScale:
     SEARCH_ALIASES = ("larger resolution", "higher resolution", "blurry", "extrapolate resolution", "scalecrafter", "sharpen attention")
     DESCRIPTION = (
         "Keeps pictures sharp at another size than the model was trained at. With more tokens attention becomes flat; self-attention is "
-        "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes."
+        "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes. For U-Nets, "
+        "and for transformers that let their queries be changed (Flux, Chroma, HunyuanVideo, Qwen-Image): there for the picture's tokens alone."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
@@ -117,7 +118,7 @@ class AttentionEntropyScale:
         )
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "A model with a U-Net like Stable Diffusion's. Other models stay as they are."}),
+                "model": ("MODEL", {"tooltip": "A U-Net such as SD 1.5 or SDXL, or Flux, Chroma, HunyuanVideo or Qwen-Image. Other models are refused."}),
                 "trained_width": ("INT", {**side, "tooltip": width_tip}),
                 "trained_height": (
                     "INT",

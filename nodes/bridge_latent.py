@@ -111,11 +111,11 @@ class LatentSpaceBridgeSampler:
     def execute(
         self, noise: Any, sampler: Any, sigmas: Tensor, latent_a: Latent, latent_b: Latent | None = None, **pair: Any
     ) -> tuple[Latent, Latent, Tensor]:
+        from ..core.bridge.frames import as_image, decode_frames
         from ..core.bridge.joint import sample_bridged
-        from ..core.host import current
 
         a, b = sample_bridged(_guider(pair), noise, sampler, sigmas, latent_a, latent_b)
-        return a, b, current().vae.decode(pair["vae_a"], a["samples"])
+        return a, b, as_image(decode_frames(pair["vae_a"], a["samples"]))
 
 
 class LatentSpaceBridgeGuider:

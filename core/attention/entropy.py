@@ -20,6 +20,10 @@ KEY = "attn1_patch"
 """Under `patches` of ComfyUI's `transformer_options`: functions on the input of self-attention's queries, keys and values."""
 
 
+SHAPE = "original_shape"
+"""Under this name ComfyUI's U-Nets put the shape of the latents into `transformer_options`."""
+
+
 def check_size(width: int, height: int) -> tuple[int, int]:
     """Return (width, height) of the training pictures in pixels. Raises :class:`InputError` for sides outside 16 to 16384."""
     for side in (width, height):
@@ -39,19 +43,36 @@ def entropy_factor(tokens: int, latent_area: float, trained_area: float) -> floa
     return math.sqrt(math.log(tokens) / math.log(trained))
 
 
-def entropy_patch(width: int, height: int, factor: int) -> Callable[..., tuple[Tensor, Any, Any]]:
+def entropy_patch(width: int, height: int, factor: int, cell: int = 1) -> Callable[..., Any]:
     """Return a self-attention patch for a model trained on pictures of `width` x `height` pixels, whose VAE reduces sides by `factor`.
 
-    It scales the input of the query projection (which has no bias in the U-Nets of Stable Diffusion), so that the logits are scaled for
-    every kernel. A call without the size of its latents is left unchanged.
+    In a U-Net the patch scales the input of the query projection (which has no bias in the U-Nets of Stable Diffusion), so that the logits
+    are scaled for every kernel. In a transformer that attends to text and picture together (ComfyUI calls the patch with `extra_options`,
+    which say where the picture begins) it scales the queries of the picture's tokens alone, each of `cell` x `cell` latent cells. A call
+    without the size of its latents is left unchanged.
     """
     trained = (width / factor) * (height / factor)
 
-    def patch(queries: Tensor, keys: Any, values: Any, options: Mapping[str, Any]) -> tuple[Tensor, Any, Any]:
-        shape = options.get("original_shape")
+    def patch(queries: Tensor, keys: Any, values: Any, options: Any = None, extra_options: Any = None, **_: Any) -> Any:
+        if extra_options is not None:
+            return _joint(queries, extra_options)
+        shape = options.get(SHAPE)
         if shape is None:
             return queries, keys, values
         scale = entropy_factor(int(queries.shape[-2]), float(shape[-1] * shape[-2]), trained)
         return (queries if scale == 1.0 else queries * scale), keys, values
+
+    def _joint(queries: Tensor, options: Mapping[str, Any]) -> dict[str, Tensor]:
+        shape, place = options.get(SHAPE), options.get("img_slice")
+        if shape is None or place is None:
+            return {}
+        frames = shape[2] if len(shape) == 5 else 1
+        tokens = frames * math.ceil(shape[-2] / cell) * math.ceil(shape[-1] / cell)
+        scale = entropy_factor(tokens, float(shape[-1] * shape[-2]), trained)
+        if scale == 1.0:
+            return {}
+        scaled = queries.clone()
+        scaled[..., place[0] : place[0] + tokens, :] *= scale
+        return {"q": scaled}
 
     return patch

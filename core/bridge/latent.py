@@ -22,8 +22,8 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..errors import InputError
-from ..host import current
-from .resample import resample
+from .frames import check_plain, decode_frames, empty_latent, encode_frames, kept_for, pixel_frames
+from .resample import resample_frames
 from .side import Side
 
 
@@ -60,21 +60,23 @@ class Fusion:
 
 def fuse(a: Side, b: Side, denoised_a: Tensor | None, denoised_b: Tensor, shape_a: torch.Size, strength: float) -> tuple[Tensor, Tensor]:
     """Return (the fused prediction in A's space, the same in B's), each in its model's scale. `denoised_a` may be None at strength 1."""
-    carried = a.to_latent(b.to_image(denoised_b), shape_a).to(denoised_b)
+    carried = a.to_latent(b.to_frames(denoised_b), shape_a).to(denoised_b)
     fused = carried if denoised_a is None else torch.lerp(denoised_a, carried.to(denoised_a), strength)
-    return fused, b.to_latent(a.to_image(fused), denoised_b.shape).to(denoised_b)
+    return fused, b.to_latent(a.to_frames(fused), denoised_b.shape).to(denoised_b)
 
 
 def latent_for_b(a: Side, b: Side, latent_a: Mapping[str, Any]) -> dict[str, Any]:
     """Return the LATENT that B starts from where none is given, of the same size in pixels: empty where A's is, else A's picture."""
     samples = latent_a["samples"]
+    check_plain(samples)
     cell_a, cell_b = a.vae.spacial_compression_encode(), b.vae.spacial_compression_encode()
-    height, width = (max(1, round(side * cell_a / cell_b)) for side in samples.shape[2:])
-    kept = {key: value for key, value in latent_a.items() if key in ("noise_mask", "batch_index")}
-    if not samples.any():
-        return {**kept, "samples": torch.zeros(samples.shape[0], b.vae.latent_channels, height, width)}
-    image = resample(current().vae.decode(a.vae, samples), (width * cell_b, height * cell_b))
-    return {**kept, "samples": current().vae.encode(b.vae, image)}
+    height, width = (max(1, round(side * cell_a / cell_b)) for side in samples.shape[-2:])
+    if samples.any():
+        frames = resample_frames(decode_frames(a.vae, samples), (width * cell_b, height * cell_b))
+        made = encode_frames(b.vae, frames)
+    else:
+        made = empty_latent(b.vae, samples.shape[0], pixel_frames(a.vae, samples), (height, width))
+    return {**kept_for(latent_a, made), "samples": made}
 
 
 def check_sides(a: Side, b: Side) -> None:

@@ -55,9 +55,11 @@ class Resampling:
             )
         return whole[0], whole[1]
 
-    def apply(self, image: Tensor, cell: int) -> Tensor:
-        """Return IMAGE (B, H, W, 3) at the new size, for a VAE whose latent cell has `cell` pixels a side. Raises as :meth:`target`."""
-        return enlarge(image, self.target(image.shape[2], image.shape[1], cell), self.method, self.upscaler, self.tile)
+    def apply(self, frames: Tensor, cell: int) -> Tensor:
+        """Return frames (B, F, H, W, 3) at the new size, for a VAE whose latent cell has `cell` pixels a side. Raises as :meth:`target`."""
+        image = frames.flatten(0, 1)
+        sized = enlarge(image, self.target(image.shape[2], image.shape[1], cell), self.method, self.upscaler, self.tile)
+        return sized.unflatten(0, frames.shape[:2])
 
 
 def resample(image: Tensor, size: tuple[int, int], method: str = "bicubic") -> Tensor:
@@ -78,6 +80,11 @@ def resample(image: Tensor, size: tuple[int, int], method: str = "bicubic") -> T
     else:
         out = functional.interpolate(planes, size=(height, width), mode=method, antialias=True)
     return out.clamp(0, 1).movedim(1, -1)
+
+
+def resample_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return frames (B, F, H, W, 3) at `size` (width, height), bicubic. Frames of that size already come back untouched."""
+    return resample(frames.flatten(0, 1), size).unflatten(0, frames.shape[:2])
 
 
 def enlarge(image: Tensor, size: tuple[int, int], method: str = "bicubic", upscaler: Any = None, tile: int = 0) -> Tensor:

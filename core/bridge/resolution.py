@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..host import SamplingRun, current
 from ..progress import Progress, raise_if_cancelled
+from .frames import as_image, check_plain, decode_frames, encode_frames, kept_for
 from .resample import Resampling
 from .side import Side
 
@@ -38,7 +39,7 @@ def noise_level(sigmas: Tensor, first: bool = False) -> float:
 
 
 def predict_clean(side: Side, latent: Mapping[str, Any], sigma: float, bar: Progress | None = None) -> Tensor:
-    """Return the model's estimate of the clean LATENT, unscaled (B, C, h, w), by one guided evaluation at noise level `sigma`.
+    """Return the model's estimate of the clean LATENT, unscaled, by one guided evaluation at noise level `sigma`.
 
     At sigma 0 the latent is clean already, and no model is asked. A mask is ignored: the whole picture is predicted.
     """
@@ -74,7 +75,8 @@ def bridge_resolution(
     resolution. A mask and batch indices are kept. Raises :class:`InputError` for numbers out of range, and for a sampling run that has not
     begun (`sigma` is the model's largest: there is nothing to bridge yet).
     """
-    host, sigma = current(), float(sigma)
+    check_plain(latent["samples"])
+    sigma = float(sigma)
     if not math.isfinite(sigma) or sigma < 0:
         raise InputError(f"the noise level at the bridge is {sigma}; it must be a finite number of at least 0")
     if extra_eval and sigma >= float(side.model.get_model_object("model_sampling").sigma_max) * (1 - _LIKE_THE_TOP):
@@ -83,9 +85,9 @@ def bridge_resolution(
             "Split the sigmas later"
         )
     clean = predict_clean(side, latent, sigma, bar) if extra_eval else latent["samples"]
-    image = resampling.apply(host.vae.decode(side.vae, clean, resampling.tile), vae_high.spacial_compression_encode())
-    kept = {key: value for key, value in latent.items() if key in ("noise_mask", "batch_index")}
-    return {**kept, "samples": host.vae.encode(vae_high, image, resampling.tile)}, image
+    frames = resampling.apply(decode_frames(side.vae, clean, resampling.tile), vae_high.spacial_compression_encode())
+    samples = encode_frames(vae_high, frames, resampling.tile)
+    return {**kept_for(latent, samples), "samples": samples}, as_image(frames)
 
 
 def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:

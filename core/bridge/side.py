@@ -11,7 +11,8 @@ from torch import Size, Tensor
 from ..errors import InputError
 from ..host import current
 from ..progress import Progress
-from .resample import resample
+from .frames import decode_frames, encode_frames, with_axes_of
+from .resample import resample_frames
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,22 @@ class Side:
     negative: Any
     cfg: float
 
-    def to_image(self, denoised: Tensor) -> Tensor:
-        """Return the IMAGE of a prediction (B, C, h, w) in the model's scale."""
-        return current().vae.decode(self.vae, self.model.model.process_latent_out(denoised.float()))
+    def to_frames(self, denoised: Tensor) -> Tensor:
+        """Return the frames (B, F, H, W, 3) of a prediction (B, C, [T,] h, w) in the model's scale."""
+        return decode_frames(self.vae, self.model.model.process_latent_out(denoised.float()))
 
-    def to_latent(self, image: Tensor, shape: Size) -> Tensor:
-        """Return an IMAGE of any size as a latent (B, C, h, w) of `shape`, in the model's scale.
+    def to_latent(self, frames: Tensor, shape: Size) -> Tensor:
+        """Return frames (B, F, H, W, 3) of any size as a latent of `shape`, (B, C, h, w) or (B, C, T, h, w), in the model's scale.
 
         Raises :class:`InputError` where the VAE makes a latent of another shape.
         """
         cell = self.vae.spacial_compression_encode()
-        latent = current().vae.encode(self.vae, resample(image, (shape[3] * cell, shape[2] * cell)))
+        sized = resample_frames(frames, (shape[-1] * cell, shape[-2] * cell))
+        latent = with_axes_of(encode_frames(self.vae, sized), shape)
         if latent.shape != shape:
             raise InputError(
-                f"the VAE made a latent of {tuple(latent.shape)} where its model draws {tuple(shape)}; link each model's own VAE"
+                f"the VAE made a latent of {tuple(latent.shape)} of {frames.shape[1]} frames where its model draws {tuple(shape)}; "
+                "link each model's own VAE, and give both models the same number of frames"
             )
         return self.model.model.process_latent_in(latent)
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
+import comfy.ldm.modules.diffusionmodules.openaimodel
 from comfy.patcher_extension import WrappersMP
 
 from ...attention.chain import KEY, attached
-from ...attention.entropy import check_size, entropy_patch
+from ...attention.entropy import KEY as SELF
+from ...attention.entropy import SHAPE, check_size, entropy_patch
 from ...attention.patch import AttentionPatch
+from ...errors import InputError
 
+_JOINT = {
+    "comfy.ldm.flux.model": "comfy.ldm.flux.layers",
+    "comfy.ldm.chroma.model": "comfy.ldm.flux.layers",
+    "comfy.ldm.hunyuan_video.model": "comfy.ldm.flux.layers",
+    "comfy.ldm.qwen_image.model": "comfy.ldm.qwen_image.model",
+}
+"""Transformers that attend to text and picture together, and the module of their attention."""
 _CONTROL = 4  # the place of `control` among apply_model's arguments: x, t, c_concat, c_crossattn, control
 
 
@@ -32,10 +44,32 @@ def patch_model(model: Any, patch: AttentionPatch) -> Any:
 def scale_entropy(model: Any, width: int, height: int) -> Any:
     """See :meth:`AttentionTopic.scale_entropy`."""
     check_size(width, height)
-    space = model.get_model_object("latent_format")
+    space, network = model.get_model_object("latent_format"), model.get_model_object("diffusion_model")
+    factor = getattr(space, "spacial_downscale_ratio", None) or 8
     patched = model.clone()
-    patched.set_model_attn1_patch(entropy_patch(width, height, getattr(space, "spacial_downscale_ratio", None) or 8))
+    if isinstance(network, comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel):
+        patched.set_model_attn1_patch(entropy_patch(width, height, factor))
+        return patched
+    if not _takes_queries(network):
+        raise InputError(
+            f"Attention Entropy Scale was given a {type(network).__name__}, whose queries this ComfyUI lets nobody change; it serves "
+            "U-Nets, Flux, Chroma, HunyuanVideo and Qwen-Image. Leave the node out for this model"
+        )
+    cell = getattr(network, "patch_size", 1)
+    patched.set_model_attn1_patch(entropy_patch(width, height, factor, cell if isinstance(cell, int) else cell[-1]))
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, SHAPE, _with_shape)
     return patched
+
+
+def _takes_queries(network: Any) -> bool:
+    """Return whether a transformer shows its queries to `attn1_patch` before attention, as this version of ComfyUI has it."""
+    layers = _JOINT.get(type(network).__module__)
+    return layers is not None and f'"{SELF}"' in inspect.getsource(importlib.import_module(layers))
+
+
+def _with_shape(executor: Any, x: Any, t: Any, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
+                transformer_options: Any = None, **more: Any) -> Any:  # fmt: skip
+    return executor(x, t, c_concat, c_crossattn, control, {**(transformer_options or {}), SHAPE: list(x.shape)}, **more)
 
 
 def patch_vae(vae: Any, patch: AttentionPatch) -> Any:

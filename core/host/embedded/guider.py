@@ -101,19 +101,18 @@ def guided_denoised(
     if not needs_uncond(cfg) and not options.get("disable_cfg1_optimization", False):
         negative = None
     cond, uncond = calc_cond_batch(model, [conds["positive"], negative], x, sigma, options)
-    return _guide(model, cond, uncond, cfg, x, sigma, options)
+    about = {"cond": conds["positive"], "cond_denoised": cond, "uncond_denoised": uncond, "cond_scale": cfg, "input": x, "sigma": sigma,
+             "timestep": sigma, "model": model, "model_options": options}  # fmt: skip
+    return _guide(about, options)
 
 
-def _guide(
-    model: BaseModel, cond: Tensor, uncond: Tensor | None, scale: float, x: Tensor, sigma: Tensor, options: Mapping[str, Any]
-) -> Tensor:
-    about = {"cond_denoised": cond, "uncond_denoised": uncond, "cond_scale": scale, "input": x, "sigma": sigma, "timestep": sigma,
-             "model": model, "model_options": options}  # fmt: skip
+def _guide(about: dict[str, Any], options: Mapping[str, Any]) -> Tensor:
+    cond, uncond, x = about["cond_denoised"], about["uncond_denoised"], about["input"]
     if "sampler_cfg_function" in options:
         noises = {"cond": x - cond, "uncond": x - (torch.zeros_like(x) if uncond is None else uncond)}
         guided = x - options["sampler_cfg_function"]({**about, **noises})
     else:
-        guided = cfg_denoised(cond, uncond, scale)
+        guided = cfg_denoised(cond, uncond, about["cond_scale"])
     for function in options.get("sampler_post_cfg_function", []):
         guided = function({**about, "denoised": guided})
     return guided

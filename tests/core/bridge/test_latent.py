@@ -156,10 +156,10 @@ def test_it_is_algorithm_1_written_out(worlds: Any) -> None:
 
     for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
         eps, eps_b = noise_of(a, x, sigma), noise_of(b, y, sigma)
-        image = b.to_image(y - sigma * eps_b)
+        image = b.to_frames(y - sigma * eps_b)
         carried = (x - a.to_latent(image, x.shape)) / sigma
         mixed = d * carried + (1 - d) * eps
-        back = (y - b.to_latent(a.to_image(x - sigma * mixed), y.shape)) / sigma
+        back = (y - b.to_latent(a.to_frames(x - sigma * mixed), y.shape)) / sigma
         x, y = x + (after - sigma) * mixed, y + (after - sigma) * back
     torch.testing.assert_close(one["samples"], a.model.model.process_latent_out(x), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(two["samples"], b.model.model.process_latent_out(y), rtol=1e-3, atol=1e-3)
