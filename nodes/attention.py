@@ -101,8 +101,8 @@ class AttentionEntropyScale:
     SEARCH_ALIASES = ("larger resolution", "higher resolution", "blurry", "extrapolate resolution", "scalecrafter", "sharpen attention")
     DESCRIPTION = (
         "Keeps pictures sharp at another size than the model was trained at. With more tokens attention becomes flat; self-attention is "
-        "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes. For U-Nets, "
-        "and for transformers that let their queries be changed (Flux, Chroma, HunyuanVideo, Qwen-Image): there for the picture's tokens alone."
+        "sharpened by sqrt(log N / log N in training) at each level (Jin et al. 2023). At the size of training nothing changes. For "
+        "U-Nets, and for Flux, Chroma, HunyuanVideo and Qwen-Image, whose picture tokens alone are sharpened; other models are refused."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
@@ -118,7 +118,10 @@ class AttentionEntropyScale:
         )
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "A U-Net such as SD 1.5 or SDXL, or Flux, Chroma, HunyuanVideo or Qwen-Image. Other models are refused."}),
+                "model": (
+                    "MODEL",
+                    {"tooltip": "A U-Net such as SD 1.5 or SDXL, or Flux, Chroma, HunyuanVideo or Qwen-Image."},
+                ),
                 "trained_width": ("INT", {**side, "tooltip": width_tip}),
                 "trained_height": (
                     "INT",

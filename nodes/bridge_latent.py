@@ -58,14 +58,27 @@ def _pair() -> dict[str, Any]:
     }
 
 
+def _options() -> dict[str, Any]:
+    """Return the optional inputs."""
+    guess = (
+        "Presets for a ControlNet of model B whose prompt is empty. early window: strength 0.9 up to 0.3 of the timesteps instead of the "
+        "values above; the text loses least so. decay over depth: B's ControlNets act less in the shallow layers of a U-Net and not on the "
+        "negative prompt, as in ControlNet's guess mode. both: the two together."
+    )
+    return {
+        "latent_b": ("LATENT", {"tooltip": _LATENT_B}),
+        "guess_mode": (["off", "early window", "decay over depth", "both"], {"default": "off", "tooltip": guess}),
+    }
+
+
 def _guider(given: dict[str, Any]) -> Any:
     from ..core.bridge.joint import LatentBridgeGuider
-    from ..core.bridge.latent import Fusion
+    from ..core.bridge.latent import Fusion, guessing
     from ..core.bridge.side import Side
 
-    sides = (Side(*(given[f"{part}_{name}"] for part in ("model", "vae", "positive", "negative", "cfg"))) for name in "ab")
+    a, b = (Side(*(given[f"{part}_{name}"] for part in ("model", "vae", "positive", "negative", "cfg"))) for name in "ab")
     fusion = Fusion(given["strength"], given["start_percent"], given["end_percent"], given["bridge_every"])
-    return LatentBridgeGuider(*sides, fusion, given.get("latent_b"))
+    return LatentBridgeGuider(a, *guessing(b, fusion, given.get("guess_mode", "off")), given.get("latent_b"))
 
 
 class LatentSpaceBridgeSampler:
@@ -78,10 +91,10 @@ class LatentSpaceBridgeSampler:
         "blend models",
     )  # fmt: skip
     DESCRIPTION = (
-        "Lets two models draw one picture together, even of different latent spaces, sizes or prompts: two ControlNets with a prompt "
-        "each, SD 1.5 beside SDXL, an image variation beside text. At each step the two estimates of the clean picture are fused in A's "
-        "latent space, by way of image space, and carried back to B's (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 1). Works "
-        "with any sampler but the cfg++ ones."
+        "Lets two models draw one picture together, even of different families, latent spaces, sizes or prompts: two ControlNets with a "
+        "prompt each, an SD 1.5 ControlNet that leads Flux, Qwen-Image or Z-Image, an image variation beside text. At each step the two "
+        "estimates of the clean picture are fused in A's latent space, by way of image space, and carried back to B's (Coop-Diffusion of "
+        "PanGu-Draw, Algorithm 1, sub-module 1). Works with any sampler but the cfg++ ones."
     )
     RETURN_TYPES = ("LATENT", "LATENT", "IMAGE")
     RETURN_NAMES = ("latent_a", "latent_b", "image")
@@ -101,11 +114,14 @@ class LatentSpaceBridgeSampler:
                     {"tooltip": "The noise of both models. Where the latents' shapes differ, model B gets the noise of seed + 1."},
                 ),
                 "sampler": ("SAMPLER", {"tooltip": "The sampling method. Both latents take each step together."}),
-                "sigmas": ("SIGMAS", {"tooltip": "The noise levels of the steps. Both models work at the same level."}),
+                "sigmas": (
+                    "SIGMAS",
+                    {"tooltip": "The noise levels of the steps, for model A. Model B works at the same ratio of picture to noise."},
+                ),
                 "latent_a": ("LATENT", {"tooltip": "The latent that model A starts from."}),
                 **_pair(),
             },
-            "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})},
+            "optional": _options(),
         }
 
     def execute(
@@ -140,7 +156,7 @@ class LatentSpaceBridgeGuider:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        return {"required": _pair(), "optional": {"latent_b": ("LATENT", {"tooltip": _LATENT_B})}}
+        return {"required": _pair(), "optional": _options()}
 
     def execute(self, **pair: Any) -> tuple[Any]:
         return (_guider(pair),)

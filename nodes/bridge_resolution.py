@@ -62,13 +62,15 @@ class ResolutionBridge:
     DESCRIPTION = (
         "Lets a second sampler finish a half-drawn picture at another resolution, without artefacts: the model's estimate of the clean "
         "picture is decoded, resampled and encoded (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Go on with the low part of "
-        "the sigmas and noise of ANOTHER seed. Enlarging the noisy latent instead would make its noise correlated."
+        "the sigmas and noise of ANOTHER seed. Enlarging the noisy latent instead would make its noise correlated. The second model may be "
+        "of another family, for example SD 1.5 and then Flux: link model_high and sigmas_low, and sample with the sigmas from here."
     )
-    RETURN_TYPES = ("LATENT", "IMAGE")
-    RETURN_NAMES = ("latent", "image")
+    RETURN_TYPES = ("LATENT", "IMAGE", "SIGMAS")
+    RETURN_NAMES = ("latent", "image", "sigmas")
     OUTPUT_TOOLTIPS = (
         "The clean latent at the new resolution, for a sampler with fresh noise and the low part of the sigmas.",
-        "The resampled picture, before it is encoded.",
+        "The resampled picture, before it is encoded. A video's frames stand in a row.",
+        "sigmas_low in the noise levels of model_high. Empty without sigmas_low.",
     )
     FUNCTION = "execute"
 
@@ -103,7 +105,15 @@ class ResolutionBridge:
                 "upscale_model": (
                     "UPSCALE_MODEL",
                     {"tooltip": "An upscaler, such as an ESRGAN. It enlarges the picture instead of upscale_method."},
-                )
+                ),
+                "model_high": (
+                    "MODEL",
+                    {"tooltip": "The model that goes on, where it is of another family: sigmas_low are converted to its noise levels."},
+                ),
+                "sigmas_low": (
+                    "SIGMAS",
+                    {"tooltip": "The low part of the sigmas, to be converted for model_high at the same ratio of picture to noise."},
+                ),
             },
         }
 
@@ -124,14 +134,18 @@ class ResolutionBridge:
         extra_eval: bool,
         tile: int,
         upscale_model: Any = None,
-    ) -> tuple[Latent, Tensor]:
+        model_high: Any = None,
+        sigmas_low: Tensor | None = None,
+    ) -> tuple[Latent, Tensor, Tensor]:
+        from ..core.bridge.convention import sigmas_for
         from ..core.bridge.resample import Resampling
         from ..core.bridge.resolution import bridge_resolution, noise_level
         from ..core.bridge.side import Side
 
         side = Side(model, vae, positive, negative, cfg)
         resampling = Resampling(scale_by, _size(width, height), upscale_method, upscale_model, tile)
-        return bridge_resolution(side, vae_high, latent, noise_level(sigmas), resampling, extra_eval)
+        level, low = noise_level(sigmas), sigmas_for(model, model_high, sigmas_low)
+        return *bridge_resolution(side, vae_high, latent, level, resampling, extra_eval), low
 
 
 class ResolutionBridgeSampler:
@@ -146,7 +160,7 @@ class ResolutionBridgeSampler:
         "Draws pictures larger than the model was trained for, and keeps their composition: it composes at low resolution and finishes at "
         "high resolution in one sampling run, like a hires fix without a second start. From t_low down, the second model goes on with the "
         "enlarged picture and fresh noise of seed + 1 (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Both models may be the "
-        "same."
+        "same, or of two families, as SD 1.5 and Flux."
     )
     RETURN_TYPES = ("LATENT", "IMAGE")
     RETURN_NAMES = ("latent", "image")
@@ -162,6 +176,14 @@ class ResolutionBridgeSampler:
         t_low = (
             "Timestep from which the second model goes on, 0 to 999. Higher lets the second model invent more; lower keeps more of the "
             "small picture. 400 is our default; PanGu-Draw gives no value."
+        )
+        kinds = (
+            "How the hand-over is given. timestep: by t_low. The others use switch_at. model timestep: as the network is shown it, which "
+            "Flux, Qwen-Image and Z-Image count to 1. sigma: the noise level. share of the steps: 0 to 1. step: the second model's first."
+        )
+        number = (
+            "Where the second model goes on, in the unit of switch_as; not used with timestep. As a share of the steps, 0.6 gives the "
+            "first model the first 60%."
         )
         return {
             "required": {
@@ -205,7 +227,12 @@ class ResolutionBridgeSampler:
                 "upscale_model": (
                     "UPSCALE_MODEL",
                     {"tooltip": "An upscaler, such as an ESRGAN. It enlarges the picture instead of upscale_method."},
-                )
+                ),
+                "switch_as": (
+                    ["timestep", "model timestep", "sigma", "share of the steps", "step"],
+                    {"default": "timestep", "tooltip": kinds},
+                ),
+                "switch_at": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 10000.0, "step": 0.001, "round": False, "tooltip": number}),
             },
         }
 
@@ -233,17 +260,21 @@ class ResolutionBridgeSampler:
         upscale_method: str,
         tile: int,
         upscale_model: Any = None,
+        switch_as: str = "timestep",
+        switch_at: float = 0.6,
     ) -> tuple[Latent, Tensor]:
         from ..core.bridge.resample import Resampling
         from ..core.bridge.resolution import sample_across
         from ..core.bridge.side import Side
+        from ..core.diffusion.noise import NoiseLevel
         from ..core.host import SamplingRun
 
         low = Side(model_low, vae_low, positive_low, negative_low, cfg_low)
         high = Side(model_high, vae_high, positive_high, negative_high, cfg_high)
         run = SamplingRun(seed, steps, sampler_name, scheduler)
         resampling = Resampling(scale_by, _size(width, height), upscale_method, upscale_model, tile)
-        return sample_across(low, high, latent_image, run, t_low, resampling)
+        at = int(switch_at) if switch_as == "step" and switch_at == int(switch_at) else switch_at
+        return sample_across(low, high, latent_image, run, t_low if switch_as == "timestep" else NoiseLevel(at, switch_as), resampling)
 
 
 class NoiseCorrelation:
@@ -279,10 +310,12 @@ class NoiseCorrelation:
 
     def execute(self, model: Any, noisy: Latent, clean: Latent, sigmas: Tensor) -> tuple[float, float, str]:
         from ..core.bridge.resolution import noise_level
+        from ..core.diffusion.noise import convention_of
         from ..core.metrics.noise import noise_statistics
 
         scaled = (model.model.process_latent_in(latent["samples"].float()) for latent in (noisy, clean))
-        found = noise_statistics(*scaled, noise_level(sigmas, first=True))
+        convention = convention_of(model.get_model_object("model_sampling"))
+        found = noise_statistics(*scaled, noise_level(sigmas, first=True), convention)
         return found.correlation, found.std, found.table()
 
 

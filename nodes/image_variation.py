@@ -50,6 +50,13 @@ class ImageVariationEncode:
                     {"tooltip": "A text to follow as well. Without it the picture alone is the prompt."},
                 ),
                 "clip_vision": ("CLIP_VISION", {"tooltip": vision}),
+                "model": (
+                    "MODEL",
+                    {
+                        "tooltip": "The model that will draw. With it, a width that does not fit is refused here, and a picture alone gets "
+                        "the empty pooled state that models such as SDXL and SD 3 read."
+                    },
+                ),
             },
         }
 
@@ -58,13 +65,26 @@ class ImageVariationEncode:
         return content_of(image_tokens=tokens_name, image=tower_name)
 
     def execute(
-        self, image: Tensor, tokens_name: str, tower_name: str, strength: float, conditioning: Any = None, clip_vision: Any = None
+        self,
+        image: Tensor,
+        tokens_name: str,
+        tower_name: str,
+        strength: float,
+        conditioning: Any = None,
+        clip_vision: Any = None,
+        model: Any = None,
     ) -> tuple[Any]:
         from ..core.bundles.find import resolve_bundle
+        from ..core.host import current
+        from ..core.text.bilingual import check_width
         from ..core.text.image_tokens import encode_variation
 
         tokens, tower = resolve_bundle(tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")
-        return (encode_variation(image, tokens, tower, strength, conditioning, clip_vision),)
+        width = None if model is None else current().model.pooled_width(model)
+        encoded = encode_variation(image, tokens, tower, strength, conditioning, clip_vision, width)
+        if model is not None:
+            check_width(current(), model, encoded, "")
+        return (encoded,)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawImageVariationEncode": ImageVariationEncode}

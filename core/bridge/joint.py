@@ -18,7 +18,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..host import current
 from ..progress import Progress
-from .latent import Fusion, check_sides, fuse, latent_for_b
+from .convention import HandOver, times
+from .latent import Fusion, fuse, latent_for_b
 from .side import Side
 
 Shapes = tuple[torch.Size, torch.Size]
@@ -73,29 +74,35 @@ class _Then:
 class _JointInner:
     """The BaseModel of the joint model: A's, except where the state's shape matters."""
 
-    def __init__(self, a: _Prepared, b: _Prepared, shapes: Shapes) -> None:
-        self._inner, self._pair, self._shapes = a.guider.inner_model, (a, b), shapes
+    def __init__(self, a: _Prepared, b: _Prepared, shapes: Shapes, hand_over: HandOver) -> None:
+        self._inner, self._pair, self._shapes, self._hand_over = a.guider.inner_model, (a, b), shapes, hand_over
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, x: Tensor | None = None, **more: Any) -> Tensor:
         """Return the kept part of a masked picture at noise level `sigma`, for both models."""
-        parts = [unpack(given, self._shapes) for given in (noise, latent_image, noise if x is None else x)]
-        scaled = [
-            one.guider.inner_model.scale_latent_inpaint(sigma=sigma, noise=parts[0][i], latent_image=parts[1][i], x=parts[2][i], **more)
-            for i, one in enumerate(self._pair)
-        ]
-        return pack(scaled[0], scaled[1])
+        (noise_a, noise_b), (latent_a, latent_b) = unpack(noise, self._shapes), unpack(latent_image, self._shapes)
+        state_a, state_b = unpack(noise if x is None else x, self._shapes)
+        level, factor = self._hand_over.at(sigma)
+        scale = [one.guider.inner_model.scale_latent_inpaint for one in self._pair]
+        kept_a = scale[0](sigma=sigma, noise=noise_a, latent_image=latent_a, x=state_a, **more)
+        kept_b = scale[1](sigma=level, noise=noise_b, latent_image=latent_b, x=times(state_b, factor), **more)
+        return pack(kept_a, kept_b if factor is None else times(kept_b, 1 / factor))
 
 
 class JointModel:
-    """The model that the sampler sees: `joint((B, 1, N), sigma) -> denoised` of both states, fused as `fusion` says."""
+    """The model that the sampler sees: `joint((B, 1, N), sigma) -> denoised` of both states, fused as `fusion` says.
+
+    Both states are in A's noise convention. B is asked at the level of the same signal-to-noise ratio, in its own convention.
+    """
 
     def __init__(self, sides: tuple[Side, Side], pair: tuple[_Prepared, _Prepared], fusion: Fusion, sigmas: Tensor) -> None:
         self.sides, self.pair, self.fusion, self.sigmas = sides, pair, fusion, sigmas
         self.shapes: Shapes = (pair[0].noise.shape, pair[1].noise.shape)
-        self.inner_model = _JointInner(*pair, self.shapes)
+        schedules = [one.guider.inner_model.model_sampling for one in pair]
+        self.hand_over = HandOver(*schedules)
+        self.inner_model = _JointInner(*pair, self.shapes, self.hand_over)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.pair[0].guider, name)
@@ -112,7 +119,8 @@ class JointModel:
         fusing = self.fusion.active(self.inner_model.model_sampling, level, self.sigmas)
         alone = not (fusing and self.fusion.strength == 1)
         denoised_a = a.ask(state_a, sigma, options, seed) if alone else None
-        denoised_b = b.ask(state_b, sigma, b.options, seed)
+        level_b, factor = self.hand_over.at(sigma)
+        denoised_b = b.ask(times(state_b, factor), level_b, b.options, seed)
         if fusing:
             denoised_a, denoised_b = fuse(*self.sides, denoised_a, denoised_b, self.shapes[0], self.fusion.strength)
         assert denoised_a is not None  # noqa: S101 - None only where fusing has filled it in
@@ -132,7 +140,6 @@ class LatentBridgeGuider:
 
     def __init__(self, a: Side, b: Side, fusion: Fusion, latent_b: Mapping[str, Any] | None = None) -> None:
         fusion.check()
-        check_sides(a, b)
         self.a, self.b, self.fusion, self.latent_b = a, b, fusion, latent_b
         self.model_patcher, self.model_options = a.model, a.model.model_options
 

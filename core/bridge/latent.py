@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,16 @@ from torch import Tensor
 
 from ..checks import whole_number
 from ..errors import InputError
+from ..host import current
+from ..host.fit import without_control
 from .frames import check_plain, decode_frames, empty_latent, encode_frames, kept_for, pixel_frames
 from .resample import resample_frames
 from .side import Side
+
+GUESS_MODES = ("off", "early window", "decay over depth", "both")
+"""Presets for a ControlNet of B with an empty prompt. See :func:`guessing`."""
+EARLY_STRENGTH, EARLY_END = 0.9, 0.3
+"""The early window, measured on the Orchard: it costs the text 5 points of accuracy where strength 0.5 to the end costs 29."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,22 @@ class Fusion:
         return max(step, 0) % int(self.every) == 0
 
 
+def guessing(b: Side, fusion: Fusion, mode: str) -> tuple[Side, Fusion]:
+    """Return (model B's side, the fusion) for a preset of guess mode.
+
+    `early window` fuses strongly and briefly (:data:`EARLY_STRENGTH` up to :data:`EARLY_END`). `decay over depth` weakens B's ControlNets
+    in the shallow layers and leaves them out of its negative prompt, as ControlNet's own guess mode does. Raises :class:`InputError` for an
+    unknown mode.
+    """
+    if mode not in GUESS_MODES:
+        raise InputError(f"unknown guess mode {mode!r}: the known ones are {', '.join(GUESS_MODES)}")
+    if mode in ("early window", "both"):
+        fusion = replace(fusion, strength=EARLY_STRENGTH, start=0.0, end=EARLY_END)
+    if mode in ("decay over depth", "both"):
+        b = replace(b, positive=current().control.in_guess_mode(b.positive), negative=without_control(b.negative))
+    return b, fusion
+
+
 def fuse(a: Side, b: Side, denoised_a: Tensor | None, denoised_b: Tensor, shape_a: torch.Size, strength: float) -> tuple[Tensor, Tensor]:
     """Return (the fused prediction in A's space, the same in B's), each in its model's scale. `denoised_a` may be None at strength 1."""
     carried = a.to_latent(b.to_frames(denoised_b), shape_a).to(denoised_b)
@@ -77,12 +100,3 @@ def latent_for_b(a: Side, b: Side, latent_a: Mapping[str, Any]) -> dict[str, Any
     else:
         made = empty_latent(b.vae, samples.shape[0], pixel_frames(a.vae, samples), (height, width))
     return {**kept_for(latent_a, made), "samples": made}
-
-
-def check_sides(a: Side, b: Side) -> None:
-    """Raise :class:`InputError` where the two models cannot share a sampling run: a flow model beside a diffusion model."""
-    probe, scaled = torch.ones(1, 1, 1, 1), []
-    for side in (a, b):
-        scaled.append(float(side.model.get_model_object("model_sampling").noise_scaling(torch.tensor([0.5]), probe, probe)))
-    if abs(scaled[0] - scaled[1]) > 1e-3:
-        raise InputError("one model mixes its noise as flow models do, the other as diffusion models do; bridge two of a kind")

@@ -5,6 +5,8 @@ The low-resolution sampling run stops at noise level s = sigma(T_low). Its model
 Enlarging the noisy latent instead would correlate the noise of neighbouring cells and weaken it (bilinear x2: correlation of neighbours
 0.75, standard deviation 0.64). No model was trained for such noise. Reducing a noisy latent halves its noise.
 
+The second model may have another noise convention (:mod:`.convention`): a VE model may hand over to a flow model and the other way round.
+
 The paper leaves `T_low` and the kernel open. 400 and bicubic are the defaults here.
 """
 
@@ -17,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..diffusion.noise import NoiseLevel
 from ..errors import InputError
 from ..host import SamplingRun, current
 from ..progress import Progress, raise_if_cancelled
+from .convention import HandOver
 from .frames import as_image, check_plain, decode_frames, encode_frames, kept_for
 from .resample import Resampling
 from .side import Side
@@ -98,24 +102,32 @@ def split_at(sigmas: Tensor, switch: float) -> tuple[Tensor, Tensor]:
 
 
 def sample_across(
-    low: Side, high: Side, latent: Mapping[str, Any], run: SamplingRun, t_low: float = T_LOW, resampling: Resampling = _X2
+    low: Side, high: Side, latent: Mapping[str, Any], run: SamplingRun, t_low: float | NoiseLevel = T_LOW, resampling: Resampling = _X2
 ) -> tuple[dict[str, Any], Tensor]:
     """Return (the high-resolution LATENT, the bridged IMAGE): all of sub-module 2 in one call.
 
-    `run` is the whole sampling run, on the low-resolution model's schedule. The high-resolution model takes the part from timestep `t_low`
-    (0 to 999, of that schedule) down. Its noise is drawn from `run.seed + 1`: the same seed would put back the noise that the first part
-    removed. At `t_low` 0 the first model draws alone and its picture is only resampled. Raises :class:`InputError` for a `t_low` out of
-    range, and for one that leaves the low-resolution model no step.
+    `run` is the whole sampling run, on the low-resolution model's schedule. The high-resolution model takes the part from `t_low` down, a
+    timestep (0 to 999, of that schedule) or a noise level in another unit; where it has another noise convention, at levels of the same
+    signal-to-noise ratio. Its noise is drawn from `run.seed + 1`: the same seed would put back the noise that the first part removed. At
+    `t_low` 0 the first model draws alone and its picture is only resampled. Raises :class:`InputError` for a `t_low` out of range, and for
+    one that leaves the low-resolution model no step.
     """
     host = current()
-    if not math.isfinite(t_low) or not 0 <= t_low <= 999:
-        raise InputError(f"t_low is {t_low}; it is a timestep from 0 to 999 (default {T_LOW})")
+    check_plain(latent["samples"])
+    if not isinstance(t_low, NoiseLevel):
+        if not math.isfinite(t_low) or not 0 <= t_low <= 999:
+            raise InputError(f"t_low is {t_low}; it is a timestep from 0 to 999 (default {T_LOW})")
+        t_low = NoiseLevel(t_low)
     sigmas = host.sampling.calculate_sigmas(low.model, run.scheduler, run.steps)
-    schedule = low.model.get_model_object("model_sampling")
-    above, below = split_at(sigmas, float(schedule.sigma(torch.tensor(float(t_low)))) if t_low > 0 else 0.0)
+    schedules = low.model.get_model_object("model_sampling"), high.model.get_model_object("model_sampling")
+    above, below = split_at(sigmas, t_low.on(schedules[0], sigmas))
     if len(above) < 2:
-        raise InputError(f"t_low {t_low} leaves the low-resolution model no step of {run.steps}; choose a smaller t_low or more steps")
+        raise InputError(
+            f"t_low {t_low.value:g} ({t_low.unit}) leaves the low-resolution model no step of {run.steps}; hand over later, or take more "
+            "steps"
+        )
     sampler, sigma = host.sampling.named_sampler(run.sampler_name), float(above[-1])
+    below = HandOver(*schedules).levels(below)
     with Progress(len(above) - 1 + (sigma > 0) + len(below) - 1, "bridging resolutions") as bar:
         first = low.sample(sampler, above, latent, run.seed, bar)
         larger, image = bridge_resolution(low, high.vae, first, sigma, resampling, bar=bar)

@@ -37,10 +37,14 @@ class Side:
         cell = self.vae.spacial_compression_encode()
         sized = resample_frames(frames, (shape[-1] * cell, shape[-2] * cell))
         latent = with_axes_of(encode_frames(self.vae, sized), shape)
+        if latent.shape != shape and latent.shape[1] == shape[1] and latent.ndim == len(shape) == 5:
+            raise InputError(
+                f"one model draws {frames.shape[1]} frames, which make {latent.shape[2]} steps of the other's latent, and that one draws "
+                f"{shape[2]}; give both models the same number of frames"
+            )
         if latent.shape != shape:
             raise InputError(
-                f"the VAE made a latent of {tuple(latent.shape)} of {frames.shape[1]} frames where its model draws {tuple(shape)}; "
-                "link each model's own VAE, and give both models the same number of frames"
+                f"the VAE made a latent of {tuple(latent.shape)} where its model draws {tuple(shape)}; link each model's own VAE"
             )
         return self.model.model.process_latent_in(latent)
 

@@ -52,7 +52,10 @@ class ModelTopic(Protocol):
         """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
 
     def attended_width(self, model: Any) -> int | None:
-        """Return the features of the tokens that a MODEL's U-Net attends to; None where it does not say."""
+        """Return the features of the tokens that a MODEL's network attends to; None where it does not say."""
+
+    def pooled_width(self, model: Any) -> int:
+        """Return the features of the pooled text state that a MODEL takes beside the tokens; 0 for none, and where it does not say."""
 
     def takes_resolution_index(self, model: Any) -> bool:
         """Return whether a MODEL is told the index of the resolution that it draws."""
@@ -116,6 +119,10 @@ class ControlTopic(Protocol):
         """Return a CONTROL_NET from a bundle of kind `control`: its `conditions` name the pictures that it follows.
 
         A single picture that a stock node applies is taken for the condition `default`."""
+
+    def in_guess_mode(self, conditioning: Any) -> Any:
+        """Return CONDITIONING whose ControlNets' residuals decay towards the U-Net's shallow layers
+        (:func:`~rapiddraw.core.control.decay.depth_decay`); others are left as they are."""
 
 
 class UpscaleTopic(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..diffusion.noise import VE, Convention
 from ..errors import InputError
 
 
@@ -26,19 +27,21 @@ class NoiseStatistics:
         return f"correlation of neighbours {self.correlation:+.3f} (white noise: 0), standard deviation {self.std:.3f} (white noise: 1)"
 
 
-def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float) -> NoiseStatistics:
-    """Return statistics of (noisy - clean) / sigma, both (B, C, h, w) in the model's own scale.
+def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float, convention: Convention = VE) -> NoiseStatistics:
+    """Return statistics of the noise in `noisy` over `clean`, both (B, C, h, w) or (B, C, T, h, w) in the model's own scale.
 
-    Raises :class:`InputError` for different shapes, fewer than 2 x 2 cells or a sigma that is not above 0.
+    The noise is (noisy - alpha clean) / beta at the level `sigma` in the model's `convention`. Neighbours are those of one frame. Raises
+    :class:`InputError` for different shapes, fewer than 2 x 2 cells or a sigma that is not above 0.
     """
-    if noisy.shape != clean.shape or noisy.ndim != 4 or min(noisy.shape[2:]) < 2:
+    if noisy.shape != clean.shape:
         raise InputError(
-            f"latents of shapes {tuple(noisy.shape)} and {tuple(clean.shape)} were given; both must be the same (batch, channels, height, "
-            "width) of at least 2 x 2 cells"
+            f"latents of two shapes were given, {tuple(noisy.shape)} and {tuple(clean.shape)}; give one latent with and without noise"
         )
+    if noisy.ndim not in (4, 5) or min(noisy.shape[-2:]) < 2:
+        raise InputError(f"a latent of shape {tuple(noisy.shape)} was given; expected pictures or videos of at least 2 x 2 cells")
     if not math.isfinite(sigma) or sigma <= 0:
         raise InputError(f"sigma is {sigma}; it must be a number above 0: the noise level that the noisy latent has")
-    noise = ((noisy - clean) / sigma).double()
+    noise = ((noisy - convention.alpha(sigma) * clean) / (sigma * (convention.noise_scale if convention.flow else 1))).double()
     power = float((noise**2).mean())
     if not math.isfinite(power) or power == 0:
         raise InputError("the two latents are equal or not finite: there is no noise to look at")

@@ -50,6 +50,24 @@ def joined_tokens(first: Tensor, second: Tensor, mode: str = "feature", pads: tu
     return torch.cat([pad_tokens(one, length, pads[0]), pad_tokens(other, length, pads[1])], dim=2)
 
 
+def joined_mask(first: Tensor, second: Tensor, masks: tuple[Tensor | None, Tensor | None], mode: str) -> Tensor | None:
+    """Return the attention mask (B, T) of :func:`joined_tokens`; None where neither text has one. A text without a mask counts whole.
+
+    In mode `feature` a token counts where it counts in either text.
+    """
+    if masks[0] is None and masks[1] is None:
+        return None
+    own = [
+        torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device) if mask is None else mask.reshape(-1, tokens.shape[1])
+        for tokens, mask in zip((first, second), masks, strict=True)
+    ]
+    batch, length = max(len(first), len(second)), max(first.shape[1], second.shape[1])
+    one, other = (mask.expand(batch, -1).to(own[0]) for mask in own)
+    if mode == "token":
+        return torch.cat([one, other], dim=1)
+    return torch.maximum(*(torch.nn.functional.pad(mask, (0, length - mask.shape[1])) for mask in (one, other)))
+
+
 def joined_conditioning(
     first: Conditioning,
     second: Conditioning,
@@ -59,7 +77,8 @@ def joined_conditioning(
 ) -> Conditioning:
     """Return the CONDITIONING of :func:`joined_tokens`, entry by entry; a single entry is joined with each entry of the other text.
 
-    The pooled state is that of `pooled` ("first" or "second") alone. All other details (area, mask, range of steps) are those of the first.
+    The pooled state is that of `pooled` ("first" or "second") alone. An attention mask covers the tokens of both. All other details
+    (area, mask, range of steps) are those of the first.
     Raises :class:`InputError` where the two have different numbers of entries.
     """
     if pooled not in ("first", "second"):
@@ -71,6 +90,8 @@ def joined_conditioning(
     for (tokens, details), (others, other_details) in zip(first * (count // len(first)), second * (count // len(second)), strict=True):
         chosen = {**details}
         chosen.pop("pooled_output", None)
+        if (mask := joined_mask(tokens, others, (details.get("attention_mask"), other_details.get("attention_mask")), mode)) is not None:
+            chosen["attention_mask"] = mask
         source = details if pooled == "first" else other_details
         if source.get("pooled_output") is not None:
             chosen["pooled_output"] = source["pooled_output"]
@@ -93,11 +114,11 @@ def encode_bilingual(host: Any, clip_zh: Any, clip_en: Any, text: str, mode: str
 def check_width(host: Any, model: Any, conditioning: Conditioning, widths: str) -> None:
     """Raise :class:`InputError`, which names both widths, unless the MODEL attends to tokens as wide as the CONDITIONING's.
 
-    `widths` says how the given width came about, such as "96 + 96". A MODEL that does not say what it attends to passes.
+    `widths` says how the given width came about, such as "96 + 96", or nothing. A MODEL that does not say what it attends to passes.
     """
     wanted, given = host.model.attended_width(model), conditioning[0][0].shape[2]
+    made = f"{widths} = {given}" if widths else given
     if wanted is not None and wanted != given:
         raise InputError(
-            f"the two texts make tokens of {widths} = {given} features, the model attends to tokens of {wanted}: use the encoders that it "
-            "was trained with"
+            f"the tokens have {made} features, the model attends to tokens of {wanted}: use the encoders that it was trained with"
         )

@@ -23,6 +23,8 @@ from ..paths import file_sha256
 from .image_tower import load_image_tower
 
 MAX_STRENGTH = 10.0
+_POOLED = {2048: 1280, 4096: 2048}  # SDXL; SD 3 and HiDream
+"""Width of the pooled text state by that of the tokens, where they differ."""
 _LIMITS = {"embedding": 8192, "hidden": 8192, "tokens": 256, "width": 8192}
 
 
@@ -67,13 +69,20 @@ def load_image_tokens(bundle: Bundle) -> ImageTokens:
 
 @torch.no_grad()
 def encode_variation(
-    image: Tensor, tokens_path: Path, tower_path: Path, strength: float, conditioning: Any = None, clip_vision: Any = None
+    image: Tensor,
+    tokens_path: Path,
+    tower_path: Path,
+    strength: float,
+    conditioning: Any = None,
+    clip_vision: Any = None,
+    pooled_width: int | None = None,
 ) -> Any:
     """Return the CONDITIONING of an IMAGE (B, H, W, 3): its tokens, times `strength`, after those of `conditioning`.
 
     Without `conditioning` the image's tokens stand alone. A batch of pictures gives a batch of prompts. `clip_vision` takes the tower's
-    place where the projection was trained for one. At strength 0 `conditioning` comes back as it is. Raises :class:`InputError` for what
-    does not fit, :class:`BundleError` for files.
+    place where the projection was trained for one. At strength 0 `conditioning` comes back as it is. Without `conditioning` the pooled text
+    state is zeros of `pooled_width` features (None: as many as real models with such tokens take; 0: none). Raises :class:`InputError` for
+    what does not fit, :class:`BundleError` for files.
     """
     if not 0 <= strength <= MAX_STRENGTH:
         raise InputError(f"strength={strength}: expected a number from 0 to {MAX_STRENGTH:g}")
@@ -90,7 +99,8 @@ def encode_variation(
         embedded = _by_clip_vision(clip_vision, image, tower, projection.config["embedding"], tokens_path.name)
     tokens = strength * projection(embedded)
     if conditioning is None:
-        return [[tokens, {}]]
+        width = _POOLED.get(tokens.shape[-1], tokens.shape[-1]) if pooled_width is None else pooled_width
+        return [[tokens, {"pooled_output": torch.zeros(len(tokens), width)} if width else {}]]
     return [[_joined(text, tokens), dict(details)] for text, details in conditioning]
 
 

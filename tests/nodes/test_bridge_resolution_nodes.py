@@ -41,7 +41,8 @@ def test_the_graph_of_parts_equals_the_one_node_and_leaves_white_noise(parts: tu
         return stock("SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)[0]
 
     first = draw(2.0, 3, high, empty)
-    bridged, seen = ResolutionBridge().execute(model, positive, negative, vae, vae, first, high, 2.0, extra_eval=True, **size)
+    bridged, seen, rest = ResolutionBridge().execute(model, positive, negative, vae, vae, first, high, 2.0, extra_eval=True, **size)
+    assert len(rest) == 0
     assert torch.equal(seen, image) and torch.equal(draw(3.0, 4, low, bridged)["samples"], one["samples"])
     (noise,) = stock("RandomNoise", noise_seed=4)
     (noisy,) = stock("AddNoise", model=model, noise=noise, sigmas=low, latent_image=bridged)

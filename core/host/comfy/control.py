@@ -22,6 +22,7 @@ from ...attention.chain import OVERRIDE
 from ...bundles.format import Bundle
 from ...control.adapter import norm_names
 from ...control.bundle import check_control, load_control
+from ...control.decay import depth_decay
 from ...control.hints import CHANNELS, fit_hint, hint_batch, place_hint
 from ...control.layers import Extractor, injected, through, zero_convolutions
 from ...errors import BundleError, InputError
@@ -51,15 +52,17 @@ class ControlNetwork(nn.Module):
         self.extractor = Extractor(CHANNELS * len(config["conditions"]), config["stem"], config["features"], operations, **place)
         self.zero = zero_convolutions(widths, operations, **place)
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, hint: Tensor, options: dict[str, Any]) -> Any:
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, hint: Tensor, options: dict[str, Any], y: Tensor | None = None) -> Any:
         """Return (residuals for the skips in the encoder's order, residual for the middle)."""
-        states = through(self.source, self.extractor(hint), lambda: self._encode(x, timesteps, context, options))
+        states = through(self.source, self.extractor(hint), lambda: self._encode(x, timesteps, context, options, y))
         *skips, middle = (zero(state) for zero, state in zip(self.zero, states, strict=True))
         return skips, middle
 
-    def _encode(self, x: Tensor, timesteps: Tensor, context: Tensor, options: dict[str, Any]) -> list[Tensor]:
+    def _encode(self, x: Tensor, timesteps: Tensor, context: Tensor, options: dict[str, Any], y: Tensor | None) -> list[Tensor]:
         unet = self.encoder
         emb = unet.time_embed(openaimodel.timestep_embedding(timesteps, unet.model_channels, repeat_only=False).to(x.dtype))
+        if y is not None and unet.num_classes is not None:
+            emb = emb + unet.label_emb(y.to(emb.dtype))
         h, states = x, []
         for block in (*unet.input_blocks, unet.middle_block):
             h = openaimodel.forward_timestep_embed(block, h, emb, context, options)
@@ -87,6 +90,11 @@ class AdapterControl(comfy.controlnet.ControlBase):
 
     def pre_run(self, model: Any, percent_to_timestep_function: Any) -> None:
         """Do as ControlBase's. Raises :class:`InputError` for a model that the adapter was not made for."""
+        if not isinstance(model.diffusion_model, openaimodel.UNetModel):
+            raise InputError(
+                f"{name_of(self.bundle_info)} is a control adapter for U-Nets such as SD 1.5; this model is a "
+                f"{type(model.diffusion_model).__name__}. Use a ControlNet of its own family"
+            )
         theirs = getattr(model.model_config, "unet_config", {})
         check_control_fits(name_of(self.bundle_info), self.arguments, theirs, _SHAPES)
         super().pre_run(model, percent_to_timestep_function)
@@ -114,6 +122,7 @@ class AdapterControl(comfy.controlnet.ControlBase):
             context,
             hint_batch(hint, x_noisy.shape[0], batched_number),
             options,
+            y=None if cond.get("y") is None else cond["y"].to(device, dtype),
         )
         return self.control_merge({"input": [], "output": skips, "middle": [middle]}, previous, output_dtype=x_noisy.dtype)
 
@@ -188,3 +197,27 @@ def block_width(block: Sequence[Any]) -> int:
         if isinstance(width, int):
             return width
     raise BundleError("this U-Net has a block whose width is not known")
+
+
+def in_guess_mode(conditioning: Any) -> Any:
+    """See :meth:`ControlTopic.in_guess_mode`."""
+    return [
+        [tokens, details if details.get("control") is None else {**details, "control": _decaying(details["control"])}]
+        for tokens, details in conditioning
+    ]
+
+
+def _decaying(control: Any) -> Any:
+    """Return a copy of a ControlNet, previous ones included, whose residuals for the skips decay towards the shallow layers."""
+    made = control.copy()
+    if control.previous_controlnet is not None:
+        made.set_previous_controlnet(_decaying(control.previous_controlnet))
+    merge = made.control_merge
+
+    def control_merge(given: dict[str, Any], previous: Any, *args: Any, **kwargs: Any) -> Any:
+        skips = given.get("output", [])
+        scaled = [None if skip is None else skip * factor for skip, factor in zip(skips, depth_decay(len(skips)), strict=True)]
+        return merge({**given, "output": scaled}, previous, *args, **kwargs)
+
+    made.control_merge = control_merge
+    return made

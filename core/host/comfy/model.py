@@ -17,6 +17,7 @@ import comfy.utils
 
 from ...bundles.format import Bundle, BundleInfo, LatentSpace, Schedule, save_bundle
 from ...bundles.load import load_bundle
+from ...data.buckets import INDEX_FEATURES
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
@@ -27,6 +28,11 @@ from .unet import RapidDrawModel, model_config, unet_arguments, unet_weights
 from .weights import choose_dtype, with_factors
 
 _KEY = "comfyui"
+_TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim", "cap_feat_dim", "joint_attention_dim", "text_feat_dim",
+                 "text_dim", "text_in_dim", "text_embed_dim", "text_states_dim", "in_text_dim", "crossattn_emb_channels", "c_clip_text",
+                 "caption_channels")  # fmt: skip
+"""What the families call the width of the tokens that they attend to."""
+_POOLED_WIDTHS = ("adm_in_channels", "vec_in_dim", "text_emb_dim", "in_text_dim2", "c_clip_text_pooled")
 _PREDICTIONS = {"EPS": "eps", "V_PREDICTION": "v"}
 
 
@@ -109,8 +115,26 @@ def _load_foreign(bundle: Bundle) -> Any:
 
 def attended_width(model: Any) -> int | None:
     """See :meth:`ModelTopic.attended_width`."""
-    width = getattr(model.model.model_config, "unet_config", {}).get("context_dim")
-    return width if isinstance(width, int) else None
+    return _whole(getattr(model.model.model_config, "unet_config", {}), _TOKEN_WIDTHS)
+
+
+def pooled_width(model: Any) -> int:
+    """See :meth:`ModelTopic.pooled_width`."""
+    inner, config = model.model, getattr(model.model.model_config, "unet_config", {})
+    beside = 0  # features of other numbers that go with the pooled state
+    if isinstance(inner, RapidDrawModel):
+        beside = INDEX_FEATURES
+    elif isinstance(inner, comfy.model_base.SDXLRefiner | comfy.model_base.SDXL):
+        beside = (5 if isinstance(inner, comfy.model_base.SDXLRefiner) else 6) * 256
+    width = _whole(config, _POOLED_WIDTHS)
+    return 0 if width is None else max(0, width - beside)
+
+
+def _whole(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """Return the first of a network's settings of these names that is a whole number."""
+    inside = config.get("context_embedder_config")  # SD 3's
+    found = {**config, **(inside.get("params", {}) if isinstance(inside, Mapping) else {})}
+    return next((found[name] for name in names if isinstance(found.get(name), int)), None)
 
 
 def takes_resolution_index(model: Any) -> bool:

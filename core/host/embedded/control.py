@@ -12,6 +12,7 @@ from torch import Tensor
 from ...bundles.format import BundleInfo
 from ...control.adapter import ControlAdapter
 from ...control.bundle import build_control, load_control
+from ...control.decay import depth_decay
 from ...control.hints import fit_hint, hint_batch, place_hint
 from ...diffusion.time_decoupled import repeat_rows
 from ...errors import InputError
@@ -33,6 +34,7 @@ class Control:
     timestep_percent_range = (0.0, 1.0)
     cond_hint_original: Tensor | None = None
     previous_controlnet: Control | None = None
+    decays = False  # whether its residuals decay towards the shallow layers, as in guess mode
 
     def __init__(self, adapter: ControlAdapter, info: BundleInfo, default: str) -> None:
         self.adapter, self.info, self.default = adapter, info, default
@@ -75,6 +77,8 @@ class Control:
         network_input, timestep = model.model_sampling.calculate_input(sigma, x), model.model_sampling.timestep(sigma)
         hints = hint_batch(hint, len(x), calls)
         skips, middle = self.adapter(network_input, timestep, given["c_crossattn"], hints, model.added_conditions(given.get("y")))
+        if self.decays:
+            skips = [skip * factor for skip, factor in zip(skips, depth_decay(len(skips)), strict=True)]
         own = {"output": [self.strength * skip for skip in skips], "middle": [self.strength * middle]}
         if previous is None:
             return own
@@ -88,6 +92,21 @@ def load(path: Path, default: str) -> Control:
     if default not in adapter.conditions:
         raise InputError(f"condition {default!r}: this adapter's conditions are {', '.join(adapter.conditions)}")
     return Control(adapter, bundle.info, default)
+
+
+def in_guess_mode(conditioning: Any) -> Any:
+    """See :meth:`ControlTopic.in_guess_mode`."""
+    return [
+        [tokens, details if details.get("control") is None else {**details, "control": _decaying(details["control"])}]
+        for tokens, details in conditioning
+    ]
+
+
+def _decaying(control: Control) -> Control:
+    made = control.copy()
+    made.decays = True
+    made.previous_controlnet = _decaying(made.previous_controlnet) if made.previous_controlnet else None
+    return made
 
 
 def checked_control(model: BaseModel, control: Any) -> Any:

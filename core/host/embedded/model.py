@@ -195,6 +195,11 @@ def attended_width(model: Model) -> int | None:
     return model.model.context_width
 
 
+def pooled_width(model: Model) -> int:
+    """See :meth:`ModelTopic.pooled_width`."""
+    return model.model.pooled_width
+
+
 def takes_resolution_index(model: Model) -> bool:
     """See :meth:`ModelTopic.takes_resolution_index`."""
     return model.model.takes_index
