@@ -18,6 +18,7 @@ For other modules:
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -200,9 +201,12 @@ def _sigma_of_index(model_sampling: Any, timestep: int) -> float:
         return math.inf
     sigma = float(model_sampling.sigma(torch.tensor(float(timestep))))
     low, high = float(model_sampling.sigma_min), float(model_sampling.sigma_max)
-    if not low * (1 - ROUNDING) <= sigma <= high * (1 + ROUNDING):
+    known = min(count, MAX_TIMESTEP)
+    several = [float(model_sampling.sigma(torch.tensor(float(time)))) for time in range(1, known, max(1, known // 12))]
+    rises = all(one < other for one, other in itertools.pairwise(several))
+    if not rises or not low * (1 - ROUNDING) <= sigma <= high * (1 + ROUNDING):
         raise InputError(
-            f"timestep {timestep} is noise level {sigma:.4g} for this model, outside its range of {low:.4g} to {high:.4g}: its schedule "
+            f"timestep {timestep} is noise level {sigma:.4g} for this model, whose levels go from {low:.4g} to {high:.4g}: its schedule "
             "does not count timesteps from 0 to 1000; give the level as model timestep, sigma or share of the steps where the node offers "
             "these, or use another structure model"
         )
