@@ -11,7 +11,8 @@ from .common import say
 
 EXAMPLE = """examples:
   python -m rapiddraw convert workflows/text_to_image.json --to api --out workflows/api/text_to_image.json
-  python -m rapiddraw convert out/picture_00001_.png --to ui --out graph.json"""
+  python -m rapiddraw convert out/picture_00001_.png --to ui --out graph.json
+  python -m rapiddraw convert my_graph.json --to ui --arrange --out my_graph.json"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,13 +23,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph")
     parser.add_argument("--to", choices=("ui", "api"), required=True, help="ui: for the editor; api: for POST /prompt and headless runs")
     parser.add_argument("--out", metavar="FILE", required=True, help="the .json to write")
+    parser.add_argument("--arrange", action="store_true", help="with --to ui: place all nodes anew, in groups that fit a screen")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..core.errors import InputError
     from ..core.files import check_writable
+    from ..core.graph.arrange import arrange
     from ..core.graph.formats import read_graph, write_graph
 
     check_writable(Path(args.out).parent)
+    if args.arrange and args.to != "ui":
+        raise InputError("--arrange: a graph in API format has no places; use it with --to ui")
     graph, nodes = read_graph(args.graph), registry()
-    say(str(write_graph(args.out, graph.to_ui(nodes) if args.to == "ui" else graph.to_api(nodes))))
+    made = graph.to_ui(nodes) if args.to == "ui" else graph.to_api(nodes)
+    say(str(write_graph(args.out, arrange(made, nodes) if args.arrange else made)))
     return 0

@@ -175,6 +175,33 @@ class Editor:
             """
         )
 
+    def look(self, nodes_2: bool) -> bool:
+        """Draw nodes as Nodes 2.0 does, or on the classic canvas. Returns False where this editor has the classic canvas alone."""
+        setting = "Comfy.VueNodes.Enabled"
+        if not self.page.run(
+            "return !!app.ui.settings.settingsLookup?.[args[0]] || args[0] in app.ui.settings.settingsParamLookup", setting
+        ):
+            return not nodes_2
+        self.page.run("await app.extensionManager.setting.set(args[0], args[1])", setting, nodes_2)
+        return True
+
+    def boxes(self, nodes_2: bool) -> dict[str, list[float]]:
+        """Where each node stands: x, y, width, height in the graph's pixels, title included, as the editor draws it."""
+        if not nodes_2:
+            return self.page.run("return Object.fromEntries(app.graph.nodes.map((n) => [String(n.id), [...n.getBounding()]]))")
+        self.page.wait("document.querySelectorAll('[data-node-id]').length >= app.graph.nodes.length")
+        self.page.run("await new Promise((done) => setTimeout(done, 1500))")  # pictures and texts settle
+        return self.page.run(
+            """
+            const scale = app.canvas.ds.scale, found = {};
+            for (const element of document.querySelectorAll('[data-node-id]')) {
+                const box = element.getBoundingClientRect();
+                found[element.dataset.nodeId] = [box.x, box.y, box.width, box.height].map((side) => side / scale);
+            }
+            return found;
+            """
+        )
+
     def dismiss(self) -> None:
         """Close a notice over the canvas as a user does, with Escape, where one comes up."""
         with contextlib.suppress(TimeoutError):

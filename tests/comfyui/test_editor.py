@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from rapiddraw.tests.comfyui.graphs import SAVED, saved
 
 PACK, SHOWN, APP = "rapiddraw", "text_to_image", "name_a_fruit.app"
 RUN_SECONDS = 1200
+LEAST_SCALE = 0.45
+"""Texts of 14 px stay above 6 px on the screen when the whole graph is shown."""
 SCREENSHOT_SCALE, MAX_SCREENSHOT_BYTES = 1.5, 200_000
 
 
@@ -67,6 +70,33 @@ def test_a_template_opens_and_converts_to_our_api_file(editor: Any, name: str) -
     editor.choose(name, ui)
     assert (editor.missing(), editor.problems()) == ([], [])
     assert editor.prompt() == api
+
+
+@pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
+def test_no_nodes_of_a_template_overlap_and_texts_are_large_enough_to_read(editor: Any, nodes_2: bool) -> None:
+    editor.page.show(1920, 1080)
+    try:
+        if not editor.look(nodes_2):
+            pytest.skip("this editor has the classic canvas alone")
+        for name in SAVED:
+            _, ui = saved(name)
+            editor.page.run("app.loadGraphData(args[0])", ui)
+            editor.wait_for(ui)
+            editor.fit()
+            boxes = editor.boxes(nodes_2)
+            assert boxes.keys() >= {str(node["id"]) for node in ui["nodes"]}
+            over = [pair for pair in itertools.combinations(sorted(boxes), 2) if overlap(boxes[pair[0]], boxes[pair[1]])]
+            assert (name, over) == (name, [])
+            assert editor.page.run("return app.canvas.ds.scale") > LEAST_SCALE, name
+        assert editor.problems() == []
+    finally:
+        editor.look(False)
+        editor.page.show(1600, 900)
+
+
+def overlap(a: list[float], b: list[float]) -> bool:
+    """Whether two boxes (x, y, width, height) share more than a border."""
+    return a[0] + 1 < b[0] + b[2] and b[0] + 1 < a[0] + a[2] and a[1] + 1 < b[1] + b[3] and b[1] + 1 < a[1] + a[3]
 
 
 @pytest.mark.parametrize("name", SAVED)

@@ -163,7 +163,10 @@ def test_layout_gives_a_loadable_graph(make, registry):
     for number, source, slot, target, target_slot, kind in ui["links"]:
         assert number in nodes[source]["outputs"][slot]["links"] and nodes[source]["outputs"][slot]["type"] == kind
         assert nodes[target]["inputs"][target_slot]["link"] == number
-        assert nodes[source]["pos"][0] + nodes[source]["size"][0] < nodes[target]["pos"][0], "data runs from left to right"
+        (x, y), (width, height) = nodes[source]["pos"], nodes[source]["size"]
+        to_x, to_y = nodes[target]["pos"]
+        assert x + width < to_x or (x == to_x and y + height < to_y), "data runs to the right, or down a column"
+        assert nodes[source]["order"] < nodes[target]["order"]
     back = to_api(ui, registry)
     assert {key: node["inputs"] for key, node in back.items()} == {key: node["inputs"] for key, node in api.items()}
 
