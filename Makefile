@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-comfyui screenshots lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui test-clients screenshots lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,11 @@ test-comfyui: $(STAMP)
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "set COMFYUI_PATH to the folder of a ComfyUI (the one with main.py)"; exit 1; }
 	COMFYUI_PATH="$(COMFYUI_PATH)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfyui $(ARGS)
 
+# Clients of ComfyUI's API from PyPI, unchanged, against `rapiddraw serve`. They have a virtual environment of their own.
+test-clients: $(STAMP)
+	test -x .venv-clients/bin/comfy || { $(PYTHON) -m venv .venv-clients && .venv-clients/bin/pip install -q comfy-cli comfy-sdk comfy-api-proxy websocket-client; }
+	RAPIDDRAW_CLIENTS="$(CURDIR)/.venv-clients" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serve/test_clients.py $(ARGS)
+
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)
 	SCREENSHOTS="$(CURDIR)/web/screenshots" COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui/test_editor.py -k shows_its_picture
@@ -51,4 +56,4 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m rapiddraw bench report
 
 clean:
-	rm -rf $(VENV) out temp .mypy_cache .pytest_cache .ruff_cache .hypothesis rapiddraw.egg-info build
+	rm -rf $(VENV) .venv-clients out temp .mypy_cache .pytest_cache .ruff_cache .hypothesis rapiddraw.egg-info build

@@ -78,7 +78,7 @@ class Guard:
         path, address = scope["path"], (scope.get("client") or ("unknown",))[0]
         if not self._is_own_site(headers):
             return _answer(403, "foreign_origin", "this request comes from a page of another site; name that site with --allow-origin")
-        client = Client(LOCAL)
+        client = Client(LOCAL, priority=1000.0)
         if len(self._keys):
             given = _given_key(scope, headers)
             known = self._keys.client(given) if given else None

@@ -14,7 +14,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from ..core.errors import GraphError, InputError, InvalidGraphError
 from .catalog import Refused
 from .keys import Client
-from .service import LOCAL, Service
+from .service import Service
 from .store import Full, Job
 
 RETRY_SECONDS = 5
@@ -23,7 +23,7 @@ _INLINE = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4", "v
 
 def client_of(request: Request) -> Client:
     """Return who asks."""
-    return getattr(request.state, "client", Client(LOCAL))
+    return request.state.client
 
 
 def no_constant(name: str) -> Any:

@@ -14,10 +14,10 @@ _MOST_WAITING = 1000
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `job` and `client` say whom it concerns; `data` is an object, or the bytes of a binary frame."""
+    """One message. `job`, `client` and `owner` say whom it concerns."""
 
     kind: str
-    data: dict[str, Any] | bytes
+    data: dict[str, Any]
     job: str = ""
     client: str = ""
     owner: str = ""

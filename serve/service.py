@@ -107,7 +107,7 @@ class Service:
         name, admitted = self.catalog.admit(api)
         self.backend.check(Graph(api=admitted, source=name or "graph"), self.uploads(owner))
         own = {"id": job_id} if job_id else {}
-        new = NewJob(owner, name, admitted, {**extra, "workflow": graph.ui}, priority, idempotency, **own)
+        new = NewJob(owner, name, admitted, {**extra, "workflow": graph.ui or extra.get("workflow")}, priority, idempotency, **own)
         job, is_new = self.store.add(new, self.settings.limits.queue, self.settings.limits.per_key)
         if is_new:
             log.info("job accepted", extra={"job": job.id, "owner": owner, "graph": name})
@@ -137,8 +137,11 @@ class Service:
 
     def tell(self, job: Job, kind: str, data: dict[str, Any]) -> None:
         """Send a message about a job; the last progress is remembered for those who ask later."""
-        if kind in ("progress", "executing"):
-            self.progress[job.id] = {**self.progress.get(job.id, {}), **data}
+        known = self.progress.get(job.id, {})
+        if kind == "progress":
+            self.progress[job.id] = {**known, **data}
+        elif kind == "executing" and data["node"] is not None:
+            self.progress[job.id] = {"node": data["node"], "begun": known.get("begun", 0) + 1}
         message = Message(kind, {**data, "prompt_id": job.id}, job.id, str(job.extra.get("client_id") or ""), job.owner)
         self.hub.send(message)
 
@@ -149,12 +152,12 @@ class Service:
 
     def finished(self, job: Job, done: Done) -> None:
         """Keep the files of an attempt, record its results, and tell the client. An attempt that was overtaken is dropped."""
-        names = []
-        for kind, name, path in done.files:
-            self.storage.put(f"{job.id}/{job.attempt}/{kind}/{name}", path)
-            names.append(f"{kind}/{name}")
+        files = {}
+        for kind, name, source in done.files:
+            self.storage.put(f"{job.id}/{job.attempt}/{kind}/{name}", source)
+            files[f"{kind}/{name}"] = len(source) if isinstance(source, bytes) else source.stat().st_size
         outputs = {node_id: _renamed(ui, job.id) for node_id, ui in done.outputs.items()}
-        if not self.store.finish(job, outputs, names):
+        if not self.store.finish(job, outputs, files):
             log.warning("result dropped: the job had ended or had gone to another worker", extra={"job": job.id, "attempt": job.attempt})
             return
         seconds = time.time() - (job.started or job.created)
@@ -227,7 +230,6 @@ class Service:
         log.info("job ended", extra={"job": job.id, "state": state, "seconds": round(now - job.created, 3)})
         self.tell(job, kind, data)
         self.tell(job, "executing", {"node": None, "display_node": None})
-        self.progress.pop(job.id, None)
         self.tell_status()
 
 

@@ -37,7 +37,7 @@ class Job:
     """One row of the table of jobs.
 
     `number` counts the jobs. `graph` is in API format. `extra` holds `client_id`, `workflow` and other things that the client gave.
-    `outputs`: the `ui` entries by node id. `files`: names of the results, each `subfolder/name`. `error`: why the job failed.
+    `outputs`: the `ui` entries by node id. `files`: the results, `type/subfolder/name`, with their bytes. `error`: why the job failed.
     """
 
     number: int
@@ -51,7 +51,7 @@ class Job:
     extra: dict[str, Any] = field(repr=False)
     idempotency: str | None
     outputs: dict[str, Any] = field(repr=False)
-    files: list[str]
+    files: dict[str, int]
     error: dict[str, Any] | None
     created: float
     started: float | None
@@ -154,15 +154,15 @@ class JobStore:
             db.execute("UPDATE jobs SET state = 'running', attempt = attempt + 1, started = ? WHERE number = ?", (time.time(), number))
             return _job(self.rows("SELECT * FROM jobs WHERE number = ?", number)[0])
 
-    def finish(self, job: Job, outputs: dict[str, Any], files: list[str]) -> bool:
+    def finish(self, job: Job, outputs: dict[str, Any], files: dict[str, int]) -> bool:
         """Record what an attempt gave. False where the job has ended, or was given to another attempt, since it was claimed."""
         return self._end(job, "done", outputs, files, None)
 
     def fail(self, job: Job, error: dict[str, Any], state: str = "failed") -> bool:
         """Record why an attempt failed, or that it was cancelled. False as for :meth:`finish`."""
-        return self._end(job, state, {}, [], error)
+        return self._end(job, state, {}, {}, error)
 
-    def _end(self, job: Job, state: str, outputs: dict[str, Any], files: list[str], error: dict[str, Any] | None) -> bool:
+    def _end(self, job: Job, state: str, outputs: dict[str, Any], files: dict[str, int], error: dict[str, Any] | None) -> bool:
         values = (state, json.dumps(outputs), json.dumps(files), None if error is None else json.dumps(error), time.time())
         with self.changing() as db:
             done = db.execute(
@@ -201,6 +201,11 @@ class JobStore:
             self.give_back(job, "the worker died")
         return found
 
+    def ahead(self, job: Job) -> int:
+        """Return how many jobs run before a waiting one."""
+        query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND (priority > ?1 OR (priority = ?1 AND number < ?2))"
+        return self.rows(query, job.priority, job.number)[0][0]
+
     def forget(self, job_id: str, owner: str | None) -> bool:
         """Delete a job that has ended. False where there is none."""
         with self.changing() as db:
@@ -226,6 +231,6 @@ class NewJob:
 
 def _job(row: sqlite3.Row) -> Job:
     values = dict(row)
-    for name, empty in (("graph", {}), ("extra", {}), ("outputs", {}), ("files", []), ("error", None)):
+    for name, empty in (("graph", {}), ("extra", {}), ("outputs", {}), ("files", {}), ("error", None)):
         values[name] = json.loads(values[name]) if values[name] else empty
     return Job(**values)

@@ -47,13 +47,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """What an attempt gave: the `ui` entries of nodes, the files that they name as (type, subfolder/name, path), and what ran.
+    """What an attempt gave: the `ui` entries of nodes, the files that they name as (type, subfolder/name, path or bytes), and what ran.
 
     `steps` counts progress steps, for the meters. `cached` names nodes that gave earlier results.
     """
 
     outputs: dict[str, Any]
-    files: list[tuple[str, str, Path]]
+    files: list[tuple[str, str, Path | bytes]]
     seconds: dict[str, float] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
     steps: int = 0
@@ -118,7 +118,7 @@ class Worker:
                 graph = Graph(task.workflow, task.graph, task.job)
                 engine.check(graph)
                 result = engine.run(graph, heard.on_node)
-                files = list(_files(result.outputs, engine.folders()))
+                files: list[tuple[str, str, Path | bytes]] = list(_files(result.outputs, engine.folders()))
             return Done(result.outputs, files, result.seconds, result.cached, heard.steps)
         except Cancelled as error:
             if self._why == "time":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,6 +39,11 @@ def eventually(ask: Callable[[], Any], seconds: float = 60.0) -> Any:
             return answer
         time.sleep(0.01)
     raise AssertionError("it did not happen in time")
+
+
+@pytest.fixture
+def graph() -> dict[str, Any]:
+    return copy.deepcopy(GRAPH)
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ def test_many_workers_take_each_job_once(store):
 def test_a_job_ends_once(store):
     added(store)
     job = store.claim()
-    assert store.finish(job, {"2": {}}, ["output/a.png"]) and not store.finish(job, {}, [])
-    assert not store.fail(job, {"type": "x"}) and store.get(job.id).files == ["output/a.png"]
+    assert store.finish(job, {"2": {}}, {"output/a.png": 5}) and not store.finish(job, {}, {})
+    assert not store.fail(job, {"type": "x"}) and store.get(job.id).files == {"output/a.png": 5}
 
 
 def test_a_killed_process_loses_nothing(tmp_path):
@@ -59,7 +59,7 @@ def test_a_killed_process_loses_nothing(tmp_path):
     assert [job.id for job in second.recover()] == [running]
     again = second.claim()
     assert (again.id, again.attempt) == (running, 2)
-    assert not second.finish(claimed, {}, []) and second.finish(again, {}, [])
+    assert not second.finish(claimed, {}, {}) and second.finish(again, {}, {})
     assert second.claim().id == waiting
 
 
