@@ -24,6 +24,7 @@ from .store import Full, Job
 _STATUS = {"queued": "queued", "running": "running", "done": "succeeded", "failed": "failed", "cancelled": "canceled"}
 _KEPT_SECONDS = 10 * 365 * 86400
 _BEAT_SECONDS = 10.0
+_LONGEST_KEY = 255
 _PREFIX = "/api/v2"
 
 
@@ -47,14 +48,17 @@ def router(service: Service) -> APIRouter:
         if "nodes" in workflow:
             return _error(422, "workflow_format_ui", "this is the editor's format; export the workflow in API format")
         key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= _LONGEST_KEY:
+            return _error(400, "invalid_request", f"Idempotency-Key must have 1 to {_LONGEST_KEY} characters")
         extra = {"metadata": {str(name)[:100]: str(value)[:500] for name, value in list(metadata.items())[:50]}}
         try:
             options = {"extra": extra, "idempotency": key}
             job, is_new = await submitted(service, request, lambda: service.graph_of(assets.resolve(workflow, owner)), options)
         except REFUSALS as error:
             return _refusal(error)
-        if not is_new and job.graph != service.catalog.admit(assets.resolve(workflow, owner))[1]:
-            return _error(422, "idempotency_key_reuse", "this idempotency key was used with another workflow")
+        if not is_new:  # the API's keys are used once: a client that lost the answer finds its job by the details
+            text = "this Idempotency-Key was used before; poll the job that it made"
+            return _error(422, "idempotency_key_reuse", text, details={"job_id": job.id})
         return JSONResponse(_job(service, job, request), 201)
 
     @routes.get("/jobs")

@@ -173,7 +173,7 @@ class Service:
     def failed(self, job: Job, error: BaseException) -> None:
         """Record why an attempt ended without a result, and tell the client."""
         if isinstance(error, Cancelled) and self.is_stopping.is_set():
-            self.lost(job, "the service stopped")
+            self.lost(job, "the service stopped", died=False)
             return
         entry = failure(error)
         is_cancelled = isinstance(error, Cancelled) and not isinstance(error, OutOfTime)
@@ -188,9 +188,9 @@ class Service:
         }  # fmt: skip
         self._over(job, "cancelled" if is_cancelled else "failed", "execution_interrupted" if is_cancelled else "execution_error", data)
 
-    def lost(self, job: Job, why: str) -> None:
-        """Put a job whose worker died back into the queue; after its second attempt it fails."""
-        state = self.store.give_back(job, why)
+    def lost(self, job: Job, why: str, died: bool = True) -> None:
+        """Put a job whose worker died, or was stopped, back into the queue. See :meth:`JobStore.give_back`."""
+        state = self.store.give_back(job, why, died)
         log.warning("job lost its worker: %s", why, extra={"job": job.id, "attempt": job.attempt})
         if state == "queued":
             self.meters.retries.inc()

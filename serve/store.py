@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MOST_ATTEMPTS = 2
+MOST_DEATHS = 2
 ENDED = ("done", "failed", "cancelled")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, name TEXT NOT NULL, priority REAL NOT NULL,
-    state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, graph TEXT NOT NULL, extra TEXT NOT NULL, idempotency TEXT,
+    state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+    graph TEXT NOT NULL, extra TEXT NOT NULL, idempotency TEXT,
     outputs TEXT, files TEXT, error TEXT, created REAL NOT NULL, started REAL, finished REAL);
 CREATE INDEX IF NOT EXISTS waiting ON jobs (state, priority DESC, number);
 CREATE UNIQUE INDEX IF NOT EXISTS once ON jobs (owner, idempotency) WHERE idempotency IS NOT NULL;
@@ -36,7 +37,8 @@ CREATE TABLE IF NOT EXISTS assets (
 class Job:
     """One row of the table of jobs.
 
-    `number` counts the jobs. `graph` is in API format. `extra` holds `client_id`, `workflow` and other things that the client gave.
+    `number` counts the jobs, `attempt` the times that a worker took this one, `deaths` those that ended
+    with the worker's death. `graph` is in API format. `extra` holds `client_id`, `workflow` and other things that the client gave.
     `outputs`: the `ui` entries by node id. `files`: the results, `type/subfolder/name`, with their bytes. `error`: why the job failed.
     """
 
@@ -47,6 +49,7 @@ class Job:
     priority: float
     state: str
     attempt: int
+    deaths: int
     graph: dict[str, Any] = field(repr=False)
     extra: dict[str, Any] = field(repr=False)
     idempotency: str | None
@@ -181,18 +184,19 @@ class JobStore:
             )
             return done.rowcount == 1
 
-    def give_back(self, job: Job, why: str) -> str:
-        """Put a job whose worker died, or that was drained, back into the queue; after :data:`MOST_ATTEMPTS` attempts it fails. Return its
-        state."""
-        state = "queued" if job.attempt < MOST_ATTEMPTS else "failed"
-        error = None if state == "queued" else json.dumps({"type": "WorkerDied", "message": f"{why}, {job.attempt} times"})
-        finished = None if state == "queued" else time.time()
+    def give_back(self, job: Job, why: str, died: bool = True) -> str:
+        """Put a running job back into the queue and return its new state. A job whose worker `died` for the second time fails instead. ""
+        where this attempt does not run any more."""
+        deaths = job.deaths + died
+        is_last = deaths >= MOST_DEATHS
+        error = json.dumps({"type": "WorkerDied", "message": f"{why}, {deaths} times"}) if is_last else None
+        values = ("failed" if is_last else "queued", error, time.time() if is_last else None, deaths)
         with self.changing() as db:
             done = db.execute(
-                "UPDATE jobs SET state = ?, error = ?, finished = ? WHERE id = ? AND state = 'running' AND attempt = ?",
-                (state, error, finished, job.id, job.attempt),
+                "UPDATE jobs SET state = ?, error = ?, finished = ?, deaths = ? WHERE id = ? AND state = 'running' AND attempt = ?",
+                (*values, job.id, job.attempt),
             )
-        return state if done.rowcount else ""
+        return values[0] if done.rowcount else ""
 
     def recover(self) -> list[Job]:
         """Put the jobs that ran when the last process ended back into the queue, and return them. For the start of a service."""

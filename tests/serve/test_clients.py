@@ -25,15 +25,20 @@ FAST = {"Steps.steps": 2}
 SDK = """
 import json, sys
 from comfy_sdk import Comfy
+from comfy_sdk.exceptions import IdempotencyKeyReuse
 client = Comfy()
 job = client.submit(client.workflows.from_file(sys.argv[1]), idempotency_key="once")
 kinds = {type(event).__name__ for event in job.events()}
 job.result()
-same = client.submit(client.workflows.from_file(sys.argv[1]), idempotency_key="once")
+try:
+    client.submit(client.workflows.from_file(sys.argv[1]), idempotency_key="once")
+    refused = ""
+except IdempotencyKeyReuse as error:
+    refused = type(error).__name__
 asset = client.assets.from_file(sys.argv[2])
 again = client.assets.from_file(sys.argv[2])
 ids = [asset.commit(), again.commit()]
-print(json.dumps({"status": job.status, "kinds": sorted(kinds), "png": job.outputs[0].to_bytes()[:8].hex(), "same": same.id == job.id,
+print(json.dumps({"status": job.status, "kinds": sorted(kinds), "png": job.outputs[0].to_bytes()[:8].hex(), "refused": refused,
     "new": [asset.created_new, again.created_new], "listed": [entry.id for entry in client.list_jobs()], "id": job.id}))
 """
 
@@ -132,7 +137,8 @@ def test_comfy_sdk(server, workflow, tmp_path):
     picture = tmp_path / "picture.png"
     make_picture(picture)
     said = json.loads(ran(str(VENV / "python"), "-c", SDK, str(workflow), str(picture), COMFY_BASE_URL=f"http://{server}"))
-    assert said["status"] == "succeeded" and said["png"] == PNG and said["same"] and said["id"] in said["listed"]
+    assert said["status"] == "succeeded" and said["png"] == PNG and said["id"] in said["listed"]
+    assert said["refused"] == "IdempotencyKeyReuse"
     assert {"Progress", "StatusChange", "OutputReady"} <= set(said["kinds"]) and said["new"] == [True, False]
 
 
