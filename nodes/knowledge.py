@@ -27,8 +27,7 @@ _CLIP = (
     "CLIP",
     {
         "tooltip": (
-            "The text encoder: from Load Bundles, or that of SD 1.5, SD 2 or SDXL together with a projection (see Fit Knowledge "
-            "Projection)."
+            "The text encoder: from Load Bundles, or that of any other model together with a projection (see Fit Knowledge Projection)."
         )
     },
 )
@@ -91,8 +90,8 @@ class ApplyKnowledge:
     SEARCH_ALIASES = ("knowledge graph", "named entity", "character names", "product names", "unknown words", "rare words", "clip patch")
     DESCRIPTION = (
         "Teaches a CLIP the named things of a knowledge graph, for CLIP Text Encode and every other text node. A text that names none of "
-        "them, such as an empty negative prompt, is encoded as before. The CLIP of SD 1.5 or SDXL needs a projection (see Fit Knowledge "
-        "Projection)."
+        "them, such as an empty negative prompt, is encoded as before. For any model; the text encoders of SD 1.5, SDXL, Flux, Qwen-Image, "
+        "Wan and others need a projection (see Fit Knowledge Projection)."
     )
     RETURN_TYPES = ("CLIP",)
     RETURN_NAMES = ("clip",)
@@ -127,7 +126,7 @@ class KGTextEncode:
     DESCRIPTION = (
         "Lets a prompt name things that the text encoder never learnt, in every language that the graph has names in. The graph's vector "
         "of each named entity is added to the tokens of its name (Rapid Diffusion, section 3.1.1). A report lists the names that were "
-        "found."
+        "found. For any model; its text encoders may be CLIP, T5 or language models."
     )
     RETURN_TYPES = ("CONDITIONING", "STRING")
     RETURN_NAMES = ("conditioning", "links")

@@ -16,10 +16,11 @@ class FitKnowledgeProjection:
     CATEGORY = "RapidDraw/knowledge"
     SEARCH_ALIASES = ("train knowledge", "adapt clip", "knowledge for sdxl", "embedding")
     DESCRIPTION = (
-        "Lets the CLIP of your own checkpoint (SD 1.5, SD 2, SDXL) use a knowledge graph. It takes seconds, trains nothing in the CLIP, "
-        "and the file can be used again. From entities that the CLIP knows by name, or by describing words, ridge regression fits a "
-        "matrix W from the graph's vectors to the CLIP's token embeddings. Names that are kept out of the fit show how well W works. W is "
-        "the projection that Rapid Diffusion's section 3.1.1 leaves open."
+        "Lets the text encoders of your own model (SD 1.5, SDXL, Flux, Qwen-Image, Z-Image, Wan and others) use a knowledge graph: CLIP, "
+        "T5 and language models. It takes seconds, trains nothing in them, and the file can be used again. From entities that an encoder "
+        "knows by name, or by describing words, ridge regression fits a matrix W from the graph's vectors to its token embeddings, one for "
+        "each encoder. Names that are kept out of the fit show how well W works. W is the projection that Rapid Diffusion's section 3.1.1 "
+        "leaves open."
     )
     RETURN_TYPES = ("CLIP", "STRING", "STRING")
     RETURN_NAMES = ("clip", "report", "projection_name")

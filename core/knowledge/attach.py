@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,15 +15,21 @@ from .graph import KnowledgeGraph
 from .injection import Rows, check_dimensions, check_scale, inject
 from .linking import EntityLink, Linker, make_linker
 from .names import NameFinder
+from .pieces import PieceLinker, mark_of, without_frame
 from .projection import Projection, describe_widths
+
+log = logging.getLogger("rapiddraw")
+AnyLinker = Linker | PieceLinker
 
 
 @dataclass(frozen=True)
 class TokenSpace:
-    """One encoder of a CLIP as far as knowledge goes. SD 1.5 has one (`l`), SDXL has two (`g` and `l`), each of its own width.
+    """One encoder of a CLIP as far as knowledge goes. SD 1.5 has one (`l`), SDXL has two (`g` and `l`), each of its own width, Flux has
+    `l` and `t5xxl`, Qwen-Image has a language model.
 
-    `key` names its rows in what the CLIP's `tokenize` returns. `tokenizer` is transformers' own. `embed(ids)` gives token embeddings
-    (len(ids), width) float32. `projection` is the W (width, kg_dim) that the encoder was trained with, `None` where it never saw a graph.
+    `key` names its rows in what the CLIP's `tokenize` returns. `tokenizer` is transformers' or ComfyUI's own. `embed(ids)` gives token
+    embeddings (len(ids), width) float32. `projection` is the W (width, kg_dim) that the encoder was trained with, `None` where it never saw
+    a graph. `language` says that it is T5 or a language model: no CLIP, and perhaps with words around every prompt.
     """
 
     key: str
@@ -30,6 +37,7 @@ class TokenSpace:
     tokenizer: Any
     embed: Callable[[Sequence[int]], Tensor]
     projection: Tensor | None = None
+    language: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Attachment:
 
     knowledge: KnowledgeGraph
     scale: float
-    linkers: Mapping[str, Linker]
+    linkers: Mapping[str, AnyLinker]
     weights: Mapping[str, Tensor]
     names: NameFinder
 
@@ -90,16 +98,23 @@ class KnowledgeReader:
             text = one.names.respell(text)
         return text
 
-    def inform(self, rows: Mapping[str, Rows]) -> tuple[dict[str, Rows], list[EntityLink]]:
+    @property
+    def framed(self) -> bool:
+        """Whether an encoder may put words of its own around a prompt; :meth:`inform` must then see the rows of an empty text."""
+        return any(space.language for space in self.spaces)
+
+    def inform(self, rows: Mapping[str, Rows], empty: Mapping[str, Rows] | None = None) -> tuple[dict[str, Rows], list[EntityLink]]:
         """Return the token rows by encoder with what every attached graph knows added to the tokens of the names in them (see
         :func:`~.injection.inject`), and the links, graph by graph, in reading order.
 
-        Rows of other encoders stay as they are. Two encoders that find the same name at the same place make one link."""
+        `empty` are the rows of an empty text, where the reader is `framed`: no name is looked for in the words around the prompt. Rows of
+        other encoders stay as they are. Two encoders that find the same name at the same place make one link."""
         informed, found = dict(rows), dict[EntityLink, None]()
         for one in self.attachments:
-            for space in (space for space in self.spaces if space.key in rows):
+            for space in (space for space in self.spaces if space.key in rows and space.key in one.weights):
                 # Names are looked up in the plain ids, so that graphs do not hide names from each other.
-                links = one.linkers[space.key].link(rows[space.key])
+                own = rows[space.key]
+                links = one.linkers[space.key].link(without_frame(own, empty.get(space.key, ())) if space.language and empty else own)
                 found.update(dict.fromkeys(links))
                 informed[space.key] = inject(
                     informed[space.key], links, one.knowledge, _embed_with(space), _project_with(one.weights[space.key]), one.scale
@@ -108,7 +123,7 @@ class KnowledgeReader:
 
     def _weights(self, knowledge: KnowledgeGraph, projection: Projection | None) -> Mapping[str, Tensor]:
         if projection is not None:
-            projection.check(self.widths, knowledge)
+            projection.check(self._fitted_widths(projection), knowledge)
             return projection.weights
         trained = {space.key: space.projection for space in self.spaces if space.projection is not None}
         if not trained or len(trained) < len(self.spaces):
@@ -121,6 +136,17 @@ class KnowledgeReader:
             check_dimensions(knowledge, int(weight.shape[1]))
         return trained
 
+    def _fitted_widths(self, projection: Projection) -> dict[str, int]:
+        """Return the widths that a projection must fit. One that was fitted for the CLIP encoders beside a T5 may lack the T5's."""
+        lacking = [space.key for space in self.spaces if space.language and space.key not in projection.weights]
+        if not lacking or len(lacking) == len(self.spaces):
+            return self.widths
+        log.warning(
+            "%s was fitted without %s, whose tokens therefore hold no knowledge; fit one again with Fit Knowledge Projection",
+            projection.name, " and ".join(lacking),
+        )  # fmt: skip
+        return {key: width for key, width in self.widths.items() if key not in lacking}
+
 
 def _embed_with(space: TokenSpace) -> Callable[[int], Tensor]:
     return lambda token: space.embed([token])[0]
@@ -130,15 +156,16 @@ def _project_with(weight: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda vector: weight @ vector.to(weight)
 
 
-def linkers_of(spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph) -> dict[str, Linker]:
+def linkers_of(spaces: Sequence[TokenSpace], knowledge: KnowledgeGraph) -> dict[str, AnyLinker]:
     """Return a linker for each encoder. Encoders whose tokenizers spell alike share one, because a large graph takes long to spell."""
-    linkers: dict[str, Linker] = {}
-    made: list[tuple[Any, Linker]] = []
+    linkers: dict[str, AnyLinker] = {}
+    made: list[tuple[Any, AnyLinker]] = []
     for space in spaces:
         vocabulary = (type(space.tokenizer), space.tokenizer.get_vocab())
         linker = next((linker for other, linker in made if other == vocabulary), None)
         if linker is None:
-            linker = make_linker(knowledge, space.tokenizer)
+            mark = mark_of(vocabulary[1])
+            linker = PieceLinker(knowledge, space.tokenizer, mark) if mark else make_linker(knowledge, space.tokenizer)
             made.append((vocabulary, linker))
         linkers[space.key] = linker
     return linkers

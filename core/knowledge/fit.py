@@ -20,9 +20,9 @@ from torch import Tensor
 from ..errors import InputError, KnowledgeError
 from ..language import folded_name, plain_name
 from ..progress import Progress
-from .attach import TokenSpace, linkers_of
+from .attach import AnyLinker, TokenSpace, linkers_of
 from .graph import KnowledgeGraph
-from .linking import MAX_ALIAS_TOKENS, Linker
+from .linking import MAX_ALIAS_TOKENS
 from .projection import Projection, measure, ridge
 
 log = logging.getLogger("rapiddraw")
@@ -216,7 +216,7 @@ def _candidates(
     return found, left_out
 
 
-def _spell(linkers: Sequence[Linker], names: Sequence[str], max_tokens: int) -> list[list[int]] | None:
+def _spell(linkers: Sequence[AnyLinker], names: Sequence[str], max_tokens: int) -> list[list[int]] | None:
     """Return by encoder the ids of `names` in one list, without names that a tokenizer cannot spell shortly; `None` where none is left."""
     spelled: list[list[int]] = [[] for _ in linkers]
     for name in names:

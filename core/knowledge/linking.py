@@ -90,7 +90,7 @@ class Linker:
                     log.debug("name %r of %s is too short, too long or unknown to this tokenizer; not linked", alias, entity)
                     continue
                 key = self._key(ids)
-                first = self._names.setdefault(key, (entity, alias, _is_chinese(alias)))
+                first = self._names.setdefault(key, (entity, alias, is_chinese(alias)))
                 if first[0] != entity:
                     log.warning("the name %r belongs to %s and to %s; the first is used", alias, first[0], entity)
                 self._longest[key[0]] = max(len(key), self._longest.get(key[0], 0))
@@ -100,7 +100,7 @@ class Linker:
 
         Such a name is too short to be told from common words, has too many tokens, or has a part that this tokenizer does not know.
         """
-        if len(name) < (MIN_CJK if _is_chinese(name) else MIN_LATIN):
+        if len(name) < (MIN_CJK if is_chinese(name) else MIN_LATIN):
             return None
         ids = list(self.spelling.tokenize(name))
         text = [i for i in ids if i not in self.spelling.special]
@@ -168,7 +168,8 @@ def _as_id(token: Any) -> int | None:
     return token if isinstance(token, int) else None
 
 
-def _is_chinese(name: str) -> bool:
+def is_chinese(name: str) -> bool:
+    """Return whether a name holds a Chinese character."""
     return any(is_cjk(c) for c in name)
 
 

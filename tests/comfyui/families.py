@@ -54,7 +54,7 @@ class Family:
 
 _UNET: dict[str, Any] = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
-    "transformer_depth": [1, 1], "transformer_depth_output": [1, 1, 1, 1], "transformer_depth_middle": 1, "context_dim": 32,
+    "transformer_depth": [1, 0], "transformer_depth_output": [1, 1, 0, 0], "transformer_depth_middle": 1, "context_dim": 32,
     "num_heads": 2, "num_head_channels": -1, "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": False,
     "adm_in_channels": None, "use_temporal_attention": False,
 }  # fmt: skip
@@ -285,7 +285,7 @@ def vae(name: str) -> Any:
     """
     family = FAMILIES[name]
     made = comfy.sd.VAE(sd={"pixel_space_vae": torch.tensor(1.0)})
-    made.first_stage_model = _Colours(family.size[0], family.video)
+    made.first_stage_model = Colours(family.size[0], family.video)
     made.patcher = comfy.model_patcher.ModelPatcher(made.first_stage_model, CPU, CPU)
     made.latent_channels, made.downscale_ratio, made.upscale_ratio = family.size[0], FACTOR, FACTOR
     if family.video:
@@ -296,7 +296,7 @@ def vae(name: str) -> Any:
     return made
 
 
-class _Colours(torch.nn.Module):
+class Colours(torch.nn.Module):
     """The network of the stand-in, on pixels between -1 and 1: (B, 3, H, W), and (B, 3, T, H, W) with an axis of time."""
 
     def __init__(self, channels: int, video: bool) -> None:

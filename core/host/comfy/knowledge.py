@@ -1,4 +1,5 @@
-"""Knowledge graphs attached to a CLIP of ComfyUI: ours, SD 1.5's, SDXL's, every encoder by its own tokenizer, width and projection W.
+"""Knowledge graphs attached to a CLIP of ComfyUI: ours, SD 1.5's, SDXL's, Flux's, Qwen-Image's, Wan's and others. Every encoder has its own
+tokenizer, width and projection W: CLIP, T5, umT5 and language models (Qwen, Gemma, Llama, Mistral).
 
 The clone gets a tokenizer whose rows hold embeddings at the tokens of a name, as textual inversion does in ComfyUI. Weights, rows beyond
 the first, clip skip and LoRAs therefore work as always, before and after the graph. One case does not work: a LoRA that changes the token
@@ -19,6 +20,7 @@ from ...errors import KnowledgeError
 from ...knowledge.attach import KnowledgeReader, TokenSpace
 from ...knowledge.graph import KnowledgeGraph
 from ...knowledge.linking import EntityLink
+from ...knowledge.pieces import mark_of
 from ...knowledge.projection import Projection
 
 log = logging.getLogger("rapiddraw")
@@ -37,11 +39,13 @@ class KnowledgeTokenizer:
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
         """Return rows as ComfyUI's tokenizers do, with an embedding (width,) instead of an id at the tokens of a linked entity."""
-        return self.reader.inform(self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options))[0]
+        rows = self.base.tokenize_with_weights(self.reader.respell(text), return_word_ids, **options)
+        empty = self.base.tokenize_with_weights("", return_word_ids, **options) if self.reader.framed else None
+        return self.reader.inform(rows, empty)[0]
 
 
 def reader_of(clip: Any) -> KnowledgeReader:
-    """See :meth:`KnowledgeTopic.reader_of`. T5 and language models are no CLIP text encoders."""
+    """See :meth:`KnowledgeTopic.reader_of`."""
     tokenizer, model = getattr(clip, "tokenizer", None), getattr(clip, "cond_stage_model", None)
     if isinstance(tokenizer, KnowledgeTokenizer):
         return tokenizer.reader
@@ -49,19 +53,19 @@ def reader_of(clip: Any) -> KnowledgeReader:
     for name, encoder in model.named_children() if isinstance(model, torch.nn.Module) else ():
         if not isinstance(encoder, comfy.sd1_clip.SDClipModel):
             continue
-        words = getattr(tokenizer, name, None)
-        if isinstance(encoder.transformer, comfy.clip_model.CLIPTextModel) and isinstance(words, comfy.sd1_clip.SDTokenizer):
+        words = getattr(tokenizer, name, None) or getattr(tokenizer, f"clip_{name}", None)
+        if isinstance(words, comfy.sd1_clip.SDTokenizer) and _is_read(encoder.transformer, words.tokenizer):
             key = name.removeprefix("clip_")  # a child `clip_l` has its rows under `l`
             spaces.append(_space(key, encoder.transformer, words.tokenizer, getattr(tokenizer, "kg_projection", None)))
         else:
             others.append(name)
     if not spaces:
         raise KnowledgeError(
-            f"this CLIP ({type(model).__name__}) has no CLIP text encoder, and knowledge enters there: use the CLIP of SD 1.5, SD 2, SDXL "
-            "or of Load Bundles"
+            f"this CLIP ({type(model).__name__}) has no text encoder that knowledge can enter: that is CLIP, T5, BERT or a language "
+            "model, with its own tokenizer"
         )
     if others:
-        log.info("knowledge enters the CLIP encoders (%s) only, not %s", ", ".join(space.key for space in spaces), ", ".join(others))
+        log.info("knowledge enters the encoders %s, not %s", ", ".join(space.key for space in spaces), ", ".join(others))
     return KnowledgeReader(tuple(spaces))
 
 
@@ -81,7 +85,7 @@ def encode_with_links(clip: Any, text: str) -> tuple[Any, list[EntityLink]]:
         return clip.encode_from_tokens_scheduled(clip.tokenize(text)), []
     reader, plain = clip.tokenizer.reader, clip.clone()
     plain.tokenizer = clip.tokenizer.base
-    tokens, links = reader.inform(plain.tokenize(reader.respell(text)))
+    tokens, links = reader.inform(plain.tokenize(reader.respell(text)), plain.tokenize("") if reader.framed else None)
     return clip.encode_from_tokens_scheduled(tokens), links
 
 
@@ -91,6 +95,16 @@ def _clone(clip: Any, reader: KnowledgeReader) -> Any:
     return informed
 
 
+def _is_read(transformer: Any, tokenizer: Any) -> bool:
+    """Return whether an encoder has token embeddings and a tokenizer of a kind in which names are found. ByT5's, of bytes, is none."""
+    if not hasattr(transformer, "get_input_embeddings") or not hasattr(tokenizer, "get_vocab"):
+        return False
+    if isinstance(transformer, comfy.clip_model.CLIPTextModel):
+        return True
+    vocabulary = tokenizer.get_vocab()
+    return mark_of(vocabulary) is not None or any(token.startswith("##") for token in vocabulary)
+
+
 def _space(key: str, transformer: Any, tokenizer: Any, projection: torch.Tensor | None) -> TokenSpace:
     table = transformer.get_input_embeddings()
 
@@ -98,4 +112,4 @@ def _space(key: str, transformer: Any, tokenizer: Any, projection: torch.Tensor 
         with torch.no_grad():  # through the module, which knows how its weight is stored (half, quantised)
             return table(torch.tensor([list(ids)], device=table.weight.device), out_dtype=torch.float32)[0]
 
-    return TokenSpace(key, table.embedding_dim, tokenizer, embed, projection)
+    return TokenSpace(key, table.embedding_dim, tokenizer, embed, projection, not isinstance(transformer, comfy.clip_model.CLIPTextModel))
