@@ -14,6 +14,9 @@ from ..core.errors import InputError
 from ..core.files import replacing
 from ..core.paths import pack_root
 
+GPU = "gpu"
+"""Folder of results that were measured with a GPU, inside that of the others."""
+
 
 def results_dir() -> Path:
     """Return `benchmarks/results/`. It is part of the repository, so that a published number can be traced to its file."""
@@ -78,8 +81,9 @@ def result(name: str, command: str, rows: list[dict[str, Any]], checks: list[dic
 
 
 def save_result(outcome: dict[str, Any], folder: Path | None = None) -> Path:
-    """Write `outcome` as `NAME.json`, whole or not at all, and return the path."""
-    path = (folder or results_dir()) / f"{outcome['name']}.json"
+    """Write `outcome` as `NAME.json`, whole or not at all, and return the path. What a GPU measured lies in the folder `gpu` of its own."""
+    folder = folder or results_dir()
+    path = (folder if outcome["environment"]["device"] == "cpu" else folder / GPU) / f"{outcome['name']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         Path(temporary).write_text(json.dumps(outcome, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..core.files import replacing
 from ..core.metrics.orchard import LEAST_FOR_FID
-from .common import names, results_dir
+from .common import GPU, names, results_dir
 
 HEADER = """# Benchmarks
 
@@ -34,12 +34,14 @@ log = logging.getLogger("rapiddraw")
 def write_report(folder: Path | None = None) -> Path:
     """Draw the plots and write `BENCHMARKS.md` beside the results' folder; return its path."""
     folder = folder or results_dir()
-    outcomes = read_results(folder)
+    outcomes, on_gpu = read_results(folder), read_results(folder / GPU)
     for outcome in outcomes:
         draw_plot(outcome, folder)
+    for outcome in on_gpu:
+        draw_plot(outcome, folder / GPU)
     path = folder.parent / "BENCHMARKS.md"
     with replacing(path) as temporary:
-        temporary.write_text(report(outcomes, folder), encoding="utf-8")
+        temporary.write_text(report(outcomes, folder, on_gpu), encoding="utf-8")
     return path
 
 
@@ -72,10 +74,10 @@ def draw_plot(outcome: dict[str, Any], folder: Path) -> None:
         log.warning("no plot of %s: %s (pip install 'rapiddraw[bench]')", outcome["name"], error)
 
 
-def report(outcomes: list[dict[str, Any]], folder: Path) -> str:
-    """Return the report as Markdown; the same text for the same results."""
-    outcomes = [_without_small_fid(outcome) for outcome in outcomes]
-    checks = [check for outcome in outcomes for check in outcome["checks"]]
+def report(outcomes: list[dict[str, Any]], folder: Path, on_gpu: list[dict[str, Any]] | None = None) -> str:
+    """Return the report as Markdown; the same text for the same results. What a GPU measured stands in a chapter of its own."""
+    outcomes, on_gpu = ([_without_small_fid(outcome) for outcome in some or ()] for some in (outcomes, on_gpu))
+    checks = [check for outcome in (*outcomes, *on_gpu) for check in outcome["checks"]]
     recorded = sum("origin" in check for check in checks)
     parts = [
         HEADER,
@@ -83,17 +85,27 @@ def report(outcomes: list[dict[str, Any]], folder: Path) -> str:
         "on record.\n",
     ]
     for outcome in outcomes:
-        parts.append(f"## {outcome['name']}\n\n`{outcome['command']}`\n")
-        if outcome["checks"]:
-            parts.append(table([_check_row(check) for check in outcome["checks"]]))
-        if (folder / f"{outcome['name']}.png").is_file():
-            parts.append(f"![{outcome['name']}]({folder.name}/{outcome['name']}.png)\n")
-        if outcome["rows"]:
-            parts.append(table(outcome["rows"]))
-        if outcome.get("notes"):
-            parts.append(f"{outcome['notes']}\n")
-        parts.append("Measured with " + ", ".join(f"{key} {value}" for key, value in outcome["environment"].items()) + ".\n")
+        parts += _section(outcome, folder, folder.name)
+    if on_gpu:
+        parts.append("# On a GPU\n\nNo figure below is to be compared with one above: the machines differ.\n")
+    for outcome in on_gpu:
+        parts += _section(outcome, folder / GPU, f"{folder.name}/{GPU}")
     return "\n".join(parts)
+
+
+def _section(outcome: dict[str, Any], folder: Path, place: str) -> list[str]:
+    """Return the parts of one result's section; its plot lies in `folder`, which the report calls `place`."""
+    parts = [f"## {outcome['name']}\n\n`{outcome['command']}`\n"]
+    if outcome["checks"]:
+        parts.append(table([_check_row(check) for check in outcome["checks"]]))
+    if (folder / f"{outcome['name']}.png").is_file():
+        parts.append(f"![{outcome['name']}]({place}/{outcome['name']}.png)\n")
+    if outcome["rows"]:
+        parts.append(table(outcome["rows"]))
+    if outcome.get("notes"):
+        parts.append(f"{outcome['notes']}\n")
+    parts.append("Measured with " + ", ".join(f"{key} {value}" for key, value in outcome["environment"].items()) + ".\n")
+    return parts
 
 
 def _check_row(check: dict[str, Any]) -> dict[str, Any]:
