@@ -15,7 +15,7 @@ import argparse
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ class _Found:
                 raise
             self.rows.append({"part": part, "what": what, "left out": "out of memory"})
 
-    def compare(self, part: str, what: str, rivals: dict[str, Callable[[], Any]], checked: str, alike: bool = False) -> None:
+    def compare(self, part: str, what: str, rivals: Mapping[str, Callable[[], Any]], checked: str, alike: bool = False) -> None:
         """Time `rivals` in turns against the first. The gain of `checked` is judged, and where outputs are `alike` its difference."""
         outputs = {name: run().float() for name, run in rivals.items()} if alike else {}
         times = interleave(rivals, self.args.repeats)

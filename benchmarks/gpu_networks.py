@@ -90,8 +90,8 @@ def subject(name: str, device: Any, tiny: bool) -> Subject:
         if name == "dit":
             added = {"resolution": None, "aspect_ratio": None}
             return network(x, text.expand(batch, -1, -1), timesteps, added_cond_kwargs=added, return_dict=False)[0]
-        added = {"text_embeds": pooled.to(x).expand(batch, -1), "time_ids": torch.ones(batch, 6, device=x.device, dtype=x.dtype)}
-        extra = {"added_cond_kwargs": added} if name == "sdxl" else {}
+        given = {"text_embeds": pooled.to(x).expand(batch, -1), "time_ids": torch.ones(batch, 6, device=x.device, dtype=x.dtype)}
+        extra = {"added_cond_kwargs": given} if name == "sdxl" else {}
         return network(x, timesteps, encoder_hidden_states=text.expand(batch, -1, -1), return_dict=False, **extra)[0]
 
     return Subject(name, network, 8 if tiny else SIDES[name], ask)
