@@ -46,7 +46,8 @@ class LatentSpace:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The forward process a U-Net was trained with. `prediction`: `eps`, `v` or `x0`; `t_min`..`t_max` is the trained range."""
+    """The forward process a U-Net was trained with. `prediction`: `eps`, `v`, `x0` or `flow`; `t_min`..`t_max` is the trained
+    range. A flow has noise levels t / `timesteps`, and no betas."""
 
     prediction: str = "v"
     beta_schedule: str = "scaled_linear"

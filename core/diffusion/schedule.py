@@ -54,11 +54,12 @@ def make_betas(schedule: Schedule) -> Tensor:
 def output_to_denoised(prediction: str, sigma: Tensor, model_output: Tensor, x: Tensor) -> Tensor:
     """Return a network's estimate of x0 from its raw output of kind `prediction` at `x` (B, ...) and `sigma` (() or (B,)).
 
-    `eps`: the noise. `v`: sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, appendix D). `x0`: the image itself.
+    `eps`: the noise. `v`: sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho, appendix D). `x0`: the image itself. `flow`: the noise minus
+    the image, where `x` is a flow model's state.
     """
     _check_prediction(prediction)
     sigma = beside(sigma, x)
-    if prediction == "eps":
+    if prediction in ("eps", "flow"):
         return x - model_output * sigma
     if prediction == "v":
         return x / (sigma**2 + 1) - model_output * sigma / (sigma**2 + 1) ** 0.5
@@ -66,11 +67,11 @@ def output_to_denoised(prediction: str, sigma: Tensor, model_output: Tensor, x: 
 
 
 def denoised_to_output(prediction: str, sigma: Tensor, denoised: Tensor, x: Tensor) -> Tensor:
-    """Return the raw output that :func:`output_to_denoised` takes, for sigma > 0. With x = x0 + sigma * noise and denoised = x0 it is the
-    training target."""
+    """Return the raw output that :func:`output_to_denoised` takes, for sigma > 0. With a state x of x0 and noise, and denoised = x0, it is
+    the training target."""
     _check_prediction(prediction)
     sigma = beside(sigma, x)
-    if prediction == "eps":
+    if prediction in ("eps", "flow"):
         return (x - denoised) / sigma
     if prediction == "v":
         return (x / (sigma**2 + 1) - denoised) * (sigma**2 + 1) ** 0.5 / sigma
@@ -78,8 +79,8 @@ def denoised_to_output(prediction: str, sigma: Tensor, denoised: Tensor, x: Tens
 
 
 def _check_prediction(prediction: str) -> None:
-    if prediction not in PREDICTIONS:
-        raise InputError(f"unknown prediction type {prediction!r}: a network predicts one of {', '.join(PREDICTIONS)}")
+    if prediction not in (*PREDICTIONS, "flow"):
+        raise InputError(f"unknown prediction type {prediction!r}: a network predicts one of {', '.join(PREDICTIONS)}, flow")
 
 
 class NoiseSchedule:
@@ -90,10 +91,14 @@ class NoiseSchedule:
     """
 
     sigma_data = 1.0
+    first_timestep = 0
+    """The timestep of the lowest noise level."""
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = schedule or Schedule()
         _check_prediction(self.schedule.prediction)
+        if self.schedule.prediction == "flow":
+            raise InputError("betas are no schedule for the prediction 'flow', only for eps, v, x0; `noise_schedule` gives that of a flow")
         alphas_cumprod = torch.cumprod(1 - make_betas(self.schedule), dim=0)
         sigmas = ((1 - alphas_cumprod) / alphas_cumprod) ** 0.5
         self.sigmas = sigmas.float()
@@ -102,7 +107,7 @@ class NoiseSchedule:
 
     @property
     def prediction(self) -> str:
-        """`eps`, `v` or `x0`."""
+        """`eps`, `v` or `x0`; `flow` in a :class:`~rapiddraw.core.diffusion.flow.FlowSchedule`."""
         return self.schedule.prediction
 
     @property

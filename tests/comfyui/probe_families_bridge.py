@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from inside import WORDS, load_pack, relative, write
+from inside import MODELS, WORDS, load_pack, relative, write
 
 # isort: split
 import families
@@ -156,7 +156,21 @@ def drawn_across(pair: tuple[str, str]) -> Any:
     return [bool(out[0]["samples"].isfinite().all()), list(out[0]["samples"].shape), list(out[1].shape)]
 
 
+def flow_bundle() -> dict[str, Any]:
+    """A flow-trained U-Net bundle is a flow model in both hosts, and both draw the same picture with it."""
+    run, drawn, kinds, tables = ours("core.host").SamplingRun(5, 4, "euler", "simple"), [], [], []
+    for each in (host, ours("core.host").Host("embedded")):
+        model, clip, _ = each.load_bundles(*(MODELS / f"{part}.safetensors" for part in ("flow-unet", "tiny-text", "tiny-vae")))
+        guider = each.sampling.make_guider(model, each.clip.encode(clip, "a red fruit"), each.clip.encode(clip, ""), 2.0)
+        drawn.append(each.sampling.sample(guider, {"samples": torch.zeros(1, 4, 8, 8)}, run)["samples"])
+        sampling = model.get_model_object("model_sampling")
+        kinds.append(noise.convention_of(sampling) == noise.FLOW)
+        tables.append(sampling.sigmas)
+    return {"flow": kinds, "levels": relative(*tables), "pictures": relative(*drawn)}
+
+
 def run() -> None:
+    found["flow_bundle"] = flow_bundle()
     names = [name for name in families.available() if not WORDS or name in WORDS]
     for name in names:
         every_family(name)

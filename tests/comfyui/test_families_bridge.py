@@ -47,3 +47,8 @@ def test_pictures_and_videos_are_drawn_across_families(bridges: dict[str, Any]) 
 def test_masks_keep_their_part_in_both_models(bridges: dict[str, Any]) -> None:
     for pair, (kept_a, drawn_a, kept_b, drawn_b) in bridges["masked"].items():
         assert kept_a < 1e-4 and kept_b < 1e-4 and drawn_a > 0.1 and drawn_b > 0.1, pair
+
+
+def test_a_flow_trained_bundle_is_a_flow_model_in_both_hosts(bridges: dict[str, Any]) -> None:
+    found = bridges["flow_bundle"]
+    assert found["flow"] == [True, True] and found["levels"] < 1e-6 and found["pictures"] < 1e-3, found

@@ -18,7 +18,7 @@ import comfy.utils
 from ...bundles.format import Bundle, BundleInfo, LatentSpace, Schedule, save_bundle
 from ...bundles.load import load_bundle
 from ...data.buckets import INDEX_FEATURES
-from ...diffusion.schedule import NoiseSchedule
+from ...diffusion.flow import noise_schedule
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
 from ..fit import check_complete, name_of
@@ -49,7 +49,7 @@ def load_model(bundle: Bundle) -> Any:
         return _load_foreign(bundle)
     assert info.latent is not None  # noqa: S101 - check_complete has seen to it
     try:
-        NoiseSchedule(info.schedule)  # refuses what no schedule can be
+        noise_schedule(info.schedule)  # refuses what no schedule can be
         arguments = unet_arguments(info)
     except (InputError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise BundleError(f"{name_of(info)}: its config cannot be understood ({error})") from error

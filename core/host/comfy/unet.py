@@ -94,7 +94,8 @@ class RapidDrawConfig(comfy.supported_models_base.BASE):
     prediction = "eps"
 
     def model_type(self, state_dict: Any, prefix: str = "") -> Any:
-        return comfy.model_base.ModelType.V_PREDICTION if self.prediction == "v" else comfy.model_base.ModelType.EPS
+        kinds = comfy.model_base.ModelType
+        return {"v": kinds.V_PREDICTION, "flow": kinds.FLOW}.get(self.prediction, kinds.EPS)
 
     def inpaint_model(self) -> bool:
         return False  # BASE takes any model of more than four latent channels for an inpainting model
@@ -198,6 +199,8 @@ def model_config(info: BundleInfo, arguments: dict[str, Any]) -> RapidDrawConfig
             "linear_start": schedule.beta_start,
             "linear_end": schedule.beta_end,
             "timesteps": schedule.timesteps,
+            "multiplier": schedule.timesteps,  # of a flow model, as is the shift
+            "shift": 1.0,
         },
     }
     return type("RapidDrawConfig", (RapidDrawConfig,), changed)(arguments)

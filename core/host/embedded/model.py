@@ -13,6 +13,7 @@ from ...attention.chain import OVERRIDE
 from ...bundles.format import Bundle, BundleInfo, LatentSpace, save_bundle
 from ...bundles.load import load_bundle
 from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
+from ...diffusion.flow import noise_schedule
 from ...diffusion.schedule import NoiseSchedule
 from ...errors import BundleError, InputError
 from ...networks import network_of
@@ -220,7 +221,7 @@ def load_model(bundle: Bundle, device: torch.device) -> Model:
     if (unet.config["in_channels"], unet.config["out_channels"]) != (info.latent.channels, info.latent.channels):
         raise BundleError(f"{name} claims {info.latent.channels} latent channels, but its network takes {unet.config['in_channels']}")
     try:
-        schedule = NoiseSchedule(info.schedule)
+        schedule = noise_schedule(info.schedule)
     except InputError as error:
         raise BundleError(f"{name}: {error}") from error
     return Model(BaseModel(open_attention(unet.to(device)), schedule, info.latent, device))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ...errors import InputError
 from ..denoiser import Condition, Denoiser, first_of, make_trainable
 from .model import Model
 
@@ -13,6 +14,8 @@ from .model import Model
 def denoiser(model: Model, train: bool = False, room: int = 0) -> Denoiser:
     """See :meth:`TrainingTopic.denoiser`. Everything is on the device already."""
     inner, network, levels = model.model, model.model.diffusion_model, model.model.model_sampling
+    if levels.prediction == "flow":
+        raise InputError("a flow model cannot be distilled by this node; use the recipe distill (`python -m rapiddraw train distill`)")
     release = make_trainable(network, inner.device) if train else _nothing
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ...bundles.format import BundleInfo, Schedule, read_info, save_bundle
-from ...diffusion.schedule import NoiseSchedule
+from ...diffusion.flow import noise_schedule
 from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
 from ...lowrank.factorize import factorize
@@ -84,7 +84,7 @@ class DistillRecipe(Distillation):
         self.source.setup(device)
         schedule = read_info(self.teacher).schedule
         if schedule is not None:  # with the teacher's own betas
-            self.source.schedule_info, self.source.noise_levels = schedule, NoiseSchedule(schedule)
+            self.source.schedule_info, self.source.noise_levels = schedule, noise_schedule(schedule)
         for encoder in self.source.readers.encoders:
             encoder.eval()
         teacher = self.source.unet.eval().requires_grad_(False)

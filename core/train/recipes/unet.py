@@ -6,8 +6,10 @@
     L = E ||target - f(z_t, t, e)||^2 * w(t),   z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps,   t uniform in [t_min, t_max)
 
 `e` are the text encoder's tokens with knowledge injected (`core/knowledge`). The target follows `prediction` (eps, v or x0; Salimans and Ho
-2022); `weighting=min_snr` is Hang et al. 2023 with gamma 5. One caption in ten is dropped, because classifier-free guidance needs a prompt
-that says nothing. Knowledge is left out of a share of captions, so that the model also knows prompts at `kg_scale = 0`.
+2022); `weighting=min_snr` is Hang et al. 2023 with gamma 5. With `prediction=flow` the target is eps - z_0 at z_t = (1 - s) z_0 + s eps,
+s = t / 1000 (Lipman et al. 2023), and the bundle is a flow model in both hosts. One caption in ten is dropped, because classifier-free
+guidance needs a prompt that says nothing. Knowledge is left out of a share of captions, so that the model also knows prompts at
+`kg_scale = 0`.
 
 Two settings spend a short training where it learns most; the best possible model stays the same. `timesteps=logit_normal` draws
 t = sigmoid(N(0.7, 1.1)) (Esser et al. 2024, section 3.1), the noise levels at which shapes are decided. `foreground=k` counts the error
@@ -37,7 +39,8 @@ from ...bundles.format import BundleInfo, Schedule, save_bundle
 from ...bundles.load import difference, load_bundle
 from ...data.buckets import bucket_sizes, index_embedding
 from ...data.folder import ImageFolder
-from ...diffusion.schedule import NoiseSchedule, denoised_to_output
+from ...diffusion.flow import noise_schedule
+from ...diffusion.schedule import denoised_to_output
 from ...diffusion.weighting import loss_weight
 from ...errors import InputError
 from ...networks import network_of
@@ -62,8 +65,8 @@ LOGIT_MEAN, LOGIT_STD = 0.7, 1.1
 
 
 class Noised(NamedTuple):
-    """A batch with noise: clean `latents` (B, C, h, w), timesteps `t` (B,), noise levels `sigma` (B,), `noisy` latents in sigma space,
-    text `tokens` (B, T, width)."""
+    """A batch with noise: clean `latents` (B, C, h, w), timesteps `t` (B,), noise levels `sigma` (B,), `noisy` latents in the model's noise
+    convention, text `tokens` (B, T, width)."""
 
     latents: torch.Tensor
     t: torch.Tensor
@@ -132,7 +135,7 @@ class UnetRecipe(UnetSettings):
         if self.checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
-        self.noise_levels = NoiseSchedule(self.schedule_info)
+        self.noise_levels = noise_schedule(self.schedule_info)
 
     def _encode_buckets(self, encoder: LatentEncoder) -> None:
         sizes = bucket_sizes("structure", self.bucket_scale)
@@ -199,9 +202,9 @@ class UnetRecipe(UnetSettings):
     def noised(self, batch: dict[str, Any]) -> Noised:
         """Return the U-Net's inputs for `batch`: timesteps and noise are drawn here, the captions encoded."""
         latents = batch["latents"].float()
-        t = self._draw_timesteps(len(latents))
+        t = self._draw_timesteps(len(latents)) + self.noise_levels.first_timestep
         sigma = self.noise_levels.sigma(t).to(latents.device)
-        noisy = latents + sigma.reshape(-1, 1, 1, 1) * torch.randn_like(latents)
+        noisy = self.noise_levels.noise_scaling(sigma, torch.randn_like(latents), latents)
         return Noised(latents, t.to(latents.device), sigma, noisy, self.context(batch))
 
     def loss(self, batch: dict[str, Any]) -> Losses:
@@ -247,7 +250,7 @@ class UnetRecipe(UnetSettings):
         wrong = []
         if info.latent != self.latent_space and not self.new_latents:
             wrong.append(f"its latents are {info.latent}, those of {Path(self.vae).name} are {self.latent_space}")
-        if info.schedule is None or info.schedule.prediction != self.prediction:
+        if not self.new_prediction and (info.schedule is None or info.schedule.prediction != self.prediction):
             wrong.append(f"it predicts {info.schedule.prediction if info.schedule else 'nothing known'}, prediction={self.prediction!r}")
         if info.config.get("cross_attention_dim") != sum(self.readers.widths):
             made = " + ".join(map(str, self.readers.widths))

@@ -31,11 +31,12 @@ class UnetSettings(Recipe):
     align: str = ""  # the text bundle that `base` was trained with, where `text` names others: attention starts from a least-squares fit
     new_latents: bool = False  # move `base` to another VAE: its first and last convolutions start anew
     base_vae: str = ""  # new_latents: the VAE that `base` was trained with; its ends then start from a least-squares fit of the latents
+    new_prediction: bool = False  # train `base` further with another `prediction` than its own, such as flow
     size: int = 128  # side of a picture in pixels
     widths: tuple[int, ...] = (64, 96, 160)
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
     heads: int = 4
-    prediction: str = "v"
+    prediction: str = "v"  # or "eps", "x0", "flow"
     weighting: str = "none"  # "none" (all timesteps equal, which learns layouts sooner) or "min_snr"
     t_min: int = 0
     t_max: int = 1000
@@ -90,6 +91,8 @@ class UnetSettings(Recipe):
             raise InputError("new_latents is set and base is empty: name the U-Net bundle that moves to another VAE")
         if self.base_vae and not self.new_latents:
             raise InputError("base_vae is set and new_latents is not: it names the VAE that a U-Net leaves; set new_latents=true")
+        if self.new_prediction and not self.base:
+            raise InputError("new_prediction is set and base is empty: name the U-Net bundle that learns another prediction")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
         if not 0 <= self.low_share <= 1 or (self.low_share == 1 and not self.low_kept):

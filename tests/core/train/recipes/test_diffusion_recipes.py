@@ -10,9 +10,11 @@ from rapiddraw.core.bundles.format import read_info
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.bundle import build_control, load_control
 from rapiddraw.core.data.folder import ImageFolder
-from rapiddraw.core.diffusion.schedule import output_to_denoised
+from rapiddraw.core.diffusion.noise import FLOW, convention_of
+from rapiddraw.core.diffusion.schedule import denoised_to_output, output_to_denoised
 from rapiddraw.core.diffusion.weighting import loss_weight
 from rapiddraw.core.errors import DataError, InputError
+from rapiddraw.core.host import SamplingRun, current
 from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.networks import network_of
 from rapiddraw.core.orchard.dataset import samples, write_dataset
@@ -115,6 +117,26 @@ def test_a_unet_can_be_trained_further_where_it_fits(folder, vae_path, tiny_weig
         unet_recipe(folder, vae_path, tiny_weights, base=str(first), prediction="eps").setup(torch.device("cpu"))
     with pytest.raises(InputError, match="does not fit: its latents"):
         unet_recipe(folder, vae_path, tiny_weights, base=str(tiny_weights / "tiny-unet.safetensors")).setup(torch.device("cpu"))
+
+
+def test_a_flow_unet_is_a_flow_model_in_the_host(folder, vae_path, tiny_weights, tmp_path):
+    recipe = unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, prediction="flow", timesteps="logit_normal")
+    written = train_beside(recipe, tmp_path / "flow.safetensors", 4).files[0]
+    assert read_info(written, "unet").schedule.prediction == "flow"
+    model = current().model.load(written)
+    sampling = model.get_model_object("model_sampling")
+    assert convention_of(sampling) == FLOW and float(sampling.sigma_max) == 1.0
+    text = current().clip.encode(current().clip.load(tiny_weights / "tiny-text.safetensors"), "a red fruit")
+    guider = current().sampling.make_guider(model, text, text, 1.0)
+    drawn = current().sampling.sample(guider, {"samples": torch.zeros(1, 4, 16, 16)}, SamplingRun(1, 3, "euler", "simple"))["samples"]
+    assert drawn.isfinite().all() and drawn.std() > 0.1
+    asked = recipe.noised(recipe.batch(0, torch.Generator().manual_seed(0)))
+    assert float(asked.sigma.min()) > 0 and float(asked.sigma.max()) <= 1
+    level = asked.sigma.reshape(-1, 1, 1, 1)
+    noise = denoised_to_output("flow", asked.sigma, asked.latents, asked.noisy) + asked.latents
+    torch.testing.assert_close(asked.noisy, (1 - level) * asked.latents + level * noise, rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match="flow"):
+        current().training.denoiser(model)
 
 
 def test_a_unet_moves_to_another_vaes_latents(folder, vae_path, tiny_weights, tmp_path):
