@@ -51,6 +51,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-steps", type=int, default=200, help="most steps of one sampling run (200)")
     parser.add_argument("--upload-mb", type=int, default=32, help="largest upload in MB (32)")
     parser.add_argument("--drain-seconds", type=float, default=30, help="how long running jobs may end after a stop is asked for (30)")
+    parser.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS",
+        help="serve on Ray: on this machine, or on the cluster at ADDRESS ('auto' finds one); needs the extra 'ray'",
+    )  # fmt: skip
+    parser.add_argument("--min", type=int, default=1, help="with --ray: fewest replicas (1)")
+    parser.add_argument("--max", type=int, default=2, help="with --ray: most replicas (2)")
+    parser.add_argument("--num-cpus", type=float, default=1, help="with --ray: CPUs of one replica (1)")
+    parser.add_argument("--num-gpus", type=float, default=0, help="with --ray: GPUs of one replica, such as 1 or 0.5 (0)")
     parser.add_argument("--log", choices=("json", "text"), default="json", help="form of the log on stderr (json)")
 
 
@@ -71,7 +79,13 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     if not settings.is_local and not len(given):
         raise InputError(f"--listen {args.listen} is open to other machines and needs API keys: make one with --new-key NAME")
-    return running.serve(settings, given, args.log)
+    if args.ray is None:
+        return running.serve(settings, given, args.log)
+    try:
+        from ..serve.cluster import Cluster, serve_on_ray
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f'--ray needs the package {error.name}: pip install "rapiddraw[ray]"') from error
+    return serve_on_ray(settings, given, Cluster(args.ray, args.min, args.max, args.num_cpus, args.num_gpus))
 
 
 def _settings(args: argparse.Namespace) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
@@ -20,11 +20,13 @@ from .service import Service
 DESCRIPTION = "Draw pictures with saved ComfyUI graphs. `POST /generate` is the short way; ComfyUI's own API is here too."
 
 
-def create_app(service: Service, keys: Keys) -> FastAPI:
-    """Return the application. It starts the service with its event loop and stops it at the end."""
+def create_app(service: Service, keys: Keys, attach: Callable[[], object] = lambda: None) -> FastAPI:
+    """Return the application. It starts the service with its event loop and stops it at the end. `attach` is called inside the loop
+    before that."""
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        attach()
         await run_in_threadpool(service.start)
         yield
         await run_in_threadpool(service.stop)

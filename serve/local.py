@@ -82,6 +82,7 @@ class ThreadBackend:
         job = service.claim()
         if job is None:
             return False
+        service.began(job)
         try:
             done = self._worker.run(service.task(job), lambda kind, data: service.tell(job, kind, data))
             service.finished(job, done)

@@ -116,13 +116,14 @@ class Service:
         return job, is_new
 
     def claim(self) -> Job | None:
-        """Return the next job for a worker and tell its client that it starts; None where nothing waits, or the service is stopping."""
-        job = None if self.is_stopping.is_set() else self.store.claim()
-        if job is not None:
-            log.info("job started", extra={"job": job.id, "attempt": job.attempt})
-            self.tell(job, "execution_start", {"timestamp": int(time.time() * 1000)})
-            self.tell_status()
-        return job
+        """Return the next job for a worker; None where nothing waits, or the service is stopping."""
+        return None if self.is_stopping.is_set() else self.store.claim()
+
+    def began(self, job: Job) -> None:
+        """Tell the client that a worker has begun a job."""
+        log.info("job started", extra={"job": job.id, "attempt": job.attempt})
+        self.tell(job, "execution_start", {"timestamp": int(time.time() * 1000)})
+        self.tell_status()
 
     def warm_up(self) -> Task | None:
         """Return the graph that a new worker draws first, so that its models are loaded; None where there is none."""
@@ -171,22 +172,26 @@ class Service:
         self._over(job, "done", "execution_success", {"timestamp": int(time.time() * 1000)})
 
     def failed(self, job: Job, error: BaseException) -> None:
-        """Record why an attempt ended without a result, and tell the client."""
-        if isinstance(error, Cancelled) and self.is_stopping.is_set():
+        """Record why an attempt ended without a result, and tell the client. A job that was stopped with the service goes back."""
+        is_stopped = isinstance(error, Cancelled) and not isinstance(error, OutOfTime)
+        if not is_stopped:
+            log.error("job failed: %s", error, extra={"job": job.id, "attempt": job.attempt}, exc_info=error)
+        self.ended_badly(job, failure(error), is_stopped)
+
+    def ended_badly(self, job: Job, entry: dict[str, Any], is_stopped: bool) -> None:
+        """See :meth:`failed`; `entry` is what :func:`.worker.failure` gives."""
+        if is_stopped and self.is_stopping.is_set():
             self.lost(job, "the service stopped", died=False)
             return
-        entry = failure(error)
-        is_cancelled = isinstance(error, Cancelled) and not isinstance(error, OutOfTime)
-        if not self.store.fail(job, entry, "cancelled" if is_cancelled else "failed"):
+        state = "cancelled" if is_stopped else "failed"
+        if not self.store.fail(job, entry, state):
             return
-        if not is_cancelled:
-            log.error("job failed: %s", entry["message"], extra={"job": job.id, "attempt": job.attempt}, exc_info=error)
         data = {
             "node_id": entry.get("node_id", ""), "node_type": entry.get("class_type", ""), "executed": [],
             "exception_type": entry["type"], "exception_message": entry["message"], "traceback": [],
             "current_inputs": {}, "current_outputs": [], "timestamp": int(time.time() * 1000),
         }  # fmt: skip
-        self._over(job, "cancelled" if is_cancelled else "failed", "execution_interrupted" if is_cancelled else "execution_error", data)
+        self._over(job, state, "execution_interrupted" if is_stopped else "execution_error", data)
 
     def lost(self, job: Job, why: str, died: bool = True) -> None:
         """Put a job whose worker died, or was stopped, back into the queue. See :meth:`JobStore.give_back`."""

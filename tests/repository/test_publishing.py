@@ -15,7 +15,7 @@ from rapiddraw.core.paths import pack_root
 
 ROOT = pack_root()
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
-OUTSIDE = ("tests", "docs", "data", "out", "runs", "input", "temp", "build", "dist")
+OUTSIDE = ("tests", "docs", "deploy", "served", "data", "out", "runs", "input", "temp", "build", "dist")
 AT_ROOT = {"__init__.py", "__main__.py", "py.typed"}
 LISTING = """
 import json, sys

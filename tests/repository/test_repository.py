@@ -32,7 +32,7 @@ HEAVY = (
     "prometheus_client",
     "ray",
 )
-SKIPPED = {".git", ".venv", "out", "runs", "data", "input", "temp", "build", "__pycache__"}
+SKIPPED = {".git", ".venv", "out", "served", "runs", "data", "input", "temp", "build", "__pycache__"}
 
 
 def files(*suffixes):
