@@ -11,6 +11,7 @@ from ..core.graph.edit import apply_changes, parse_assignment, with_seed
 from ..core.graph.execute import NodeEvent, Runner, RunResult
 from ..core.graph.formats import Graph
 from ..core.graph.inputs import Registry
+from ..core.graph.subgraphs import ways_inside
 from ..core.graph.validate import check, output_nodes
 from ..core.paths import input_dir, output_dir, temp_dir
 
@@ -61,8 +62,9 @@ class EmbeddedEngine:
 
 def changed(graph: Graph, registry: Registry, assignments: Sequence[str], seed: int | None) -> Graph:
     """Return `graph` with `NODE.INPUT=VALUE` assignments and a seed written into it. Raises :class:`InputError` for a wrong one."""
-    changes = [parse_assignment(text, graph.to_api(registry), registry) for text in assignments]
-    graph = apply_changes(graph, registry, changes) if changes else graph
+    for text in assignments:  # one after the other: an option that is chosen brings inputs for the next
+        ways = ways_inside(graph.ui) if graph.ui is not None else None
+        graph = apply_changes(graph, registry, [parse_assignment(text, graph.to_api(registry), registry, ways)])
     return with_seed(graph, registry, seed) if seed is not None else graph
 
 

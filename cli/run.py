@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("graph", help="a .json in ComfyUI's UI or API format, a .png that carries one, or the name of a shipped graph")
     parser.add_argument(
         "--set", dest="assignments", action="append", default=[], metavar="NODE.INPUT=VALUE",
-        help="change a value; NODE is an id, a class or a title; may be given several times",
+        help="change a value; NODE is an id, a class, a title, or 'Subgraph title/Node title'; may be given several times",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="use this number for every seed of the graph")
     parser.add_argument("--output", metavar="DIR", help="folder for the pictures (default: ./out)")

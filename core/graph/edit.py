@@ -15,10 +15,24 @@ from typing import Any, cast
 from ..errors import InputError
 from .editor import definitions, entries
 from .formats import Graph
-from .inputs import MAX_SEED, InputSpec, Registry, SpecsOf, coerce, describe, input_specs, is_link, nearest, one_line, title_of
+from .inputs import (
+    DYNAMIC_COMBO,
+    MAX_SEED,
+    InputSpec,
+    Registry,
+    SpecsOf,
+    coerce,
+    describe,
+    input_specs,
+    is_link,
+    nearest,
+    one_line,
+    title_of,
+    unwrap,
+)
 from .layout import widget_entries
 from .subgraphs import Level, find_place, open_file
-from .widgets import live_specs, widget_positions, widget_values
+from .widgets import live_specs, takes_link, widget_positions, widget_values
 
 
 @dataclass(frozen=True)
@@ -30,22 +44,26 @@ class Change:
     value: Any
 
 
-def parse_assignment(text: str, api: Mapping[str, Any], registry: Registry) -> Change:
+def parse_assignment(text: str, api: Mapping[str, Any], registry: Registry, ways: Mapping[str, str] | None = None) -> Change:
     """Return the change that `NODE.INPUT=VALUE` asks for in `api`.
 
-    NODE is a node's id, class or title, in this order of preference; class and title must fit one node only. VALUE is read as JSON and
-    else as plain text; for a text input it is plain text unless it is a quoted JSON text. Raises :class:`InputError` listing the choices.
+    NODE is a node's id, class or title, in this order of preference; class and title must fit one node only. A node inside a subgraph is
+    named after it too, as `Subgraph title/Node title`, by `ways`: the titles of the subgraphs around each node, by its id
+    (:func:`~.subgraphs.ways_inside`). An input of a dynamic combo's option is `combo.input`. VALUE is read as JSON and else as plain
+    text; for a text input it is plain text unless it is a quoted JSON text. Raises :class:`InputError` listing the choices.
     """
     target, equals, raw = text.partition("=")
-    selector, dot, name = target.strip().rpartition(".")
-    if not equals or not dot or not selector or not name:
+    target = target.strip()
+    splits = [(target[:place], target[place + 1 :]) for place, letter in enumerate(target) if letter == "."][::-1]
+    if not equals or not splits or not all(splits[0]):
         raise InputError(f"cannot read {one_line(text)!r}: write NODE.INPUT=VALUE, for example KSampler.steps=20 or 3.seed=7")
-    node_id = find_node(selector, api)
+    known = next((split for split in splits if _named(split[0], api, ways or {})), splits[0])
+    node_id, name = find_node(known[0], api, ways), known[1]
     node = api[node_id]
     node_class = registry.get(node.get("class_type", ""))
     if node_class is None:
         raise InputError(f"{text!r}: {describe(node_id, node)} is of an unknown class, so its inputs are not known")
-    specs = input_specs(node_class)
+    specs = _specs_now(node, input_specs(node_class))
     widgets = [spec.name for spec in specs.values() if spec.is_widget]
     if name not in specs:
         near = nearest(name, widgets)
@@ -56,24 +74,47 @@ def parse_assignment(text: str, api: Mapping[str, Any], registry: Registry) -> C
     return Change(node_id, name, _read_value(raw, specs[name]))
 
 
-def find_node(selector: str, api: Mapping[str, Any]) -> str:
-    """Return the id of the one node that `selector` names. Raises :class:`InputError` listing the choices where there is none or
-    several."""
+def find_node(selector: str, api: Mapping[str, Any], ways: Mapping[str, str] | None = None) -> str:
+    """Return the id of the one node that `selector` names; `ways` as in :func:`parse_assignment`. Raises :class:`InputError` listing the
+    choices where there is none or several."""
+    ways = ways or {}
+    found = _named(selector, api, ways)
+    if len(found) == 1:
+        return found[0]
+
+    def shown(node_id: str) -> str:
+        inside = f" in {one_line(ways[node_id], 60)!r}" if node_id in ways else ""
+        return f"{describe(node_id, api[node_id])}{inside}"
+
+    if found:
+        raise InputError(f"{len(found)} nodes are called {selector!r}; say which by its id: {', '.join(map(shown, found[:8]))}")
+    known = [*api, *(node.get("class_type", "") for node in api.values()), *filter(None, map(title_of, api.values()))]
+    near = nearest(selector, [*known, *(f"{way}/{title_of(api[node_id])}" for node_id, way in ways.items() if node_id in api)])
+    guess = f"; did you mean {near}?" if near else "."
+    choices = ", ".join(map(shown, list(api)[:12]))
+    raise InputError(f"no node has the id, class or title {one_line(selector)!r}{guess} The graph has {choices}")
+
+
+def _named(selector: str, api: Mapping[str, Any], ways: Mapping[str, str]) -> list[str]:
+    """The ids of the nodes that `selector` names."""
     if selector in api:
-        return selector
+        return [selector]
     for key in (lambda node: node.get("class_type", ""), title_of):
         for fold in (str, str.lower):
             found = [node_id for node_id, node in api.items() if fold(key(node)) == fold(selector)]
-            if len(found) > 1:
-                choices = ", ".join(describe(node_id, api[node_id]) for node_id in found[:8])
-                raise InputError(f"{len(found)} nodes are called {selector!r}; say which by its id: {choices}")
             if found:
-                return found[0]
-    known = [*api, *(node.get("class_type", "") for node in api.values()), *filter(None, map(title_of, api.values()))]
-    near = nearest(selector, known)
-    guess = f"; did you mean {near}?" if near else "."
-    choices = ", ".join(describe(node_id, node) for node_id, node in list(api.items())[:12])
-    raise InputError(f"no node has the id, class or title {one_line(selector)!r}{guess} The graph has {choices}")
+                return found
+    for place in (place for place in range(len(selector) - 1, 0, -1) if selector[place] == "/"):
+        way = selector[:place].lower()
+        inside = {node_id: node for node_id, node in api.items() if ways.get(node_id, "").lower() == way}
+        if inside and (found := _named(selector[place + 1 :], inside, {})):
+            return found
+    return []
+
+
+def _specs_now(node: Mapping[str, Any], declared: Mapping[str, InputSpec]) -> dict[str, InputSpec]:
+    """The inputs that a node of the API format has with the options that are chosen in it."""
+    return live_specs({"widgets_values": {name: unwrap(value) for name, value in node.get("inputs", {}).items()}}, declared)
 
 
 def apply_changes(graph: Graph, registry: Registry, changes: Iterable[Change]) -> Graph:
@@ -82,11 +123,23 @@ def apply_changes(graph: Graph, registry: Registry, changes: Iterable[Change]) -
     ui = copy.deepcopy(graph.ui)
     top = open_file(ui) if ui is not None else None
     for change in changes:
-        value = {"__value__": change.value} if isinstance(change.value, list) else change.value
-        api[change.node_id]["inputs"][change.input_name] = value
+        _change_api(api[change.node_id], registry, change)
         if ui is not None and top is not None:
             top = _change_ui(ui, top, registry, change)
     return replace(graph, api=api, ui=ui)
+
+
+def _change_api(node: dict[str, Any], registry: Registry, change: Change) -> None:
+    """Write a new value. Another option of a dynamic combo brings its own inputs, with their defaults, in the place of the old ones."""
+    inputs, name = node["inputs"], change.input_name
+    inputs[name] = {"__value__": change.value} if isinstance(change.value, list) else change.value
+    node_class = registry.get(node.get("class_type", ""))
+    declared = input_specs(node_class) if node_class else {}
+    specs = _specs_now(node, declared)
+    if name in specs and specs[name].type == DYNAMIC_COMBO:
+        for old in [key for key in inputs if key.startswith(f"{name}.") and not takes_link(key, specs)]:
+            del inputs[old]
+        inputs |= {key: spec.default for key, spec in specs.items() if key.startswith(f"{name}.") and spec.is_widget and key not in inputs}
 
 
 def with_seed(graph: Graph, registry: Registry, seed: int) -> Graph:
@@ -137,6 +190,11 @@ def _change_ui(ui: dict[str, Any], top: Level, registry: Registry, change: Chang
         raw["widgets_values"][change.input_name] = change.value
     else:
         stored, position = list(node.values), widget_positions(raw, declared)[change.input_name]
+        if specs[change.input_name].type == DYNAMIC_COMBO:  # the values behind it are those of another option
+            chosen = {"widgets_values": widget_values(raw, declared) | {change.input_name: change.value}}
+            known, now = widget_values(chosen, declared), live_specs(chosen, declared)
+            raw["widgets_values"] = [entry for spec in now.values() if spec.is_widget for entry in widget_entries(spec, known[spec.name])]
+            return place.top
         if position >= len(stored):  # a file from before this input existed: write every value out
             known, widgets = widget_values(raw, declared), [spec for spec in specs.values() if spec.is_widget]
             stored = [entry for spec in widgets for entry in widget_entries(spec, known[spec.name])]

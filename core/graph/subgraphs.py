@@ -168,6 +168,20 @@ def open_file(ui: Mapping[str, Any]) -> Level:
     return open_levels(read_editor_graph(ui), {str(entry["id"]): entry for entry in definitions(ui)}, new_ids(ui))
 
 
+def ways_inside(ui: Mapping[str, Any]) -> dict[str, str]:
+    """Return the titles of the subgraphs around each node inside one, from the outermost on (`Two experts/Draw`), by the node's id in the
+    API format. A subgraph without a title has its definition's name."""
+    names = {str(entry["id"]): str(entry.get("name") or "") for entry in definitions(ui)}
+    found: dict[str, str] = {}
+    ways = {"": ""}
+    for level in _all(open_file(ui)):
+        if level.user is not None and level.parent is not None:
+            title = level.user.title or names.get(level.user.type, "")
+            ways[level.path] = f"{ways[level.parent.path]}/{title}".lstrip("/")
+            found |= {level.path + number: ways[level.path] for number in level.graph.nodes}
+    return found
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a file stores the value of a widget: in `node` of `level`. `position` is set where the node promotes the widget from inside,

@@ -1,13 +1,17 @@
-"""The blueprints, as a real ComfyUI lists them for its node library."""
+"""The blueprints, as a real ComfyUI lists them for its node library and runs them."""
 
 from __future__ import annotations
 
 import json
 import urllib.error
+from pathlib import Path
 from typing import Any
 
 import pytest
-from rapiddraw.tests.blueprints import BLUEPRINTS, blueprint
+from rapiddraw.core.graph.formats import to_api
+from rapiddraw.nodes.registry import registry
+from rapiddraw.tests.blueprints import BLUEPRINTS, blueprint, wrapped
+from rapiddraw.tests.comfyui.graphs import shortened
 
 
 @pytest.fixture
@@ -28,3 +32,17 @@ def test_the_server_lists_each_blueprint(listed: dict[str, Any]) -> None:
 def test_the_server_hands_out_each_blueprint(server: Any, listed: dict[str, Any]) -> None:
     for number, entry in listed.items():
         assert json.loads(server.get(f"/global_subgraphs/{number}")["data"]) == blueprint(entry["name"])
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_comfyuis_executor_runs_each_blueprint(server: Any, weights: Path, name: str) -> None:
+    graph = shortened(to_api(wrapped(name), registry()), weights)
+    for node in graph.values():
+        if node["class_type"] in ("EmptyLatentImage", "EmptyImage", "ImageScale"):
+            node["inputs"] |= {"width": 64, "height": 64}
+    server.forget()
+    run = server.run(graph, workflow=wrapped(name))
+    assert (run.status, run.error, run.node_errors) == ("success", "", {})
+    done = {data["node"] for data in run.of("executing")}
+    assert {key for key in graph if ":" in key} <= done, "every node inside the blueprint ran"
+    assert sum(len(shown.get("images", [])) for shown in run.outputs.values()) >= 1

@@ -6,11 +6,13 @@ import copy
 import time
 
 import pytest
-from rapiddraw.core.errors import GraphError
+from rapiddraw.api.engines import changed as changed_by
+from rapiddraw.core.errors import GraphError, InputError
 from rapiddraw.core.graph.convert import to_api
 from rapiddraw.core.graph.edit import Change, apply_changes
 from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import Graph
+from rapiddraw.core.graph.subgraphs import ways_inside
 
 
 def node(node_id, kind, values=None, inputs=(), outputs=("INT",), **more):
@@ -256,3 +258,37 @@ def test_a_primitive_outside_a_subgraph_gives_it_no_value(graph, registry):
 def test_a_damaged_counter_of_ids_does_not_stop_the_numbering(graph, registry, last):
     graph["nodes"][0]["id"], graph["links"][0][1], graph["last_node_id"] = 1, 1, last
     assert len(inputs(graph, registry)) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "node_id"),
+    [("sum/Number.value=77", "5:1"), ("The other/Number.value=77", "6:1"), ("the other/inner.value=77", "6:1"), ("6:1.value=77", "6:1")],
+)
+def test_an_assignment_reaches_inside_by_the_titles_on_the_way(graph, registry, text, node_id):
+    graph["nodes"][2]["title"] = "The other"
+    graph["definitions"]["subgraphs"][0]["nodes"][0]["title"] = "Inner"
+    before = inputs(graph, registry)
+    changed = apply_text(graph, registry, text)
+    wanted = before | {node_id: before[node_id] | {"value": 77}}
+    assert {key: entry["inputs"] for key, entry in changed.api.items()} == inputs(changed.ui, registry) == wanted
+
+
+def test_a_title_in_two_subgraphs_is_told_apart_by_the_way(graph, registry):
+    graph["nodes"][2]["title"] = "The other"
+    with pytest.raises(InputError, match=r"2 nodes are called 'Add'.*node 5:2 Add in 'sum', node 6:2 Add in 'The other'"):
+        apply_text(graph, registry, "Add.b=3")
+    with pytest.raises(InputError, match="did you mean The other/"):
+        apply_text(graph, registry, "The othr/Add.b=3")
+
+
+def test_titles_nest(graph, registry):
+    graph["definitions"]["subgraphs"].append(
+        {"id": "outer", "name": "Outer", "inputs": [], "outputs": [], "nodes": [use(3, None)], "links": []}
+    )
+    graph["nodes"].append(node(20, "outer", outputs=()))
+    assert ways_inside(graph)["20:3:1"] == "Outer/sum"
+    assert apply_text(graph, registry, "Outer/sum/Number.value=77").api["20:3:1"]["inputs"]["value"] == 77
+
+
+def apply_text(graph, registry, text):
+    return changed_by(Graph(ui=graph), registry, [text], None)

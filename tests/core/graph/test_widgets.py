@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rapiddraw.api.engines import changed
+from rapiddraw.core.errors import InputError
 from rapiddraw.core.graph.convert import to_api
 from rapiddraw.core.graph.edit import Change, apply_changes
 from rapiddraw.core.graph.formats import Graph
@@ -129,3 +131,31 @@ def test_a_change_reaches_an_input_of_the_option_chosen(stored: list[Any], name:
     changed = apply_changes(Graph(ui=ui), REGISTRY, [Change("1", name, "new")])
     assert changed.ui is not None
     assert to_api(changed.ui, REGISTRY)["1"]["inputs"] == before | {name: "new"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "text", "wanted"),
+    [
+        (["b", "scale", 4.0, 7], "Resize.mode.factor=3", {"mode": "scale", "mode.factor": 3}),
+        (["b", "deep", "high", 9, 7], "1.mode.quality.steps=8", {"mode": "deep", "mode.quality": "high", "mode.quality.steps": 8}),
+        (["b", "scale", 4.0, 7], "1.mode=deep", {"mode": "deep", "mode.quality": "low"}),
+        (["b", "deep", "low", 7], "1.mode.quality=high", {"mode": "deep", "mode.quality": "high", "mode.quality.steps": 5}),
+        (["b", "deep", "high", 9, 7], "1.mode=none", {"mode": "none"}),
+    ],
+)
+def test_an_assignment_reaches_a_dynamic_combo_and_its_options(stored: list[Any], text: str, wanted: dict[str, Any]) -> None:
+    changed = changed_by(Graph(ui=graph(stored)), text)
+    assert changed.ui is not None and changed.api is not None
+    assert changed.api["1"]["inputs"] == to_api(changed.ui, REGISTRY)["1"]["inputs"] == {"name": "b", "last": 7} | wanted
+    assert validate(changed.api, REGISTRY) == []
+
+
+def test_an_option_that_is_chosen_brings_inputs_for_the_next_assignment() -> None:
+    start = Graph(ui=graph(["b", "none", 7]))
+    assert changed_by(start, "1.mode=scale", "1.mode.factor=3").api["1"]["inputs"]["mode.factor"] == 3
+    with pytest.raises(InputError, match=r"has no input 'mode.factor'.*It has name, mode, last"):
+        changed_by(start, "1.mode.factor=3", "1.mode=scale")
+
+
+def changed_by(start: Graph, *assignments: str) -> Graph:
+    return changed(start, REGISTRY, assignments, None)
