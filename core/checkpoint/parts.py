@@ -60,7 +60,8 @@ def text_part(tensors: Mapping[str, Tensor], tokenizer: Any, name: str, hidden_a
         raise BundleError(
             f"{name} lacks parts of its CLIP text encoder ({error}); in ComfyUI it may load with a CLIP of its own"
         ) from error
-    if not isinstance(hidden_act, str) or (heads is not None and (not isinstance(heads, int) or not 1 <= heads <= width or width % heads)):
+    whole = isinstance(heads, int) and not isinstance(heads, bool)
+    if not isinstance(hidden_act, str) or (heads is not None and (not whole or not 1 <= heads <= width or width % heads)):
         raise BundleError(
             f"{name}: its text encoder has hidden_act = {str(hidden_act)[:40]!r} and num_attention_heads = {str(heads)[:40]}; expected the "
             f"name of a function, and a divisor of {width}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings, strategies
 from rapiddraw.core.bundles.format import load_foreign
-from rapiddraw.core.errors import BundleError
+from rapiddraw.core.errors import BundleError, RapidDrawError
 from rapiddraw.core.host.embedded.checkpoint import load_checkpoint
 from rapiddraw.tests import sd_helpers
 from safetensors.torch import save_file
@@ -50,6 +51,7 @@ def with_config(folder: Path, target: Path, file: str, change: dict) -> Path:
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**9}),
         ("text_encoder/config.json", {"num_attention_heads": 10**9}),
         ("text_encoder/config.json", {"num_attention_heads": 0.5}),
+        ("text_encoder/config.json", {"num_attention_heads": True}),
         ("text_encoder/config.json", {"hidden_act": [1]}),
         ("scheduler/scheduler_config.json", {"prediction_type": []}),
         ("vae/config.json", {"block_out_channels": 3}),
@@ -61,6 +63,35 @@ def test_a_config_that_asks_for_too_much_or_for_nonsense_is_refused_at_once(fold
     with pytest.raises(BundleError, match="copy"):
         load_checkpoint(path, CPU)
     assert time.process_time() - started < 5
+
+
+CONFIGS = ("unet/config.json", "vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+ODD = strategies.one_of(
+    strategies.sampled_from([10**9, 10**30, -1, 0, 0.5, float("inf"), True, None, "", "x" * 2000, "\ud800", [10**9] * 3]),
+    strategies.recursive(
+        strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(max_size=8),
+        lambda inner: strategies.lists(inner, max_size=4) | strategies.dictionaries(strategies.text(max_size=8), inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(file=strategies.sampled_from(CONFIGS), place=strategies.integers(0, 60), value=ODD)
+def test_any_value_in_a_config_is_read_or_refused_by_an_error_of_ours(folder, file, place, value):
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    config = json.loads(text)
+    key = [*config, "unknown_key"][place % (len(config) + 1)]
+    started = time.process_time()
+    path.write_text(json.dumps(config | {key: value}), encoding="utf-8")
+    try:
+        load_checkpoint(folder, CPU)
+    except RapidDrawError as error:
+        assert "sd15" in str(error)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(
