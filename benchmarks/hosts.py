@@ -55,10 +55,10 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
 
 
 def saved_graphs() -> list[str]:
-    """Return the names of the graphs in workflows/api."""
-    from ..core.paths import pack_root
+    """Return the names of the graphs in workflows/api that run in both hosts."""
+    from ..core.graph.shipped import NEED_MODELS, shipped_graphs
 
-    return sorted(file.stem for file in (pack_root() / "workflows" / "api").glob("*.json"))
+    return sorted(set(shipped_graphs()) - NEED_MODELS)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ..paths import pack_root
 
+NEED_MODELS = frozenset({"cross_family_bridge"})
+"""Shipped graphs that load models of other families, which the pack does not ship and the headless host cannot run."""
+
 
 def shipped_graphs() -> dict[str, Path]:
     """Return the file of every graph that comes with the pack, in API format, by its name (`text_to_image`)."""

@@ -77,13 +77,13 @@ def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def run_saved(server: Any, weights: Path) -> Callable[[str], Any]:
     """What happened when a saved graph ran, made short; each is run once. ComfyUI warns of nothing meanwhile (it does of a fingerprint that
     could not be taken)."""
-    from rapiddraw.tests.comfyui.graphs import saved, shortened
+    from rapiddraw.tests.comfyui.graphs import saved, short
 
     @cache
     def run(name: str) -> Any:
         graph, ui = saved(name)
         since = len(server.logged())
-        run = server.run(shortened(graph, weights), workflow=ui)
+        run = server.run(short(name, graph, weights), workflow=ui)
         assert [line for line in server.logged(since) if line.startswith("WARNING")] == []
         return run
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rapiddraw.benchmarks.comfy_server import Graph
 from rapiddraw.core.paths import pack_root
+from rapiddraw.tests.foreign import with_stand_ins
 
 API = pack_root() / "workflows" / "api"
 SAVED = sorted(path.stem for path in API.glob("*.json"))
@@ -68,6 +69,12 @@ def shortened(graph: Graph, weights: Path) -> Graph:
             elif key == "model_name" and not (pack_root() / "weights" / str(value)).is_file():
                 entry["inputs"][key] = "tiny-esrgan.safetensors"
     return graph
+
+
+def short(name: str, graph: Graph, weights: Path) -> Graph:
+    """:func:`shortened`, with small stand-ins for a user's own models where the saved graph `name` needs them."""
+    parts = {"flow": {**TINY, "unet_name": "flow-unet.safetensors"}}
+    return with_stand_ins(name, shortened(graph, weights), parts)
 
 
 def defaults(schema: dict[str, Any]) -> dict[str, Any]:

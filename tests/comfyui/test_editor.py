@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core.graph.formats import to_api
+from rapiddraw.core.graph.shipped import NEED_MODELS
 from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
@@ -101,6 +102,8 @@ def overlap(a: list[float], b: list[float]) -> bool:
 
 @pytest.mark.parametrize("name", SAVED)
 def test_a_dropped_picture_brings_its_graph_back(editor: Any, server: Any, run_saved: Callable[[str], Run], name: str) -> None:
+    if name in NEED_MODELS:
+        pytest.skip("it is drawn with stand-ins for its models, so that the picture carries another graph")
     run = run_saved(name)
     pictures = server.pictures(run) or server.pictures(run, "temp")
     if not pictures:

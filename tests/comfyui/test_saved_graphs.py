@@ -14,7 +14,7 @@ from PIL import Image
 from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core import paths
 from rapiddraw.core.graph.formats import read_graph
-from rapiddraw.tests.comfyui.graphs import SAVED, saved, shortened
+from rapiddraw.tests.comfyui.graphs import SAVED, saved, short
 
 LEAST_PSNR = 40.0
 SAMPLING = {
@@ -62,7 +62,7 @@ def test_a_saved_graph_runs(
     server: Any, run_saved: Callable[[str], Run], weights: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, ui = saved(name)
-    graph = shortened(graph, weights)
+    graph = short(name, graph, weights)
     run = run_saved(name)
     assert (run.status, run.node_errors, run.error) == ("success", {}, ""), server.tail()
     classes = {node_id: entry["class_type"] for node_id, entry in graph.items()}

@@ -11,6 +11,7 @@ import pytest
 from rapiddraw.core import paths
 from rapiddraw.core.graph.arrange import CANVAS, GROUPS, arrange
 from rapiddraw.nodes.registry import registry
+from rapiddraw.tests.foreign import LOADERS
 
 SHIPPED = sorted((paths.pack_root() / "workflows").glob("*.json"))
 
@@ -35,7 +36,7 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_graph_fits_a_screen_and_nothing_overlaps(path):
     made = json.loads(path.read_text(encoding="utf-8"))
-    assert made == arrange(made, registry()), "run: python -m rapiddraw convert GRAPH --to ui --arrange --out GRAPH"
+    assert made == arrange(made, {**registry(), **LOADERS}), "run: python -m rapiddraw convert GRAPH --to ui --arrange --out GRAPH"
     found = boxes(made)
     assert not [pair for pair in itertools.combinations(found, 2) if overlap(found[pair[0]], found[pair[1]])]
     width = max(x + w for x, _, w, _ in found.values()) - min(x for x, *_ in found.values())
