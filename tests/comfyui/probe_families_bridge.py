@@ -130,7 +130,7 @@ def across(pair: tuple[str, str]) -> Any:
     host.sampling.named_sampler = lambda _: host.sampling.make_sampler(spying, {})
     try:
         big = families.latent(pair[0])
-        big["samples"] = torch.zeros(*big["samples"].shape[:-2], 48, 48)
+        big["samples"] = torch.zeros(*big["samples"].shape[:-2], 32, 32)
         at = noise.NoiseLevel(0.5, "share of the steps")
         resampling = ours("core.bridge.resample").Resampling(2.0)
         image = resolution.sample_across(low, high, big, run, at, resampling)[1]
