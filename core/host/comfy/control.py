@@ -96,8 +96,8 @@ class AdapterControl(comfy.controlnet.ControlBase):
                 f"{type(model.diffusion_model).__name__}. Use a ControlNet of its own family"
             )
         theirs = getattr(model.model_config, "unet_config", {})
-        told = [{**shapes, "adm_in_channels": shapes.get("adm_in_channels") or 0} for shapes in (self.arguments, theirs)]
-        check_control_fits(name_of(self.bundle_info), *told, _SHAPES)
+        mine, theirs = ({**one, "adm_in_channels": one.get("adm_in_channels") or 0} for one in (self.arguments, theirs))
+        check_control_fits(name_of(self.bundle_info), mine, theirs, _SHAPES)
         super().pre_run(model, percent_to_timestep_function)
         self.model_sampling_current = model.model_sampling
 
