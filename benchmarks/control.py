@@ -115,7 +115,8 @@ def _adapter(unet: Any, kind: str, by_shape: bool = False) -> Any:
     from ..core.control.adapter import copy_of_unet
     from ..core.lowrank.factorize import factorize, owner
     from ..core.lowrank.layers import replace_with_factors
-    from ..core.lowrank.plan import TARGETS, targeted
+    from ..core.lowrank.plan import targeted
+    from ..core.lowrank.roles import DEFAULT_TARGETS
     from ..core.lowrank.svd import rank_for_ratio
     from ..core.train.recipes.control import freeze_with_updates
 
@@ -123,7 +124,7 @@ def _adapter(unet: Any, kind: str, by_shape: bool = False) -> Any:
     if kind == "kronecker":
         freeze_with_updates(adapter, RANK)
     elif kind == "lowrank" and by_shape:
-        for name, _, layer in list(targeted(adapter.encoder, tuple(TARGETS))):
+        for name, _, layer in list(targeted(adapter.encoder, DEFAULT_TARGETS)):
             rank = rank_for_ratio(RATIO, layer.weight.shape[0], layer.weight[0].numel())
             replace_with_factors(*owner(adapter.encoder, name), rank)
     elif kind == "lowrank":

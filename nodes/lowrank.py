@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .sockets import Inputs, Latent
 
-_TARGETS = ("attention", "feed_forward", "resnet", "projection")
+_TARGETS = ("attention", "feed_forward", "resnet", "projection", "modulation")
 
 
 class LowRankUNETLoader:
@@ -81,6 +81,13 @@ class FactorizeUNet:
             "measure: times each layer on this device, at the size of latent."
         )
         mode_tip = "How the rank of each layer is chosen."
+        modulation_tip = (
+            "Factor the layers that turn the noise level into scales and shifts: a quarter of the weights of many transformers, such as Flux "
+            "and Qwen-Image. Off is safer."
+        )
+        positive_tip = (
+            "A prompt to measure with, from CLIP Text Encode. Only used together with latent. U-Nets do without; other models need one."
+        )
         on = {"default": True}
         return {
             "required": {
@@ -96,6 +103,8 @@ class FactorizeUNet:
             },
             "optional": {
                 "latent": ("LATENT", {"tooltip": "The size to measure at. With it the report gives multiply-adds and step times."}),
+                "modulation": ("BOOLEAN", {"default": False, "tooltip": modulation_tip}),
+                "positive": ("CONDITIONING", {"tooltip": positive_tip}),
             },
         }
 
@@ -111,12 +120,15 @@ class FactorizeUNet:
         resnet: bool,
         projection: bool,
         latent: Latent | None = None,
+        modulation: bool = False,
+        positive: Any = None,
     ) -> tuple[Any, str, Tensor]:
         from ..core.lowrank.savings import draw_report
         from ..core.operations.factorize import factorize_model
 
-        chosen = [name for name, on in zip(_TARGETS, (attention, feed_forward, resnet, projection), strict=True) if on]
-        low, report = factorize_model(model, mode, value, chosen, split, latency, latent)
+        switches = (attention, feed_forward, resnet, projection, modulation)
+        chosen = [name for name, on in zip(_TARGETS, switches, strict=True) if on]
+        low, report = factorize_model(model, mode, value, chosen, split, latency, latent, positive)
         return low, report.table(), draw_report(report)
 
 

@@ -241,15 +241,21 @@ class SurgeryTopic(Protocol):
         """Return a MODEL around a copy of `model`'s network, patches merged in, on which `surgery(network)` ran."""
 
     def weight_shapes(self, model: Any) -> dict[str, torch.Size]:
-        """Return the shape of every weight of a MODEL's U-Net that a patch may change, by its layer's name in diffusers' layout.
+        """Return the shape of every weight of a MODEL's network that a patch may change, by its layer's name: in diffusers' layout for a
+        U-Net, in ComfyUI's for another family.
 
         A factored layer counts as the dense one that it stands for."""
 
     def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
         """Return a clone of MODEL to whose weights `strength` times each delta is added, by the names of :meth:`weight_shapes`."""
 
-    def evaluate(self, model: Any, latent: Tensor) -> Callable[[], None]:
-        """Return a function that runs a MODEL's network once on noise of the size of `latent` (B, any, h, w), with 24 random tokens."""
+    def check_evaluation(self, model: Any, conditioning: Any) -> None:
+        """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`evaluate` needs a CONDITIONING for this MODEL and gets none."""
+
+    def evaluate(self, model: Any, latent: Mapping[str, Any], conditioning: Any = None) -> Callable[[], None]:
+        """Return a function that runs a MODEL's network once on noise of the size of a LATENT, at a noise level in the middle.
+
+        It runs with `conditioning` (a CONDITIONING); without one, a U-Net runs with 24 random tokens."""
 
 
 class TrainingTopic(Protocol):

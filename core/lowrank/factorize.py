@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ..errors import BundleError, InputError
-from .layers import FACTORED, can_factor, check_factors, has_factors, replace_with_factors
-from .plan import TARGETS, KeepDense, LayerPlan, planned
+from .layers import FACTORED, can_factor, check_factors, has_factors, layer_size, replace_with_factors
+from .plan import KeepDense, LayerPlan, planned
+from .roles import DEFAULT_TARGETS
 from .svd import check_split
 
 
@@ -17,7 +18,7 @@ def factorize(
     network: Any,
     mode: str = "param_ratio",
     value: float = 0.61,
-    targets: Sequence[str] = tuple(TARGETS),
+    targets: Sequence[str] = DEFAULT_TARGETS,
     split: str = "paper",
     keep_dense: KeepDense | None = None,
     values: bool = True,
@@ -72,7 +73,7 @@ def open_factors(network: Any, tensors: Mapping[str, torch.Tensor], source: str)
             raise BundleError(f"{source}: it holds factors for {name}, which this network does not have") from error
         if not can_factor(dense):
             raise BundleError(f"{source}: it holds factors for {name}, which is no linear or convolution layer")
-        check_factors(f"{source}: {name}", a, b, dense.weight.shape[0], dense.weight[0].numel())
+        check_factors(f"{source}: {name}", a, b, *layer_size(dense))
         replace_with_factors(parent, last, b.shape[0])
 
 

@@ -7,6 +7,7 @@ factors would not be faster stays dense, so that the whole network does not beco
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from ..device import timed
-from .layers import replace_with_factors
+from .layers import is_linear, layer_size, replace_with_factors
 from .plan import KeepDense
 
 RULES = ("off", "count", "measure")
@@ -49,7 +50,7 @@ def layer_inputs(network: Any, once: Callable[[], None]) -> dict[str, LayerInput
         return hook
 
     for name, module in network.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if is_linear(module) or isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(note(name)))
     try:
         once()
@@ -63,14 +64,14 @@ def multiply_adds(network: Any, inputs: dict[str, LayerInput]) -> int:
     """Return the multiply-adds of the linear and convolution layers in one evaluation, without the products inside attention."""
     total = 0
     for name, module in network.named_modules():
-        if name in inputs and isinstance(module, (nn.Linear, nn.Conv2d)):
-            total += inputs[name].positions * module.weight.numel()
+        if name in inputs and (is_linear(module) or isinstance(module, nn.Conv2d)):
+            total += inputs[name].positions * math.prod(layer_size(module))
     return total
 
 
 def slower_by_count(name: str, layer: Any, rank: int) -> str | None:
     """Return why a layer stays dense, or None: its factors need more than :data:`WORTH_COUNTING` of the dense multiply-adds."""
-    out, inner = layer.weight.shape[0], layer.weight[0].numel()
+    out, inner = layer_size(layer)
     share = rank * (out + inner) / (out * inner)
     return f"rank {rank} needs {share:.2f} of the multiply-adds, which is not faster" if share > WORTH_COUNTING else None
 
@@ -82,7 +83,7 @@ def slower_when_counted(inputs: dict[str, LayerInput]) -> KeepDense:
         given, reason = inputs.get(name), slower_by_count(name, layer, rank)
         if reason is not None or given is None:
             return reason
-        out, inner = layer.weight.shape[0], layer.weight[0].numel()
+        out, inner = layer_size(layer)
         saved = given.positions * (out * inner - rank * (out + inner))
         return f"rank {rank} saves {saved:,} multiply-adds, less than a second layer costs" if saved < WORTH_STARTING else None
 

@@ -7,6 +7,7 @@ and partial loading treat them like other layers. State dict: `X.a.weight` (out,
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ class LowRankLinear(_Factored):
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool, layer: Any = nn.Linear, **place: Any) -> None:
         super().__init__()
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.b = layer(in_features, rank, bias=False, **place)
-        self.a = layer(rank, out_features, bias=bias, **place)
+        self.b = _linear(layer, in_features, rank, False, **place)
+        self.a = _linear(layer, rank, out_features, bias, **place)
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
         return self.a(self.b(x))
@@ -44,7 +45,7 @@ class LowRankLinear(_Factored):
     def to_dense(self) -> Any:
         """Return the dense layer that this one stands for, of the same class as its two layers."""
         weight = self.a.weight
-        dense = type(self.a)(self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype)
+        dense = _linear(type(self.a), self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype)
         return _filled(dense, self)
 
 
@@ -88,19 +89,54 @@ def has_factors(network: Any) -> bool:
     return any(isinstance(module, FACTORED) for module in network.modules())
 
 
+def is_linear(layer: Any) -> bool:
+    """Return whether `layer` is a Linear: torch's, or ComfyUI's for models of mixed precision, which is none of torch's."""
+    return isinstance(layer, nn.Linear) or (type(layer).__name__ == "Linear" and hasattr(layer, "out_features"))
+
+
 def can_factor(layer: Any) -> bool:
-    """Return whether `layer` is a dense Linear, or a dense Conv2d of one group."""
-    if isinstance(layer, nn.Linear):
-        return layer.weight is not None
-    return isinstance(layer, nn.Conv2d) and layer.weight is not None and layer.groups == 1
+    """Return whether `layer` is a dense Linear, or a dense Conv2d of one group, that is not quantized."""
+    return (is_linear(layer) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)) and quantization(layer) is None
+
+
+def quantization(layer: Any) -> str | None:
+    """Return what a linear layer or convolution is quantized to, such as `float8_e4m3fn`; None for other layers.
+
+    Hosts store quantized weights in 8-bit types, or as their own subclass of Tensor."""
+    weight = getattr(layer, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not (is_linear(layer) or isinstance(layer, nn.Conv2d)):
+        return None
+    if type(weight) in (torch.Tensor, nn.Parameter):
+        return None if weight.is_floating_point() and weight.element_size() > 1 else str(weight.dtype).removeprefix("torch.")
+    return str(getattr(layer, "quant_format", None) or type(weight).__name__)
+
+
+def layer_size(layer: Any) -> tuple[int, int]:
+    """Return (out, in) of a dense layer's weight; a convolution's is (out, in * kh * kw). A quantized weight may be stored in another
+    shape, and a weight that is not loaded yet in none."""
+    if is_linear(layer):
+        return layer.out_features, layer.in_features
+    return layer.out_channels, layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+
+
+def _linear(layer: Any, inner: int, out: int, bias: bool, **place: Any) -> Any:
+    """Return `layer(inner, out, bias)` with its tensors. ComfyUI's Linear leaves them out until it loads a state dict where weights are
+    streamed from the disk."""
+    made = layer(inner, out, bias, **place)
+    for name, shape in (("weight", (out, inner)), ("bias", (out,))):
+        if getattr(made, name, None) is None and (bias or name == "weight"):
+            setattr(made, name, nn.Parameter(torch.empty(shape, **place), requires_grad=False))
+    return made
 
 
 def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, dtype: Any = None) -> nn.Module:
     """Replace the dense layer `parent.name` by an uninitialised factored layer of `rank`, and return that."""
     dense = getattr(parent, name)
-    place = {"device": device or dense.weight.device, "dtype": dtype or dense.weight.dtype}
+    place = {"device": device, "dtype": dtype}
+    if dense.weight is not None:
+        place = {"device": device or dense.weight.device, "dtype": dtype or dense.weight.dtype}
     made: nn.Module
-    if isinstance(dense, nn.Linear):
+    if is_linear(dense):
         made = LowRankLinear(dense.in_features, dense.out_features, rank, dense.bias is not None, type(dense), **place)
     else:
         made = LowRankConv2d(dense, rank, type(dense), **place)

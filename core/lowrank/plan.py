@@ -1,30 +1,23 @@
-"""Plans of a factorization: which layers of a U-Net, to which rank (ELR-Diffusion, section 2.2 and Table 1: 790M of 1290M parameters,
+"""Plans of a factorization: which layers of a network, to which rank (ELR-Diffusion, section 2.2 and Table 1: 790M of 1290M parameters,
 0.61).
 
-A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their names. Where
-diffusers and ComfyUI use different names, both are listed.
+A plan is made from the weights alone and changes nothing; :mod:`.factorize` carries it out. Layers are found by their roles
+(:mod:`.roles`). Quantized layers stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
 from ..progress import Progress
-from .layers import FACTORED, can_factor
+from .layers import FACTORED, can_factor, layer_size, quantization
+from .roles import DEFAULT_TARGETS, TARGETS, role_of
 from .svd import MODES, Spectrum, break_even, rank_for_ratio
 
-TARGETS: dict[str, re.Pattern[str]] = {
-    "attention": re.compile(r"\.attn\d*\.to_(q|k|v|out\.0)$"),
-    "feed_forward": re.compile(r"\.ff\.net\.(0\.proj|2)$"),
-    "resnet": re.compile(r"(\.resnets\.\d+\.conv[12]|\.in_layers\.2|\.out_layers\.3)$"),
-    "projection": re.compile(r"\.proj_(in|out)$"),
-}
-"""Groups of layers. The first and last convolution, norms, time embeddings and resampling are never factored."""
 KeepDense = Callable[[str, Any, int], str | None]
 """(name, dense layer, rank) -> the reason to keep the layer dense, or None."""
 
@@ -53,31 +46,39 @@ class LayerPlan:
 
 
 def targeted(network: Any, targets: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """Yield (name, group, dense layer) of every layer of `network` that `targets` select and that is not factored already."""
+    """Yield (name, role, dense layer) of every layer of `network` that `targets` select and that is neither factored nor quantized."""
     for target in targets:
         if target not in TARGETS:
             raise InputError(f"target {target!r}: expected some of {', '.join(TARGETS)}")
     factored = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, FACTORED))
     for name, module in network.named_modules():
         if can_factor(module) and not (factored and name.startswith(factored)):
-            group = next((target for target in targets if TARGETS[target].search(f".{name}")), None)
-            if group:
-                yield name, group, module
+            role = role_of(name, targets)
+            if role:
+                yield name, role, module
+
+
+def quantized(network: Any, targets: Sequence[str]) -> Iterator[LayerPlan]:
+    """Yield the plan of every layer that `targets` select and that is quantized: it stays as it is."""
+    for name, module in network.named_modules():
+        kind, role = quantization(module), role_of(name, targets)
+        if kind is not None and role is not None:
+            yield LayerPlan(name, role, *layer_size(module), None, 0.0, f"quantized ({kind}), left alone")
 
 
 def make_plan(
     network: Any,
     mode: str = "param_ratio",
     value: float = 0.61,
-    targets: Sequence[str] = tuple(TARGETS),
+    targets: Sequence[str] = DEFAULT_TARGETS,
     keep_dense: KeepDense | None = None,
 ) -> list[LayerPlan]:
     """Return a :class:`LayerPlan` for every targeted layer of `network`.
 
     `mode` is the meaning of `value`: `param_ratio`, the share in (0, 1] of the *whole* network's parameters to keep, spread evenly over the
     targeted layers; `energy`, the share in (0, 1] of each weight's squared norm to keep; `rank`, one rank for all. A layer stays dense
-    where its factors would not be smaller than its weight, and where `keep_dense` gives a reason. Raises :class:`InputError` for values out
-    of range, for a ratio that cannot be reached, and where no layer is targeted.
+    where its factors would not be smaller than its weight, and where `keep_dense` gives a reason. Quantized layers stay as they are.
+    Raises :class:`InputError` for values out of range, for a ratio that cannot be reached, and where no layer is targeted.
     """
     return [plan for plan, _ in planned(network, mode, value, targets, keep_dense)]
 
@@ -88,7 +89,9 @@ def planned(
     """Yield the plan of :func:`make_plan` layer by layer, each with the weight's spectrum. A layer may be replaced once it was yielded.
 
     Without `values` the weights are not read: no spectra, no errors, and no ranks by energy."""
-    layers = list(targeted(network, targets))
+    layers, left = list(targeted(network, targets)), list(quantized(network, targets))
+    if not layers and left:
+        raise InputError(f"all {len(left)} targeted layers are {left[0].reason.partition(',')[0]}: load the model in 16 or 32 bits to factor it")
     if not layers:
         raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
     _check(mode, value)
@@ -98,7 +101,7 @@ def planned(
     with Progress(len(layers), "factoring", "layer") as bar:
         for name, group, layer in layers:
             spectrum = Spectrum.of(layer.weight) if values else None
-            out, inner = layer.weight.shape[0], layer.weight[0].numel()
+            out, inner = layer_size(layer)
             rank = int(value) if mode == "rank" else rank_for_ratio(share, out, inner)
             if mode == "energy" and spectrum is not None:
                 rank = spectrum.rank_for_energy(value)
@@ -111,6 +114,8 @@ def planned(
                     plan = replace(plan, rank=rank, error=spectrum.error(rank) if spectrum is not None else 0.0)
             yield plan, spectrum
             bar.update()
+    for plan in left:
+        yield plan, None
 
 
 def _check(mode: str, value: float) -> None:
@@ -124,7 +129,7 @@ def _check(mode: str, value: float) -> None:
 
 def _share(network: Any, layers: list[tuple[str, str, Any]], ratio: float) -> float:
     """Return the share of its parameters that each targeted layer may keep so that the whole network keeps `ratio` of its own."""
-    sizes = [(layer.weight.shape[0], layer.weight[0].numel()) for _, _, layer in layers]
+    sizes = [layer_size(layer) for _, _, layer in layers]
     total = sum(parameter.numel() for parameter in network.parameters())
     fixed = total - sum(out * inner for out, inner in sizes)
 

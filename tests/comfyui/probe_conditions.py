@@ -73,7 +73,7 @@ def run() -> None:
             saved = host.model.save(model, RESULT.parent / "saved.safetensors", {})
             found["saved"] = relative(draw(host, host.model.load(saved), *conds), drawn["unset"][0])
             found["saved_in_embedded"] = relative(draw(embedded, embedded.model.load(saved), *conds), drawn["unset"][0])
-            found["evaluates"] = host.surgery.evaluate(model, LATENT["samples"])() is None
+            found["evaluates"] = host.surgery.evaluate(model, LATENT)() is None
         same = one.attention.scale_entropy(plain, 128, 64)
         found[f"entropy_same_{one.name}"] = bool(torch.equal(draw(one, same, *conds), draw(one, plain, *conds)))
         drawn.setdefault("entropy", []).append(draw(one, one.attention.scale_entropy(plain, 32, 32), *conds))

@@ -65,7 +65,7 @@ def test_nothing_but_a_unet_is_replaced_and_no_name_leaves_the_folder(model):
 
 def test_layers_that_would_not_gain_stay_dense(model):
     network = current().speed.network_of("model", model)
-    inputs = layer_inputs(network, current().surgery.evaluate(model, LATENT["samples"]))
+    inputs = layer_inputs(network, current().surgery.evaluate(model, LATENT))
     name, layer = next((n, m) for n, m in network.named_modules() if n.endswith("conv1"))
     assert inputs[name].shape[1] == layer.in_channels and inputs[name].positions == inputs[name].shape[-1] * inputs[name].shape[-2]
     assert slower_by_count(name, layer, 1) is None and "multiply-adds" in slower_by_count(name, layer, layer.weight.shape[0])

@@ -31,7 +31,7 @@ def wrap(inner: Any, load_device: Any, offload_device: Any, disable_dynamic: boo
     `cached_patcher_init`, a function and its arguments; here it copies `inner`."""
     made: Any
     if has_factors(inner.diffusion_model):
-        size = sum(tensor.nbytes for tensor in inner.state_dict().values())
+        size = sum(tensor.nbytes for tensor in inner.state_dict().values() if not tensor.is_meta)
         if not isinstance(inner, _DenseNames):
             inner.__class__ = type(f"LowRank{type(inner).__name__}", (_DenseNames, type(inner)), {})
         made = LowRankPatcher(inner, load_device=load_device, offload_device=offload_device, size=size)
@@ -48,11 +48,16 @@ def core_patcher(network: Any, load_device: Any, offload_device: Any, disable_dy
     return kind(network, load_device=load_device, offload_device=offload_device)
 
 
-def copy_model(inner: Any) -> Any:
-    """Return a copy of a BaseModel with its own weights, without patches."""
+def copy_model(inner: Any, share: bool = False) -> Any:
+    """Return a copy of a BaseModel without patches. `share` gives it parameters of its own on the memory of the original's, which holds
+    until ComfyUI moves or patches one of the two. Quantized weights are always copied."""
     comfy.model_management.unload_all_models()  # so that the network holds its own weights, on the offload device
-    shared = (inner.model_config, getattr(inner, "current_patcher", None))  # who it is, and who runs it: not copied
-    return copy.deepcopy(inner, {id(one): one for one in shared if one is not None})
+    same = (inner.model_config, getattr(inner, "current_patcher", None))  # who it is, and who runs it: not copied
+    known: dict[int, Any] = {id(one): one for one in same if one is not None}
+    if share:
+        plain = [one for one in inner.parameters() if type(one) is torch.nn.Parameter]
+        known |= {id(one): torch.nn.Parameter(one.detach(), requires_grad=False) for one in plain}
+    return copy.deepcopy(inner, known)
 
 
 def _wrap_copy(inner: Any, load_device: Any, offload_device: Any, disable_dynamic: bool = False) -> Any:
@@ -106,17 +111,15 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
                 moved = f"{path}.a.bias"
                 rest[moved if isinstance(key, str) else (moved, *key[1:])] = patch
             else:
-                plain = offset is None and function is None
-                self._patch_factors(path, layers[path], patch, strength_patch, strength_model, plain, (offset, function))
+                self._patch_factors(path, layers[path], patch, (strength_patch, strength_model), (offset, function))
         done = super().add_patches(rest, strength_patch, strength_model) if rest else []
         return [*taken, *done]
 
-    def _patch_factors(self, path: str, layer: Any, patch: Any, strength: float, strength_model: float, plain: bool, how: Any) -> None:
-        lora = patch if plain and isinstance(patch, comfy.weight_adapter.LoRAAdapter) else None
-        if lora is not None and all(extra is None for extra in lora.weights[3:]):  # no middle factor, no DoRA, no reshaping
-            up, down, alpha = lora.weights[:3]
-            scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
-            onto_a, onto_b, scaled = up.flatten(1).float() * scale, down, True
+    def _patch_factors(self, path: str, layer: Any, patch: Any, strengths: tuple[float, float], how: tuple[Any, Any]) -> None:
+        strength, strength_model = strengths
+        lora = _plain_lora(layer, patch, how)
+        if lora is not None:
+            (onto_a, onto_b), scaled = lora, True
         else:
             weight = self._dense(path, layer)
             changed = comfy.lora.calculate_weight([(strength, patch, strength_model, *how)], weight.clone(), f"{path}.weight")
@@ -177,6 +180,30 @@ class LowRankPatcher(comfy.model_patcher.ModelPatcher):
         kept = self.backup.get(key)
         found = (weight if kept is None else kept.weight).to(self.offload_device, torch.float32, copy=True)
         return comfy.lora.calculate_weight(self.patches[key], found, key) if key in self.patches else found
+
+
+def _plain_lora(layer: Any, patch: Any, how: tuple[Any, Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return U (out, r) and D (r, in, ...) of a LoRA W + U D; None for another patch. A LoRA for a part of the weight, such as the rows of
+    q, k or v in a fused projection, is filled up with zeros."""
+    offset, function = how
+    if function is not None or not isinstance(patch, comfy.weight_adapter.LoRAAdapter):
+        return None
+    if any(extra is not None for extra in patch.weights[3:]):  # a middle factor, DoRA, or another shape
+        return None
+    up, down, alpha = patch.weights[:3]
+    up = up.flatten(1).float() * (1.0 if alpha is None else float(alpha) / down.shape[0])
+    if offset is None:
+        return up, down
+    dim, start, length = offset
+    if dim == 0:
+        whole = up.new_zeros(layer.weight.shape[0], up.shape[1])
+        whole.narrow(0, start, length).copy_(up)
+        return whole, down
+    if dim == 1 and down.dim() == 2:
+        whole = down.new_zeros(down.shape[0], layer.weight.shape[1])
+        whole.narrow(1, start, length).copy_(down)
+        return up, whole
+    return None
 
 
 def factored_layers(model: Any) -> list[tuple[str, Any]]:

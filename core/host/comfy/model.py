@@ -1,39 +1,37 @@
 """MODELs of ComfyUI, read from a U-Net bundle and written as one.
 
-Our own MODELs go back to diffusers' names and their own config, and load in both hosts. A user's checkpoint keeps ComfyUI's names; the
-bundle records its family (a class of `comfy.supported_models`) and its arguments, and loads in ComfyUI only.
+Our own MODELs go back to diffusers' names and their own config, and load in both hosts. A user's checkpoint keeps ComfyUI's names and
+records its family (:mod:`.family`); its bundle loads in ComfyUI only.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comfy.model_base
-import comfy.supported_models
 import comfy.utils
 
-from ...bundles.format import Bundle, BundleInfo, LatentSpace, Schedule, save_bundle
+from ...bundles.format import Bundle, BundleInfo, save_bundle
 from ...bundles.load import load_bundle
 from ...data.buckets import INDEX_FEATURES
 from ...diffusion.flow import noise_schedule
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
 from ..fit import check_complete, name_of
+from .family import KEY as _KEY
+from .family import describe, family_config, stored_tensors
 from .lowrank import wrap
 from .surgery import rebuild
 from .unet import RapidDrawModel, model_config, unet_arguments, unet_weights
 from .weights import choose_dtype, with_factors
 
-_KEY = "comfyui"
 _TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim", "cap_feat_dim", "joint_attention_dim", "text_feat_dim",
                  "text_dim", "text_in_dim", "text_embed_dim", "text_states_dim", "in_text_dim", "crossattn_emb_channels", "c_clip_text",
                  "caption_channels")  # fmt: skip
 """What the families call the width of the tokens that they attend to."""
 _POOLED_WIDTHS = ("adm_in_channels", "vec_in_dim", "text_emb_dim", "in_text_dim2", "c_clip_text_pooled")
-_PREDICTIONS = {"EPS": "eps", "V_PREDICTION": "v"}
 
 
 def load(path: Path) -> Any:
@@ -44,9 +42,9 @@ def load(path: Path) -> Any:
 def load_model(bundle: Bundle) -> Any:
     """Return a MODEL (a ModelPatcher) from a bundle of kind `unet`. Raises :class:`BundleError` where it cannot be one."""
     info = bundle.info
-    check_complete(info)
     if _KEY in info.extra:
         return _load_foreign(bundle)
+    check_complete(info)
     assert info.latent is not None  # noqa: S101 - check_complete has seen to it
     try:
         noise_schedule(info.schedule)  # refuses what no schedule can be
@@ -71,7 +69,7 @@ def save(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
     """See :meth:`ModelTopic.save`. Raises :class:`InputError` for a family whose arguments cannot be written down."""
     inner = rebuild(model, _nothing).model
     config = inner.model_config
-    tensors = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in inner.diffusion_model.state_dict().items()}
+    tensors = inner.diffusion_model.state_dict()
     ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
     if ours is not None:
         names = with_factors(
@@ -79,37 +77,23 @@ def save(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         )
         if nameless := sorted(set(tensors) - set(names)):
             raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
-        tensors = {names[key]: tensor for key, tensor in tensors.items()}
+        halves = {names[key]: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
         info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance))
-        return save_bundle(path, tensors, info)
-    family, kind = type(config).__name__, inner.model_type.name
-    if not hasattr(comfy.supported_models, family) or kind not in _PREDICTIONS:
-        raise InputError(f"a model of family {family} ({kind}) cannot be saved as a bundle; save it with ComfyUI's own Save Model")
-    arguments = {key: value for key, value in config.unet_config.items() if _is_plain(value)}
-    space = inner.latent_format
-    latent = LatentSpace(space.latent_channels, 8, float(space.scale_factor), float(getattr(space, "shift_factor", 0.0) or 0.0))
-    extra = {_KEY: {"family": family, "unet_config": arguments}}
-    info = BundleInfo("unet", {}, latent, Schedule(_PREDICTIONS[kind]), provenance=dict(provenance), extra=extra)
-    return save_bundle(path, tensors, info)
+        return save_bundle(path, halves, info)
+    return save_bundle(path, stored_tensors(inner.diffusion_model), replace(describe(inner), provenance=dict(provenance)))
 
 
 def _load_foreign(bundle: Bundle) -> Any:
     """Return a MODEL from what :func:`save` wrote of a user's checkpoint. Raises :class:`BundleError` naming what does not fit."""
     info = bundle.info
-    stored = info.extra[_KEY]
-    family = getattr(comfy.supported_models, str(stored.get("family")), None)
-    if family is None or not isinstance(stored.get("unet_config"), dict) or info.schedule is None:
-        raise BundleError(f"{name_of(info)}: this ComfyUI knows no model family {stored.get('family')!r}")
-    config = family(dict(stored["unet_config"]))
-    kind = next((name for name, ours in _PREDICTIONS.items() if ours == info.schedule.prediction), "EPS")
-    config.model_type = lambda *_, **__: comfy.model_base.ModelType[kind]
+    config = family_config(info)
     device, offload = choose_dtype(config, bundle.tensors)
     try:
         inner = config.get_model({}, "").to(offload)
         open_factors(inner.diffusion_model, bundle.tensors, name_of(info))
         inner.diffusion_model.load_state_dict(bundle.tensors)
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise BundleError(f"{name_of(info)}: its config and its tensors do not make a {stored['family']} ({error!s:.300})") from error
+        raise BundleError(f"{name_of(info)}: its config and its tensors do not make a {type(config).__name__} ({error!s:.300})") from error
     return wrap(inner, device, offload)
 
 
@@ -144,14 +128,6 @@ def takes_resolution_index(model: Any) -> bool:
 
 def _is_ours(name: str) -> bool:
     return not name.startswith("add_embedding.")  # diffusers has two names for ComfyUI's one; our U-Nets know `class_embedding`
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _nothing(_: Any) -> None:

@@ -10,19 +10,23 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.sampler_helpers
+import comfy.samplers
 import comfy.utils
 import torch
 
 from ...errors import InputError
+from ..fit import without_control
 from .lowrank import copy_model, wrap
+from .sampling import fit_latent
 
 _PREFIX = "diffusion_model."
 _CARRIED = ("attachments", "additional_models", "callbacks", "wrappers", "injections", "model_options", "object_patches")
 
 
 def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
-    """See :meth:`SurgeryTopic.rebuild`."""
-    inner = copy_model(model.model)
+    """See :meth:`SurgeryTopic.rebuild`. Weights that neither a patch nor `surgery` changes are held once, for both models."""
+    inner = copy_model(model.model, share=True)
     scratch = comfy.model_patcher.ModelPatcher(inner, load_device=model.offload_device, offload_device=model.offload_device)
     scratch.patches = {key: list(patches) for key, patches in model.patches.items()}
     for key in scratch.patches:
@@ -36,7 +40,7 @@ def rebuild(model: Any, surgery: Callable[[Any], None]) -> Any:
 
 
 def weight_shapes(model: Any) -> dict[str, torch.Size]:
-    """See :meth:`SurgeryTopic.weight_shapes`. Raises :class:`InputError` for a model that is no U-Net."""
+    """See :meth:`SurgeryTopic.weight_shapes`."""
     tensors = model.model.state_dict()
     return {name: tensors[key].shape for name, key in _keys(model).items()}
 
@@ -48,16 +52,42 @@ def add_weights(model: Any, deltas: Mapping[str, torch.Tensor], strength: float)
     return clone
 
 
-def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
+def check_evaluation(model: Any, conditioning: Any) -> None:
+    """See :meth:`SurgeryTopic.check_evaluation`."""
+    if conditioning is None and not _is_unet(model):
+        raise InputError(
+            f"a {type(model.model).__name__} model is measured with a prompt of its own text encoder: link positive, for example from "
+            "CLIP Text Encode, or unlink latent"
+        )
+
+
+def evaluate(model: Any, latent: Mapping[str, Any], conditioning: Any = None) -> Callable[[], None]:
     """See :meth:`SurgeryTopic.evaluate`. The model is loaded by ComfyUI's own management."""
+    check_evaluation(model, conditioning)
+    space = model.get_model_object("latent_format")
+    empty = fit_latent(model, latent)["samples"]
+    if empty.shape[1] != space.latent_channels:
+        raise InputError(f"the latent has {empty.shape[1]} channels and the model takes {space.latent_channels}: link an empty latent")
     comfy.model_management.load_models_gpu([model])
     inner, device = model.model, model.load_device
+    x = torch.randn(empty.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    levels = model.get_model_object("model_sampling").sigmas
+    sigma = levels[len(levels) // 2].to(device).float().expand(len(x))
+    if conditioning is not None:
+        conds = comfy.sampler_helpers.convert_cond(without_control(conditioning))
+        conds = comfy.samplers.process_conds(inner, x, {"positive": conds}, device, latent_image=torch.zeros_like(x), seed=0)["positive"]
+
+        def with_prompt() -> None:
+            inner.current_patcher = model
+            with torch.no_grad():
+                comfy.samplers.calc_cond_batch(inner, [conds], x, sigma, model.model_options)
+
+        return with_prompt
     config = inner.model_config.unet_config
-    shape = (latent.shape[0], inner.latent_format.latent_channels, *latent.shape[2:])  # an empty latent always has four channels
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     tokens = torch.randn(len(x), 24, config["context_dim"], generator=torch.Generator().manual_seed(1)).to(device)
-    sigma = model.get_model_object("model_sampling").sigma(torch.full((len(x),), 500.0)).to(device)
     more = {"y": torch.zeros(len(x), config["adm_in_channels"], device=device)} if config.get("adm_in_channels") else {}
+    if (beside := config["in_channels"] - x.shape[1]) > 0:  # an inpainting model's mask and picture
+        more["c_concat"] = torch.zeros(len(x), beside, *x.shape[2:], device=device)
 
     def once() -> None:
         with torch.no_grad():
@@ -66,12 +96,18 @@ def evaluate(model: Any, latent: torch.Tensor) -> Callable[[], None]:
     return once
 
 
+def _is_unet(model: Any) -> bool:
+    config = getattr(model.model.model_config, "unet_config", {})
+    return "channel_mult" in config and isinstance(config.get("context_dim"), int)
+
+
 def _keys(model: Any) -> dict[str, str]:
-    """Return ComfyUI's key of each weight of two dimensions or more, by its layer's name in diffusers' layout."""
-    config = model.model.model_config.unet_config
-    if "channel_mult" not in config:
-        raise InputError(f"this model ({type(model.model).__name__}) is no U-Net; the adapter changes the layers of one")
+    """Return ComfyUI's key of each weight of two dimensions or more, by its layer's name: in diffusers' layout for a U-Net, as the network
+    itself has it for another family."""
     tensors = model.model.state_dict()
-    names = {name: f"{_PREFIX}{key}" for name, key in comfy.utils.unet_to_diffusers(config).items()}
+    if _is_unet(model):
+        names = {name: f"{_PREFIX}{key}" for name, key in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items()}
+    else:
+        names = {key.removeprefix(_PREFIX): key for key in tensors if key.startswith(_PREFIX)}
     return {name.removesuffix(".weight"): key for name, key in names.items()
             if name.endswith(".weight") and key in tensors and tensors[key].dim() >= 2}  # fmt: skip

@@ -20,12 +20,16 @@ Tensors = dict[str, torch.Tensor]
 def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torch.device, torch.device]:
     """Set the dtypes that ComfyUI chooses for a `config` with these weights. Returns (the device to compute on, the device to rest on)."""
     management, device = comfy.model_management, comfy.model_management.get_torch_device()
+    quantized = comfy.utils.detect_layer_quantization(dict(tensors), "")
+    if quantized:
+        config.quant_config = quantized
     dtype = management.unet_dtype(
         model_params=sum(tensor.numel() for tensor in tensors.values()),
         supported_dtypes=list(config.supported_inference_dtypes),
-        weight_dtype=comfy.utils.weight_dtype(tensors),
+        weight_dtype=None if quantized else comfy.utils.weight_dtype(tensors),
     )
-    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    cast = management.unet_manual_cast(None if quantized else dtype, device, config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, cast)
     return device, management.unet_offload_device()
 
 

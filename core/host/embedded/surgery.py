@@ -38,10 +38,14 @@ def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: floa
     return Model(inner, copy_options(model.model_options))
 
 
-def evaluate(model: Model, latent: torch.Tensor) -> Callable[[], None]:
-    """See :meth:`SurgeryTopic.evaluate`."""
-    inner = model.model
-    shape = (latent.shape[0], inner.latent_format.channels, *latent.shape[2:])  # an empty latent has four channels whatever the model takes
+def check_evaluation(model: Model, conditioning: Any) -> None:
+    """See :meth:`SurgeryTopic.check_evaluation`. Every model here is a U-Net."""
+
+
+def evaluate(model: Model, latent: Mapping[str, Any], conditioning: Any = None) -> Callable[[], None]:
+    """See :meth:`SurgeryTopic.evaluate`. Every model here is a U-Net, whose time does not depend on the words of the prompt."""
+    inner, empty = model.model, latent["samples"]
+    shape = (empty.shape[0], inner.latent_format.channels, *empty.shape[2:])  # an empty latent has four channels whatever the model takes
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(inner.device)
     tokens = torch.randn(len(x), 24, inner.context_width, generator=torch.Generator().manual_seed(1)).to(inner.device)
     sigma = inner.model_sampling.sigma(torch.full((len(x),), 500)).to(inner.device)

@@ -44,7 +44,8 @@ from ...control.maps import canny, sketch
 from ...errors import InputError
 from ...lowrank.factorize import factorize
 from ...lowrank.kronecker import MAX_RANK, add_deltas, attach, detach, materialize
-from ...lowrank.plan import TARGETS, targeted
+from ...lowrank.plan import targeted
+from ...lowrank.roles import DEFAULT_TARGETS
 from ..recipe import python_random
 from .unet import UnetRecipe
 
@@ -174,7 +175,7 @@ def kept_conditions(count: int, keep_all: float, drop_all: float, drop_each: flo
 def freeze_with_updates(adapter: ControlAdapter, rank: int) -> None:
     """Freeze the copied weights in place and put an update on each weight that factors would be put on. The layers that the copy does
     not have are trained."""
-    attach(adapter.encoder, [name for name, _, _ in targeted(adapter.encoder, tuple(TARGETS))], rank)
+    attach(adapter.encoder, [name for name, _, _ in targeted(adapter.encoder, DEFAULT_TARGETS)], rank)
     for module in adapter.modules():
         if isinstance(module, FDN):
             module.requires_grad_(True)

@@ -24,7 +24,7 @@ from ...diffusion.flow import noise_schedule
 from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
 from ...lowrank.factorize import factorize
-from ...lowrank.plan import TARGETS
+from ...lowrank.roles import DEFAULT_TARGETS
 from ..recipe import Losses, Recipe, check_bundle
 from .unet import UnetRecipe
 
@@ -38,7 +38,7 @@ class Distillation(Recipe):
     lr: float = 5e-4
     mode: str = "param_ratio"  # how ranks are chosen: param_ratio, energy or rank
     value: float = 0.61  # the ratio, the energy or the rank; 0.61 is 790M of 1290M parameters (ELR-Diffusion, Table 1)
-    targets: tuple[str, ...] = tuple(TARGETS)
+    targets: tuple[str, ...] = DEFAULT_TARGETS
     split: str = "symmetric"  # singular values go into both factors, which trains better; "paper": into the first (section 2.2.1)
     noise: float = 1.0  # factor of the error against the teacher's output
     features: float = 0.0  # factor of the error against the teacher's feature maps

@@ -21,7 +21,8 @@ from torch import nn
 from ...errors import InputError
 from ...lowrank.adapter import save_adapter
 from ...lowrank.kronecker import attach, updates_of
-from ...lowrank.plan import TARGETS, targeted
+from ...lowrank.plan import targeted
+from ...lowrank.roles import TARGETS
 from .unet import UnetRecipe
 
 
