@@ -45,8 +45,8 @@ class DistillUNet:
             "SD 1.5, 0.0005 suits the small shipped model. ELR-Diffusion prints 10^5 (section 3.3), which can only mean 0.00001."
         )
         value_tip = (
-            "param_ratio: share of the U-Net's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: share "
-            "of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
+            "param_ratio: share of the network's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: "
+            "share of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
         )
         weighting_tip = "How noise levels count. none: all alike. min_snr: times min(SNR, 5), less at low noise (Hang et al. 2023)."
         feature_tip = (

@@ -18,7 +18,8 @@ class KroneckerAdapterLoader:
     SEARCH_ALIASES = ("lora", "load lora", "lokr", "lycoris", "adapter", "locon")
     DESCRIPTION = (
         "Adds a trained change to a model, as Load LoRA does with a LoRA. With the same number of parameters, a Kronecker adapter changes "
-        "the weights in many more directions (ELR-Diffusion, section 2.4, equation 9). Chain several; LoRAs and merges work beside it."
+        "the weights in many more directions (ELR-Diffusion, section 2.4, equation 9). For any model whose layers the adapter names. Chain "
+        "several; LoRAs and merges work beside it."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)

@@ -21,9 +21,9 @@ class LowRankUNETLoader:
     CATEGORY = "RapidDraw/low-rank"
     SEARCH_ALIASES = ("load unet", "unet loader", "load diffusion model", "small model", "compressed model", "svd")
     DESCRIPTION = (
-        "Loads a small, factored U-Net that Save Low-Rank UNet or Distill UNet wrote, or any other U-Net bundle (a .safetensors file that "
-        "says what it holds). Factored layers run as two thin layers and are never multiplied out; LoRAs and merges work on them as on "
-        "dense weights (ELR-Diffusion, section 2.2)."
+        "Loads a small, factored model of any family that Save Low-Rank UNet or Distill UNet wrote, or a U-Net bundle (a .safetensors file "
+        "that says what it holds). Factored layers run as two thin layers and are never multiplied out; LoRAs and merges work on them as "
+        "on dense weights (ELR-Diffusion, section 2.2)."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
@@ -53,9 +53,9 @@ class FactorizeUNet:
     CATEGORY = "RapidDraw/low-rank"
     SEARCH_ALIASES = ("compress model", "smaller model", "shrink", "reduce vram", "vram", "low vram", "svd", "prune", "out of memory")
     DESCRIPTION = (
-        "Makes a U-Net smaller, and faster where its layers are large: each weight becomes two thin factors, by truncated SVD "
+        "Makes any model smaller, and faster where its layers are large: each weight becomes two thin factors, by truncated SVD "
         "(ELR-Diffusion, section 2.2.1). The picture changes with the share that is cut, so compare before you keep the result. LoRAs and "
-        "other patches are merged first; the model at the input is not changed."
+        "other patches are merged first; the model at the input is not changed. Quantized layers are left as they are."
     )
     RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
     RETURN_NAMES = ("model", "report", "plot")
@@ -69,8 +69,8 @@ class FactorizeUNet:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         value_tip = (
-            "param_ratio: share of the U-Net's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: share "
-            "of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
+            "param_ratio: share of the network's parameters that is left (ELR-Diffusion, Table 1: 790 of 1290 million, 0.61). energy: "
+            "share of each weight's squared norm that is kept. rank: one rank for all layers. Higher keeps more of the model."
         )
         split_tip = (
             "Where the singular values go. paper: all into the factor of the output side (ELR-Diffusion, section 2.2.1). "
@@ -80,10 +80,13 @@ class FactorizeUNet:
             "Keeps a layer dense where its factors would not be faster. off: factors every layer. count: judges by multiply-adds. "
             "measure: times each layer on this device, at the size of latent."
         )
+        model_tip = (
+            "Any model: SD 1.5, SDXL, Flux, Qwen-Image, Z-Image, Wan, a bundle. Quantized layers (fp8, int8, nvfp4) stay as they are."
+        )
         mode_tip = "How the rank of each layer is chosen."
         modulation_tip = (
-            "Factor the layers that turn the noise level into scales and shifts: a quarter of the weights of many transformers, such as Flux "
-            "and Qwen-Image. Off is safer."
+            "Factor the layers that turn the noise level into scales and shifts: up to a third of the weights of a transformer such as "
+            "Flux or Qwen-Image. On reaches smaller models; compare the pictures."
         )
         positive_tip = (
             "A prompt to measure with, from CLIP Text Encode. Only used together with latent. U-Nets do without; other models need one."
@@ -91,15 +94,15 @@ class FactorizeUNet:
         on = {"default": True}
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "Any model with a U-Net: a bundle, SD 1.5, SDXL."}),
+                "model": ("MODEL", {"tooltip": model_tip}),
                 "mode": (["param_ratio", "energy", "rank"], {"default": "param_ratio", "tooltip": mode_tip}),
                 "value": ("FLOAT", {"default": 0.61, "min": 0.01, "max": 10000.0, "step": 0.01, "tooltip": value_tip}),
                 "split": (["paper", "symmetric"], {"default": "paper", "tooltip": split_tip}),
                 "latency": (["off", "count", "measure"], {"default": "off", "tooltip": latency_tip}),
-                "attention": ("BOOLEAN", {**on, "tooltip": "Factor the projections of self- and cross-attention."}),
+                "attention": ("BOOLEAN", {**on, "tooltip": "Factor the query, key, value and output layers of attention, fused ones too."}),
                 "feed_forward": ("BOOLEAN", {**on, "tooltip": "Factor the feed-forward layers of the transformers."}),
-                "resnet": ("BOOLEAN", {**on, "tooltip": "Factor the 3 x 3 convolutions of the residual blocks."}),
-                "projection": ("BOOLEAN", {**on, "tooltip": "Factor the projections into and out of the transformers."}),
+                "resnet": ("BOOLEAN", {**on, "tooltip": "Factor the 3 x 3 convolutions of the residual blocks of a U-Net."}),
+                "projection": ("BOOLEAN", {**on, "tooltip": "Factor the projections into and out of the transformers of a U-Net."}),
             },
             "optional": {
                 "latent": ("LATENT", {"tooltip": "The size to measure at. With it the report gives multiply-adds and step times."}),
@@ -139,8 +142,8 @@ class SaveLowRankUNet:
     CATEGORY = "RapidDraw/low-rank"
     SEARCH_ALIASES = ("save model", "export model", "save unet", "merge lora into model", "save checkpoint")
     DESCRIPTION = (
-        "Keeps a model on disk: writes its U-Net, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. This pack's models "
-        "load everywhere; a model from ComfyUI's Load Checkpoint loads in ComfyUI only."
+        "Keeps any model on disk: writes its network, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. This pack's "
+        "models load everywhere; a model from ComfyUI's own loaders loads in ComfyUI only."
     )
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("unet_name",)
@@ -154,7 +157,7 @@ class SaveLowRankUNet:
         dense_tip = "Multiplies the factors out and saves a dense model, which is larger."
         return {
             "required": {
-                "model": ("MODEL", {"tooltip": "The model whose U-Net is saved, factored or dense."}),
+                "model": ("MODEL", {"tooltip": "Any model, factored or dense."}),
                 "filename": ("STRING", {"default": "low-rank-unet", "tooltip": name_tip}),
                 "as_dense": ("BOOLEAN", {"default": False, "tooltip": dense_tip}),
             }

@@ -74,7 +74,7 @@ def open_factors(network: Any, tensors: Mapping[str, torch.Tensor], source: str)
         if not can_factor(dense):
             raise BundleError(f"{source}: it holds factors for {name}, which is no linear or convolution layer")
         check_factors(f"{source}: {name}", a, b, *layer_size(dense))
-        replace_with_factors(parent, last, b.shape[0])
+        replace_with_factors(parent, last, b.shape[0], bias=f"{name}.a.bias" in tensors)
 
 
 def factored_names(keys: Iterable[str]) -> list[str]:

@@ -45,7 +45,9 @@ class LowRankLinear(_Factored):
     def to_dense(self) -> Any:
         """Return the dense layer that this one stands for, of the same class as its two layers."""
         weight = self.a.weight
-        dense = _linear(type(self.a), self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype)
+        dense = _linear(
+            type(self.a), self.in_features, self.out_features, self.a.bias is not None, device=weight.device, dtype=weight.dtype
+        )
         return _filled(dense, self)
 
 
@@ -129,15 +131,17 @@ def _linear(layer: Any, inner: int, out: int, bias: bool, **place: Any) -> Any:
     return made
 
 
-def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, dtype: Any = None) -> nn.Module:
-    """Replace the dense layer `parent.name` by an uninitialised factored layer of `rank`, and return that."""
+def replace_with_factors(parent: Any, name: str, rank: int, device: Any = None, dtype: Any = None, bias: bool | None = None) -> nn.Module:
+    """Replace the dense layer `parent.name` by an uninitialised factored layer of `rank`, and return that.
+
+    `bias` says whether there is one (default: where the dense layer has one), for a dense layer whose tensors are not loaded yet."""
     dense = getattr(parent, name)
-    place = {"device": device, "dtype": dtype}
-    if dense.weight is not None:
-        place = {"device": device or dense.weight.device, "dtype": dtype or dense.weight.dtype}
+    weight, with_bias = getattr(dense, "weight", None), dense.bias is not None if bias is None else bias
+    dtype = dtype or (getattr(dense, "weight_comfy_model_dtype", None) if weight is None else weight.dtype)
+    place = {"device": device or (None if weight is None else weight.device), "dtype": dtype}
     made: nn.Module
     if is_linear(dense):
-        made = LowRankLinear(dense.in_features, dense.out_features, rank, dense.bias is not None, type(dense), **place)
+        made = LowRankLinear(dense.in_features, dense.out_features, rank, with_bias, type(dense), **place)
     else:
         made = LowRankConv2d(dense, rank, type(dense), **place)
     made.train(dense.training)

@@ -91,7 +91,9 @@ def planned(
     Without `values` the weights are not read: no spectra, no errors, and no ranks by energy."""
     layers, left = list(targeted(network, targets)), list(quantized(network, targets))
     if not layers and left:
-        raise InputError(f"all {len(left)} targeted layers are {left[0].reason.partition(',')[0]}: load the model in 16 or 32 bits to factor it")
+        raise InputError(
+            f"all {len(left)} targeted layers are {left[0].reason.partition(',')[0]}: load the model in 16 or 32 bits to factor it"
+        )
     if not layers:
         raise InputError(f"no layer of this model is among the targets {', '.join(targets) or '(none)'}: there is nothing to factor")
     _check(mode, value)

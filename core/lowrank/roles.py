@@ -14,7 +14,7 @@ TARGETS: dict[str, re.Pattern[str]] = {
     "attention": re.compile(r"\.([a-z_]+_)?att(n|ention)\d*\.([a-z_]+\.)?[A-Za-z0-9_]+(\.0)?$|\.single_blocks\.\d+\.linear[12]$"),
     "feed_forward": re.compile(
         r"\.ff(_[it])?\.(net\.(0\.proj|2)|w[123]|(experts\.\d+|shared_experts)\.w[123])$"
-        r"|\.(\w+_)?(ffn|mlp|feed_forward)[A-Z]?\.(\d|\w*fc\d|w[123]|linear_\d|layer\d|c_proj|gate|up|down|in_layer|out_layer|net\.(0\.proj|2))$"
+        r"|\.(\w+_)?(ffn|mlp|feed_forward)[A-Z]?(\.\w+)+$"
         r"|\.block\.layer[12]$|\.channelwise\.[04]$|\.single_blocks\.\d+\.linear[12]$"
     ),
     "resnet": re.compile(r"(\.resnets\.\d+\.conv[12]|\.in_layers\.2|\.out_layers\.3)$"),
@@ -29,7 +29,9 @@ TARGETS: dict[str, re.Pattern[str]] = {
 (query, key, value and the first half of the feed-forward), has two roles."""
 DEFAULT_TARGETS = ("attention", "feed_forward", "resnet", "projection")
 """Roles that are factored where nothing else is said."""
-_ENDS = re.compile(r"^(final_\w+|out_layer|norm_out|head|modF|last|proj_out|patch_embed\w*|[tyxp]_embedder|time_\w*embed\w*|\w+_embedder)\.")
+_ENDS = re.compile(
+    r"^(final_\w+|out_layer|norm_out|head|modF|last|proj_out|patch_embed\w*|[tyxp]_embedder|time_\w*embed\w*|\w+_embedder)\."
+)
 """Beginnings of the names of the layers that make a network's input and output."""
 
 

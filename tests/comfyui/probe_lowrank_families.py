@@ -1,4 +1,7 @@
-"""Low-rank MODELs of every family inside a ComfyUI process; started as inside.py says. WORDS: the families to try (default: all)."""
+"""Low-rank MODELs of every family inside a ComfyUI process; started as inside.py says.
+
+WORDS: the families to try, or "not" and those to leave (default: all).
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,16 @@ def loras(model: Any) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def layout_of(name: str, key: str) -> str:
-    words = ("lora_unet_", "lycoris_", "lora_transformer_", "lora_prior_unet_", "transformer.", "base_model.model.", "unet.", "diffusion_model.")
+    words = (
+        "lora_unet_",
+        "lycoris_",
+        "lora_transformer_",
+        "lora_prior_unet_",
+        "transformer.",
+        "base_model.model.",
+        "unet.",
+        "diffusion_model.",
+    )
     start = next((word for word in words if name.startswith(word)), "")
     plain = key.removeprefix("diffusion_model.").removesuffix(".weight")
     rest = name.removeprefix(start)
@@ -105,7 +117,7 @@ def run() -> None:
 
     found: dict[str, Any] = {}
     for name in families.available():
-        if WORDS and name not in WORDS:
+        if WORDS and (name in WORDS) == (WORDS[0] == "not"):
             continue
         try:
             found[name] = one(name)
@@ -138,5 +150,7 @@ def ranks(model: Any, layers: Any) -> int:
     return big
 
 
+with torch.inference_mode():
+    run()
 with torch.inference_mode():
     run()

@@ -17,7 +17,8 @@ SWITCHES = {"attention": True, "feed_forward": True, "resnet": True, "projection
 
 @pytest.fixture
 def model(tiny_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "_dirs", {"input": tmp_path / "in", "output": tmp_path / "out", "temp": tmp_path / "temp"})
+    for name, folder in (("input", "in"), ("output", "out"), ("temp", "temp")):
+        monkeypatch.setitem(paths._dirs, name, tmp_path / folder)
     return current().model.load(tiny_weights / "tiny-unet.safetensors")
 
 

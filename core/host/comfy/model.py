@@ -25,7 +25,7 @@ from .family import describe, family_config, stored_tensors
 from .lowrank import wrap
 from .surgery import rebuild
 from .unet import RapidDrawModel, model_config, unet_arguments, unet_weights
-from .weights import choose_dtype, with_factors
+from .weights import cast_loaded, choose_dtype, with_factors
 
 _TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim", "cap_feat_dim", "joint_attention_dim", "text_feat_dim",
                  "text_dim", "text_in_dim", "text_embed_dim", "text_states_dim", "in_text_dim", "crossattn_emb_channels", "c_clip_text",
@@ -62,6 +62,7 @@ def load_model(bundle: Bundle) -> Any:
     open_factors(model.diffusion_model, weights, name_of(info))
     patcher = wrap(model, device, offload)
     model.load_model_weights(dict(weights), "")
+    cast_loaded(model.diffusion_model)
     return patcher
 
 
@@ -92,6 +93,7 @@ def _load_foreign(bundle: Bundle) -> Any:
         inner = config.get_model({}, "").to(offload)
         open_factors(inner.diffusion_model, bundle.tensors, name_of(info))
         inner.diffusion_model.load_state_dict(bundle.tensors)
+        cast_loaded(inner.diffusion_model)
     except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise BundleError(f"{name_of(info)}: its config and its tensors do not make a {type(config).__name__} ({error!s:.300})") from error
     return wrap(inner, device, offload)

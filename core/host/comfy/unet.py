@@ -23,7 +23,7 @@ from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
 from ..fit import name_of
-from .weights import Tensors, check_shapes, with_factors
+from .weights import Tensors, WholeOperations, check_shapes, with_factors
 
 log = logging.getLogger("rapiddraw")
 
@@ -178,7 +178,9 @@ def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) 
         raise BundleError(f"{name_of(info)}: {len(foreign)} weights have no place in ComfyUI's UNetModel ({', '.join(foreign[:3])})")
     weights = {names[name]: tensor for name, tensor in tensors.items()}
     with torch.device("meta"):
-        unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(**arguments, dtype=torch.float32, device=torch.device("meta"))
+        unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
+            **arguments, dtype=torch.float32, device=torch.device("meta"), operations=WholeOperations
+        )
         open_factors(unet, weights, name_of(info))
     check_shapes(info, weights, unet)
     return weights

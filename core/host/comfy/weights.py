@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import comfy.utils
 import torch
 
@@ -31,6 +32,26 @@ def choose_dtype(config: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[torc
     cast = management.unet_manual_cast(None if quantized else dtype, device, config.supported_inference_dtypes)
     config.set_inference_dtype(dtype, cast)
     return device, management.unet_offload_device()
+
+
+class WholeOperations(comfy.ops.disable_weight_init):
+    """ComfyUI's layers with their tensors from the start. Where ComfyUI streams weights, a Linear has none until it loads them, unless it
+    loads them in a way of its own."""
+
+    class Linear(comfy.ops.disable_weight_init.Linear):
+        """A Linear that loads as torch's does."""
+
+        def _load_from_state_dict(self, *args: Any) -> None:
+            torch.nn.Linear._load_from_state_dict(self, *args)
+
+
+def cast_loaded(network: torch.nn.Module) -> None:
+    """Give the weights of a network the dtypes that it was built for. Where ComfyUI streams weights, a Linear keeps the file's dtype."""
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            wanted = getattr(module, f"{name}_comfy_model_dtype", None)
+            if wanted is not None and type(weight) is torch.nn.Parameter and weight.dtype != wanted:
+                module._parameters[name] = torch.nn.Parameter(weight.to(wanted), requires_grad=False)
 
 
 def with_factors(names: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[str, str]:
