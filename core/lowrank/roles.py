@@ -11,17 +11,20 @@ import re
 from collections.abc import Sequence
 
 TARGETS: dict[str, re.Pattern[str]] = {
-    "attention": re.compile(r"\.([a-z_]+_)?att(n|ention)\d*\.([a-z_]+\.)?[A-Za-z0-9_]+(\.0)?$|\.single_blocks\.\d+\.linear[12]$"),
+    "attention": re.compile(
+        r"\.([a-z_]+_)?att(n|ention)\d*\.([a-z_]+\.)?[A-Za-z0-9_]+(\.0)?$"
+        r"|\.single_blocks\.\d+\.linear[12]$|\.blocks\.\d+\.([qkv]|attn_out)$"
+    ),
     "feed_forward": re.compile(
         r"\.ff(_[it])?\.(net\.(0\.proj|2)|w[123]|(experts\.\d+|shared_experts)\.w[123])$"
         r"|\.(\w+_)?(ffn|mlp|feed_forward)[A-Z]?(\.\w+)+$"
-        r"|\.block\.layer[12]$|\.channelwise\.[04]$|\.single_blocks\.\d+\.linear[12]$"
+        r"|\.block\.layer[12]$|\.ff_(proj|out)$|\.channelwise\.[04]$|\.single_blocks\.\d+\.linear[12]$"
     ),
     "resnet": re.compile(r"(\.resnets\.\d+\.conv[12]|\.in_layers\.2|\.out_layers\.3)$"),
     "projection": re.compile(r"[^.]\.proj_(in|out)$"),
     "modulation": re.compile(
         r"\.(\w*_)?(mod(ulation)?|ada_?ln)(_\w+|[CXF]+)?\.(\w+\.)*(\d|lin|linear(_\d)?|out_layer)$|\.(emb_layers|t_block|time_projection|tproj)\.1$"
-        r"|\.norm\d\.linear$|\.time_emb_proj$|\.mapper(_sca|_crp)?$|\.distilled_guidance_layer\.(layers\.\d+\.)?\w+$",
+        r"|\.norm\d\.linear$|\.adaln_modulation$|\.time_emb_proj$|\.mapper(_sca|_crp)?$|\.distilled_guidance_layer\.(layers\.\d+\.)?\w+$",
         re.IGNORECASE,
     ),
 }

@@ -19,7 +19,7 @@ ROLES = {
     "feed_forward": (
         "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj", "double_blocks.3.txt_mlp.2", "layers.4.feed_forward.w3",
         "blocks.2.ffn.0", "transformer_blocks.0.img_mlp.net.0.proj", "joint_blocks.0.x_block.mlp.fc1", "single_layers.0.mlp.c_proj",
-        "double_stream_blocks.0.block.ff_i.experts.1.w2", "blocks.0.mlp.gate", "blocks.0.mlp.layer2", "layers.3.mlp.gate_proj",
+        "double_stream_blocks.0.block.ff_i.experts.1.w2", "blocks.0.mlp.gate", "blocks.0.mlp.layer2", "layers.3.mlp.gate_proj", "blocks.1.ff_out",
     ),
     "resnet": ("down_blocks.1.resnets.0.conv1", "input_blocks.4.0.in_layers.2", "middle_block.0.out_layers.3"),
     "projection": ("input_blocks.1.1.proj_in", "up_blocks.0.attentions.0.proj_out"),
@@ -71,7 +71,7 @@ def test_quantized_layers_stay_and_the_plan_says_so():
     layers = network()
     layers["attn"]["qkv"].weight = nn.Parameter(layers["attn"]["qkv"].weight.to(torch.float8_e4m3fn), requires_grad=False)
     assert quantization(layers["attn"]["qkv"]) == "float8_e4m3fn" and not can_factor(layers["attn"]["qkv"])
-    assert quantization(layers["attn"]["proj"]) is None and quantization(nn.LayerNorm(4)) is None
+    assert quantization(layers["attn"]["proj"]) is None and quantization(layers) is None
     plan = {one.name: one for one in factorize(layers, "rank", 2)}
     assert plan["attn.qkv"].rank is None and "quantized (float8_e4m3fn)" in plan["attn.qkv"].reason
     assert plan["attn.proj"].rank == 2 and isinstance(layers["attn"]["qkv"], nn.Linear)
