@@ -19,7 +19,8 @@ ROLES = {
     "feed_forward": (
         "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj", "double_blocks.3.txt_mlp.2", "layers.4.feed_forward.w3",
         "blocks.2.ffn.0", "transformer_blocks.0.img_mlp.net.0.proj", "joint_blocks.0.x_block.mlp.fc1", "single_layers.0.mlp.c_proj",
-        "double_stream_blocks.0.block.ff_i.experts.1.w2", "blocks.0.mlp.gate", "blocks.0.mlp.layer2", "layers.3.mlp.gate_proj", "blocks.1.ff_out",
+        "double_stream_blocks.0.block.ff_i.experts.1.w2", "blocks.0.mlp.gate", "blocks.0.mlp.layer2",
+        "layers.3.mlp.gate_proj", "blocks.1.ff_out",
     ),
     "resnet": ("down_blocks.1.resnets.0.conv1", "input_blocks.4.0.in_layers.2", "middle_block.0.out_layers.3"),
     "projection": ("input_blocks.1.1.proj_in", "up_blocks.0.attentions.0.proj_out"),
