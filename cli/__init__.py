@@ -26,7 +26,7 @@ DONE, FAILED, INVALID, STOPPED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Only that command's file is imported; none imports torch to show its help."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _verbose_first(sys.argv[1:] if argv is None else argv)
     try:
         parsed = _parser(arguments).parse_args(arguments)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help
@@ -56,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             reason = " ".join(str(error).split())[:300]
             note(f"error: unexpected {type(error).__name__} ({reason}). This is a fault of RapidDraw: please report it with what -v shows")
             return FAILED
+
+
+def _verbose_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with -v or --verbose, wherever it stands, before the command."""
+    flags = [argument for argument in arguments if argument in ("-v", "--verbose")]
+    return flags + [argument for argument in arguments if argument not in ("-v", "--verbose")]
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -33,8 +33,9 @@ def add_parser(subparsers: Any) -> None:
 
     parser = subparsers.add_parser(
         "train", help="train a part by its recipe", description="Train a part; write it as a bundle.",
-        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False,
     )  # fmt: skip
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this; after the name of a recipe, the recipe's settings too")
     parser.add_argument("recipe", choices=[*sorted(RECIPES), CHAIN], help=f"what to train; {CHAIN} is every bundle of weights/ in order")
     parser.add_argument("--data", default="", help="a dataset folder (see `data --help`); most recipes draw the Orchard without one")
     parser.add_argument("--steps", type=int, help="optimizer steps (the recipe has a default)")
@@ -49,6 +50,25 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     parser.add_argument("--settings", action="store_true", help="list the recipe's settings and stop")
     train_orchard.add_arguments(parser)
+
+
+class _Help(argparse.Action):
+    """Print the help of the command; for a recipe that is already named, its settings and an example instead of all examples."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        recipe = getattr(namespace, "recipe", None)
+        if recipe in (None, CHAIN):
+            parser.print_help()
+            parser.exit()
+        from ..core.train.settings import example_of, settings_of
+
+        settings = settings_of(recipe)
+        lines = [f"settings of {recipe}, for --set NAME=VALUE:"]
+        for one in settings:
+            lines += [f"  {one.name}={one.default}", f"      {one.note}"]
+        parser.epilog = "\n".join([*lines, "", "example:", *(f"  {line}" for line in example_of(recipe).splitlines())])
+        parser.print_help()
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -83,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
         every=Intervals(args.save_every, args.log_every, args.eval_every),
         device=args.device,
     )
-    for key, value in result.metrics.items():
-        note(f"{key} {value:.5g}")
+    if result.metrics:
+        note(", ".join(f"{key} {value:.5g}" for key, value in result.metrics.items()))
     if result.plot:
         note(f"loss over time: {result.plot}")
     for path in result.files:

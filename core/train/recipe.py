@@ -36,6 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
+from .. import paths
+from ..bundles.find import resolve_bundle
 from ..bundles.format import read_info
 from ..checks import real_number, whole_number
 from ..errors import BundleError, InputError
@@ -63,10 +65,10 @@ class Recipe:
     bundles: ClassVar[Mapping[str, str]] = {}
 
     data: str = ""  # a dataset folder; each recipe says what it must hold
-    seed: int = 0
-    batch_size: int = 16
+    seed: int = 0  # of weights, data order and noise
+    batch_size: int = 16  # pictures (or triples, or pairs) a batch
     lr: float = 1e-3  # peak learning rate
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # AdamW's
     schedule: str = "cosine"  # "cosine" falls to lr * lr_final, "constant" stays
     warmup: int = 100  # steps of linear rise
     lr_final: float = 0.0  # fraction of lr at the last step of a cosine
@@ -161,10 +163,15 @@ class Recipe:
                 raise InputError(f"{key}={getattr(self, key)!r}: expected a share from 0 to 1")
 
     def check_files(self) -> None:
-        """Raise :class:`BundleError` for a bundle in the settings that is missing, damaged or of another kind, by its header alone."""
+        """Find the bundles in the settings: a path, from the working folder, or else a name in a weights folder.
+
+        Raises :class:`BundleError` for one that is missing, damaged or of another kind, by its header alone.
+        """
         for key, kind in self.bundles.items():
-            for path in self.paths_in(key):
+            found = [located(key, path, kind) for path in self.paths_in(key)]
+            for path in found:
                 check_bundle(key, path, kind)
+            setattr(self, key, ",".join(found))
 
     def paths_in(self, key: str) -> list[str]:
         """Return the files that the setting `key` names; [] where it is empty."""
@@ -174,6 +181,26 @@ class Recipe:
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+def located(key: str, path: str, kind: str) -> str:
+    """Return `path` where it is a file, else the path of the bundle of that name and `kind` in a weights folder.
+
+    Raises :class:`BundleError`, naming the setting `key` and the folders that were searched, where there is neither.
+    """
+    missing = f"{key}: no such file {path}"
+    try:
+        if Path(path).is_file():
+            return path
+        if Path(path).is_absolute():
+            raise BundleError(missing)
+        return str(resolve_bundle(path, kind))
+    except (InputError, OSError, ValueError) as error:  # a name that no file can have, or that leaves its folder
+        raise BundleError(f"{missing}: {error}") from error
+    except BundleError as error:
+        if str(error) == missing:
+            raise
+        raise BundleError(f"{missing} in {Path.cwd()}, and {error} ({', '.join(map(str, paths.weights_dirs()))} were searched)") from error
 
 
 def check_bundle(key: str, path: str, kind: str) -> None:

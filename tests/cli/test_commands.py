@@ -62,3 +62,25 @@ def test_a_command_leaves_the_log_as_it_was(capsys):
     assert main(["nodes", "KSampelr"]) == 1
     capsys.readouterr()
     assert (list(log.handlers), log.level, log.propagate) == before
+
+
+def test_the_help_of_a_recipe_lists_its_own_settings(capsys):
+    from rapiddraw.cli import main
+
+    assert main(["train", "kg", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "margin=2.0\n      distance by which" in shown and "python -m rapiddraw train kg --data" in shown and "latent_channels" not in shown
+    )
+    assert main(["train", "--help"]) == 0
+    assert "margin=2.0" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["-v", "validate", "gone.json"], ["validate", "-v", "gone.json"], ["validate", "gone.json", "--verbose"]]
+)
+def test_verbose_may_stand_anywhere(arguments, capsys):
+    from rapiddraw.cli import main
+
+    assert main(arguments) == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -70,15 +70,15 @@ class ControlRecipe(UnetRecipe):
     text_lr: float = 0.0
     ema: float = 0.99
     caption_dropout: float = 0.5
-    conditions: tuple[str, ...] = CONDITIONS
+    conditions: tuple[str, ...] = CONDITIONS  # the kinds of maps, as folders of maps/ are named
     features: tuple[int, ...] = (16, 24, 32)  # widths of the condition features, one for each level
-    format: str = "dense"
+    format: str = "dense"  # of the copy: "dense", "lowrank" or "kronecker"
     ratio: float = 0.33  # format "lowrank": share of the copy's parameters that is left
     rank: int = 4  # format "kronecker": rank of u and v
     extracted: float = 0.5  # share of edges and sketches drawn from the picture itself; 1 where the folder has no such maps
-    keep_all: float = 0.1
-    drop_all: float = 0.1
-    drop_each: float = 0.5
+    keep_all: float = 0.1  # share of pictures that are shown all their maps
+    drop_all: float = 0.1  # share that are shown none
+    drop_each: float = 0.5  # of the others, the chance that a map is left out
 
     def setup(self, device: torch.device) -> None:
         base = read_info(self.base, "unet")

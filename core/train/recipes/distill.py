@@ -25,7 +25,7 @@ from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
 from ...lowrank.factorize import factorize
 from ...lowrank.roles import DEFAULT_TARGETS
-from ..recipe import Losses, Recipe, check_bundle
+from ..recipe import Losses, Recipe, check_bundle, located
 from .unet import UnetRecipe
 
 INITS = ("svd", "random")
@@ -38,13 +38,13 @@ class Distillation(Recipe):
     lr: float = 5e-4
     mode: str = "param_ratio"  # how ranks are chosen: param_ratio, energy or rank
     value: float = 0.61  # the ratio, the energy or the rank; 0.61 is 790M of 1290M parameters (ELR-Diffusion, Table 1)
-    targets: tuple[str, ...] = DEFAULT_TARGETS
+    targets: tuple[str, ...] = DEFAULT_TARGETS  # the groups of layers to factorise, as in Factorize UNet
     split: str = "symmetric"  # singular values go into both factors, which trains better; "paper": into the first (section 2.2.1)
     noise: float = 1.0  # factor of the error against the teacher's output
     features: float = 0.0  # factor of the error against the teacher's feature maps
     task: float = 0.0  # factor of the plain diffusion loss
     weighting: str = "none"  # of noise levels: "none" or "min_snr"
-    caption_dropout: float = 0.1
+    caption_dropout: float = 0.1  # share of captions replaced by the empty prompt
 
     @property
     def terms(self) -> Terms:
@@ -68,14 +68,14 @@ class DistillRecipe(Distillation):
     name: ClassVar[str] = "distill"
 
     precision: str = "bf16"
-    teacher: str = ""
+    teacher: str = ""  # the U-Net bundle to distil
     init: str = "svd"  # "svd" of the teacher's weights, or "random": factors of random weights, for a comparison
-    vae: str = ""
-    text: str = ""
+    vae: str = ""  # the VAE bundle of the teacher
+    text: str = ""  # the text bundle of the teacher
     graph: str = ""  # optional: without it no knowledge is injected
     size: int = 128  # side of a picture in pixels
     timesteps: str = "uniform"  # or "logit_normal": see the recipe `unet`
-    knowledge_dropout: float = 0.2
+    knowledge_dropout: float = 0.2  # share of captions read without the graph
 
     def setup(self, device: torch.device) -> None:
         from diffusers import UNet2DConditionModel
@@ -118,11 +118,14 @@ class DistillRecipe(Distillation):
             raise InputError("teacher is empty: name the U-Net bundle to learn from, such as weights/orchard-unet.safetensors")
         if self.init not in INITS:
             raise InputError(f"init={self.init!r}: expected {' or '.join(INITS)}")
+        self.teacher = located("teacher", self.teacher, "unet")
         check_bundle("teacher", self.teacher, "unet")
         self._source().check()
 
     def check_files(self) -> None:
-        self._source().check_files()
+        source = self._source()
+        source.check_files()
+        self.vae, self.text, self.graph = source.vae, source.text, source.graph
 
     def _source(self) -> UnetRecipe:
         """Return the recipe that gives the batches and the noise: the teacher's own, with its text encoder frozen."""

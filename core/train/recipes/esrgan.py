@@ -55,13 +55,13 @@ class EsrganRecipe(Recipe):
     images: int = 400  # pictures held in memory: of `data`, or drawn
     size: int = 512  # side of the drawn pictures
     patch: int = 96  # side of a high-resolution patch
-    scale: int = 4
-    num_feat: int = 32
-    num_block: int = 2
-    num_grow: int = 32
+    scale: int = 4  # how many times larger: 4, 2 or 1
+    num_feat: int = 32  # features of the network
+    num_block: int = 2  # RRDB blocks of the network
+    num_grow: int = 32  # features that each dense layer adds
     soft: float = 0.3  # share of patches softened like a decoder's output, or decoded where `vae` is set
     vae: str = ""  # a VAE bundle: that share of the small pictures goes through it and back, so that what it leaves out is mended
-    gradient_weight: float = 0.5
+    gradient_weight: float = 0.5  # weight of the L1 on pixel gradients
     gan_weight: float = 0.0  # weight of the adversarial term; ESRGAN has 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
     start: str = ""  # a bundle to continue from, for fine-tuning
 

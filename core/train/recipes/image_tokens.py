@@ -49,14 +49,14 @@ class ImageTokensRecipe(UnetRecipe):
     ema: float = 0.98
     caption_dropout: float = 0.5
     timesteps: str = "logit_normal"
-    tower: str = ""
+    tower: str = ""  # the image bundle whose embeddings become tokens
     tokens: int = 32  # with `reading`, as many as a text has
-    hidden: int = 256
+    hidden: int = 256  # width of the projection between embedding and tokens
     reading: int = 400  # steps of regression before the training begins
-    reading_lr: float = 3e-3
+    reading_lr: float = 3e-3  # learning rate of that regression
     pictures: int = 0  # use the first so many pictures only; 0 uses all
-    alone: float = 0.4
-    image_dropout: float = 0.05
+    alone: float = 0.4  # share of pictures that stand without a text
+    image_dropout: float = 0.05  # share of pictures left out
 
     def setup(self, device: torch.device) -> None:
         super().setup(device)

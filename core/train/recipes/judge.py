@@ -43,9 +43,9 @@ class JudgeRecipe(Recipe):
     batch_size: int = 64
     lr: float = 2e-3
     weight_decay: float = 1e-3
-    width: int = 32
+    width: int = 32  # channels of the first convolution
     degrade: float = 0.6  # share of pictures that are blurred or made noisy
-    held_out: int = 2000
+    held_out: int = 2000  # scenes of the test split that give the reported accuracy
 
     def check(self) -> None:
         super().check()

@@ -44,10 +44,10 @@ class KgRecipe(Recipe):
     schedule: str = "constant"
     warmup: int = 0
     clip: float = 0.0
-    dim: int = 64
-    margin: float = 2.0
-    negatives: int = 25
-    held_out: float = 0.0
+    dim: int = 64  # features of an entity's vector
+    margin: float = 2.0  # distance by which a true triple must beat a corrupted one
+    negatives: int = 25  # corrupted triples for each true one
+    held_out: float = 0.0  # share of triples kept for a second, scored run; 0 for none
 
     def setup(self, device: torch.device) -> None:
         self.graph = load_triples(self.data) if self.data else orchard_graph()

@@ -38,11 +38,11 @@ class KroneckerRecipe(UnetRecipe):
     ema: float = 0.99
     caption_dropout: float = 0.0  # the empty prompt keeps its meaning
     timesteps: str = "logit_normal"
-    rank: int = 4
+    rank: int = 4  # rank of the factors
     share: bool = False  # one A for all layers with the same number of terms
-    targets: tuple[str, ...] = ("attention", "feed_forward")
-    word: str = ""
-    instead: str = ""
+    targets: tuple[str, ...] = ("attention", "feed_forward")  # the groups of layers to adapt, as in Factorize UNet
+    word: str = ""  # the word of a caption that calls the adapter forth
+    instead: str = ""  # the word of the folder's captions that it replaces
 
     def setup(self, device: torch.device) -> None:
         super().setup(device)

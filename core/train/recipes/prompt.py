@@ -68,13 +68,13 @@ class PromptRecipe(Recipe):
     lr: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.99
-    count: int = 20_000
-    held_out: int = 256
-    base: str = ""
-    width: int = 96
-    layers: int = 3
-    heads: int = 4
-    tokens: int = 96
+    count: int = 20_000  # pairs drawn where there is no folder
+    held_out: int = 256  # pairs that give the reported loss
+    base: str = ""  # a prompt bundle to continue from
+    width: int = 96  # features of a token
+    layers: int = 3  # transformer layers
+    heads: int = 4  # attention heads
+    tokens: int = 96  # tokens that prompt and answer may have together
 
     def setup(self, device: torch.device) -> None:
         pairs = read_pairs(self.data) if self.data else orchard_pairs(self.count + self.held_out, self.seed)

@@ -96,24 +96,24 @@ class RaftRecipe(Recipe):
     lr: float = 1e-4
     schedule: str = "constant"
     warmup: int = 5
-    base: str = ""
-    unet: str = ""
-    text: str = ""
-    vae: str = ""
-    graph: str = ""
-    scorer: str = ""
-    judge: str = ""
+    base: str = ""  # the prompt bundle to improve
+    unet: str = ""  # the U-Net bundle that draws
+    text: str = ""  # its text bundle
+    vae: str = ""  # its VAE bundle
+    graph: str = ""  # its knowledge graph
+    scorer: str = ""  # the text bundle, with its image bundle beside it, that scores similarity
+    judge: str = ""  # an attribute classifier, not the one that measures results later
     prompts: int = 96  # prompts a round
-    expansions: int = 4
+    expansions: int = 4  # answers tried for each prompt; the best one is learned from
     per_round: int = 8  # steps a round
     anchor: float = 0.5  # weight of the first stage's loss, 0 for none
-    temperature: float = 1.0
+    temperature: float = 1.0  # of the answers that are drawn
     aesthetics: float = 1.0  # weight of the aesthetic proxy; the similarity has weight 1
-    picture_steps: int = 8
-    cfg: float = 3.0
-    size: int = 128
+    picture_steps: int = 8  # sampling steps of a picture
+    cfg: float = 3.0  # guidance scale of a picture
+    size: int = 128  # side of a picture in pixels
     pictures: int = 32  # pictures drawn in one batch
-    held_out: int = 64
+    held_out: int = 64  # prompts that give the reported reward
 
     def setup(self, device: torch.device) -> None:
         self.model = load_prompt_model(load_bundle(self.base, "prompt")).requires_grad_(True).to(device)

@@ -41,9 +41,9 @@ class SegmenterRecipe(Recipe):
     precision: str = "bf16"
     weight_decay: float = 1e-3
     ema: float = 0.99
-    size: int = 128
-    widths: tuple[int, ...] = (16, 32, 48, 64)
-    classes: tuple[str, ...] = ORCHARD_CLASSES
+    size: int = 128  # side of a picture in pixels
+    widths: tuple[int, ...] = (16, 32, 48, 64)  # channels of each level
+    classes: tuple[str, ...] = ORCHARD_CLASSES  # names of the maps' values 0, 1, 2 ...
     degrade: float = 0.6  # share of pictures that are blurred and made noisy
     held_out: int = 200  # pictures of the Orchard's test split that give the reported IoU; 0 for other classes
 

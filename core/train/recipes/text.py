@@ -87,27 +87,27 @@ class TextRecipe(Recipe):
 
     batch_size: int = 128
     lr: float = 6e-4
-    tower_lr: float = 1e-3
-    temperature_lr: float = 1e-2
+    tower_lr: float = 1e-3  # learning rate of the image tower
+    temperature_lr: float = 1e-2  # learning rate of the temperature of the contrastive loss
     weight_decay: float = 0.05
     warmup: int = 50
     precision: str = "bf16"
-    graph: str = ""
-    knowledge: str = "graph"
-    knowledge_dropout: float = 0.3
-    alike: float = 0.6
-    names: bool = True
-    start: str = ""
-    lock_images: bool = False
-    image_tower: str = ""
+    graph: str = ""  # the knowledge graph bundle
+    knowledge: str = "graph"  # "graph", or a control: "none", "shuffled" or "random"
+    knowledge_dropout: float = 0.3  # share of captions read without the graph
+    alike: float = 0.6  # share of batches in which all pictures have one scenery
+    names: bool = True  # false: captions that describe and never name (Orchard only)
+    start: str = ""  # a text bundle to continue from, with its image bundle beside it
+    lock_images: bool = False  # true: the image tower stays as it is
+    image_tower: str = ""  # an image bundle for a text encoder that starts anew
     language: str = "both"  # "en" or "zh": captions, names and vocabulary of that language alone
-    count: int = 6000
-    image_size: int = 64
-    width: int = 192
-    layers: int = 4
-    heads: int = 4
-    projection_dim: int = 128
-    vocabulary_size: int = 800
+    count: int = 6000  # pictures drawn where there is no folder
+    image_size: int = 64  # side of a picture in pixels
+    width: int = 192  # features of a token
+    layers: int = 4  # transformer layers
+    heads: int = 4  # attention heads
+    projection_dim: int = 128  # features of the space that texts and pictures share
+    vocabulary_size: int = 800  # word pieces of a new vocabulary
 
     def check(self) -> None:
         super().check()

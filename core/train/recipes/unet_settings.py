@@ -24,7 +24,7 @@ class UnetSettings(Recipe):
     text_lr: float = 2e-4  # learning rate of the text encoder; 0 freezes it
     ema: float = 0.999
     precision: str = "bf16"
-    vae: str = ""
+    vae: str = ""  # the VAE bundle whose latents are learned
     text: str = ""  # one bundle, or several with commas between them: their features are concatenated in this order
     graph: str = ""  # optional: without it no knowledge is injected
     base: str = ""  # a U-Net bundle to fine-tune
@@ -33,18 +33,18 @@ class UnetSettings(Recipe):
     base_vae: str = ""  # new_latents: the VAE that `base` was trained with; its ends then start from a least-squares fit of the latents
     new_prediction: bool = False  # train `base` further with another `prediction` than its own, such as flow
     size: int = 128  # side of a picture in pixels
-    widths: tuple[int, ...] = (64, 96, 160)
+    widths: tuple[int, ...] = (64, 96, 160)  # channels of each level, multiples of 32
     attention: tuple[int, ...] = (0, 1, 1)  # levels with self- and cross-attention
-    heads: int = 4
-    prediction: str = "v"  # or "eps", "x0", "flow"
+    heads: int = 4  # attention heads
+    prediction: str = "v"  # what the network gives: "v", "eps", "x0" or "flow"
     weighting: str = "none"  # "none" (all timesteps equal, which learns layouts sooner) or "min_snr"
-    t_min: int = 0
-    t_max: int = 1000
+    t_min: int = 0  # lowest timestep that is trained
+    t_max: int = 1000  # timesteps below this one are trained
     timesteps: str = "uniform"  # how timesteps in [t_min, t_max) are drawn; "logit_normal" draws the middle and upper ones more often
     low_share: float = 0.0  # share of the pictures that are enlarged from half the size (PanGu-Draw, section 4.1, on structure data)
     low_kept: bool = True  # False leaves those pictures out, for a comparison
     foreground: float = 1.0  # how many times the error inside segmented objects counts; above 1 the folder must hold segmentation maps
-    caption_dropout: float = 0.1
+    caption_dropout: float = 0.1  # share of captions replaced by the empty prompt, for guidance
     encoder_dropout: float = 0.0  # of several encoders: share of captions that one of them, drawn at random, reads alone
     reads: tuple[int, ...] = ()  # of several encoders: numbers (from 0) of those that read captions, the others the empty prompt; () is all
     joined: float = 0.0  # share of captions that are two captions of the picture in a row, perhaps in two languages
@@ -52,7 +52,7 @@ class UnetSettings(Recipe):
     buckets: bool = False  # pictures of many aspect ratios, each batch of one ratio; the U-Net reads the index of the ratio
     bucket_scale: float = 0.125  # factor on the paper's sizes for the structure model (Table 7): 64x256 to 256x64
     style_prefix: float = 0.0  # share of captions whose words for a known style become a one-token prefix (PanGu-Draw, section 7)
-    knowledge_dropout: float = 0.2
+    knowledge_dropout: float = 0.2  # share of captions read without the graph
     checkpointing: bool = False  # gradient checkpointing: the backward pass computes activations again, for less memory and more time
 
     def texts(self) -> list[str]:

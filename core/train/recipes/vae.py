@@ -45,10 +45,10 @@ class VaeRecipe(Recipe):
     precision: str = "bf16"
     size: int = 128  # side of a training picture in pixels
     widths: tuple[int, ...] = (32, 32, 64, 128)  # block_out_channels; each width after the first halves the sides
-    latent_channels: int = 8
+    latent_channels: int = 8  # channels of the latents
     l2_weight: float = 4.0  # weight of the squared error
     gradient_weight: float = 1.0  # weight of the L1 on pixel gradients
-    kl_weight: float = 1e-5
+    kl_weight: float = 1e-5  # weight of the KL divergence from a standard normal distribution
     base: str = ""  # a VAE bundle to continue from
     decoder_only: bool = False  # train the decoder alone on the base's latents
     latent_noise: float = 0.1  # decoder_only: standard deviation of noise on the latents, in units of their own
