@@ -24,7 +24,8 @@ class FlashAttentionPatch:
     DESCRIPTION = (
         "Makes attention faster, with the same picture but for rounding. Each attention call goes to the fastest exact kernel of this "
         "machine; kernels are measured once for each shape, against ComfyUI's own, and the result is remembered (Rapid Diffusion, section "
-        "3.2.2)."
+        "3.2.2). "
+        "For any model."
     )
     RETURN_TYPES = ("MODEL", "VAE")
     RETURN_NAMES = ("model", "vae")
@@ -70,7 +71,8 @@ class AttentionReport:
     SEARCH_ALIASES = ("which attention", "attention backend", "benchmark attention", "sage attention", "speed report")
     DESCRIPTION = (
         "Shows whether FlashAttention Patch helps: which kernel ran for which shape, how often, and how much faster than ComfyUI's own. "
-        "Link the sampler's latent; the report is then written after sampling."
+        "Link the sampler's latent; the report is then written after sampling. "
+        "For any model."
     )
     RETURN_TYPES = ("STRING", "LATENT")
     RETURN_NAMES = ("report", "latent")

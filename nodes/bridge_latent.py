@@ -94,7 +94,8 @@ class LatentSpaceBridgeSampler:
         "Lets two models draw one picture together, even of different families, latent spaces, sizes or prompts: two ControlNets with a "
         "prompt each, an SD 1.5 ControlNet that leads Flux, Qwen-Image or Z-Image, an image variation beside text. At each step the two "
         "estimates of the clean picture are fused in A's latent space, by way of image space, and carried back to B's (Coop-Diffusion of "
-        "PanGu-Draw, Algorithm 1, sub-module 1). Works with any sampler but the cfg++ ones."
+        "PanGu-Draw, Algorithm 1, sub-module 1). Works with any sampler but the cfg++ ones. "
+        "For any model."
     )
     RETURN_TYPES = ("LATENT", "LATENT", "IMAGE")
     RETURN_NAMES = ("latent_a", "latent_b", "image")
@@ -147,7 +148,8 @@ class LatentSpaceBridgeGuider:
         "Lets two models draw one picture, for SamplerCustomAdvanced: the same as Latent Space Bridge Sampler (Coop-Diffusion of "
         "PanGu-Draw, Algorithm 1, sub-module 1). Link model A's latent and noise to the sampler. Previews and denoised_output show model "
         "A's picture; model B's latent stays inside. Sampling must start from noise; for sampling in parts use Latent Space Bridge "
-        "Sampler."
+        "Sampler. "
+        "For any model."
     )
     RETURN_TYPES = ("GUIDER",)
     RETURN_NAMES = ("guider",)

@@ -63,7 +63,8 @@ class ResolutionBridge:
         "Lets a second sampler finish a half-drawn picture at another resolution, without artefacts: the model's estimate of the clean "
         "picture is decoded, resampled and encoded (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Go on with the low part of "
         "the sigmas and noise of ANOTHER seed. Enlarging the noisy latent instead would make its noise correlated. The second model may be "
-        "of another family, for example SD 1.5 and then Flux: link model_high and sigmas_low, and sample with the sigmas from here."
+        "of another family, for example SD 1.5 and then Flux: link model_high and sigmas_low, and sample with the sigmas from here. "
+        "For any model."
     )
     RETURN_TYPES = ("LATENT", "IMAGE", "SIGMAS")
     RETURN_NAMES = ("latent", "image", "sigmas")
@@ -160,7 +161,8 @@ class ResolutionBridgeSampler:
         "Draws pictures larger than the model was trained for, and keeps their composition: it composes at low resolution and finishes at "
         "high resolution in one sampling run, like a hires fix without a second start. From t_low down, the second model goes on with the "
         "enlarged picture and fresh noise of seed + 1 (Coop-Diffusion of PanGu-Draw, Algorithm 1, sub-module 2). Both models may be the "
-        "same, or of two families, as SD 1.5 and Flux."
+        "same, or of two families, as SD 1.5 and Flux. "
+        "For any model."
     )
     RETURN_TYPES = ("LATENT", "IMAGE")
     RETURN_NAMES = ("latent", "image")
@@ -286,7 +288,8 @@ class NoiseCorrelation:
     DESCRIPTION = (
         "Checks whether a latent's noise is still the kind that models were trained on. It compares the noisy latent with its clean one "
         "and measures the correlation of neighbouring cells (white noise: 0) and the strength (white noise: 1). A noisy latent enlarged "
-        "by bilinear x2 gives 0.75 and 0.64, a bridged one 0 and 1."
+        "by bilinear x2 gives 0.75 and 0.64, a bridged one 0 and 1. "
+        "For any model."
     )
     RETURN_TYPES = ("FLOAT", "FLOAT", "STRING")
     RETURN_NAMES = ("correlation", "std", "text")

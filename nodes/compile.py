@@ -20,7 +20,8 @@ class Compile:
         "Makes networks faster where this machine can. When they first run, it measures them as they are, in channels-last memory, in "
         "bf16 (where allowed) and compiled by torch.compile, block by block and in one piece. What is not faster, or changes the picture, "
         "is not used. LoRA, ControlNet, other sizes and batches need no new start. For attention use FlashAttention Patch. After Rapid "
-        "Diffusion, section 3.2.1."
+        "Diffusion, section 3.2.1. "
+        "For any model."
     )
     RETURN_TYPES = ("MODEL", "CLIP", "VAE", "UPSCALE_MODEL")
     RETURN_NAMES = ("model", "clip", "vae", "upscale_model")

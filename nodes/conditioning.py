@@ -98,7 +98,8 @@ class ConditioningConcatFeature:
     SEARCH_ALIASES = ("concat conditioning", "combine conditioning", "join prompts", "dual clip", "two text encoders")
     DESCRIPTION = (
         "Joins two encoded prompts for a model that reads two text encoders: the features stand side by side in each token. The stock "
-        "Conditioning (Concat) puts the tokens one after the other instead."
+        "Conditioning (Concat) puts the tokens one after the other instead. "
+        "For any model."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)

@@ -61,7 +61,8 @@ class ControlAdapterApply:
     )  # fmt: skip
     DESCRIPTION = (
         "Makes a picture follow edges, segments and a sketch at once, beside the prompt (ELR-Diffusion, section 2.4). Any of them may be "
-        "missing; the adapter was trained for that. Other ControlNets may be chained."
+        "missing; the adapter was trained for that. Other ControlNets may be chained. "
+        "For U-Nets only."
     )
     RETURN_TYPES = ("CONDITIONING", "CONDITIONING")
     RETURN_NAMES = ("positive", "negative")

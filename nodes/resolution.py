@@ -77,7 +77,8 @@ class ConditioningSetResolutionIndex:
     DESCRIPTION = (
         "Tells a model that was trained on many aspect ratios which one it draws, so that it composes for that shape. The index's "
         "sinusoidal embedding is put beside the pooled text (PanGu-Draw, section 5). Without this node such a model goes by the latent's "
-        "shape; other models ignore the index, and the log says so."
+        "shape; other models ignore the index, and the log says so. "
+        "For any model."
     )
     RETURN_TYPES = ("CONDITIONING",)
     RETURN_NAMES = ("conditioning",)

@@ -32,7 +32,8 @@ class TimeDecoupledGuider:
         "Draws one picture with two models, or more in a chain, for SamplerCustomAdvanced: a structure model at high noise levels, a "
         "texture model at low ones, each with its own LoRAs, prompts, guidance scale and ControlNets. Like SDXL's base and refiner, or "
         "Wan's high-noise and low-noise models, but in one sampling run, with every sampler and every schedule. Method: time-decoupled "
-        "training of PanGu-Draw (section 4.1)."
+        "training of PanGu-Draw (section 4.1). "
+        "For any model."
     )
     RETURN_TYPES = ("GUIDER",)
     RETURN_NAMES = ("guider",)
@@ -68,7 +69,8 @@ class TimeDecoupledSampler:
         "Draws one picture with two models in one sampling run: a structure model draws the layout, a texture model the details. Like "
         "SDXL's base and refiner, or Wan's high-noise and low-noise models. It replaces two KSamplerAdvanced, and the switch stays at "
         "its noise level when you change the steps. With the same model twice it gives the stock KSampler's picture. Method: "
-        "time-decoupled training of PanGu-Draw (section 4.1)."
+        "time-decoupled training of PanGu-Draw (section 4.1). "
+        "For any model."
     )
     RETURN_TYPES = ("LATENT",)
     RETURN_NAMES = ("latent",)
@@ -138,7 +140,8 @@ class TimeDecoupledModel:
     DESCRIPTION = (
         "Makes one MODEL of a structure and a texture model, for nodes without a GUIDER input: the first draws at high noise levels, the "
         "second at low ones (PanGu-Draw, section 4.1). Both get the same prompts and guidance scale; guidance patches of the texture "
-        "model do not act. Where you can, use Time-Decoupled KSampler."
+        "model do not act. Where you can, use Time-Decoupled KSampler. "
+        "For any model."
     )
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
@@ -166,7 +169,8 @@ class SplitSigmasAtTimestep:
     DESCRIPTION = (
         "Splits a schedule between two samplers at a known noise level: the first list for the sampler that adds noise, the second for "
         "one that adds none (DisableNoise). The cut is at the first level below the timestep, and no level is added. A timestep is not a "
-        "share of the steps: with karras, 500 is not the middle."
+        "share of the steps: with karras, 500 is not the middle. "
+        "For any model."
     )
     RETURN_TYPES = ("SIGMAS", "SIGMAS")
     RETURN_NAMES = ("high_sigmas", "low_sigmas")
