@@ -75,8 +75,8 @@ def find_groups(network: nn.Module) -> list[Group]:
     """Return the regions of a network by structure, in the network's order. A block that other code has patched is left out."""
     groups: dict[Any, Group] = {}
     for module, kind, method in _regions(network):
-        if method in vars(module) or getattr(module, "updown", False):
-            continue
+        if method in vars(module) or getattr(module, "updown", False) or not hasattr(module, method):
+            continue  # the last: another network's block of that name, such as Stable Cascade's ResBlock
         shapes = tuple((name, tuple(weight.shape)) for name, weight in module.named_parameters())
         if not shapes:
             continue  # no weights, such as torch's own Upsample

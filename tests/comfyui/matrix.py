@@ -347,8 +347,9 @@ def _first(case: Case, name: str) -> str:
 def _(case: Case) -> None:
     picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(4))
     variation = case.node(
-        "ImageVariationEncode", image=picture, tokens_name="tiny-image_tokens.safetensors", tower_name="tiny-image.safetensors"
-    )[0]
+        "ImageVariationEncode", image=picture, tokens_name="tiny-image_tokens.safetensors", tower_name="tiny-image.safetensors",
+        model=case.model,
+    )[0]  # fmt: skip
     finite("a picture as the prompt", case.sampled(case.guider(positive=variation)))
 
 
@@ -383,8 +384,9 @@ def _(case: Case) -> None:
 
 @row("ProfilePipeline")
 def _(case: Case) -> None:
+    side = max(128, case.family.size[-1] * families.FACTOR)  # PixArt draws nothing smaller than its positions allow
     table, chart, _ = case.node(
-        "ProfilePipeline", model=case.model, clip=case.clip, vae=case.vae, width=128, height=128, steps=2, runs=1, warmup=0
+        "ProfilePipeline", model=case.model, clip=case.clip, vae=case.vae, width=side, height=side, steps=2, runs=1, warmup=0
     )
     finite("the chart", chart)
     if "%" not in table:

@@ -319,3 +319,10 @@ def test_a_network_is_not_kept_alive():
 def test_options_are_checked(wrong):
     with pytest.raises(InputError):
         Options(**wrong)
+
+
+def test_another_networks_block_of_a_known_name_is_left_alone():
+    class ResBlock(torch.nn.Sequential):
+        """Stable Cascade's has no `_forward`."""
+
+    assert find_groups(torch.nn.Sequential(ResBlock(torch.nn.PReLU()))) == []
