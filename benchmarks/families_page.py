@@ -30,7 +30,7 @@ LETTERS = {"works": "+", "refused": "-", "wrong": "?", "crash": "!"}
 def page(known: dict[str, Any]) -> str:
     """Return the page for what tests/data/families.json holds: `matrix` (row to family to works, refused, wrong or crash) and `unets`."""
     matrix, unets = known["matrix"], known["unets"]
-    families = list(max(matrix.values(), key=lambda cells: len(cells)))
+    families: list[str] = max((list(cells) for cells in matrix.values()), key=len)
     lines = [HEADER.format(count=len(families), unets=", ".join(unets))]
     for row, cells in matrix.items():
         serves, not_served = verdict(cells, unets)
