@@ -68,8 +68,7 @@ class SamplerPicard:
     DESCRIPTION = (
         "Shortens the time to a picture on hardware with room to spare: many steps are refined together, in one batch, until they stop "
         "changing. It needs more evaluations, not fewer, so on a CPU it is slower. The picture is that of euler (ddim) or euler_ancestral "
-        "(ddpm). Any schedule is valid; gains begin at about 25 steps. Method: ParaDiGMS (Shih et al. 2023). ddpm does not suit flow "
-        "models; the log then warns."
+        "(ddpm). Any schedule is valid; gains begin at about 25 steps. Method: ParaDiGMS (Shih et al. 2023)."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
@@ -122,7 +121,7 @@ class SamplerAdaptiveSDE:
     DESCRIPTION = (
         "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Any schedule is valid, and only "
         "its first and last noise level count. It often takes 100 evaluations or more. The same seed gives the same picture. Method: "
-        "Jolicoeur-Martineau et al. 2021, 'Gotta Go Fast'. Not for flow models; the log then warns."
+        "Jolicoeur-Martineau et al. 2021, 'Gotta Go Fast'."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)
@@ -220,7 +219,7 @@ class SamplerDPMSolver:
     DESCRIPTION = (
         "Good pictures in about 10 to 20 steps, with one evaluation for each step. Any descending schedule is valid. The higher orders "
         "help where steps are alike in log sigma: use karras, exponential or simple. The last step of normal and ddim_uniform is long; "
-        "the log then warns once. Method: DPM-Solver++ (Lu et al. 2022). Not for flow models; the log then warns."
+        "the log then warns once. Method: DPM-Solver++ (Lu et al. 2022)."
     )
     RETURN_TYPES = ("SAMPLER",)
     RETURN_NAMES = ("sampler",)

@@ -75,11 +75,16 @@ class Convention:
 
     def to_common(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the common form of states `x` (B, ...) at `sigma` (() or (B,)). A flow model's state at sigma 1 has none (infinity)."""
-        return x / self.alpha(beside(sigma, x))
+        return x / self.alpha(beside(sigma, x)) if self.flow else x
 
     def from_common(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return the model's states at `sigma` (() or (B,), the model's own) from their common form `x` (B, ...)."""
-        return x * self.alpha(beside(sigma, x))
+        return x * self.alpha(beside(sigma, x)) if self.flow else x
+
+    def spread(self, sigma: Number) -> Number:
+        """Return the standard deviation of the states at `sigma` of data of unit variance, sqrt(alpha^2 + beta^2)."""
+        beta = self.noise_scale * sigma if self.flow else sigma
+        return (self.alpha(sigma) ** 2 + beta**2) ** 0.5
 
 
 VE = Convention()
@@ -88,14 +93,15 @@ FLOW = Convention(flow=True)
 
 def convention_of(model_sampling: Any) -> Convention:
     """Return the convention of a :class:`NoiseSchedule` or a ComfyUI `model_sampling` object, by how it mixes noise. None counts as VE."""
+    named = FLOW if any(kind.__name__ == "CONST" for kind in type(model_sampling).__mro__) else VE
     mix = getattr(model_sampling, "noise_scaling", None)
     if mix is None:
-        return VE
+        return named
     half, one, none = torch.tensor(0.5), torch.ones(1), torch.zeros(1)
     signal, noise = float(mix(half, none.clone(), one.clone())), float(mix(half, one.clone(), none.clone()))
     if abs(signal - 0.5) < 1e-6:
         return Convention(flow=True, noise_scale=2 * noise)
-    return FLOW if any(kind.__name__ == "CONST" for kind in type(model_sampling).__mro__) else VE  # image-to-image flows start unmixed
+    return named  # an image-to-image flow starts from a picture that it does not mix
 
 
 def beside(sigma: Tensor, x: Tensor) -> Tensor:

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from ...checks import real_number, whole_number
 from .common import (
-    BoundModel,
     Callback,
+    CommonForm,
     Model,
     NoiseSampler,
+    below_noise_alone,
     brownian_noise,
     check_sigmas,
     keep_stats,
     model_sampling_of,
-    report,
     slope,
-    warn_if_flow,
     warn_once,
 )
 
 MAX_NFE = 100_000
+MAX_CHANGE = 4.0  # of a flow model's step: at its first levels nothing changes, and the next step would be the whole way
 MIN_STEP = 1e-5  # as a share of the whole way: smaller steps are lost in float32's rounding
 
 
@@ -39,7 +39,7 @@ class StepControl:
     - `safety` and `exponent` (above 0, up to 1): the next step is `safety` * step / error^`exponent`.
     - `max_nfe` (3 to 100000): after so many evaluations the rest is one jump, with a warning.
     - `probability_flow`: no noise and half the drift (the ODE).
-    - `noise_sampler(sigma^2, next sigma^2)`: unit noise; :func:`~.common.brownian_noise` by default.
+    - `noise_sampler(sigma^2, next sigma^2)`: unit noise, by common levels; :func:`~.common.brownian_noise` by default.
     - `stats` receives `accepted`, `rejected` and `evaluations`.
     """
 
@@ -60,11 +60,14 @@ class StepControl:
             real_number(name, getattr(self, name), 0, 1, above=True)
         whole_number("max_nfe", self.max_nfe, 3, MAX_NFE)
 
-    def next_step(self, h: float, error: float) -> float:
-        """Return the next step after one of `h` whose error was `error`, both steps as shares of the whole way."""
+    def next_step(self, h: float, error: float, change: float = math.inf) -> float:
+        """Return the next step after one of `h` whose error was `error`, both steps as shares of the whole way.
+
+        It is at most `change` times longer or shorter."""
         if not math.isfinite(error):
             return self.h_init
-        return min(1.0, max(MIN_STEP, self.safety * h * max(error, 1e-6) ** -self.exponent))
+        factor = min(change, max(1 / change, self.safety * max(error, 1e-6) ** -self.exponent))
+        return min(1.0, max(MIN_STEP, h * factor))
 
 
 @torch.no_grad()
@@ -85,7 +88,8 @@ def sample_adaptive_sde(
     step costs two evaluations, a rejected one costs one, because the drift at its start is known.
 
     Of `sigmas` only the ends count: the sampling run goes from the first level to the last or, where that is 0, to the schedule's sigma_min
-    (without a schedule to the last positive level). Time is log sigma, in which the paper's variance-exploding SDE is uniform.
+    (without a schedule to the last positive level). Time is log sigma, in which the paper's variance-exploding SDE is uniform. A flow
+    model is sampled in the common form of :mod:`..noise`, where its noise is that SDE's; `sigma` means the common level there.
 
     The noise belongs to a Brownian path over sigma^2 (see :func:`~.common.brownian_noise`, seeded with `extra_args["seed"]`), so that a
     rejected step and its shorter successor meet the same noise, and smaller tolerances refine the same picture. The paper draws new noise.
@@ -99,16 +103,17 @@ def sample_adaptive_sde(
     steps = len(sigmas) - 1
     if steps < 1:
         return x
-    warn_if_flow(model, "the adaptive SDE sampler")
-    denoise = BoundModel(model, extra_args)
-    low = _lowest(model, sigmas)
-    way = math.log(float(sigmas[0]) / float(low)) or 1.0
+    denoise = CommonForm(model, extra_args)
+    convention, sigmas = denoise.convention, below_noise_alone(model, sigmas)
+    low, sigma = convention.level(_lowest(model, sigmas)), convention.level(sigmas[0])
+    x = convention.to_common(x, sigmas[0])
+    way = math.log(float(sigma) / float(low)) or 1.0
     share = 1.0 if control.probability_flow else 2.0
-    noise_sampler = control.noise_sampler or brownian_noise(x, torch.stack([sigmas[0], low]) ** 2, denoise.extra_args.get("seed"))
+    noise_sampler = control.noise_sampler or _path(x, sigma, low, denoise)
 
-    sigma, h, last = sigmas[0], control.h_init, _unit(x, sigmas[0]).abs()
+    h, last = control.h_init, _unit(x, sigma).abs()
     denoised, accepted, rejected, evaluations = denoise(x, sigma), 0, 0, 1
-    report(callback, 0, x, sigma, denoised)
+    denoise.report(callback, 0, x, sigma, denoised)
     while sigma > low and evaluations + 2 <= control.max_nfe:
         ahead = sigma * math.exp(-h * way)
         sigma_next = ahead if low * 1.0001 < ahead < sigma else low  # a way too short to divide is one step
@@ -128,19 +133,35 @@ def sample_adaptive_sde(
             denoised = denoise(x, sigma)
             evaluations += 1
             done = 1 - math.log(max(float(sigma / low), 1.0)) / way
-            report(callback, min(int(done * steps), steps - 1), x, sigma, denoised)
+            denoise.report(callback, min(int(done * steps), steps - 1), x, sigma, denoised)
         else:
             rejected += 1
-        h = control.next_step(h, error)
+        h = control.next_step(h, error, MAX_CHANGE if convention.flow else math.inf)
     if sigma > low:
         warn_once(
             f"the adaptive SDE sampler had used its {control.max_nfe} evaluations when the noise level was still {float(sigma):.3g}: the "
             "picture will look blurred. Raise max_nfe or rtol."
         )
-        report(callback, steps - 1, x, sigma, denoised)
+        denoise.report(callback, steps - 1, x, sigma, denoised)
     name = "adaptive SDE" + " (probability flow)" * control.probability_flow
     keep_stats(control.stats, sampler=name, accepted=accepted, rejected=rejected, evaluations=evaluations)
-    return denoised if sigmas[-1] == 0 or sigma > low else x
+    return denoised if sigmas[-1] == 0 or sigma > low else convention.from_common(x, sigmas[-1])
+
+
+def _path(x: Tensor, top: Tensor, low: Tensor, denoise: CommonForm) -> NoiseSampler:
+    """Return the default noise: increments of a Brownian path between two levels, asked for by the squares of levels.
+
+    A flow model's levels span too many powers of ten for a path over their squares, so that path runs over the levels' logarithm.
+    """
+    seed = denoise.extra_args.get("seed")
+    if not denoise.convention.flow:
+        return brownian_noise(x, torch.stack([top, low]) ** 2, seed)
+
+    def time(square: Tensor) -> Tensor:
+        return (square.sqrt() / low).log() + 1
+
+    path = brownian_noise(x, torch.stack([time(top**2), time(low**2)]), seed)
+    return lambda square, square_next: path(time(square), time(square_next))
 
 
 def _lowest(model: Model, sigmas: Tensor) -> Tensor:

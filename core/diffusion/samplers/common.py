@@ -3,7 +3,7 @@
 A sampler is a function `sample_x(model, x, sigmas, extra_args=None, callback=None, disable=None, **options) -> x`, the signature of
 k-diffusion and of ComfyUI:
 - `model(x, sigma, **extra_args)` gives `denoised`, the estimate of x0, for `x` (B, ...) and `sigma` (B,);
-- `x` = x0 + sigmas[0] * noise; it is not modified;
+- `x` = x0 + sigmas[0] * noise, or a flow model's mixture (see :mod:`..noise`); it is not modified;
 - `sigmas` (N+1,) descends, usually to 0; N is the number of steps. With fewer than two entries `x` comes back unchanged;
 - `callback` gets a dict in each step: `i` (from 0), and at the step's start `x`, `sigma`, `sigma_hat` (equal to `sigma`) and `denoised`;
 - `disable` is accepted because callers pass it, and is not used: the caller that passes the callback draws the bar.
@@ -63,13 +63,18 @@ def model_sampling_of(model: Any) -> Any:
     return getattr(inner, "model_sampling", None)
 
 
-def warn_if_flow(model: Any, sampler: str) -> None:
-    """Warn once where the network is a flow model, which adds noise as (1 - sigma) x0 + sigma n: `sampler` takes sigma otherwise."""
-    if convention_of(model_sampling_of(model)).flow:
-        warn_once(
-            f"{sampler} assumes noise added as x0 + sigma * n; this network is a flow model, for which its steps are wrong. "
-            "Use euler or another sampler made for flow models."
-        )
+def below_noise_alone(model: Any, sigmas: Tensor) -> Tensor:
+    """Return `sigmas` (N+1,) with a flow model's first level 1 moved a little below it, where its signal-to-noise ratio is above 0.
+
+    Samplers that divide by that ratio need this. The level is the one that ComfyUI's own samplers take.
+    """
+    model_sampling = model_sampling_of(model)
+    if len(sigmas) == 0 or not convention_of(model_sampling).flow or sigmas[0] < 1:
+        return sigmas
+    known = getattr(model_sampling, "percent_to_sigma", None)
+    sigmas = sigmas.clone()
+    sigmas[0] = max(float(sigmas[1:].max()) if len(sigmas) > 1 else 0.0, 1 - 1e-4 if known is None else float(known(1e-4)))
+    return sigmas
 
 
 def keep_stats(stats: dict[str, Any] | None, **found: Any) -> None:
@@ -95,6 +100,23 @@ class BoundModel:
         denoised = self(x, sigmas[i])
         report(callback, i, x, sigmas[i], denoised)
         return sigmas[i], sigmas[i + 1], denoised
+
+
+class CommonForm(BoundModel):
+    """`model` for states in the common form and common levels (see :mod:`..noise`), in which every model's noise is a VE model's."""
+
+    def __init__(self, model: Model, extra_args: dict[str, Any] | None) -> None:
+        super().__init__(model, extra_args)
+        self.convention = convention_of(model_sampling_of(model))
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        own = self.convention.sigma(sigma)
+        return super().__call__(self.convention.from_common(x, own), own)
+
+    def report(self, callback: Callback | None, i: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+        """Call `callback`, where there is one, with the model's own state and level."""
+        own = self.convention.sigma(sigma)
+        report(callback, i, self.convention.from_common(x, own), own, denoised)
 
 
 def slope(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """DPM-Solver++ of orders 1 to 3, single-step and multistep (Lu et al. 2022, arXiv:2206.00927 and arXiv:2211.01095).
 
 The linear part of the equation is integrated exactly. Only `denoised` is approximated, by a polynomial in lambda = -log sigma through the
-last evaluations. Every method here takes one evaluation for each step of the grid.
+last evaluations. The equation is the same in a flow model's sigma, so the methods serve flow models too. Every method here takes one
+evaluation for each step of the grid.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ...checks import whole_number
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, check_sigmas, report, warn_if_flow, warn_once
+from .common import BoundModel, Callback, Model, check_sigmas, report, warn_once
 from .dpmpp import sample_dpmpp_2m
 
 METHODS = ("singlestep", "multistep")
@@ -49,7 +50,6 @@ def sample_dpm_solver(
     order = whole_number("order", order, 1, 3)
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}: it is singlestep or multistep")
-    warn_if_flow(model, "DPM-Solver++")
     if order > 1:
         warn_if_uneven(sigmas)
     if method == "multistep" and order == 2:

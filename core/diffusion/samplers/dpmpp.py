@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, NoiseSampler, brownian_noise, check_sigmas
+from ..noise import convention_of
+from .common import BoundModel, Callback, Model, NoiseSampler, below_noise_alone, brownian_noise, check_sigmas, model_sampling_of
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def sample_dpmpp_2m_sde(
 
     `eta` >= 0 scales the stochastic part (0: an ODE), `s_noise` its amplitude, `solver_type` is `midpoint` or `heun`. The noise comes
     from `noise_sampler(sigma, sigma_next)`, by default :func:`~.common.brownian_noise` seeded with `extra_args["seed"]`. Raises
-    :class:`InputError` for another `solver_type` or an `eta` below 0.
+    :class:`InputError` for another `solver_type` or an `eta` below 0. A flow model is sampled in the common form of :mod:`..noise`.
     """
     check_sigmas(sigmas)
     if solver_type not in ("midpoint", "heun"):
@@ -71,22 +72,24 @@ def sample_dpmpp_2m_sde(
         raise InputError(f"eta, the share of the stochastic part, must be 0 or more; {eta} was given")
     if len(sigmas) < 2:
         return x
-    denoise = BoundModel(model, extra_args)
+    denoise, convention = BoundModel(model, extra_args), convention_of(model_sampling_of(model))
     noise_sampler = noise_sampler or brownian_noise(x, sigmas, denoise.extra_args.get("seed"))
+    sigmas = below_noise_alone(model, sigmas)
     previous, h_last = None, sigmas.new_zeros(())
     for i in range(len(sigmas) - 1):
         sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
         if sigma_next == 0:
             return denoised
-        h = (sigma / sigma_next).log()
+        h = (convention.level(sigma) / convention.level(sigma_next)).log()
         if h > 0:
             full = h * (1 + eta)
-            gain = -torch.expm1(-full)
+            gain = -torch.expm1(-full) * convention.alpha(sigma_next)
             x = (sigma_next / sigma) * (-h * eta).exp() * x + gain * denoised
             if previous is not None and h_last > 0:
-                weight = gain / 2 if solver_type == "midpoint" else 1 - gain / full
+                weight = gain / 2 if solver_type == "midpoint" else convention.alpha(sigma_next) - gain / full
                 x = x + weight * (h / h_last) * (denoised - previous)
             if eta > 0 and s_noise > 0:
-                x = x + noise_sampler(sigma, sigma_next) * sigma_next * (-torch.expm1(-2 * h * eta)).sqrt() * s_noise
+                fresh = noise_sampler(sigma, sigma_next) * sigma_next * (-torch.expm1(-2 * h * eta)).sqrt() * s_noise
+                x = x + fresh * convention.noise_scale
         previous, h_last = denoised, h
     return x

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from .common import BoundModel, Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, slope
+from ..noise import Convention, convention_of
+from .common import BoundModel, Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, model_sampling_of, slope
 
 
 @torch.no_grad()
@@ -82,13 +83,13 @@ def sample_euler_ancestral(
     if not (math.isfinite(eta) and eta >= 0):
         raise InputError(f"eta, the share of fresh noise, must be 0 or more (1 is DDPM); {eta} was given")
     denoise = BoundModel(model, extra_args)
-    noise_sampler = noise_sampler or gaussian_noise(x, denoise.extra_args.get("seed"))
+    noise_sampler, convention = noise_sampler or gaussian_noise(x, denoise.extra_args.get("seed")), convention_of(model_sampling_of(model))
     for i in range(len(sigmas) - 1):
         sigma, sigma_next, denoised = denoise.step(x, sigmas, i, callback)
-        down, up = ancestral_levels(sigma, sigma_next, eta)
+        down, keep, up = ancestral_step(convention, sigma, sigma_next, eta)
         x = denoised if down == 0 else x + slope(x, sigma, denoised) * (down - sigma)
         if up > 0:
-            x = x + noise_sampler(sigma, sigma_next) * s_noise * up
+            x = x * keep + noise_sampler(sigma, sigma_next) * s_noise * up
     return x
 
 
@@ -115,6 +116,22 @@ def sample_ddim(
     if eta == 0:
         return sample_euler(model, x, sigmas, extra_args, callback, disable)
     return sample_euler_ancestral(model, x, sigmas, extra_args, callback, disable, eta=eta, noise_sampler=noise_sampler)
+
+
+def ancestral_step(convention: Convention, sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (the level `down` to step to, the factor `keep` of the state there, the fresh noise `up` to add), to arrive at `sigma_next`.
+
+    For a VE model `down` and `up` are :func:`ancestral_levels`, and `keep` is 1. For a flow model `down` is
+    sigma' (1 + eta (sigma' / sigma - 1)), as in ComfyUI's ancestral sampler, and `keep` is the clean latent's share at sigma' over that at
+    `down`: in the common form (see :mod:`..noise`) the state is kept and its noise grows.
+    """
+    if not convention.flow or sigma_next == sigma or sigma_next == 0:
+        down, up = ancestral_levels(sigma, sigma_next, eta)
+        return down, torch.ones_like(up), up
+    down = (sigma_next * (1 + (sigma_next / sigma - 1) * eta)).clamp(min=0)
+    keep = (1 - sigma_next) / (1 - down)
+    up = (sigma_next**2 - (down * keep) ** 2).clamp(min=0) ** 0.5
+    return down, keep, convention.noise_scale * up
 
 
 def ancestral_levels(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from ...checks import real_number, whole_number
 from ...errors import InputError
-from .common import Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, keep_stats, report, warn_if_flow
-from .euler import ancestral_levels
+from ..noise import convention_of
+from .common import Callback, Model, NoiseSampler, check_sigmas, gaussian_noise, keep_stats, model_sampling_of, report
+from .euler import ancestral_step
 from .levels import LevelBatch, Shares, from_first_process
 
 METHODS = ("ddim", "ddpm")
 MAX_WINDOW = 10_000
+Jump = tuple[Tensor, Tensor, Tensor]
+"""What :func:`~.euler.ancestral_step` returns."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +84,17 @@ def sample_picard(
     steps = len(sigmas) - 1
     if steps < 1:
         return x
-    if method == "ddpm":
-        warn_if_flow(model, "the Picard sampler with method ddpm")
+    convention = convention_of(model_sampling_of(model))
     ask = LevelBatch(model, extra_args, chosen.max_states, chosen.replicas, chosen.shares)
     x = from_first_process(x)
-    moves, noises = _steps(x, sigmas, method, chosen.noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
-    allowed = chosen.tolerance**2 * _variances(sigmas)
+    jumps = [ancestral_step(convention, *ends, 1.0) for ends in itertools.pairwise(sigmas)]
+    moves, keeps, noises = _steps(x, sigmas, jumps, method, chosen.noise_sampler or gaussian_noise(x, ask.extra_args.get("seed")))
+    allowed = chosen.tolerance**2 * _variances(sigmas, jumps, convention.flow)
     beside = (slice(None), *[None] * x.ndim)  # turns (P,) into (P, 1, ...), to multiply states (P, B, ...)
 
     states = x.expand(steps + 1, *x.shape).clone()
     begin, known, iterations, evaluations = 0, 0, 0, 0  # states 0 .. begin are finished, those up to `known` are guesses
-    scale = (1 + sigmas**2).sqrt()  # x / scale has unit variance; at that scale a guess is a copy of the last known state
+    scale = convention.spread(sigmas)  # x / scale has unit variance; at that scale a guess is a copy of the last known state
     while begin < steps:
         end = min(begin + window, steps)
         if end > known:
@@ -99,7 +103,9 @@ def sample_picard(
         asked = states[begin:end].clone()
         denoised = ask(asked, sigmas[begin:end])
         slopes = (asked - denoised) / sigmas[begin:end][beside]
-        found = states[begin] + (slopes * moves[begin:end][beside] + noises[begin:end]).cumsum(0)
+        kept = keeps[begin:end].cumprod(0)[beside]  # 1 but for a flow model's ddpm, whose steps are additive after division by it
+        before = kept / keeps[begin:end][beside]
+        found = kept * (states[begin] + (slopes * moves[begin:end][beside] / before + noises[begin:end] / kept).cumsum(0))
         change = (found - states[begin + 1 : end + 1]).pow(2).flatten(2).mean(2).amax(1)
         states[begin + 1 : end + 1] = found
         late = (change > allowed[begin:end]).nonzero()
@@ -111,24 +117,27 @@ def sample_picard(
     return states[steps].clone()
 
 
-def _steps(x: Tensor, sigmas: Tensor, method: str, noise_sampler: NoiseSampler) -> tuple[Tensor, Tensor]:
-    """Return each step's change of sigma (N,) and its noise (N, B, ...), which is zero for the ODE."""
+def _steps(x: Tensor, sigmas: Tensor, jumps: list[Jump], method: str, noise_sampler: NoiseSampler) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each step's change of sigma (N,), its factor of the state (N,), and its noise (N, B, ...), which is zero for the ODE."""
     steps = len(sigmas) - 1
     if method == "ddim":
-        return sigmas[1:] - sigmas[:-1], x.new_zeros(steps, *[1] * x.ndim)
-    levels = [ancestral_levels(sigma, sigma_next, 1.0) for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True)]
+        return sigmas[1:] - sigmas[:-1], torch.ones_like(sigmas[1:]), x.new_zeros(steps, *[1] * x.ndim)
     noises = x.new_zeros(steps, *x.shape)
-    for i, (_, up) in enumerate(levels):
+    for i, (_, _, up) in enumerate(jumps):
         if up > 0:
             noises[i] = noise_sampler(sigmas[i], sigmas[i + 1]) * up
-    return torch.stack([down for down, _ in levels]) - sigmas[:-1], noises
+    downs, keeps, _ = (torch.stack(part) for part in zip(*jumps, strict=True))
+    return downs - sigmas[:-1], keeps, noises
 
 
-def _variances(sigmas: Tensor) -> Tensor:
+def _variances(sigmas: Tensor, jumps: list[Jump], is_flow: bool) -> Tensor:
     """Return DDPM's posterior variance of each step in x (N,); a step without one gets the smallest of the others.
 
-    The paper compares states and variances scaled to unit variance, x / sqrt(1 + sigma^2); the scale cancels.
+    The paper compares states and variances scaled to unit variance, x / sqrt(1 + sigma^2); the scale cancels. A flow model's is the
+    variance of the noise that its ancestral step adds.
     """
     variances = sigmas[1:] ** 2 * (sigmas[:-1] ** 2 - sigmas[1:] ** 2) / sigmas[:-1] ** 2
+    if is_flow:
+        variances = torch.stack([up for _, _, up in jumps]) ** 2
     positive = variances[variances > 0]
     return variances.clamp(min=float(positive.min()) if len(positive) else 1.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
+from ..noise import convention_of
 from .common import BoundModel, Callback, Model, check_sigmas, model_sampling_of, slope, warn_once
 
 # Variant -> (number of starting steps, highest Adams-Bashforth order).
@@ -66,9 +67,12 @@ def sample_pndm(
     start = _runge_kutta if name == "f_pndm" else _improved_euler
     model_sampling = model_sampling_of(model)
     if len(sigmas) > 2 and not _uniform(model_sampling, sigmas):
+        remedy = "use the scheduler simple, normal, ddim_uniform or sgm_uniform"
+        if convention_of(model_sampling).flow:
+            remedy = "set the model's shift to 1 (ModelSamplingSD3) and use the scheduler simple"
         warn_once(
             "PNDM's weights assume steps of equal size in timestep, which these sigmas are not: they are only approximate here. "
-            "For the published method use the scheduler simple, normal, ddim_uniform or sgm_uniform."
+            f"For the published method {remedy}."
         )
     denoise = BoundModel(model, extra_args)
     history: list[Tensor] = []  # the latest slope first
@@ -106,9 +110,14 @@ def _runge_kutta(denoise: BoundModel, x: Tensor, e1: Tensor, sigma: Tensor, sigm
 
 
 def _midpoint(model_sampling: Any, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Return the noise level halfway in *timestep*, at a whole timestep where the schedule is discrete."""
+    """Return the noise level halfway in *timestep*, at a whole timestep where the schedule is discrete.
+
+    A flow model's timestep is proportional to its sigma; its `sigma(timestep)` would apply the shift once more.
+    """
     if model_sampling is None:
         return (sigma * sigma_next).sqrt()
+    if convention_of(model_sampling).flow:
+        return (sigma + sigma_next) / 2
     time, time_next = model_sampling.timestep(sigma), model_sampling.timestep(sigma_next)
     half = (time - time_next) / 2 if time.is_floating_point() else (time - time_next) // 2
     return model_sampling.sigma(time - half).to(sigma)
