@@ -42,6 +42,7 @@ test-clients: $(STAMP)
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)
 	SCREENSHOTS="$(CURDIR)/web/screenshots" COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui/test_editor.py -k shows_its_picture
+	SCREENSHOTS="$(CURDIR)/web/screenshots" $(BIN)/python -m pytest tests/serve/test_page.py -k becomes_a_picture
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,6 +14,8 @@ EXAMPLE = """examples:
   python -m rapiddraw serve my-graphs/ --port 9000
   python -m rapiddraw serve --new-key alice        (shows a key once; then: serve --listen 0.0.0.0)
   COMFYUI_PATH=~/ComfyUI python -m rapiddraw serve graph.json --host comfy
+  python -m rapiddraw serve --ray --max 4 --num-gpus 1           (one process for each GPU, as many as there is work)
+  python -m rapiddraw serve plan --qps 40 --latency 2.1 --p95 5  (how many replicas that takes, by simulation)
 
 then: curl -s localhost:8188/generate -H 'Content-Type: application/json' -d '{"prompt": "a red pear on snow", "seed": 7}'"""
 
@@ -59,12 +61,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max", type=int, default=2, help="with --ray: most replicas (2)")
     parser.add_argument("--num-cpus", type=float, default=1, help="with --ray: CPUs of one replica (1)")
     parser.add_argument("--num-gpus", type=float, default=0, help="with --ray: GPUs of one replica, such as 1 or 0.5 (0)")
+    planning = parser.add_argument_group("serve plan", "how many replicas a load needs; nothing is served")
+    planning.add_argument("--qps", type=float, help="requests a second")
+    planning.add_argument("--latency", type=float, metavar="SECONDS", help="time of one picture on one replica")
+    planning.add_argument("--p95", type=float, metavar="SECONDS", help="19 of 20 requests must take at most this long")
+    planning.add_argument("--variation", type=float, default=0.2, help="standard deviation of the latency over its mean (0.2)")
+    planning.add_argument("--requests", type=int, default=20_000, help="requests to simulate (20000)")
     parser.add_argument("--log", choices=("json", "text"), default="json", help="form of the log on stderr (json)")
 
 
 def run(args: argparse.Namespace) -> int:
     from ..core.errors import InputError, MissingPackageError
 
+    if args.graphs == ["plan"]:
+        return _plan(args)
     try:
         from ..serve import keys
         from ..serve import run as running
@@ -86,6 +96,23 @@ def run(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise MissingPackageError(f'--ray needs the package {error.name}: pip install "rapiddraw[ray]"') from error
     return serve_on_ray(settings, given, Cluster(args.ray, args.min, args.max, args.num_cpus, args.num_gpus))
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from ..serve import plan
+
+    if None in (args.qps, args.latency, args.p95):
+        note("serve plan needs --qps, --latency and --p95, for example: serve plan --qps 40 --latency 2.1 --p95 5")
+        return 2
+    load = plan.Load(args.qps, args.latency, args.variation, requests=args.requests)
+    found = plan.needed(load, args.p95)
+    say(f"{found.replicas} replicas: p50 {found.p50:.3g} s, p95 {found.p95:.3g} s, busy {found.utilisation:.0%} of the time")
+    say(f"rule of thumb, ceil(QPS x latency / 0.8): {plan.rule_of_thumb(load)} replicas")
+    say(f"\nhighest load within p95 {args.p95:g} s, at {args.latency:g} s a picture:")
+    say(f"{'replicas':>8} {'QPS':>9} {'p50 s':>7} {'p95 s':>7} {'busy':>6}")
+    for row in plan.table(load, args.p95):
+        say(f"{row['replicas']:>8} {row['qps']:>9} {row['p50']:>7} {row['p95']:>7} {row['utilisation']:>6.0%}")
+    return 0
 
 
 def _settings(args: argparse.Namespace) -> Any:

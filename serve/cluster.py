@@ -37,7 +37,7 @@ from .worker import Done, Task, Worker, models_key
 log = logging.getLogger("rapiddraw.serve")
 APP, WORKER, FRONT = "rapiddraw", "Worker", "Front"
 _LOOK_SECONDS, _COUNT_SECONDS = 5.0, 2.0
-_MOST_REQUESTS = 2000
+_MOST_REQUESTS, _PROXY_TRIES = 2000, 5
 _QUIET = {"enable_access_log": False}
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -72,7 +72,7 @@ class RayBackend:
     """See :class:`~.service.Backend`. Lives in the event loop of the front deployment."""
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
-        self._checker = Worker(settings.engine, settings.data / "scratch")
+        self._checker = Worker(settings.engine, settings.data / "scratch", settings.shared_uploads)
         self.registry, self._most = self._checker.registry, cluster.most
         self._runs: dict[str, Any] = {}
         self._stopped: set[str] = set()
@@ -251,6 +251,17 @@ def warm_up_task(settings: Settings) -> Task | None:
     return Task("warm-up", catalog.named(name).to_api(registry()))
 
 
+def _start_proxy(settings: Settings) -> None:
+    """Start Ray's HTTP proxy; its own patience of a minute is too short on a busy machine."""
+    for left in reversed(range(_PROXY_TRIES)):
+        try:
+            serve.start(http_options={"host": settings.host, "port": settings.port})
+            return
+        except TimeoutError:
+            if not left:
+                raise
+
+
 def serve_on_ray(settings: Settings, keys: Keys, cluster: Cluster) -> int:
     """Serve until SIGINT or SIGTERM. Return the exit code."""
     log_to_stderr("json")
@@ -263,7 +274,7 @@ def serve_on_ray(settings: Settings, keys: Keys, cluster: Cluster) -> int:
         os.environ.setdefault(name, value)
     ray.init(address=None if cluster.address == "local" else cluster.address, include_dashboard=False, log_to_driver=True)
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        _start_proxy(settings)
         serve.run(application(settings, keys, cluster), name=APP, route_prefix="/")
         log.info("listening on http://%s:%s", settings.host, settings.port)
         ended.wait()

@@ -9,6 +9,11 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from .service import Service
 
+_PAGE_MAY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; connect-src 'self'; "
+    "form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
 
 def router(service: Service) -> APIRouter:
     """Return the routes."""
@@ -33,6 +38,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
-        return HTMLResponse((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+        headers = {"Content-Security-Policy": _PAGE_MAY, "X-Content-Type-Options": "nosniff"}
+        return HTMLResponse((Path(__file__).parent / "page.html").read_text(encoding="utf-8"), headers=headers)
 
     return routes

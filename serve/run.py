@@ -22,7 +22,7 @@ _HEADER_SECONDS = 15
 def serve(settings: Settings, keys: Keys, log_form: str = "json") -> int:
     """Serve until SIGINT or SIGTERM, then let the running job end. Return the exit code."""
     log_to_stderr(log_form)
-    worker = Worker(settings.engine, settings.data / "scratch")
+    worker = Worker(settings.engine, settings.data / "scratch", settings.shared_uploads)
     service = Service(settings, ThreadBackend(worker))
     app = create_app(service, keys)
     config = uvicorn.Config(

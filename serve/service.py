@@ -87,8 +87,8 @@ class Service:
         self.store.close()
 
     def uploads(self, owner: str) -> Path:
-        """Return the folder of an owner's uploaded pictures."""
-        return safe_join(self.settings.data / "uploads", owner)
+        """Return the folder of an owner's uploaded pictures; with ComfyUI one for all, because its input folder is the process's."""
+        return self.settings.shared_uploads if self.settings.engine == "comfy" else safe_join(self.settings.data / "uploads", owner)
 
     def graph_of(self, source: Any, seed: int | None = None) -> Graph:
         """Return a client's graph (an object in API or UI format), with a seed where one is given."""

@@ -73,3 +73,8 @@ class Settings:
     def is_local(self) -> bool:
         """Whether the service listens on this machine only."""
         return self.host in LOOPBACK
+
+    @property
+    def shared_uploads(self) -> Path:
+        """The folder of all uploads where ComfyUI draws."""
+        return self.data / "uploads" / "shared"

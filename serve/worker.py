@@ -66,14 +66,14 @@ class OutOfTime(RapidDrawError):
 class Worker:
     """An engine that stays warm. :meth:`run` is for one thread; :meth:`cancel` may be called from any other."""
 
-    def __init__(self, kind: str, scratch: Path) -> None:
+    def __init__(self, kind: str, scratch: Path, uploads: Path | None = None) -> None:
         self._kind, self._scratch = kind, scratch
         self._lock = threading.Lock()
         self._current, self._why = "", ""
         self._early: OrderedDict[str, str] = OrderedDict()
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         shutil.rmtree(scratch, ignore_errors=True)
-        self._comfy = _comfy_engine(scratch) if kind == "comfy" else None
+        self._comfy = _comfy_engine(scratch, uploads) if kind == "comfy" else None
         self.registry: Registry = self._comfy.registry if self._comfy else embedded_registry()
 
     @property
@@ -166,12 +166,14 @@ class Worker:
         return engine
 
 
-def _comfy_engine(scratch: Path) -> ComfyEngine:
+def _comfy_engine(scratch: Path, uploads: Path | None) -> ComfyEngine:
     """ComfyUI in this process, with the cache that keeps models loaded between jobs unless its user chose another."""
     given = os.environ.get("COMFYUI_ARGS", "")
     if "--cache" not in given:
         os.environ["COMFYUI_ARGS"] = f"{given} --cache-classic".strip()
-    return ComfyEngine(output=str(scratch / "output"))
+    if uploads is not None:
+        uploads.mkdir(parents=True, exist_ok=True)
+    return ComfyEngine(None if uploads is None else str(uploads), str(scratch / "output"))
 
 
 def models_key(graph: dict[str, Any]) -> str:
