@@ -33,7 +33,8 @@ def choose_overlap(network: nn.Module, run: Callable[[Tensor], Tensor], channels
     """Return how many input pixels neighbouring tiles of `tile` pixels share: `least`, or as many more as a seam below :data:`SEAM` needs.
 
     `run` computes (1, `channels`, h, w) in [0, 1] by `network`. Never more than half a tile: where that is not enough, a warning says
-    which seam is left. `least` 0 stays 0. Where memory does not suffice for the sample, `least` is kept.
+    which seam is left on the sample; a picture may show several times as much (RealESRGAN x4plus-anime, tiles of 96 px: 6.7/255 on the
+    sample, 24/255 on a render of the Orchard). `least` 0 stays 0. Where memory does not suffice for the sample, `least` is kept.
     """
     most = tile // 2
     if not 0 < least <= most:
@@ -46,14 +47,14 @@ def choose_overlap(network: nn.Module, run: Callable[[Tensor], Tensor], channels
     left = seam(errors, overlap)
     if left > SEAM:
         log.warning(
-            "upscaling: tiles of %d px that share %d px leave a seam of up to %.1f/255, because this network looks farther; "
-            "larger tiles may share more",
+            "upscaling: tiles of %d px that share %d px leave a seam of %.1f/255 on a sample picture, and a larger one on some pictures, "
+            "because this network looks farther; larger tiles may share more",
             tile,
             overlap,
             left * 255,
         )
     else:
-        log.debug("upscaling: tiles of %d px share %d px; the seam is at most %.2f/255", tile, overlap, left * 255)
+        log.debug("upscaling: tiles of %d px share %d px; the seam is %.2f/255 on a sample picture", tile, overlap, left * 255)
     return overlap
 
 
