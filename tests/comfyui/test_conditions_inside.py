@@ -39,7 +39,7 @@ def test_a_width_that_does_not_fit_is_refused_with_numbers(conditions: dict[str,
     for host in ("comfy", "embedded"):
         assert (
             conditions[f"width_{host}"].startswith("InputError")
-            and "tokens of 16 = 16 features, the model attends to tokens of 32" in (conditions[f"width_{host}"])
+            and "the tokens have 16 = 16 features, the model attends to tokens of 32" in (conditions[f"width_{host}"])
         )
 
 
