@@ -52,3 +52,10 @@ class LatentEncoder:
         if not bool(latents.isfinite().all()):
             raise TrainingError(f"{self.path.name} encodes pictures to latents that are NaN or infinite: train or choose another VAE")
         return latents
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return the pictures (B, 3, H, W) in [-1, 1] of latents (B, C, h, w) in model space, on the CPU."""
+        scaled = latents.to(self.device).float() / self.space.scale + self.space.shift
+        pictures: Tensor = self.network.decode(scaled.contiguous(memory_format=torch.channels_last)).sample
+        return pictures.float().clamp(-1, 1).cpu()

@@ -53,6 +53,7 @@ from ..inputs.latents import folder_latents, low_pictures
 from ..inputs.readers import Readers
 from ..recipe import EpochOrder, Losses, python_random
 from .align import fit_features, with_features
+from .previews import write_previews
 from .unet_settings import UnetSettings
 from .unet_shapes import index_config, joined_ends, moved, told_index, unet_config
 
@@ -228,6 +229,12 @@ class UnetRecipe(UnetSettings):
     def context(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the tokens (B, length, width) that the U-Net attends to."""
         return self.readers.encode(batch["ids"], batch["rows"])[0]
+
+    def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
+        """Draw pictures of some captions into `run_dir`; a U-Net of many aspect ratios, or a recipe built on this one, draws none."""
+        if self.name == "unet" and self.sized is None:
+            write_previews(self, run_dir / f"samples-{step:08d}.png")
+        return {}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         if self.base:

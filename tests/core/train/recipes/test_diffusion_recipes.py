@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
 from rapiddraw.core.bundles.format import read_info
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.control.bundle import build_control, load_control
@@ -20,8 +21,11 @@ from rapiddraw.core.networks import network_of
 from rapiddraw.core.orchard.dataset import samples, write_dataset
 from rapiddraw.core.scoring.judge import attribute_accuracy, judge_pictures, load_judge
 from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.inputs.encoder import LatentEncoder
+from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.control import kept_conditions
 from rapiddraw.core.train.recipes.judge import draw
+from rapiddraw.core.train.recipes.previews import draw_previews
 from rapiddraw.core.train.recipes.unet_shapes import joined_ends
 from rapiddraw.tests.core.train.toy import train_beside
 
@@ -319,3 +323,26 @@ def test_conditions_are_dropped_as_in_the_paper():
 def test_a_control_recipe_that_cannot_be_is_refused(folder, vae_path, tiny_weights, changes, words):
     with pytest.raises(InputError, match=words):
         control_recipe(folder, vae_path, tiny_weights, tiny_weights / "tiny-unet.safetensors", **changes).check()
+
+
+@pytest.mark.parametrize("prediction", ["v", "flow"])
+def test_a_unet_shows_what_it_draws_while_it_is_trained(folder, vae_path, tiny_weights, tmp_path, prediction):
+    recipe = unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0, prediction=prediction)
+    train(recipe, tmp_path / "u.safetensors", 4, run_dir=tmp_path / "run", every=Intervals(save=4, evaluate=2), device="cpu")
+    sheets = [Image.open(tmp_path / "run" / f"samples-0000000{step}.png") for step in (2, 4)]
+    assert [sheet.size for sheet in sheets] == [(4 * 64, 2 * 64)] * 2 and sheets[0].tobytes() != sheets[1].tobytes()
+
+
+def test_previews_come_nearer_to_what_a_perfect_network_knows(folder, vae_path, tiny_weights):
+    recipe = unet_recipe(folder, vae_path, tiny_weights, text_lr=0.0)
+    recipe.setup(torch.device("cpu"))
+    known = recipe.latents[recipe.used[:2]].float().repeat(2, 1, 1, 1)
+
+    def perfect(batch, network_input, t, tokens):
+        sigma = recipe.noise_levels.sigma(t)
+        x = network_input * (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
+        return denoised_to_output("v", sigma, known, x)
+
+    recipe.predict = perfect
+    drawn = draw_previews(recipe, ["a", "b"])
+    torch.testing.assert_close(drawn, LatentEncoder(vae_path, torch.device("cpu")).decode(known[:2]), rtol=0, atol=1e-3)
