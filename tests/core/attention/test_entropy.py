@@ -47,6 +47,19 @@ def test_the_patch_scales_queries_alone():
     assert torch.equal(q, x * entropy_factor(32, 512, 128)) and k is x and v is x
 
 
+def test_in_joint_attention_only_the_pictures_queries_are_scaled():
+    patch, q = entropy_patch(128, 128, 8, 2), torch.randn(1, 2, 5 + 64 + 4, 8)  # 5 of text, 64 of the picture, 4 of a reference
+    options = {"original_shape": [1, 16, 16, 16], "img_slice": [5, 73]}
+    assert patch(q, q, q, pe=None, attn_mask=None, extra_options=options) == {}  # the size of training
+    options["original_shape"] = [1, 16, 1, 32, 32]
+    q = torch.randn(1, 2, 5 + 256 + 4, 8)
+    scaled = patch(q, q, q, pe=None, attn_mask=None, extra_options=options)["q"]
+    factor = entropy_factor(256, 32 * 32, 16 * 16)
+    assert factor > 1 and torch.equal(scaled[:, :, 5:261], q[:, :, 5:261] * factor)
+    assert torch.equal(scaled[:, :, :5], q[:, :, :5]) and torch.equal(scaled[:, :, 261:], q[:, :, 261:])
+    assert patch(q, q, q, pe=None, attn_mask=None, extra_options={}) == {}
+
+
 @pytest.mark.parametrize("size", [(0, 64), (64, 20000), (64.0, 64), (True, 64)])
 def test_sizes_that_cannot_be_are_refused(size):
     with pytest.raises(InputError):

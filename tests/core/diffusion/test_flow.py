@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.diffusion.flow import FlowSchedule, noise_schedule
@@ -39,6 +39,7 @@ def test_levels_are_shares_of_the_timesteps():
     assert [schedule.percent_to_sigma(part) for part in (-1, 0, 0.25, 1, 2)] == [1, 1, 0.75, 0, 0]
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.99))
 def test_a_state_and_its_output_give_the_picture_back(level):
     generator = torch.Generator().manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rapiddraw.core.diffusion.noise import FLOW
 from rapiddraw.core.errors import InputError
 from rapiddraw.core.metrics.noise import noise_statistics
 from torch.nn import functional
@@ -35,3 +36,12 @@ def test_what_cannot_be_judged_is_refused() -> None:
     for arguments in ((noise, noise[:1], 1.0), (noise[..., :1], noise[..., :1], 1.0), (noise, noise * 0, 0.0), (noise, noise, 1.0)):
         with pytest.raises(InputError):
             noise_statistics(*arguments)
+
+
+def test_flow_models_and_videos_are_judged_too() -> None:
+    clean, sigma = torch.rand(2, 4, 3, 64, 64) * 5, 0.6
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    found = noise_statistics((1 - sigma) * clean + sigma * noise, clean, sigma, FLOW)
+    assert abs(found.correlation) < 0.02 and abs(found.std - 1) < 0.02
+    wrong = noise_statistics((1 - sigma) * clean + sigma * noise, clean, sigma)
+    assert wrong.std > 1.5

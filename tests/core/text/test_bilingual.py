@@ -85,3 +85,14 @@ def test_an_encoder_of_chinese_alone_knows_no_latin_word(folder):
     vocabulary = build_vocabulary(["\u7ea2\u8272\u7684\u6c34\u679c, photo 7"], ["mirado"], latin=False)
     ids = make_tokenizer(vocabulary)("a red \u7ea2", add_special_tokens=False)["input_ids"]
     assert ids[:2] == [zh, zh] and ids[2] != zh and not any(c.isascii() and c.isalnum() for t in vocabulary[5:] for c in t)
+
+
+def test_an_attention_mask_covers_both_texts():
+    long = [[torch.zeros(1, 4, 2), {"attention_mask": torch.tensor([[1, 1, 1, 0]])}]]
+    short = [[torch.zeros(1, 2, 2), {"attention_mask": torch.tensor([[1, 0]])}]]
+    bare = [[torch.zeros(1, 2, 2), {}]]
+    assert joined_conditioning(long, short)[0][1]["attention_mask"].tolist() == [[1, 1, 1, 0]]
+    assert joined_conditioning(short, long)[0][1]["attention_mask"].tolist() == [[1, 1, 1, 0]]
+    assert joined_conditioning(short, bare)[0][1]["attention_mask"].tolist() == [[1, 1]]
+    assert joined_conditioning(long, short, "token")[0][1]["attention_mask"].tolist() == [[1, 1, 1, 0, 1, 0]]
+    assert "attention_mask" not in joined_conditioning(bare, bare)[0][1]

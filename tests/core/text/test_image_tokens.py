@@ -84,3 +84,10 @@ def test_broken_files_are_refused(files, tmp_path):
         path = save_bundle(tmp_path / "bad.safetensors", bundle.tensors, BundleInfo("image_tokens", config))
         with pytest.raises(BundleError, match=r"bad\.safetensors"):
             load_image_tokens(load_bundle(path))
+
+
+def test_a_picture_alone_has_an_empty_pooled_state(files):
+    for width, expected in ((None, 16), (7, 7)):
+        ((_, details),) = encode_variation(IMAGE, *files, 1.0, pooled_width=width)
+        assert details["pooled_output"].shape == (1, expected) and not details["pooled_output"].any()
+    assert encode_variation(IMAGE, *files, 1.0, pooled_width=0)[0][1] == {}

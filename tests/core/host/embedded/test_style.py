@@ -94,3 +94,18 @@ def test_what_cannot_be_is_refused(model: Model) -> None:
             styled(model, start=bad[0], end=bad[1])
     with pytest.raises(InputError, match="finite"):
         styled(model, scale=float("nan"))
+
+
+def test_a_style_that_is_the_prompt_is_neutral_with_a_control_adapter(model: Model, tiny_weights: Path, tmp_path: Path) -> None:
+    from rapiddraw.tests.helpers import write_control
+
+    control = current().control.load(write_control(tmp_path / "control.safetensors", tiny_weights / "tiny-unet.safetensors"), "edges")
+    control = control.copy().set_cond_hint(torch.rand(1, 3, 32, 32), 1.0)
+    steered = [[tokens, {**more, "control": control}] for tokens, more in PROMPT]
+
+    def drawn(one: Model) -> torch.Tensor:
+        guider = current().sampling.make_guider(one, steered, NEGATIVE, 3.0)
+        return current().sampling.sample(guider, {"samples": torch.zeros(1, 4, 4, 4)}, SamplingRun(1, 3, "euler", "normal"))["samples"]
+
+    torch.testing.assert_close(drawn(styled(model, PROMPT)), drawn(model), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(drawn(styled(model, OTHER)), drawn(model), rtol=1e-3, atol=1e-3)
