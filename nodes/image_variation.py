@@ -80,8 +80,9 @@ class ImageVariationEncode:
         from ..core.text.image_tokens import encode_variation
 
         tokens, tower = resolve_bundle(tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")
-        width = None if model is None else current().model.pooled_width(model)
-        encoded = encode_variation(image, tokens, tower, strength, conditioning, clip_vision, width)
+        host = current().model
+        width, needed = (None, ()) if model is None else (host.pooled_width(model), host.needed_details(model))
+        encoded = encode_variation(image, tokens, tower, strength, conditioning, clip_vision, width, needed)
         if model is not None:
             check_width(current(), model, encoded, "")
         return (encoded,)

@@ -57,6 +57,9 @@ class ModelTopic(Protocol):
     def pooled_width(self, model: Any) -> int:
         """Return the features of the pooled text state that a MODEL takes beside the tokens; 0 for none, and where it does not say."""
 
+    def needed_details(self, model: Any) -> tuple[str, ...]:
+        """Return the details of a prompt, by their names in a CONDITIONING, that a MODEL needs beside tokens and pooled state."""
+
     def takes_resolution_index(self, model: Any) -> bool:
         """Return whether a MODEL is told the index of the resolution that it draws."""
 

@@ -10,6 +10,7 @@ The tower and the U-Net stay as they are; only the projection is trained (recipe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,14 @@ def encode_variation(
     conditioning: Any = None,
     clip_vision: Any = None,
     pooled_width: int | None = None,
+    needed: Sequence[str] = (),
 ) -> Any:
     """Return the CONDITIONING of an IMAGE (B, H, W, 3): its tokens, times `strength`, after those of `conditioning`.
 
     Without `conditioning` the image's tokens stand alone. A batch of pictures gives a batch of prompts. `clip_vision` takes the tower's
     place where the projection was trained for one. At strength 0 `conditioning` comes back as it is. Without `conditioning` the pooled text
-    state is zeros of `pooled_width` features (None: as many as real models with such tokens take; 0: none). Raises :class:`InputError` for
+    state is zeros of `pooled_width` features (None: as many as real models with such tokens take; 0: none); of the details that a model
+    has `needed`, an attention mask is made and others are refused. Raises :class:`InputError` for
     what does not fit, :class:`BundleError` for files.
     """
     if not 0 <= strength <= MAX_STRENGTH:
@@ -90,6 +93,8 @@ def encode_variation(
         raise InputError(f"an IMAGE (B, H, W, 3) is expected, not {tuple(image.shape)}")
     bundle = load_bundle(tokens_path, "image_tokens")
     projection = load_image_tokens(bundle)
+    if conditioning is None and (missing := [name for name in needed if name != "attention_mask"]):
+        raise InputError(f"this model reads {', '.join(missing)} beside a picture's tokens; link a text for it to `conditioning`")
     if strength == 0 and conditioning is not None:
         return conditioning
     tower = bundle.info.config["tower"]
@@ -100,7 +105,10 @@ def encode_variation(
     tokens = strength * projection(embedded)
     if conditioning is None:
         width = _POOLED.get(tokens.shape[-1], tokens.shape[-1]) if pooled_width is None else pooled_width
-        return [[tokens, {"pooled_output": torch.zeros(len(tokens), width)} if width else {}]]
+        details = {"pooled_output": torch.zeros(len(tokens), width)} if width else {}
+        if "attention_mask" in needed:
+            details["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.long)
+        return [[tokens, details]]
     return [[_joined(text, tokens), dict(details)] for text, details in conditioning]
 
 

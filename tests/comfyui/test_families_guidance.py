@@ -10,7 +10,7 @@ import pytest
 
 JOINT = {"Flux", "Flux schnell", "Flux 2", "Chroma", "HunyuanVideo", "HunyuanImage 2.1", "Qwen-Image"}
 UNETS = {"SD 1.5", "SD 1.5 inpainting", "SD 2", "SDXL", "Playground 2.5"}
-UNKNOWN_WIDTH = {"HiDream", "Krea 2", "HunyuanDiT"}
+UNKNOWN_WIDTH = {"HiDream"}
 """Families whose tokens have several widths, or none that their settings name."""
 
 

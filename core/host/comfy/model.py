@@ -31,6 +31,14 @@ _TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim",
                  "text_dim", "text_in_dim", "text_embed_dim", "text_states_dim", "in_text_dim", "crossattn_emb_channels", "c_clip_text",
                  "caption_channels")  # fmt: skip
 """What the families call the width of the tokens that they attend to."""
+_NEEDED = {
+    "HunyuanDiT": ("conditioning_mt5xl", "attention_mask", "attention_mask_mt5xl"),
+    "HiDream": ("conditioning_llama3",),
+    "LTXV": ("attention_mask",),
+    "LTXAV": ("attention_mask",),
+    "Omnigen2": ("attention_mask",),
+}
+"""What the networks of some families cannot do without, by ComfyUI's class."""
 _POOLED_WIDTHS = ("adm_in_channels", "vec_in_dim", "text_emb_dim", "in_text_dim2", "c_clip_text_pooled")
 
 
@@ -101,7 +109,10 @@ def _load_foreign(bundle: Bundle) -> Any:
 
 def attended_width(model: Any) -> int | None:
     """See :meth:`ModelTopic.attended_width`."""
-    return _whole(getattr(model.model.model_config, "unet_config", {}), _TOKEN_WIDTHS)
+    config = getattr(model.model.model_config, "unet_config", {})
+    if isinstance(config.get("txtdim"), int) and isinstance(config.get("txtlayers"), int):  # Krea 2 reads several layers side by side
+        return int(config["txtdim"] * config["txtlayers"])
+    return _whole(config, _TOKEN_WIDTHS)
 
 
 def pooled_width(model: Any) -> int:
@@ -114,6 +125,11 @@ def pooled_width(model: Any) -> int:
         beside = (5 if isinstance(inner, comfy.model_base.SDXLRefiner) else 6) * 256
     width = _whole(config, _POOLED_WIDTHS)
     return 0 if width is None else max(0, width - beside)
+
+
+def needed_details(model: Any) -> tuple[str, ...]:
+    """See :meth:`ModelTopic.needed_details`."""
+    return _NEEDED.get(type(model.model).__name__, ())
 
 
 def _whole(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

@@ -201,6 +201,11 @@ def pooled_width(model: Model) -> int:
     return model.model.pooled_width
 
 
+def needed_details(model: Model) -> tuple[str, ...]:
+    """See :meth:`ModelTopic.needed_details`."""
+    return ()
+
+
 def takes_resolution_index(model: Model) -> bool:
     """See :meth:`ModelTopic.takes_resolution_index`."""
     return model.model.takes_index

@@ -91,3 +91,7 @@ def test_a_picture_alone_has_an_empty_pooled_state(files):
         ((_, details),) = encode_variation(IMAGE, *files, 1.0, pooled_width=width)
         assert details["pooled_output"].shape == (1, expected) and not details["pooled_output"].any()
     assert encode_variation(IMAGE, *files, 1.0, pooled_width=0)[0][1] == {}
+    needed = encode_variation(IMAGE, *files, 1.0, pooled_width=0, needed=["attention_mask"])[0][1]
+    assert needed.keys() == {"attention_mask"} and bool(needed["attention_mask"].all())
+    with pytest.raises(InputError, match="conditioning_llama3"):
+        encode_variation(IMAGE, *files, 1.0, needed=["conditioning_llama3"])
