@@ -75,6 +75,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.graphs == ["plan"]:
         return _plan(args)
+    if args.host == "comfy" and not args.new_key:
+        from .comfy import move_to_comfy_python
+
+        moved = move_to_comfy_python(args.arguments)
+        if moved is not None:
+            return moved
     try:
         from ..serve import keys
         from ..serve import run as running

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-SECONDS = 420
+SECONDS = 1200
 
 
 def replicas(marker: str) -> list[int]:
