@@ -6,8 +6,10 @@ bytes or lie in a folder, results are named by path for the caller to keep.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -31,7 +33,7 @@ from ..nodes.registry import registry as embedded_registry
 
 Tell = Callable[[str, dict[str, Any]], None]
 _MOST_ENGINES, _MOST_EARLY = 4, 1000
-_SEND_SECONDS = 0.1
+_SEND_SECONDS, _PREVIEW_PIXELS = 0.1, 256
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,15 @@ class _Heard:
             self._node = event.node_id
             self._tell("executing", {"node": event.node_id, "display_node": event.node_id, "class_type": event.class_type})
 
+    def preview(self, picture: Any) -> None:
+        """Send a picture of a step as JPEG, enlarged so that people see something."""
+        from PIL import Image
+
+        scale = max(1, _PREVIEW_PIXELS // max(picture.size))
+        out = io.BytesIO()
+        picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BILINEAR).save(out, "JPEG", quality=85)
+        self._tell("preview", {"node": self._node, "jpeg": base64.b64encode(out.getvalue()).decode()})
+
     def progress(self, value: int, total: int) -> None:
         self._tell("progress", {"value": value, "max": total, "node": self._node})
 
@@ -218,6 +229,8 @@ class _Bar:
         if now - self._sent >= _SEND_SECONDS or self._done >= self._total:
             self._sent = now
             self._heard.progress(self._done, self._total)
+            if preview is not None:
+                self._heard.preview(preview)
 
     def close(self) -> None: ...
 

@@ -170,3 +170,30 @@ def test_a_killed_process_loses_no_job_and_draws_none_twice(tmp_path, make_graph
     kept = [path for path in pictures if any(path.parts[-4:-2] == (job.id, str(job.attempt)) for job in jobs)]
     assert len(kept) == 60
     store.close()
+
+
+def test_previews_of_a_run_reach_its_client(serving):
+    """A node that shows a picture of each step."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    class Shown(Slow):
+        def execute(self, seconds):
+            import torch
+
+            with Progress(1) as bar:
+                bar.update(preview=Image.new("RGB", (16, 8), (255, 0, 0)))
+            return (torch.zeros(1, 8, 8, 3),)
+
+    _, server = slow(serving)
+    server.service.backend.registry["Slow"] = Shown
+    told = []
+    server.service.hub.send = told.append
+    job, _ = server.service.store.add(NewJob("local", "", SLOW), 9, 9)
+    server.service.backend.wake()
+    server.ended(job.id)
+    preview = next(message for message in told if message.kind == "preview")
+    picture = Image.open(io.BytesIO(base64.b64decode(preview.data["jpeg"])))
+    assert preview.data["node"] == "1" and picture.format == "JPEG" and picture.size == (256, 128) and picture.getpixel((5, 5))[0] > 240

@@ -21,6 +21,7 @@ from ..stages import guided
 from .guider import CFGGuider, Sampler
 from .latent import EmptyNoise, RandomNoise, fit_latent
 from .model import Model
+from .preview import preview_of
 
 # The samplers that ComfyUI's own KSampler offers too, so that a graph valid here is valid there; the others have nodes of their own.
 STOCK_SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "ddim")
@@ -86,7 +87,7 @@ def sample_latent(
 
         def report(step: int, denoised: Tensor, x: Tensor, total_steps: int) -> None:
             last["denoised"] = denoised
-            shown.update(began + step + 1 - shown.done)
+            shown.update(began + step + 1 - shown.done, preview_of(guider.model_patcher.model.latent_format, denoised))
 
         samples = guider.sample(
             noise.generate_noise(fitted), fitted["samples"], sampler, sigmas, fitted.get("noise_mask"), report, seed=noise.seed
@@ -133,9 +134,9 @@ def calculate_sigmas(model: Model, scheduler: str, steps: int, sampler_name: str
 
 
 def step_callback(model: Model, bar: Progress) -> Callable[[int, Tensor, Tensor, int], None]:
-    """See :meth:`SamplingTopic.step_callback`. There are no previews here."""
+    """See :meth:`SamplingTopic.step_callback`."""
     began = bar.done
-    return lambda step, denoised, x, total: bar.update(began + step + 1 - bar.done)
+    return lambda step, denoised, x, total: bar.update(began + step + 1 - bar.done, preview_of(model.model.latent_format, denoised))
 
 
 def keep_ready(model: Model) -> None:
