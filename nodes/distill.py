@@ -15,7 +15,7 @@ class DistillUNet:
     CATEGORY = "RapidDraw/low-rank"
     SEARCH_ALIASES = ("train", "distillation", "compress model", "smaller model", "student teacher", "low vram", "vram")
     DESCRIPTION = (
-        "Makes a U-Net smaller and keeps more of its quality than factoring alone: factors it as Factorize UNet does, then trains the "
+        "Makes any model smaller and keeps more of its quality than factoring alone: factors it as Factorize UNet does, then trains the "
         "factors to predict what the whole model predicts, on a folder of captioned pictures (ELR-Diffusion, section 2.2). A stopped run "
         "goes on from its last checkpoint when it is queued again with the same settings. The student is saved under filename. LoRAs on "
         "the model are taught too; the model at the input is not changed."
@@ -51,7 +51,7 @@ class DistillUNet:
         weighting_tip = "How noise levels count. none: all alike. min_snr: times min(SNR, 5), less at low noise (Hang et al. 2023)."
         feature_tip = (
             "Factor of the error between the feature maps of teacher and student, each in units of the teacher's spread. 0 leaves it out "
-            "and is faster; 0.1 is a good start. ELR-Diffusion gives no value."
+            "and is faster; 0.1 is a good start. ELR-Diffusion gives no value. For U-Nets only: 0 for other models."
         )
         task_tip = "Factor of the plain diffusion loss on the pictures. ELR-Diffusion found training without it better (section 2.2.2): 0."
         save_tip = (
@@ -65,7 +65,7 @@ class DistillUNet:
             "required": {
                 "model": (
                     "MODEL",
-                    {"tooltip": "The teacher: any model with a U-Net that predicts eps, v or x0, such as a bundle, SD 1.5 or SDXL."},
+                    {"tooltip": "The teacher: any model that takes a text alone: a bundle, SD 1.5, SDXL, Flux, Qwen-Image, Z-Image, Wan."},
                 ),
                 "clip": ("CLIP", {"tooltip": "Encodes the captions. It is not trained."}),
                 "vae": ("VAE", {"tooltip": "Encodes the pictures. It is not trained."}),

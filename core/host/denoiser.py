@@ -11,17 +11,20 @@ from torch import nn
 
 from ..errors import InputError
 
-Condition = Mapping[str, torch.Tensor]
-"""The inputs of a U-Net for one prompt: "tokens" (B, T, width), and for SDXL's kind "y" (B, n)."""
+Condition = Mapping[str, Any]
+"""The inputs of a network for one prompt: "tokens" (B, T, width), for SDXL's kind "y" (B, n), and whatever else another family reads."""
 
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A MODEL in training. `denoise(x, sigma, condition)` returns `denoised` (B, C, h, w) of `x` at `sigma` (B,) without guidance.
+    """A MODEL in training. `denoise(x, sigma, condition)` returns `denoised`, of the shape of `x` (B, C, ...), at `sigma` (B,), without
+    guidance.
 
-    It runs under the caller's gradient mode. `network` is the U-Net, `prediction` its kind of output (`eps`, `v` or `x0`), `sigmas` (T,)
-    its noise levels on the CPU, `t_range` the timesteps [first, last) of its training. `condition(conditioning, (h, w))` returns the
-    :data:`Condition` of the first entry of a CONDITIONING for latents of that size. `latent(z)` takes unscaled latents to the space of `x`.
+    It runs under the caller's gradient mode. `network` is the torch module, `prediction` its kind of output (`eps`, `v`, `x0`, or `flow`:
+    noise - x0), `sigmas` (T,) its noise levels on the CPU, `t_range` the indices [first, last) of those it was trained at.
+    `noised(latents, sigma, noise)` returns the state `x` of clean latents. `condition(conditioning, shape)` returns the :data:`Condition`
+    of the first entry of a CONDITIONING for latents of that shape. `latent(z)` takes unscaled latents to the space of `x`. `batches` says
+    that the conditions of several texts can be joined to one batch; where they cannot, `denoise` takes a list of them, one a picture.
     `release()` ends the training: the weights are frozen, with the dtype and on the device that they had before.
     """
 
@@ -30,10 +33,12 @@ class Denoiser:
     sigmas: torch.Tensor
     t_range: tuple[int, int]
     device: torch.device
-    denoise: Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
-    condition: Callable[[Any, tuple[int, int]], dict[str, torch.Tensor]]
+    denoise: Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+    noised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+    condition: Callable[[Any, tuple[int, ...]], dict[str, Any]]
     latent: Callable[[torch.Tensor], torch.Tensor]
     release: Callable[[], None]
+    batches: bool = True
 
 
 def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], None]:

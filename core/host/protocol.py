@@ -268,8 +268,13 @@ class TrainingTopic(Protocol):
         """Return a MODEL as what training needs of it, on its device, where `room` bytes are left free beside it if possible.
 
         With `train` its weights take gradients, which is for a MODEL that :meth:`SurgeryTopic.rebuild` made and nobody else has;
-        `release()` of the result ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that is no U-Net predicting
-        eps, v or x0 from a text."""
+        `release()` of the result ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that predicts neither eps, v, x0
+        nor a flow."""
+
+    def check(self, model: Any, conditioning: Any, size: int) -> None:
+        """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`denoiser` cannot serve a MODEL with texts such as `conditioning`.
+
+        `size` is the side of the pictures in pixels. Nothing is loaded to the device."""
 
 
 class Host:

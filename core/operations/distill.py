@@ -14,7 +14,7 @@ from ..checks import whole_number
 from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser
-from ..lowrank.distill import Distiller
+from ..lowrank.distill import Distiller, feature_layers
 from ..lowrank.savings import Report, network_size
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
@@ -63,6 +63,8 @@ class ModelDistillation(Distillation):
         rng = python_random(generator)
         chosen = self.order.indices(index)
         rows = [0 if rng.random() < self.caption_dropout else rng.choice(self.encoded.captions[i] or [0]) for i in chosen]
+        if not self.teacher.batches:
+            return {"latents": self.encoded.latents[chosen], "rows": torch.tensor(rows)}
         return {"latents": self.encoded.latents[chosen], **together([self.encoded.texts[row] for row in rows])}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> Losses:
@@ -70,8 +72,11 @@ class ModelDistillation(Distillation):
         first, beyond = self.teacher.t_range
         t = torch.randint(first, beyond, (len(latents),))
         sigma = self.teacher.sigmas[t].to(latents.device)
-        x = latents + sigma.reshape(-1, 1, 1, 1) * torch.randn_like(latents)
-        return self.distiller.loss(x, sigma, {key: value for key, value in batch.items() if key != "latents"}, latents)
+        x = self.teacher.noised(latents, sigma, torch.randn_like(latents))
+        given: Any = {key: value for key, value in batch.items() if key != "latents"}
+        if not self.teacher.batches:
+            given = [self.encoded.texts[row] for row in batch["rows"].tolist()]
+        return self.distiller.loss(x, sigma, given, latents)
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         self.learner.release()
@@ -119,6 +124,9 @@ def distill_model(
     run_dir = out.with_name(f"{out.stem}-run")
     check_writable(out, run_dir)
     host, images = current(), training_folder(folder, recipe.size)
+    if recipe.features:
+        feature_layers(host.speed.network_of("model", model))
+    host.training.check(model, host.clip.encode(clip, ""), recipe.size)
     size = network_size(host.speed.network_of("model", model))
     student = host.surgery.rebuild(model, recipe.factor)
     small = network_size(host.speed.network_of("model", student))

@@ -25,11 +25,11 @@ MAX_TOKEN_BYTES = 4 * 2**30
 
 @dataclass(frozen=True)
 class Encoded:
-    """`latents` (N, C, h, w) in the model's scale; `captions[i]` are the rows of `texts` that describe picture i; row 0 is the empty
+    """`latents` (N, C, ...) in the model's scale; `captions[i]` are the rows of `texts` that describe picture i; row 0 is the empty
     text."""
 
     latents: torch.Tensor
-    texts: list[dict[str, torch.Tensor]]
+    texts: list[dict[str, Any]]
     captions: list[list[int]]
 
 
@@ -67,12 +67,12 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
                 )
             bar.update()
     denoiser: Denoiser = denoiser_of()
-    side = (int(latents.shape[2]), int(latents.shape[3]))
-    texts = [{key: tensor.clone() for key, tensor in denoiser.condition(one, side).items()} for one in encoded]
+    made = [denoiser.condition(one, tuple(latents.shape[1:])) for one in encoded]
+    texts = [{key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in one.items()} for one in made]
     return Encoded(denoiser.latent(latents).clone(), texts, captions)
 
 
-def together(conditions: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def together(conditions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the conditions as one batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a repeated text is the same."""
     longest = math.lcm(*(one["tokens"].shape[1] for one in conditions))
     joined = {"tokens": torch.cat([one["tokens"].repeat(1, longest // one["tokens"].shape[1], 1) for one in conditions])}
@@ -86,8 +86,11 @@ def _encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> to
     with Progress(len(images), "encoding pictures", "image") as bar:
         for first in range(0, len(images), batch):
             count = min(batch, len(images) - first)
-            pictures = rearrange([images.image(first + i) for i in range(count)], "b c h w -> b h w c")
-            parts.append(host.vae.encode(vae, (pictures + 1) / 2).float().cpu())
+            pictures = (rearrange([images.image(first + i) for i in range(count)], "b c h w -> b h w c") + 1) / 2
+            made = host.vae.encode(vae, pictures).float().cpu()
+            if len(made) != count:  # a video VAE takes a batch for the frames of one video
+                made = torch.cat([host.vae.encode(vae, picture[None]).float().cpu() for picture in pictures])
+            parts.append(made)
             bar.update(count)
     return torch.cat(parts)
 

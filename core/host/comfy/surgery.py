@@ -54,7 +54,7 @@ def add_weights(model: Any, deltas: Mapping[str, torch.Tensor], strength: float)
 
 def check_evaluation(model: Any, conditioning: Any) -> None:
     """See :meth:`SurgeryTopic.check_evaluation`."""
-    if conditioning is None and not _is_unet(model):
+    if conditioning is None and not is_unet(model):
         raise InputError(
             f"a {type(model.model).__name__} model is measured with a prompt of its own text encoder: link positive, for example from "
             "CLIP Text Encode, or unlink latent"
@@ -96,7 +96,8 @@ def evaluate(model: Any, latent: Mapping[str, Any], conditioning: Any = None) ->
     return once
 
 
-def _is_unet(model: Any) -> bool:
+def is_unet(model: Any) -> bool:
+    """Return whether a MODEL's network is a U-Net of Stable Diffusion's kind."""
     config = getattr(model.model.model_config, "unet_config", {})
     return "channel_mult" in config and isinstance(config.get("context_dim"), int)
 
@@ -105,7 +106,7 @@ def _keys(model: Any) -> dict[str, str]:
     """Return ComfyUI's key of each weight of two dimensions or more, by its layer's name: in diffusers' layout for a U-Net, as the network
     itself has it for another family."""
     tensors = model.model.state_dict()
-    if _is_unet(model):
+    if is_unet(model):
         names = {name: f"{_PREFIX}{key}" for name, key in comfy.utils.unet_to_diffusers(model.model.model_config.unet_config).items()}
     else:
         names = {key.removeprefix(_PREFIX): key for key in tensors if key.startswith(_PREFIX)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -12,79 +12,130 @@ import torch
 
 from ...errors import InputError
 from ..denoiser import Condition, Denoiser, first_of, make_trainable
+from .surgery import is_unet
 
 
 def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
     """See :meth:`TrainingTopic.denoiser`. Without `train` ComfyUI loads the model by its own rules, in part where memory is short."""
     inner, sampling = model.model, model.get_model_object("model_sampling")
-    network, device, prediction = inner.diffusion_model, model.load_device, prediction_of(sampling)
+    device, prediction, unet = model.load_device, prediction_of(sampling), is_unet(model)
     release = _nothing
     if train:
-        release = _take_out(inner, device)
+        release = _take_out(inner, device, sampling)
     else:
         comfy.model_management.load_models_gpu([model], memory_required=room)
+    # Some of ComfyUI's attention functions write in place, which autograd refuses; torch's attention does not.
+    options = {"optimized_attention_override": _attention} if train else {}
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
-        dtype = inner.manual_cast_dtype or inner.get_dtype()
-        more = {"y": given["y"].to(x.device, dtype)} if "y" in given else {}
-        # Some of ComfyUI's attention functions write in place, which autograd refuses; torch's attention does not.
-        options = {"optimized_attention_override": _attention} if train else {}
-        output = network(
-            sampling.calculate_input(sigma, x).to(dtype), sampling.timestep(sigma).float(), context=given["tokens"].to(x.device, dtype),
-            transformer_options=options, **more,
-        )  # fmt: skip
-        return sampling.calculate_denoised(sigma, output.float(), x)
+        inputs = {name: value.to(x.device, copy=True) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+        tokens, before = inputs.pop("tokens", None), comfy.model_management.in_training
+        comfy.model_management.in_training = train  # some networks then compute in a way that has gradients
+        try:
+            return inner.apply_model(x, sigma, c_crossattn=tokens, transformer_options=dict(options), **inputs)
+        finally:
+            comfy.model_management.in_training = before
 
-    def as_loaded(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
+    def one_by_one(x: torch.Tensor, sigma: torch.Tensor, given: Sequence[Condition]) -> torch.Tensor:
+        # Many transformers add to their tokens in place, after autograd has kept them for the backward pass: it keeps copies.
+        with torch.autograd.graph.saved_tensors_hooks(_kept, _as_is):
+            return torch.cat([denoise(x[i : i + 1], sigma[i : i + 1], one) for i, one in enumerate(given)])
+
+    run: Callable[..., torch.Tensor] = denoise if unet else one_by_one
+
+    def as_loaded(x: torch.Tensor, sigma: torch.Tensor, given: Any) -> torch.Tensor:
         with torch.inference_mode():  # its weights were loaded in inference mode
-            return denoise(x, sigma, given)
+            return run(x, sigma, given)
 
-    def condition(conditioning: Any, side: tuple[int, int]) -> dict[str, torch.Tensor]:
-        tokens, details = first_of(conditioning)
-        noise = torch.zeros(1, inner.latent_format.latent_channels, *side, device=device)
-        factor = getattr(inner.latent_format, "spacial_downscale_ratio", 8)
-        size = {"height": side[0] * factor, "width": side[1] * factor}
-        made = inner.extra_conds(**{**size, **details}, cross_attn=tokens, noise=noise, device=device, prompt_type="positive")
-        if unknown := sorted(set(made) - {"c_crossattn", "y"}):
-            raise InputError(
-                f"this model takes more than a text ({', '.join(unknown)}), as inpainting models do; give one that takes a text alone"
-            )
-        return {{"c_crossattn": "tokens"}.get(name, name): made[name].cond.float().cpu() for name in made}
+    def noised(latents: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return sampling.noise_scaling(sigma.reshape(-1, *[1] * (latents.dim() - 1)), noise.clone(), latents)
 
     bundle = getattr(type(inner.model_config), "bundle", None)
     schedule = None if bundle is None else bundle.schedule
     steps = (0, len(sampling.sigmas)) if schedule is None else (schedule.t_min, schedule.t_max)
+    levels = sampling.sigmas.detach().float().cpu().clone()
     return Denoiser(
-        network, prediction, sampling.sigmas.detach().float().cpu().clone(), steps, device, denoise if train else as_loaded, condition,
-        inner.process_latent_in, release,
+        inner.diffusion_model, prediction, levels, steps, device, run if train else as_loaded, noised,
+        lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, release, batches=unet,
     )  # fmt: skip
 
 
+def check(model: Any, conditioning: Any, size: int) -> None:
+    """See :meth:`TrainingTopic.check`."""
+    prediction_of(model.get_model_object("model_sampling"))
+    space = model.get_model_object("latent_format")
+    side = max(1, size // (getattr(space, "spacial_downscale_ratio", None) or 8))
+    _condition(model, conditioning, (space.latent_channels, *[1] * (getattr(space, "latent_dimensions", 2) - 2), side, side))
+
+
+def _condition(model: Any, conditioning: Any, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what the network reads beside a latent of `shape` (C, ...). Raises :class:`InputError` for a model that takes a picture or a
+    mask too."""
+    inner, (tokens, details) = model.model, first_of(conditioning)
+    noise = torch.zeros(1, *shape, device=model.load_device)
+    factor = getattr(inner.latent_format, "spacial_downscale_ratio", 8)
+    size = {"height": shape[-2] * factor, "width": shape[-1] * factor}
+    given = {**size, **details, "cross_attn": tokens, "noise": noise, "device": model.load_device, "prompt_type": "positive"}
+    why = "as inpainting and image-to-video models do; give one that takes a text alone"
+    if getattr(inner, "concat_keys", ()):
+        raise InputError(f"this model takes more than a text ({', '.join(inner.concat_keys)}), {why}")
+    made = inner.extra_conds(**given)
+    known = {"c_crossattn", "y"} if is_unet(model) else set(made) - {"c_concat"}
+    if unknown := sorted(set(made) - known):
+        raise InputError(f"this model takes more than a text ({', '.join(unknown)}), {why}")
+    inputs = {name: cond.process_cond(batch_size=1, device=noise.device, area=None).cond for name, cond in made.items()}
+    return {{"c_crossattn": "tokens"}.get(name, name): _to_cpu(value) for name, value in inputs.items()}
+
+
 def prediction_of(sampling: Any) -> str:
-    """Return `eps`, `v` or `x0`. Raises :class:`InputError` for a model of another kind, such as one trained by flow matching."""
+    """Return `eps`, `v`, `x0` or `flow`. Raises :class:`InputError` for a model of another kind, such as EDM (Karras et al. 2022)."""
     kinds = comfy.model_sampling
+    if isinstance(sampling, kinds.CONST) and getattr(sampling, "sigmas", None) is not None:
+        return "flow"
     if isinstance(sampling, kinds.ModelSamplingDiscrete) and not isinstance(sampling, kinds.EDM):
         for kind, name in ((kinds.X0, "x0"), (kinds.V_PREDICTION, "v"), (kinds.EPS, "eps")):
             if isinstance(sampling, kind):
                 return name
-    raise InputError("only diffusion models that predict eps, v or x0 on a table of noise levels can be distilled, such as SD 1.5 and SDXL")
+    raise InputError(
+        "only diffusion models that predict eps, v or x0 on a table of noise levels, such as SD 1.5 and SDXL, and flow models, such as "
+        "Flux and Qwen-Image, can be distilled"
+    )
 
 
-def _take_out(inner: Any, device: torch.device) -> Callable[[], None]:
-    """Make the network of a BaseModel, which nobody else holds, trainable on `device`. The returned function puts it back as it was."""
-    network = inner.diffusion_model
+def _kept(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if isinstance(tensor, torch.nn.Parameter) else tensor.clone()
+
+
+def _as_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _to_cpu(value: Any) -> Any:
+    return value.float().cpu() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _take_out(inner: Any, device: torch.device, sampling: Any) -> Callable[[], None]:
+    """Make the network of a BaseModel, which nobody else holds, trainable on `device`, with the noise levels `sampling`. The returned
+    function puts it back as it was."""
+    network, own = inner.diffusion_model, inner.model_sampling
     casting = [module for module in network.modules() if getattr(module, "comfy_cast_weights", False)]
     cast, dtype = inner.manual_cast_dtype, network.dtype
     restore = make_trainable(network, device)
     for module in casting:
         module.comfy_cast_weights = False
     inner.manual_cast_dtype, network.dtype = None, torch.float32
+    inner.model_sampling = sampling
+    with torch.inference_mode(False), torch.no_grad():  # autograd keeps no tensors of inference mode
+        for module in network.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else buffer.detach().to(device, copy=True)
 
     def put_back() -> None:
         restore()
         for module in casting:
             module.comfy_cast_weights = True
         inner.manual_cast_dtype, network.dtype = cast, dtype
+        inner.model_sampling = own
 
     return put_back
 

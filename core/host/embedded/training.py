@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ...errors import InputError
 from ..denoiser import Condition, Denoiser, first_of, make_trainable
 from .model import Model
 
@@ -14,8 +13,6 @@ from .model import Model
 def denoiser(model: Model, train: bool = False, room: int = 0) -> Denoiser:
     """See :meth:`TrainingTopic.denoiser`. Everything is on the device already."""
     inner, network, levels = model.model, model.model.diffusion_model, model.model.model_sampling
-    if levels.prediction == "flow":
-        raise InputError("a flow model cannot be distilled by this node; use the recipe distill (`python -m rapiddraw train distill`)")
     release = make_trainable(network, inner.device) if train else _nothing
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
@@ -27,18 +24,23 @@ def denoiser(model: Model, train: bool = False, room: int = 0) -> Denoiser:
         )[0]  # fmt: skip
         return levels.calculate_denoised(sigma, output.float(), x)
 
-    def condition(conditioning: Any, side: tuple[int, int]) -> dict[str, torch.Tensor]:
+    def condition(conditioning: Any, shape: tuple[int, ...]) -> dict[str, Any]:
         tokens, details = first_of(conditioning)
         found = {"tokens": tokens.float()}
         if inner.pooled_width:
-            found["y"] = inner.encode_adm(details, torch.zeros(1, 1, *side))
+            found["y"] = inner.encode_adm(details, torch.zeros(1, *shape))
         return found
 
     schedule = levels.schedule
     steps = (schedule.t_min, schedule.t_max)
     return Denoiser(
-        network, levels.prediction, levels.sigmas, steps, inner.device, denoise, condition, inner.process_latent_in, release
+        network, levels.prediction, levels.sigmas, steps, inner.device, denoise,
+        lambda latents, sigma, noise: levels.noise_scaling(sigma, noise, latents), condition, inner.process_latent_in, release,
     )  # fmt: skip
+
+
+def check(model: Model, conditioning: Any, size: int) -> None:
+    """See :meth:`TrainingTopic.check`. Every model here can be trained."""
 
 
 def _nothing() -> None:

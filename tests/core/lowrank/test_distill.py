@@ -130,3 +130,15 @@ def test_the_slope_is_the_derivative_of_the_output():
     for prediction in PREDICTIONS:
         moved = denoised_to_output(prediction, sigma, x + 1, x) - denoised_to_output(prediction, sigma, x, x)
         assert torch.allclose(moved.abs()[:, 0], output_slope(prediction, sigma), rtol=1e-5)
+
+
+def test_the_task_loss_of_a_flow_model_is_the_error_against_noise_minus_picture():
+    generator = torch.Generator().manual_seed(2)
+    latents, noise, output = (torch.randn(3, 16, 1, 4, 4, generator=generator) for _ in range(3))
+    sigma = torch.tensor([0.1, 0.5, 1.0])
+    level = sigma.reshape(-1, 1, 1, 1, 1)
+    x = (1 - level) * latents + level * noise
+    network = torch.nn.Identity()
+    student = Distiller(lambda *_: latents, lambda x, *_: x - level * output, (network, network), "flow", Terms(noise=0.0, task=1.0))
+    wanted = (noise - latents - output).square().mean()
+    torch.testing.assert_close(student.loss(x, sigma, None, latents)["task"], wanted, rtol=1e-4, atol=1e-5)

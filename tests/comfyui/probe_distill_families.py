@@ -1,0 +1,88 @@
+"""Distillation of other families inside a ComfyUI process; started as inside.py says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from inside import FOLDER, load_pack, relative, write
+
+# isort: split
+import families
+import torch
+
+import nodes
+
+found: dict[str, Any] = {}
+OUT = FOLDER / "output" / "rapiddraw"
+SETTINGS = {
+    "folder": "fruit", "filename": "student", "steps": 20, "batch_size": 4, "lr": 3e-4, "size": 64, "mode": "rank", "value": 4,
+    "weighting": "none", "feature_weight": 0.0, "task_weight": 0.0, "seed": 0, "save_every": 500, "resume": False,
+}  # fmt: skip
+
+
+class Texts:
+    """A stand-in for a CLIP: conditionings of a family, by the text's length, of two different lengths."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def tokenize(self, text: str, **_: Any) -> str:
+        return text
+
+    def encode_from_tokens_scheduled(self, text: str, **_: Any) -> Any:
+        (tokens, details), short = families.conditioning(self.name, seed=len(text))[0], len(text) % 2
+        cut = {key: value[:, short:] if key.startswith("attention_mask") else value for key, value in details.items()}
+        return [[tokens[:, short:], cut]]
+
+
+def drawn(model: Any, name: str) -> torch.Tensor:
+    texts = [families.conditioning(name, seed=seed) for seed in (1, 2)]
+    return nodes.common_ksampler(model, 1, 2, 1.0, "euler", "simple", *texts, families.latent(name))[0]["samples"]
+
+
+def run() -> None:
+    ours = load_pack()
+    node = nodes.NODE_CLASS_MAPPINGS["RapidDrawDistillUNet"]
+    host = ours("core.host").current()
+    ours("core.orchard.dataset").write_dataset("train", 4, 64, FOLDER / "input" / "fruit")
+    factorize = ours("core.lowrank.factorize")
+    factored: list[int] = []
+    plain = factorize.put_factors
+
+    def counted(*args: Any) -> Any:
+        factored.append(1)
+        return plain(*args)
+
+    factorize.put_factors = counted
+
+    def distilled(name: str, **changes: Any) -> Any:
+        return node().execute(families.model(name), Texts(name), families.vae(name), **{**SETTINGS, **changes})["result"]
+
+    for name in ("Flux", "Z-Image", "Qwen-Image", "Wan 2.2", "SD 3"):
+        if name not in families.available():
+            continue
+        student, report, _ = distilled(name)
+        log = [json.loads(line) for line in (OUT / "student-run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        again = host.model.load(OUT / "student.safetensors")
+        found[name] = {
+            "noise": [line["noise"] for line in log], "reloaded": relative(drawn(again, name), drawn(student, name)),
+            "finite": bool(drawn(student, name).isfinite().all()), "report": report,
+        }  # fmt: skip
+    refused = {
+        "SD 1.5 inpainting": {}, "Wan 2.2 image": {}, "Cosmos Predict 2": {}, "Flux": {"feature_weight": 0.1},
+    }  # fmt: skip
+    found["refused"] = {}
+    for name, changes in refused.items():
+        factored.clear()
+        try:
+            distilled(name, **changes)
+            said = "it ran"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        found["refused"][name] = [said, len(factored)]
+    write(found)
+
+
+with torch.inference_mode():
+    run()

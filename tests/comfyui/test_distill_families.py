@@ -1,0 +1,32 @@
+"""Distillation of flow models and other transformers in ComfyUI's own process; see probe_distill_families.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def distilled(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
+    return run_inside("probe_distill_families.py", weights)
+
+
+def test_a_student_of_a_flow_model_learns_and_its_file_is_the_student(distilled: dict[str, Any]) -> None:
+    students = {name: said for name, said in distilled.items() if name != "refused"}
+    assert len(students) >= 5
+    for name, said in students.items():
+        noise = said["noise"]
+        assert len(noise) == 20 and sum(noise[-5:]) < 0.9 * sum(noise[:5]), name
+        assert said["finite"] and said["reloaded"] < 5e-3, name
+        assert "20 steps on 4 pictures" in said["report"], name
+
+
+def test_what_cannot_be_distilled_is_refused_before_any_layer_is_factored(distilled: dict[str, Any]) -> None:
+    refused = distilled["refused"]
+    for name, (message, factored) in refused.items():
+        assert message.startswith("InputError") and factored == 0, name
+    assert "takes more than a text" in refused["SD 1.5 inpainting"][0] and "takes more than a text" in refused["Wan 2.2 image"][0]
+    assert "flow models" in refused["Cosmos Predict 2"][0] and "set features to 0" in refused["Flux"][0]
