@@ -12,9 +12,20 @@ import torch
 from torch import nn
 
 from ..device import wait
+from ..lowrank.layers import FACTORED, is_linear
+from ..lowrank.roles import role_of
 from ..lowrank.savings import network_size
 
-TYPES = ("self-attention", "cross-attention", "resnet", "feed-forward", "resampling")
+TYPES = (
+    "self-attention", "cross-attention", "attention projections", "attention and feed-forward", "resnet", "feed-forward", "modulation",
+    "resampling",
+)  # fmt: skip
+_TRANSFORMERS = (
+    "transformer_blocks", "double_blocks", "joint_blocks", "double_layers", "visual_transformer_blocks", "double_stream_blocks", "layers",
+    "blocks",
+)  # fmt: skip
+"""Names of the list of blocks that a transformer has and a U-Net lacks."""
+_ROLES = {"attention": "attention projections", "feed_forward": "feed-forward", "modulation": "modulation"}
 _CLASSES = {
     "ResBlock": "resnet", "ResnetBlock": "resnet", "ResnetBlock2D": "resnet", "FeedForward": "feed-forward",
     "Upsample": "resampling", "Downsample": "resampling", "Upsample2D": "resampling", "Downsample2D": "resampling",
@@ -37,8 +48,18 @@ def block_type(path: str, module: nn.Module) -> str | None:
     return _NAMES.get(path.rpartition(".")[2]) or _CLASSES.get(type(module).__name__)
 
 
+def is_transformer(network: nn.Module | None) -> bool:
+    """Return whether a network is a row of transformer blocks, as that of Flux or Wan is, and no U-Net."""
+    return any(hasattr(network, name) for name in _TRANSFORMERS)
+
+
 def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return (type, block) for every block that is not inside another one."""
+    """Return (type, block) for every block that is not inside another one.
+
+    Of a transformer these are its layers by their roles: many families compute attention outside of any module of its own, so that the
+    product of queries, keys and values belongs to no row."""
+    if is_transformer(network):
+        return [(kind, layer) for name, layer in network.named_modules() if (kind := _layer_type(name, layer)) is not None]
     found: list[tuple[str, nn.Module]] = []
     inside: set[int] = set()
     for path, module in network.named_modules():
@@ -47,6 +68,13 @@ def blocks_of(network: nn.Module) -> list[tuple[str, nn.Module]]:
             found.append((kind, module))
             inside.update(id(part) for part in module.modules())
     return found
+
+
+def _layer_type(name: str, layer: nn.Module) -> str | None:
+    if not (is_linear(layer) or isinstance(layer, FACTORED)) or name.endswith((".a", ".b")):
+        return None
+    roles = [role for role in ("attention", "feed_forward", "modulation") if role_of(name, (role,))]
+    return "attention and feed-forward" if len(roles) == 2 else _ROLES[roles[0]] if roles else None
 
 
 def weight_size(module: nn.Module | None) -> tuple[int, int]:

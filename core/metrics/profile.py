@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from ..device import wait
 from ..errors import InputError
 from ..progress import Progress
-from .blocks import TYPES, Cost, metered, weight_size
+from .blocks import TYPES, Cost, is_transformer, metered, weight_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SIDE = 4096
+LOOPS = ("U-Net loop", "transformer loop")
+"""Names of the sampling run's row, by the kind of network that runs in it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Profile:
             return "bottleneck: nothing was measured"
         worst = max(parts, key=lambda row: row.median_ms)
         line = f"bottleneck: {worst.component}, {worst.share:.0%} of the time"
-        if inside and worst.component == "U-Net loop":
+        if inside and worst.component in LOOPS:
             block = max(inside, key=lambda row: row.median_ms)
             line += f"; in it {block.component}, {block.share:.0%}"
         return line
@@ -120,7 +122,8 @@ def profile_pipeline(model: Any, clip: Any, vae: Any, upscale_model: Any = None,
     host = current()
     latent = {"samples": torch.zeros(1, 4, settings.height // 8, settings.width // 8), "downscale_ratio_spacial": 8}
     network = getattr(getattr(model, "model", None), "diffusion_model", None)
-    parts = {"text encoder": clip, "U-Net loop": model, "VAE decoder": vae, "upscaler": upscale_model}
+    loop = LOOPS[is_transformer(network)]
+    parts = {"text encoder": clip, loop: model, "VAE decoder": vae, "upscaler": upscale_model}
     taken: dict[str, list[float]] = {}
     with Progress(settings.warmup + settings.runs, "profiling", "run") as bar:
         for number in range(settings.warmup + settings.runs):
@@ -128,7 +131,7 @@ def profile_pipeline(model: Any, clip: Any, vae: Any, upscale_model: Any = None,
             with _measured(times, "text encoder"):
                 positive, negative = host.clip.encode(clip, settings.text), host.clip.encode(clip, "")
             costs: dict[str, Cost] = {}
-            with metered(network, costs), _measured(times, "U-Net loop"):
+            with metered(network, costs), _measured(times, loop):
                 guider = host.sampling.make_guider(model, positive, negative, settings.cfg)
                 drawn = host.sampling.sample(guider, latent, SamplingRun(number, settings.steps, "euler", "simple"))
             times |= {kind: costs[kind].seconds for kind in TYPES if kind in costs}
@@ -157,7 +160,8 @@ def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any
             stack.enter_context(metered(network, found[name], count=True))
         if "text encoder" in networks:
             host.clip.encode(parts["text encoder"], "")
-        guider = host.sampling.make_guider(parts["U-Net loop"], *conds, settings.cfg)
+        loop = next(name for name in LOOPS if name in parts)
+        guider = host.sampling.make_guider(parts[loop], *conds, settings.cfg)
         drawn = host.sampling.sample(guider, latent, SamplingRun(0, 1, "euler", "simple"))
         image = host.vae.decode(parts["VAE decoder"], drawn["samples"])
         if "upscaler" in networks:
@@ -165,11 +169,11 @@ def _count(host: Any, parts: dict[str, Any], conds: tuple[Any, Any], latent: Any
     counted = {}
     for name, network in networks.items():
         every = found[name].get("all", Cost())
-        runs = settings.steps if name == "U-Net loop" else 2 if name == "text encoder" else 1
+        runs = settings.steps if name in LOOPS else 2 if name == "text encoder" else 1
         decoder = getattr(network, "decoder", network) if name == "VAE decoder" else network
         parameters, stored = weight_size(decoder)
         counted[name] = Cost(0.0, parameters, every.multiply_adds * runs, stored)
-    for kind, cost in found.get("U-Net loop", {}).items():
+    for kind, cost in found.get(loop, {}).items():
         if kind in TYPES:
             counted[kind] = Cost(0.0, cost.parameters, cost.multiply_adds * settings.steps, cost.bytes)
     return counted
@@ -180,7 +184,7 @@ def _network(name: str, whole: Any) -> Any:
     from torch import nn
 
     where = {
-        "U-Net loop": ("model.diffusion_model",), "text encoder": ("encoder.text_model", "cond_stage_model"),
+        **dict.fromkeys(LOOPS, ("model.diffusion_model",)), "text encoder": ("encoder.text_model", "cond_stage_model"),
         "VAE decoder": ("first_stage_model",), "upscaler": ("model",),
     }[name]  # fmt: skip
     for path in where:
@@ -222,7 +226,7 @@ def _rows(taken: dict[str, list[float]], counted: dict[str, Cost] | None = None)
     rows = []
     for name in parts:
         rows.append(_row(name, taken[name], whole, counted.get(name)))
-        if name == "U-Net loop":
+        if name in LOOPS:
             rows += [_row(part, taken[part], whole, counted.get(part), inside=True) for part in TYPES if part in taken]
     return (*rows, _row("total", totals, whole))
 
@@ -240,7 +244,7 @@ def _environment(network: Any, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"size": f"{settings.width}x{settings.height}", "steps": settings.steps, "runs": settings.runs}
     weights = next(network.parameters(), None) if network is not None else None
     if weights is not None:
-        found["U-Net parameters"] = weight_size(network)[0]
+        found["transformer parameters" if is_transformer(network) else "U-Net parameters"] = weight_size(network)[0]
         found |= {"device": str(weights.device), "dtype": str(weights.dtype).removeprefix("torch.")}
     return found | {"threads": torch.get_num_threads(), "torch": torch.__version__}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..host import current
+from ..metrics.blocks import is_transformer
 from ..speed.accelerator import Accelerator, accelerator_for
 from ..speed.around import AroundUpscaler
 from ..speed.plan import Options
@@ -29,7 +30,8 @@ def speed_up(parts: Mapping[str, Any], options: Options) -> dict[str, Any]:
             done[part] = None
             continue
         network = whole.model if part == "upscale_model" else host.speed.network_of(part, whole)
-        accelerator = accelerator_for(_NAMES[part], network, options)
+        name = "transformer" if part == "model" and is_transformer(network) else _NAMES[part]
+        accelerator = accelerator_for(name, network, options)
         found[part] = accelerator
         done[part] = (
             AroundUpscaler(whole, accelerator.run) if part == "upscale_model" else host.speed.run_around(part, whole, accelerator.run)

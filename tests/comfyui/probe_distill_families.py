@@ -81,6 +81,12 @@ def run() -> None:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
         found["refused"][name] = [said, len(factored)]
+    profile = ours("core.metrics.profile")
+    found["profile"] = {}
+    for name in ("Flux", "Wan 2.2"):
+        settings = profile.Settings(128, 128, steps=1, cfg=1.0, runs=1, warmup=0)
+        said = profile.profile_pipeline(families.model(name), Texts(name), families.vae(name), None, settings)
+        found["profile"][name] = {row.component: [row.inside, row.parameters, row.multiply_adds] for row in said.rows}
     write(found)
 
 

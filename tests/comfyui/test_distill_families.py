@@ -15,7 +15,7 @@ def distilled(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) 
 
 
 def test_a_student_of_a_flow_model_learns_and_its_file_is_the_student(distilled: dict[str, Any]) -> None:
-    students = {name: said for name, said in distilled.items() if name != "refused"}
+    students = {name: said for name, said in distilled.items() if name not in ("refused", "profile")}
     assert len(students) >= 5
     for name, said in students.items():
         noise = said["noise"]
@@ -30,3 +30,13 @@ def test_what_cannot_be_distilled_is_refused_before_any_layer_is_factored(distil
         assert message.startswith("InputError") and factored == 0, name
     assert "takes more than a text" in refused["SD 1.5 inpainting"][0] and "takes more than a text" in refused["Wan 2.2 image"][0]
     assert "flow models" in refused["Cosmos Predict 2"][0] and "set features to 0" in refused["Flux"][0]
+
+
+def test_the_profile_of_a_transformer_has_rows_for_its_layers(distilled: dict[str, Any]) -> None:
+    for name, rows in distilled["profile"].items():
+        assert "transformer loop" in rows and "U-Net loop" not in rows, name
+        wanted = {"attention projections", "feed-forward", "modulation"} | ({"attention and feed-forward"} if name == "Flux" else set())
+        assert wanted == {row for row, (inside, _, _) in rows.items() if inside}, name
+        for row in wanted:
+            assert rows[row][1] > 0 and rows[row][2] > 0, f"{name}: {row}"
+        assert sum(rows[row][2] for row in wanted) < rows["transformer loop"][2], name
