@@ -17,7 +17,7 @@ from ..core.errors import GraphError, InputError, InvalidGraphError
 from .assets import Asset, Assets
 from .catalog import Refused
 from .http import REFUSALS, RETRY_SECONDS, client_of, file_answer, json_object, submitted
-from .hub import Message
+from .hub import PREVIEW, Message
 from .service import Service
 from .store import Full, Job
 
@@ -183,7 +183,7 @@ async def _events(service: Service, job_id: str, request: Request) -> AsyncItera
 def _event(service: Service, job: Job, message: Message) -> str | None:
     if message.kind in ("progress", "executing") and message.data.get("node") is not None:
         return _frame("progress", _progress(service, job))
-    if message.kind == "preview":
+    if message.kind == PREVIEW:
         return _frame("preview", {"node_id": message.data["node"], "content_type": "image/jpeg", "data_base64": message.data["jpeg"]})
     return None
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-_MOST_WAITING = 1000
+PREVIEW = "preview"
+_MOST_WAITING, _MOST_BEFORE_PREVIEW = 1000, 20
 
 
 @dataclass(frozen=True)
@@ -60,5 +61,6 @@ class Hub:
 
 
 def _put(queue: asyncio.Queue[Message], message: Message) -> None:
-    if not queue.full():
+    """Add a message where there is room. Previews are large and soon old: a listener that is behind gets none."""
+    if not queue.full() and (message.kind != PREVIEW or queue.qsize() < _MOST_BEFORE_PREVIEW):
         queue.put_nowait(message)

@@ -11,10 +11,9 @@ import uuid
 from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from .hub import Message
+from .hub import PREVIEW, Message
 from .service import Service
 
-PREVIEW = "preview"
 _PREVIEW_IMAGE, _JPEG = 1, 1
 
 

@@ -30,6 +30,7 @@ from ..core.graph.inputs import Registry
 from ..core.paths import using_dirs
 from ..core.progress import clear_cancel, request_cancel, set_reporter
 from ..nodes.registry import registry as embedded_registry
+from .hub import PREVIEW
 
 Tell = Callable[[str, dict[str, Any]], None]
 _MOST_ENGINES, _MOST_EARLY = 4, 1000
@@ -210,7 +211,7 @@ class _Heard:
         scale = max(1, _PREVIEW_PIXELS // max(picture.size))
         out = io.BytesIO()
         picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BILINEAR).save(out, "JPEG", quality=85)
-        self._tell("preview", {"node": self._node, "jpeg": base64.b64encode(out.getvalue()).decode()})
+        self._tell(PREVIEW, {"node": self._node, "jpeg": base64.b64encode(out.getvalue()).decode()})
 
     def progress(self, value: int, total: int) -> None:
         self._tell("progress", {"value": value, "max": total, "node": self._node})
