@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         parts[name] = {"rows": [{"part": name, **row} for row in rows], "checks": checks}
     kept = [parts[name] for name in PARTS if name in parts]
     rows, checks = ([entry for part in kept for entry in part[key]] for key in ("rows", "checks"))
-    return common.result("families", "python -m rapiddraw bench families", rows, checks, parts=parts, notes=NOTES)
+    return common.result("families", "python -m rapiddraw bench families", rows, checks, notes=NOTES)
 
 
 NOTES = (
@@ -98,7 +98,16 @@ def chosen_parts(args: argparse.Namespace) -> list[str]:
 def before() -> dict[str, Any]:
     """Return the parts of the last result."""
     path = common.results_dir() / "families.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))["parts"]) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    parts: dict[str, Any] = {name: {"rows": [], "checks": []} for name in PARTS}
+    for row in last["rows"]:
+        parts[row["part"]]["rows"].append(row)
+    for check in last["checks"]:
+        named = check["claim"].partition(":")[0]
+        parts[named if named in PARTS else "bridge"]["checks"].append(check)
+    return parts
 
 
 def probe() -> Path:

@@ -24,6 +24,7 @@ TABLE = """
 `+` works, `-` is refused in one line{open}. The columns are, from left to right: {families}.
 
 """
+REMARKS = {"KroneckerAdapterLoader": " (asked with an adapter of a U-Net; each adapter serves the models it was trained for)"}
 LETTERS = {"works": "+", "refused": "-", "wrong": "?", "crash": "!"}
 
 
@@ -34,7 +35,7 @@ def page(known: dict[str, Any]) -> str:
     lines = [HEADER.format(count=len(families), unets=", ".join(unets))]
     for row, cells in matrix.items():
         serves, not_served = verdict(cells, unets)
-        lines.append(f"| {title(row)} | {serves} | {not_served} |\n")
+        lines.append(f"| {title(row)} | {serves}{REMARKS.get(row, '')} | {not_served} |\n")
     seen = {cell for cells in matrix.values() for cell in cells.values()}
     words = {"wrong": "`?` has a known fault", "crash": "`!` stops with an error"}
     still = "".join(f", {text}" for kind, text in words.items() if kind in seen)

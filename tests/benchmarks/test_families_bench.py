@@ -47,7 +47,7 @@ def test_descriptions_say_what_the_matrix_says() -> None:
     for row, cells in known()["matrix"].items():
         description = registry()[f"RapidDraw{row.split()[0]}"].DESCRIPTION
         serves = verdict(cells, known()["unets"])[0]
-        own_words = row.startswith("Sampler") or row in ("FactorizeUNet", "SaveLowRankUNet", "DistillUNet", "KroneckerAdapterLoader")
+        own_words = row.startswith("Sampler") or row in ("DistillUNet", "KroneckerAdapterLoader")
         if serves in ("U-Nets only", "any model") and not own_words:
             assert (serves == "U-Nets only") == ("U-Nets only" in description), f"{row} serves {serves}"
             assert (serves == "any model") == ("any model" in description.lower()), f"{row} serves {serves}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-NEWER = ["Krea 2", "Ernie Image", "JoyImage", "CogVideoX"]  # ComfyUI 0.18.1 lacks them
+NEWER = ["Anima", "Krea 2", "Ernie Image", "JoyImage", "CogVideoX"]  # ComfyUI 0.8.0 lacks them; 0.18.1 has the first
 
 
 @pytest.fixture(scope="module")
