@@ -41,6 +41,7 @@ _MOST_REQUESTS, _PROXY_TRIES = 2000, 5
 _QUIET = {"enable_access_log": False}
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
+    "RAY_worker_niceness": "0",  # its 15 lets replicas starve beside any other program
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # its 5 s are too few where processes start slowly
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
 }
