@@ -141,7 +141,12 @@ def distill_model(
     recipe.given(student, found[0], encoded)
     if found[0].device.type == "cuda":
         recipe.precision = "bf16"
-    result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
+    try:
+        result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
+    except RuntimeError as error:  # a kernel without gradients, which some networks use in newer versions of ComfyUI
+        if "no autograd formula" not in str(error):
+            raise
+        raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
     return student, _report(report, result, len(images), out), _as_image(result)
 
