@@ -269,11 +269,11 @@ def serve_on_ray(settings: Settings, keys: Keys, cluster: Cluster) -> int:
     graphs = tuple(str(Path(graph).resolve()) if Path(graph).exists() else graph for graph in settings.graphs)
     settings = replace(settings, data=settings.data.resolve(), graphs=graphs)  # Ray's processes may run in another folder
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     for name, value in _ENVIRONMENT.items():  # Ray's own processes get them from this one
         os.environ.setdefault(name, value)
     ray.init(address=None if cluster.address == "local" else cluster.address, include_dashboard=False, log_to_driver=True)
+    for number in (signal.SIGINT, signal.SIGTERM):  # after `init`, which puts handlers of its own that end in an abort
+        signal.signal(number, lambda *_: ended.set())
     try:
         _start_proxy(settings)
         serve.run(application(settings, keys, cluster), name=APP, route_prefix="/")
