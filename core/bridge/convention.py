@@ -29,7 +29,7 @@ class HandOver:
         if self.here == self.there:
             return sigma, None
         exact, asked = self.there.sigma(self.here.level(sigma)), same_snr(sigma, self.giver, self.receiver)
-        noise = asked * _unit(self.there) / (sigma * _unit(self.here))
+        noise = asked * self.there.noise_scale / (sigma * self.here.noise_scale)
         signal = self.there.alpha(exact) / self.here.alpha(sigma)
         return asked, torch.where(exact > asked, noise, signal)
 
@@ -52,7 +52,3 @@ def sigmas_for(giver: Any, receiver: Any, sigmas: Tensor | None) -> Tensor:
 def times(state: Tensor, factor: Tensor | None) -> Tensor:
     """Return `state` (B, ...) times a factor (() or (B,)), or as it is where there is none."""
     return state if factor is None else state * beside(factor, state)
-
-
-def _unit(convention: Any) -> float:
-    return convention.noise_scale if convention.flow else 1.0

@@ -43,11 +43,15 @@ class Convention:
 
     flow: bool = False
     noise_scale: float = 1.0
-    """Standard deviation of the noise at a flow model's sigma 1; 1 for all but a few models."""
+    """Standard deviation of the noise at a flow model's sigma 1: 1 for all but a few models, and for every VE model."""
 
     def alpha(self, sigma: Number) -> Number:
         """Return the share of the clean latent in a state at `sigma`: 1, or 1 - sigma."""
         return 1 - sigma if self.flow else sigma * 0 + 1
+
+    def beta(self, sigma: Number) -> Number:
+        """Return the deviation of the noise in a state at `sigma`."""
+        return self.noise_scale * sigma
 
     def level(self, sigma: Number) -> Number:
         """Return the common level (a VE sigma) of the model's `sigma`: infinity at a flow model's sigma 1, which is noise alone."""
@@ -83,8 +87,7 @@ class Convention:
 
     def spread(self, sigma: Number) -> Number:
         """Return the standard deviation of the states at `sigma` of data of unit variance, sqrt(alpha^2 + beta^2)."""
-        beta = self.noise_scale * sigma if self.flow else sigma
-        return (self.alpha(sigma) ** 2 + beta**2) ** 0.5
+        return (self.alpha(sigma) ** 2 + self.beta(sigma) ** 2) ** 0.5
 
 
 VE = Convention()

@@ -41,7 +41,7 @@ def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float, convention: Con
         raise InputError(f"a latent of shape {tuple(noisy.shape)} was given; expected pictures or videos of at least 2 x 2 cells")
     if not math.isfinite(sigma) or sigma <= 0:
         raise InputError(f"sigma is {sigma}; it must be a number above 0: the noise level that the noisy latent has")
-    noise = ((noisy - convention.alpha(sigma) * clean) / (sigma * (convention.noise_scale if convention.flow else 1))).double()
+    noise = ((noisy - convention.alpha(sigma) * clean) / convention.beta(sigma)).double()
     power = float((noise**2).mean())
     if not math.isfinite(power) or power == 0:
         raise InputError("the two latents are equal or not finite: there is no noise to look at")

@@ -9,6 +9,7 @@ from typing import Any
 from inside import load_pack, relative, write
 
 # isort: split
+import comfy.model_management as management
 import comfy.model_sampling as kinds
 import families
 import torch
@@ -20,7 +21,7 @@ ours = load_pack()
 noise, host = ours("core.diffusion.noise"), ours("core.host")
 KSampler, Advanced = nodes.NODE_CLASS_MAPPINGS["RapidDrawTimeDecoupledSampler"], nodes.KSamplerAdvanced
 SEED, STEPS, CFG = 5, 10, 2.5
-found: dict[str, Any] = {"wan": {}, "families": {}, "classes": {}, "mixing": {}}
+found: dict[str, Any] = {"wan": {}, "families": {}, "classes": {}, "mixing": {}, "memory": {}, "refusals": {}}
 
 
 class Lines(logging.Handler):
@@ -71,6 +72,38 @@ def wan() -> None:
                 drawn = one_sampler(pair, prompts, latent, steps, switch_as="model timestep", switch_at=float(boundary))
                 stock = two_samplers(pair, prompts, latent, steps, split)
                 found["wan"][f"{shift:g} {boundary} {steps}"] = [relative(drawn, stock), split, list(lines.lines)]
+
+
+def memory() -> None:
+    """Which of the pair ComfyUI holds loaded when the second model is asked, with and without `free_memory`."""
+    loaded: list[list[str]] = []
+    pair = [families.model("Wan 2.2", seed) for seed in (1, 2)]
+    names = {id(model.model): name for model, name in zip(pair, ("structure", "texture"), strict=True)}
+
+    def wrapper(apply_model: Any, call: dict[str, Any]) -> torch.Tensor:
+        held = [one.model for one in management.current_loaded_models if one.model is not None]
+        loaded.append(sorted(names[id(one.model)] for one in held if id(one.model) in names))
+        return apply_model(call["input"], call["timestep"], **call["c"])
+
+    watched = pair[1].clone()
+    watched.set_model_unet_function_wrapper(wrapper)
+    prompts, latent = [families.conditioning("Wan 2.2", seed) for seed in (0, 1)], families.latent("Wan 2.2")
+    for free in (False, True):
+        management.unload_all_models()
+        loaded.clear()
+        drawn = one_sampler([pair[0], watched], prompts, latent, 4, switch_as="step", switch_at=2, free_memory=free)
+        found["memory"][str(free)] = [loaded[0], float(drawn.abs().sum())]
+
+
+def refusals() -> None:
+    """Pairs that one conditioning cannot serve, as one MODEL."""
+    join = nodes.NODE_CLASS_MAPPINGS["RapidDrawTimeDecoupledModel"]()
+    for one, other in (("Wan 2.2", "Wan 2.2 image"), ("Flux", "Z-Image"), ("SD 1.5", "SD 1.5 inpainting"), ("SD 1.5", "SD 3")):
+        try:
+            join.execute(families.model(one), families.model(other), 500)
+            found["refusals"][f"{one} with {other}"] = ""
+        except ours("core.errors").InputError as error:
+            found["refusals"][f"{one} with {other}"] = str(error)
 
 
 def every_family() -> None:
@@ -154,7 +187,7 @@ def mixed(sampling: Any) -> list[float]:
 
 
 with torch.inference_mode():
-    for part in (wan, every_family, classes):
+    for part in (wan, memory, refusals, every_family, classes):
         try:
             part()
         except Exception as error:

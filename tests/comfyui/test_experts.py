@@ -32,6 +32,18 @@ def test_one_node_equals_two_ksamplers_at_the_published_boundaries(experts: dict
         assert f"stage 1 draws {ends}" in logged[0], (name, logged)
 
 
+def test_the_first_models_memory_is_freed_at_the_hand_over_where_asked(experts: dict[str, Any]) -> None:
+    kept, freed = experts["memory"]["False"], experts["memory"]["True"]
+    assert kept[0] == ["structure", "texture"] and freed[0] == ["texture"]
+    assert kept[1] == freed[1]
+
+
+def test_models_that_one_conditioning_cannot_serve_are_no_single_model(experts: dict[str, Any]) -> None:
+    assert len(experts["refusals"]) == 4 and all(experts["refusals"].values()), experts["refusals"]
+    assert "model_type t2v against i2v" in experts["refusals"]["Wan 2.2 with Wan 2.2 image"]
+    assert "one conditioning cannot serve both" in experts["refusals"]["Flux with Z-Image"]
+
+
 def test_the_same_model_twice_is_the_stock_sampler_for_every_family(experts: dict[str, Any]) -> None:
     assert len(experts["families"]) >= 20
     assert [name for name, row in experts["families"].items() if not row.get("same")] == []
