@@ -30,7 +30,7 @@ def quantized(weights: Path, run_inside: Callable[..., dict[str, Any]]) -> dict[
 def test_full_rank_is_the_dense_model_and_a_lower_one_is_not(families: dict[str, Any]) -> None:
     for name, said in families.items():
         assert said["finite"] and said["full rank"] < SAME, name
-        assert said["low differs"] > 1e-4 and said["source unchanged"], name
+        assert said["low differs"] > 1e-5 and said["source unchanged"], name
         assert said["merged back"] < SAME, name
 
 
@@ -44,7 +44,7 @@ def test_layers_of_every_role_are_found(families: dict[str, Any]) -> None:
 def test_loras_in_each_layout_of_keys_do_what_they_do_to_the_dense_model(families: dict[str, Any]) -> None:
     for name, said in families.items():
         assert len(said["loras"]) >= 2, name
-        assert max(changed for _, changed, _, _ in said["loras"].values()) > 1e-2, name
+        assert max(changed for _, changed, _, _ in said["loras"].values()) > 1e-3, name
         for layout, (difference, _, patches, dense) in said["loras"].items():
             assert difference < SAME and patches > 0, f"{name}: {layout}"
             assert dense <= 1, f"{name}: {layout}: parts of a fused weight stay low-rank"
