@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     colours = replace(LATENT, rgb_factors=((0.3, 0.1, 0.0), (0.0, 0.3, 0.1), (0.1, 0.0, 0.3), (0.1, 0.1, 0.1)), rgb_bias=(0.0, 0.1, 0.2))
     write_unet(folder / "tiny-unet.safetensors", latent=colours)
     write_unet(folder / "eps-unet.safetensors", schedule=Schedule(prediction="eps"))
-    write_unet(folder / "flow-unet.safetensors", schedule=Schedule(prediction="flow"))
+    write_unet(folder / "flow-unet.safetensors", latent=colours, schedule=Schedule(prediction="flow"))
     write_unet(folder / "x0-unet.safetensors", schedule=Schedule("x0", "linear", 0.0001, 0.02), block_out_channels=[64, 96])
     write_vae(folder / "attention-vae.safetensors", block_out_channels=[32, 32, 64, 128], mid_block_add_attention=True)
     wide = LatentSpace(channels=8, factor=4, scale=0.7, shift=0.1)

@@ -15,7 +15,7 @@ ours = load_pack()
 host, joint, latent = ours("core.host").current(), ours("core.bridge.joint"), ours("core.bridge.latent")
 resolution, convention, noise = ours("core.bridge.resolution"), ours("core.bridge.convention"), ours("core.diffusion.noise")
 metrics, side = ours("core.metrics.noise"), ours("core.bridge.side")
-found: dict[str, Any] = {"zero": {}, "fused": {}, "frames": {}, "b_alone": {}, "across": {}, "noise": {}, "masked": {}, "batches": {}}
+found: dict[str, Any] = {"zero": {}, "fused": {}, "frames": {}, "b_alone": {}, "across": {}, "noise": {}, "masked": {}}
 LEVELS = {True: [0.9, 0.6, 0.3, 0.0], False: [9.0, 1.5, 0.4, 0.0]}  # inside every family's range: flow, VE
 PAIRS = (("SD 1.5", "Flux"), ("Flux", "SD 1.5"), ("SDXL", "Qwen-Image"), ("Qwen-Image", "SD 1.5"), ("SD 1.5", "Z-Image"),
          ("Z-Image", "SDXL"), ("Wan 2.2", "Cosmos 1"), ("Cosmos 1", "LTX Video"), ("SD 3", "Flux 2"))  # fmt: skip
