@@ -21,7 +21,7 @@ from .language import is_text
 _extra_weights: list[Path] = []
 _extra_models: list[Path] = []
 _dirs: dict[str, Path] = {}
-_using: ContextVar[dict[str, Path]] = ContextVar("rapiddraw_dirs", default=_dirs)
+_using: ContextVar[dict[str, Path] | None] = ContextVar("rapiddraw_dirs", default=None)
 
 
 def pack_root() -> Path:
@@ -134,7 +134,13 @@ def set_dirs(
     """Choose where images are read from, written to, and previewed; what is left `None` stays as it was."""
     for key, value in (("input", input), ("output", output), ("temp", temp)):
         if value is not None:
-            _using.get()[key] = Path(value)
+            _chosen_dirs()[key] = Path(value)
+
+
+def _chosen_dirs() -> dict[str, Path]:
+    """Return the folders of the block of :func:`using_dirs` around, or those of the whole process."""
+    own = _using.get()
+    return _dirs if own is None else own
 
 
 @contextlib.contextmanager
@@ -144,7 +150,7 @@ def using_dirs(
     temp: str | os.PathLike[str] | None = None,
 ) -> Iterator[None]:
     """Choose folders as :func:`set_dirs` does, until the block ends, and for this thread or task alone."""
-    token = _using.set(dict(_using.get()))
+    token = _using.set(dict(_chosen_dirs()))
     try:
         set_dirs(input, output, temp)
         yield
@@ -154,12 +160,12 @@ def using_dirs(
 
 def input_dir() -> Path:
     """Return the folder that LoadImage reads: `./input` unless set. It is not created here."""
-    return _using.get().get("input", Path("input"))
+    return _chosen_dirs().get("input", Path("input"))
 
 
 def output_dir() -> Path:
     """Return the folder that SaveImage writes into: `./out` unless set. It is not created here."""
-    return _using.get().get("output", Path("out"))
+    return _chosen_dirs().get("output", Path("out"))
 
 
 def made_weights_dir() -> Path:
@@ -185,7 +191,7 @@ def image_bundle_path(text: Path) -> Path:
 
 def temp_dir() -> Path:
     """Return the folder that PreviewImage writes into: `./temp` unless set. It is not created here."""
-    return _using.get().get("temp", Path("temp"))
+    return _chosen_dirs().get("temp", Path("temp"))
 
 
 def cache_dir() -> Path:

@@ -50,6 +50,10 @@ REQUIRED = (
     "comfy.supported_models:models",
     "comfy.utils:unet_to_diffusers",
     "comfy.utils:weight_dtype",
+    "comfy.utils:detect_layer_quantization",
+    "comfy.ops:disable_weight_init.Linear",
+    "comfy.model_base:SDXL",
+    "comfy.model_base:SDXLRefiner",
     # training
     "comfy.model_base:BaseModel.extra_conds",
     "comfy.ldm.modules.attention:attention_pytorch",
@@ -84,6 +88,7 @@ REQUIRED = (
     "comfy.samplers:CFGGuider.predict_noise",
     "comfy.samplers:calc_cond_batch",
     "comfy.samplers:process_conds",
+    "comfy.samplers:encode_model_conds",
     "comfy.samplers:preprocess_conds_hooks",
     "comfy.samplers:get_total_hook_groups_in_conds",
     "comfy.samplers:filter_registered_hooks_on_conds",
@@ -134,6 +139,7 @@ REQUIRED = (
 """`module:attribute`, dots in the attribute meaning attributes of it. Each was seen in every version of :data:`TESTED`."""
 
 OPTIONAL = {
+    "comfy.model_management:in_training": ("0.18.1", "0.33.0"),
     "comfy.model_patcher:ModelPatcher.cached_patcher_init": ("0.18.1", "0.33.0"),
     "comfy.model_patcher:ModelPatcherDynamic.get_non_dynamic_delegate": ("0.18.1", "0.33.0"),
     "comfy.model_patcher:ModelPatcher.deepclone_multigpu": ("0.33.0",),

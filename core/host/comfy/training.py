@@ -18,6 +18,7 @@ from .surgery import is_unet
 def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
     """See :meth:`TrainingTopic.denoiser`. Without `train` ComfyUI loads the model by its own rules, in part where memory is short."""
     inner, sampling = model.model, model.get_model_object("model_sampling")
+    management: Any = comfy.model_management
     device, prediction, unet = model.load_device, prediction_of(sampling), is_unet(model)
     release = _nothing
     if train:
@@ -29,12 +30,12 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
         inputs = {name: value.to(x.device, copy=True) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
-        tokens, before = inputs.pop("tokens", None), comfy.model_management.in_training
-        comfy.model_management.in_training = train  # some networks then compute in a way that has gradients
+        tokens, before = inputs.pop("tokens", None), getattr(management, "in_training", False)
+        management.in_training = train  # some networks of newer versions then compute in a way that has gradients
         try:
             return inner.apply_model(x, sigma, c_crossattn=tokens, transformer_options=dict(options), **inputs)
         finally:
-            comfy.model_management.in_training = before
+            management.in_training = before
 
     def one_by_one(x: torch.Tensor, sigma: torch.Tensor, given: Sequence[Condition]) -> torch.Tensor:
         # Many transformers add to their tokens in place, after autograd has kept them for the backward pass: it keeps copies.
