@@ -1,4 +1,4 @@
-"""What a VAE keeps of pictures that it never saw: PSNR, gradients and FID-A of round trips, and shapes of VAEs trained for equally long.
+"""What a VAE keeps of pictures that it never saw: PSNR, gradient energy and FID-A of round trips; shapes of VAEs trained equally long.
 
     python -m rapiddraw bench vae
     python -m rapiddraw bench vae --rows shapes --seconds 600
@@ -44,14 +44,14 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
     basis = Basis(args.count, "held-out renders")
     return {
         "psnr": Expectation("dB of PSNR of the shipped VAE's round trips", at_least(32), CHOSEN, basis),
-        "gradient": Expectation("share of the renders' gradients that the shipped VAE keeps", at_least(0.9), CHOSEN, basis),
+        "gradient": Expectation("share of the renders' gradient energy that the shipped VAE keeps", at_least(0.9), CHOSEN, basis),
     }
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     from ..core.metrics.bootstrap import mean, ratio_of_means
-    from ..core.metrics.reconstruction import gradient_by_picture
+    from ..core.metrics.reconstruction import gradient_energy
     from .shipped import shipped, shipped_judge
 
     parts = [name.strip() for name in args.rows.split(",")]
@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         row, decibel, gradients = _measure(path, real, judge)
         rows.append({"VAE": name, **row})
         if name == "shipped":
-            checks = [wanted["psnr"].judge(mean(decibel)), wanted["gradient"].judge(ratio_of_means(gradients, gradient_by_picture(real)))]
+            checks = [wanted["psnr"].judge(mean(decibel)), wanted["gradient"].judge(ratio_of_means(gradients, gradient_energy(real)))]
     command = f"python -m rapiddraw bench vae --count {args.count} --rows {args.rows}"
     notes = (
         f"{args.count} renders of names seen, rare and unseen by turns, in scenes never trained on, 128 px. PSNR: mean of the pictures' "
-        "dB. Gradients: mean absolute difference of neighbouring pixels, over that of the renders. Means of the posteriors are decoded."
+        "dB. Gradient energy: mean squared difference of neighbours, over that of the renders. Means of the posteriors are decoded."
     )
     return common.result("vae", command, rows, checks, notes=notes)
 
@@ -93,12 +93,12 @@ def _measure(path: Path, real: Any, judge: Any) -> tuple[dict[str, Any], Any, An
     import numpy as np
 
     from ..core.metrics.orchard import fid_a
-    from ..core.metrics.reconstruction import RoundTrips, gradient_by_picture, psnr_by_picture
+    from ..core.metrics.reconstruction import RoundTrips, gradient_energy, psnr_by_picture
     from ..core.scoring.judge import judge_pictures
 
     trips = RoundTrips(path)
     made = trips.of(real)
-    decibel, gradients = psnr_by_picture(made, real), gradient_by_picture(made)
+    decibel, gradients = psnr_by_picture(made, real), gradient_energy(made)
     row = {
         "channels": trips.info.config.get("latent_channels"),
         "parameters (M)": round(sum(p.numel() for p in trips.network.parameters()) / 1e6, 2),
@@ -106,7 +106,7 @@ def _measure(path: Path, real: Any, judge: Any) -> tuple[dict[str, Any], Any, An
         "pictures": len(real),
         "PSNR": round(float(np.mean(decibel)), 2),
         "worst": round(float(np.min(decibel)), 2),
-        "gradients": round(float(gradients.mean() / gradient_by_picture(real).mean()), 3),
+        "gradient energy": round(float(gradients.mean() / gradient_energy(real).mean()), 3),
         "FID-A": fid_a(judge_pictures(judge, made)[1], judge_pictures(judge, real)[1]) if len(real) >= 1000 else None,
     }
     return row, decibel, gradients

@@ -1,4 +1,4 @@
-"""What an autoencoder keeps of pictures: PSNR of each round trip, and the share of their gradients that is left."""
+"""What an autoencoder keeps of pictures: PSNR of each round trip, and the share of their gradient energy that is left."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def psnr_by_picture(made: Tensor, real: Tensor) -> Floats:
     return np.asarray([psnr(_bytes(a), _bytes(b)) for a, b in zip(made, real, strict=True)], dtype=np.float64)
 
 
-def gradient_by_picture(pictures: Tensor) -> Floats:
-    """Return each picture's mean absolute difference (N,) of neighbouring pixels, over both directions. A blurred picture has less.
+def gradient_energy(pictures: Tensor) -> Floats:
+    """Return each picture's mean squared difference (N,) of neighbouring pixels, over both directions. A blurred picture has less.
 
     The share that an autoencoder keeps is the ratio of the means of its pictures and the real ones.
     """
-    parts = [pictures.diff(dim=axis).abs().flatten(1).double().mean(1) for axis in (-1, -2)]
+    parts = [pictures.diff(dim=axis).square().flatten(1).double().mean(1) for axis in (-1, -2)]
     return np.asarray(sum(parts))
 
 

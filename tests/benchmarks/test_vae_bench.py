@@ -20,7 +20,7 @@ def test_the_shipped_vae_stands_beside_another(tmp_path):
     outcome = vae.run(options(tmp_path, weights=str(write_vae(tmp_path / "other.safetensors"))))
     shipped, other = outcome["rows"]
     assert (shipped["VAE"], other["VAE"]) == ("shipped", "other")
-    assert shipped["PSNR"] > 20 > other["PSNR"] and 0 < shipped["gradients"] < 1
+    assert shipped["PSNR"] > 20 > other["PSNR"] and 0 < shipped["gradient energy"] < 1
     assert len(outcome["checks"]) == 2
 
 

@@ -16,8 +16,6 @@ from rapiddraw.core.paths import pack_root
 
 OPTIONAL = {"BilingualTextEncode", "PromptEnhancer", "CompileReport"}
 """Nodes that only pass a MODEL on, or compare a width with it, and are tested elsewhere."""
-OPEN = {"DistillUNet"}
-"""Rows that may still have a cell recorded as wrong or as a crash. A cell that is mended turns the test red until it is recorded so."""
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +55,7 @@ def test_the_record_has_no_other_rows_or_families(found: dict[str, Any], recorde
 
 
 def test_no_cell_crashes_or_is_wrong(recorded: dict[str, dict[str, str]]) -> None:
-    bad = {row for row, cells in recorded.items() if not set(cells.values()) <= {"works", "refused"}}
-    assert bad <= OPEN, sorted(bad - OPEN)
-    assert bad >= OPEN, f"mended, take them off the list: {sorted(OPEN - bad)}"
+    assert {row: cells for row, cells in recorded.items() if not set(cells.values()) <= {"works", "refused"}} == {}
 
 
 def test_no_node_that_takes_a_model_is_left_out(found: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -13,6 +14,10 @@ import torch
 from ...errors import InputError
 from ..denoiser import Condition, Denoiser, first_of, make_trainable
 from .surgery import is_unet
+
+_WITHOUT_GRADIENTS = ("apply_rope_split_half",)
+_INFERENCE_ONLY = ("rms_rope", "rms_rope_split_half")
+"""Kernels of comfy_kitchen that autograd knows nothing of (seen in ComfyUI 0.33.0)."""
 
 
 def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
@@ -63,10 +68,36 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
 
 def check(model: Any, conditioning: Any, size: int) -> None:
     """See :meth:`TrainingTopic.check`."""
+    if kernel := _kernel_without_gradients(model.model.diffusion_model):
+        raise InputError(
+            f"this ComfyUI computes the model with {kernel}, a kernel that has no gradients, so that the model cannot be trained; take "
+            "another version of ComfyUI, or another model"
+        )
     prediction_of(model.get_model_object("model_sampling"))
     space = model.get_model_object("latent_format")
     side = max(1, size // (getattr(space, "spacial_downscale_ratio", None) or 8))
     _condition(model, conditioning, (space.latent_channels, *[1] * (getattr(space, "latent_dimensions", 2) - 2), side, side))
+
+
+def _kernel_without_gradients(network: torch.nn.Module) -> str | None:
+    """Return the name of a kernel of ComfyUI's package comfy_kitchen that a layer of `network` calls in training too, if any does.
+
+    Layers that ask `in_training` take torch's own way meanwhile where they would call one of :data:`_INFERENCE_ONLY`.
+    """
+    for kind in {type(module) for module in network.modules()}:
+        for function in vars(kind).values():
+            names = _names(getattr(function, "__code__", None))
+            for kernel in _WITHOUT_GRADIENTS if "in_training" in names else (*_WITHOUT_GRADIENTS, *_INFERENCE_ONLY):
+                if kernel in names:
+                    return kernel
+    return None
+
+
+def _names(code: Any) -> set[str]:
+    """Return the names that a function's code and the functions inside it refer to."""
+    if not isinstance(code, CodeType):
+        return set()
+    return {*code.co_names, *(name for inner in code.co_consts for name in _names(inner))}
 
 
 def _condition(model: Any, conditioning: Any, shape: tuple[int, ...]) -> dict[str, Any]:

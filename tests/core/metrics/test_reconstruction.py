@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from rapiddraw.core.errors import InputError
-from rapiddraw.core.metrics.reconstruction import RoundTrips, gradient_by_picture, psnr_by_picture
+from rapiddraw.core.metrics.reconstruction import RoundTrips, gradient_energy, psnr_by_picture
 from rapiddraw.tests.helpers import write_vae
 
 
@@ -30,9 +30,9 @@ def test_psnr_is_of_eight_bits():
         psnr_by_picture(real, real[:2])
 
 
-def test_a_blurred_picture_has_less_gradient():
+def test_a_blurred_picture_has_less_gradient_energy():
     real = pictures()
-    assert (gradient_by_picture(torch.nn.functional.avg_pool2d(real, 3, 1, 1)) < 0.6 * gradient_by_picture(real)).all()
+    assert (gradient_energy(torch.nn.functional.avg_pool2d(real, 3, 1, 1)) < 0.6 * gradient_energy(real)).all()
     step = torch.zeros(1, 3, 4, 4)
     step[..., 2:] = 1  # one of three differences along each row, none along columns
-    np.testing.assert_allclose(gradient_by_picture(step), [1 / 3])
+    np.testing.assert_allclose(gradient_energy(step), [1 / 3])
