@@ -168,6 +168,10 @@ def _take_out(inner: Any, device: torch.device, sampling: Any) -> Callable[[], N
             module.comfy_cast_weights = True
         inner.manual_cast_dtype, network.dtype = cast, dtype
         inner.model_sampling = own
+        for module in network.modules():  # what a layer has kept of a step, such as positions, is copied with the model
+            kept = {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor) and not value.is_leaf}
+            for name, value in kept.items():
+                setattr(module, name, value.detach())
 
     return put_back
 
