@@ -100,13 +100,14 @@ def _section_of(node: Mapping[str, Any], is_fed: bool, results: set[str]) -> int
 def _size(node: Mapping[str, Any], specs: Mapping[str, InputSpec], results: set[str]) -> list[int]:
     """Return the size of a node: what it has, or what its widgets and sockets need in either look of the editor where that is more."""
     width, height = (round(side) for side in node["size"])
-    if not specs and node.get("widgets_values"):
-        return [width, height]  # an unknown class
     widgets = [spec for spec in live_specs(node, specs).values() if spec.is_widget]
     texts = sum(1 for spec in widgets if spec.options.get("multiline"))
     lines = len(widgets) - texts + sum(1 for spec in widgets if spec.is_seed or spec.is_upload)
+    if not specs:  # an unknown class
+        lines = len(node.get("widgets_values") or ())
     sockets = max(sum("widget" not in one for one in node.get("inputs") or ()), len(node.get("outputs") or ()))
-    needed = PADDING + sockets * SOCKET + lines * WIDGET + texts * TEXT + (SHOWN if node["type"] in results else 0)
+    shows = node["type"] in results or any(spec.is_upload for spec in widgets)
+    needed = PADDING + sockets * SOCKET + lines * WIDGET + texts * TEXT + (SHOWN if shows else 0)
     return [max(width, 400 if texts else 320), max(height, needed)]
 
 

@@ -175,15 +175,17 @@ class Editor:
             """
         )
 
-    def look(self, nodes_2: bool) -> bool:
-        """Draw nodes as Nodes 2.0 does, or on the classic canvas. Returns False where this editor has the classic canvas alone."""
+    def look(self, nodes_2: bool) -> bool | None:
+        """Draw nodes as Nodes 2.0 does, or on the classic canvas. Returns how they were before; None where this editor has the classic
+        canvas alone."""
         setting = "Comfy.VueNodes.Enabled"
         if not self.page.run(
             "return !!app.ui.settings.settingsLookup?.[args[0]] || args[0] in app.ui.settings.settingsParamLookup", setting
         ):
-            return not nodes_2
+            return None
+        before = self.page.run("return !!app.extensionManager.setting.get(args[0])", setting)
         self.page.run("await app.extensionManager.setting.set(args[0], args[1])", setting, nodes_2)
-        return True
+        return before
 
     def boxes(self, nodes_2: bool) -> dict[str, list[float]]:
         """Where each node stands: x, y, width, height in the graph's pixels, title included, as the editor draws it."""

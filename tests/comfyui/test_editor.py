@@ -75,10 +75,11 @@ def test_a_template_opens_and_converts_to_our_api_file(editor: Any, name: str) -
 
 @pytest.mark.parametrize("nodes_2", [False, True], ids=["classic", "nodes 2.0"])
 def test_no_nodes_of_a_template_overlap_and_texts_are_large_enough_to_read(editor: Any, nodes_2: bool) -> None:
+    before = editor.look(nodes_2)
+    if before is None and nodes_2:
+        pytest.skip("this editor has the classic canvas alone")
     editor.page.show(1920, 1080)
     try:
-        if not editor.look(nodes_2):
-            pytest.skip("this editor has the classic canvas alone")
         for name in SAVED:
             _, ui = saved(name)
             editor.page.run("app.loadGraphData(args[0])", ui)
@@ -91,8 +92,10 @@ def test_no_nodes_of_a_template_overlap_and_texts_are_large_enough_to_read(edito
             assert editor.page.run("return app.canvas.ds.scale") > LEAST_SCALE, name
         assert editor.problems() == []
     finally:
-        editor.look(False)
+        if before is not None:
+            editor.look(before)
         editor.page.show(1600, 900)
+        editor.open()  # the next test finds nothing of these graphs
 
 
 def overlap(a: list[float], b: list[float]) -> bool:
