@@ -28,10 +28,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if "\ndef run(" in path.read_text(encoding="utf-8"))
 
 
-def chosen_names(only: str | None, known: list[str], what: str) -> list[str]:
+def chosen_names(only: str | None, known: list[str], what: str, option: str = "--only") -> list[str]:
     """Return the names in `only`, separated by commas, in their order and once each; all of `known` where it is None.
 
-    Raises :class:`InputError` for a name that is not in `known`, with the nearest ones; `what` says what is named.
+    Raises :class:`InputError` for a name that is not in `known`, with the nearest ones. `what` says what is named,
+    and `option` where.
     """
     if only is None:
         return known
@@ -39,9 +40,9 @@ def chosen_names(only: str | None, known: list[str], what: str) -> list[str]:
     for name in wanted:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
-            raise InputError(f"--only: no {what} is named {name!r}; the nearest names are {', '.join(near)}")
+            raise InputError(f"{option}: no {what} is named {name!r}; the nearest names are {', '.join(near)}")
     if not wanted:
-        raise InputError(f"--only names no {what}; give names with commas between them, such as {','.join(known[:2])}")
+        raise InputError(f"{option} names no {what}; give names with commas between them, such as {','.join(known[:2])}")
     return wanted
 
 

@@ -91,7 +91,7 @@ NOTES = (
 def chosen_parts(args: argparse.Namespace) -> list[str]:
     """Return the parts to measure: those of `--rows`, else all that can run here."""
     if args.rows:
-        return chosen_names(args.rows, list(PARTS), "part")
+        return chosen_names(args.rows, list(PARTS), "part", "--rows")
     return [name for name in PARTS if name != "matrix" or (comfyui_folder(args.comfyui) and probe().is_file())]
 
 

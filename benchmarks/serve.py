@@ -67,7 +67,7 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the chosen parts and return the result (see :func:`common.result`)."""
-    chosen = common.chosen_names(args.parts, list(PARTS), "part")
+    chosen = common.chosen_names(args.parts, list(PARTS), "part", "--parts")
     if importlib.util.find_spec("ray") is None and set(chosen) & set(_RAY):
         if args.parts:
             raise InputError('these parts need Ray: pip install "rapiddraw[ray]"')

@@ -57,18 +57,20 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         recipe = getattr(namespace, "recipe", None)
-        if recipe in (None, CHAIN):
-            parser.print_help()
-            parser.exit()
-        from ..core.train.settings import example_of, settings_of
-
-        settings = settings_of(recipe)
-        lines = [f"settings of {recipe}, for --set NAME=VALUE:"]
-        for one in settings:
-            lines += [f"  {one.name}={one.default}", f"      {one.note}"]
-        parser.epilog = "\n".join([*lines, "", "example:", *(f"  {line}" for line in example_of(recipe).splitlines())])
+        if recipe not in (None, CHAIN):
+            parser.epilog = _about(recipe)
         parser.print_help()
         parser.exit()
+
+
+def _about(recipe: str) -> str:
+    """Return the settings of a recipe, each with its note, and an example."""
+    from ..core.train.settings import example_of, settings_of
+
+    lines = [f"settings of {recipe}, for --set NAME=VALUE:"]
+    for one in settings_of(recipe):
+        lines += [f"  {one.name}={one.default}", f"      {one.note}"]
+    return "\n".join([*lines, "", "example:", *(f"  {line}" for line in example_of(recipe).splitlines())])
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,10 +17,8 @@ from ..core.paths import safe_join
 from .http import REFUSALS, client_of, error_answer, file_answer, json_object, submitted
 from .object_info import ObjectInfo
 from .service import Service
-from .store import Job
+from .store import ENDED, Job
 from .uploads import keep_picture, uploaded
-
-_STATES = ("queued", "running", "done", "failed", "cancelled")
 
 
 def router(service: Service, info: ObjectInfo) -> APIRouter:
@@ -78,8 +76,7 @@ def router(service: Service, info: ObjectInfo) -> APIRouter:
 
     @routes.get("/history")
     def history(request: Request, max_items: int = 200, offset: int = 0) -> dict[str, Any]:
-        over = ("done", "failed", "cancelled")
-        found = store.listed(client_of(request).name, over, max(0, min(max_items, 1000)), max(0, offset), newest=True)
+        found = store.listed(client_of(request).name, ENDED, max(0, min(max_items, 1000)), max(0, offset), newest=True)
         return {job.id: _past(job, registry) for job in reversed(found)}
 
     @routes.get("/history/{job_id}")
@@ -90,8 +87,7 @@ def router(service: Service, info: ObjectInfo) -> APIRouter:
     @routes.post("/history")
     async def change_history(request: Request) -> Response:
         body, name = await json_object(request), client_of(request).name
-        over = ("done", "failed", "cancelled")
-        wanted = [job.id for job in store.listed(name, over, 10_000)] if body.get("clear") else _ids(body.get("delete"))
+        wanted = [job.id for job in store.listed(name, ENDED, 10_000)] if body.get("clear") else _ids(body.get("delete"))
         for job_id in wanted:
             await run_in_threadpool(service.forget, job_id, name)
         return Response()

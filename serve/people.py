@@ -17,7 +17,7 @@ from ..core.graph.inputs import MAX_SEED, Registry, title_of
 from ..core.graph.validate import output_nodes
 from .http import REFUSALS, client_of, error_answer, file_answer, submitted
 from .service import Service
-from .store import Job
+from .store import STATES, Job
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
@@ -75,8 +75,7 @@ def router(service: Service) -> APIRouter:
     @routes.get("/jobs")
     def jobs(request: Request, limit: int = 50) -> list[dict[str, Any]]:
         """Your newest jobs."""
-        states = ("queued", "running", "done", "failed", "cancelled")
-        found = service.store.listed(client_of(request).name, states, max(1, min(limit, 500)), newest=True)
+        found = service.store.listed(client_of(request).name, STATES, max(1, min(limit, 500)), newest=True)
         return [shown(service, job) for job in found]
 
     @routes.get("/jobs/{job_id}")

@@ -19,6 +19,7 @@ from typing import Any
 
 MOST_DEATHS = 2
 ENDED = ("done", "failed", "cancelled")
+STATES = ("queued", "running", *ENDED)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, name TEXT NOT NULL, priority REAL NOT NULL,

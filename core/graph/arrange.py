@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .convert import NOTES
 from .inputs import InputSpec, Registry, SpecsOf
 from .widgets import live_specs
 
@@ -23,14 +24,12 @@ _MODEL, _PROMPT, _DRAW, _RESULT = range(4)
 _DRAWN = {"LATENT", "NOISE", "GUIDER", "SAMPLER", "SIGMAS"}
 _WRITTEN = {"CONDITIONING", "STRING", "INT", "FLOAT", "BOOLEAN", "COMBO"}
 _SEEN = {"IMAGE", "MASK", "VIDEO", "AUDIO"}
-_BEYOND = ("Note", "MarkdownNote")
 
 
 def arrange(graph: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """Return `graph`, in UI format, with new places for its nodes, room for what they show, and new groups.
 
-    Nothing else changes, and `graph` stays as it is.
-    Notes stand left of everything. The insides of subgraphs stay as they are.
+    Nothing else changes, and `graph` stays as it is. Notes stand left of everything. The insides of subgraphs stay as they are.
     """
     results, specs_of = {name for name, node_class in registry.items() if getattr(node_class, "OUTPUT_NODE", False)}, SpecsOf(registry)
     nodes = {node["id"]: {**node, "size": _size(node, specs_of[node["type"]], results)} for node in graph["nodes"]}
@@ -38,7 +37,7 @@ def arrange(graph: dict[str, Any], registry: Registry) -> dict[str, Any]:
     depth = _depths(feeds)
     section = _sections(nodes, feeds, sorted(feeds, key=lambda one: depth[one]), results)
     order = sorted(section, key=lambda one: (section[one], depth[one]))  # runs along every link
-    x = _place_notes([node for node in nodes.values() if node["type"] in _BEYOND])
+    x = _place_notes([node for node in nodes.values() if node["type"] in NOTES])
     groups: list[dict[str, Any]] = []
     height = _best_height([[nodes[one] for one in order if section[one] == number] for number in range(len(GROUPS))], x)
     for number, (title, colour) in enumerate(GROUPS):
@@ -54,7 +53,7 @@ def arrange(graph: dict[str, Any], registry: Registry) -> dict[str, Any]:
 
 def _sources(links: Sequence[Any], nodes: Mapping[Any, Any]) -> dict[Any, list[Any]]:
     """Return the nodes that feed each node. A link is a list (number, source, slot, target, slot, type) or an object."""
-    feeds: dict[Any, list[Any]] = {one: [] for one in nodes if nodes[one]["type"] not in _BEYOND}
+    feeds: dict[Any, list[Any]] = {one: [] for one in nodes if nodes[one]["type"] not in NOTES}
     for link in links:
         source, target = (link["origin_id"], link["target_id"]) if isinstance(link, Mapping) else (link[1], link[3])
         if source in feeds and target in feeds:

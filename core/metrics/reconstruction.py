@@ -47,7 +47,7 @@ def psnr_by_picture(made: Tensor, real: Tensor) -> Floats:
     """Return the PSNR (N,) in dB of pictures (N, 3, H, W) in [-1, 1], rounded to eight bits as files hold them."""
     if made.shape != real.shape:
         raise InputError(f"PSNR compares pictures of one shape, not {tuple(made.shape)} and {tuple(real.shape)}")
-    return np.asarray([psnr(_bytes(a), _bytes(b)) for a, b in zip(made, real, strict=True)], dtype=np.float64)
+    return np.asarray([psnr(to_bytes(a), to_bytes(b)) for a, b in zip(made, real, strict=True)], dtype=np.float64)
 
 
 def gradient_energy(pictures: Tensor) -> Floats:
@@ -59,5 +59,6 @@ def gradient_energy(pictures: Tensor) -> Floats:
     return np.asarray(sum(parts))
 
 
-def _bytes(picture: Tensor) -> Any:
+def to_bytes(picture: Tensor) -> Any:
+    """Return a picture (3, H, W) in [-1, 1] as the pixels (H, W, 3) uint8 of a file."""
     return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()

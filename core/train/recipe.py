@@ -192,15 +192,15 @@ def located(key: str, path: str, kind: str) -> str:
     try:
         if Path(path).is_file():
             return path
-        if Path(path).is_absolute():
-            raise BundleError(missing)
-        return str(resolve_bundle(path, kind))
+        found = None if Path(path).is_absolute() else resolve_bundle(path, kind)
     except (InputError, OSError, ValueError) as error:  # a name that no file can have, or that leaves its folder
         raise BundleError(f"{missing}: {error}") from error
     except BundleError as error:
-        if str(error) == missing:
-            raise
-        raise BundleError(f"{missing} in {Path.cwd()}, and {error} ({', '.join(map(str, paths.weights_dirs()))} were searched)") from error
+        searched = ", ".join(map(str, paths.weights_dirs()))
+        raise BundleError(f"{missing} in {Path.cwd()}, and {error} ({searched} were searched)") from error
+    if found is None:
+        raise BundleError(missing)
+    return str(found)
 
 
 def check_bundle(key: str, path: str, kind: str) -> None:

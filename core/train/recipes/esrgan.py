@@ -25,7 +25,7 @@ from ...bundles.format import BundleInfo, save_bundle
 from ...data.folder import ImageFolder
 from ...errors import DataError, InputError
 from ...metrics.psnr import psnr
-from ...metrics.reconstruction import RoundTrips
+from ...metrics.reconstruction import RoundTrips, to_bytes
 from ...progress import track
 from ...upscale import degrade
 from ...upscale.layouts import RRDBConfig, to_basicsr
@@ -214,8 +214,7 @@ class EsrganRecipe(Recipe):
     def _decoded(self, low: Any) -> Any:
         """Return a picture (h, w, 3) uint8 after the VAE's encoder and decoder."""
         assert self.trips is not None  # noqa: S101 (only with a VAE)
-        made = (self.trips.of(_tensor([low]) * 2 - 1)[0] + 1) * 127.5
-        return made.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        return to_bytes(self.trips.of(_tensor([low]) * 2 - 1)[0])
 
 
 def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
