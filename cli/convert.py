@@ -10,7 +10,7 @@ from ..nodes.registry import registry
 from .common import say
 
 EXAMPLE = """examples:
-  python -m rapiddraw convert workflows/text_to_image.json --to api --out workflows/api/text_to_image.json
+  python -m rapiddraw convert workflows/advanced_text_to_image.json --to api --out workflows/api/text_to_image.json
   python -m rapiddraw convert out/picture_00001_.png --to ui --out graph.json
   python -m rapiddraw convert my_graph.json --to ui --arrange --out my_graph.json"""
 

@@ -3,8 +3,9 @@
 English is what a class says of itself. Chinese is looked up by the English text in locales/zh/translations.json, so that a sentence is
 translated once and a changed sentence is found missing. `python -m rapiddraw nodes --write-docs` writes all files; a test finds gaps.
 
-A help page says what the node is for, then its inputs and outputs as lists that fit a narrow panel, then method, example and pitfalls.
-Inputs and outputs are written from the class; the sections below a mark `HAND` are written by hand, in the page itself.
+A help page says what the node is for, then its inputs and outputs as lists that fit a narrow panel, what it works with, then method,
+example and pitfalls. Inputs, outputs and what it works with are written from the class; the sections below a mark `HAND` are written by
+hand, in the page itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.graph.inputs import InputSpec, input_specs
+from ..nodes.works_with import NO_MODEL
 
 Translate = Callable[[str], str]
 CONTROL = "control_after_generate"
@@ -22,7 +24,7 @@ HAND = "<!-- By hand: -->\n"
 WRITTEN = "<!-- Written by `python -m rapiddraw nodes --write-docs`: -->\n"
 SYNTAX = "{}@|"
 """Syntax of vue-i18n, which shows the texts of nodeDefs.json in the editor: a text with one of these would be cut or come out empty."""
-_WORDS = {"inputs": "Inputs", "outputs": "Outputs", "to": "to", "default": "default", "optional": "optional"}  # fmt: skip
+_WORDS = {"inputs": "Inputs", "outputs": "Outputs", "works": "Works with", "to": "to", "default": "default", "optional": "optional"}
 
 
 def files(nodes: Mapping[str, Any], translations: Mapping[str, str], root: Path) -> dict[str, str]:
@@ -42,7 +44,7 @@ def texts(nodes: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = dict.fromkeys(_WORDS.values())
     found.update(dict.fromkeys(categories(nodes)))
     for node in nodes.values():
-        found.update(dict.fromkeys(_texts_of(definition(node, str))))
+        found.update(dict.fromkeys([*_texts_of(definition(node, str)), works_with(node)]))
     return [text for text in found if text]
 
 
@@ -77,6 +79,11 @@ def definition(node: Any, translate: Translate) -> dict[str, Any]:
     return {**entry, **({"inputs": inputs} if inputs else {}), **({"outputs": outputs} if outputs else {})}
 
 
+def works_with(node: Any) -> str:
+    """Return what a node says that it works with; for one without sockets for models, that it needs none."""
+    return getattr(node, "WORKS_WITH", NO_MODEL)
+
+
 def label(name: str) -> str:
     """Return the label of a socket or widget: its name with spaces."""
     return name.replace("_", " ")
@@ -94,8 +101,9 @@ def page(node_id: str, node: Any, translate: Translate, use: str, more: str) -> 
         outputs = ["", f"## {word['outputs']}", ""]
         rows = zip(_names(node), node.RETURN_TYPES, node.OUTPUT_TOOLTIPS, strict=True)
         outputs += [_item(name, [kind], translate(tooltip)) for name, kind, tooltip in rows]
+    works = ["", f"## {word['works']}", "", translate(works_with(node))]
     head = [f"# {translate(node.DISPLAY_NAME)}", "", translate(node.DESCRIPTION), "", f"{HAND}", use, ""]
-    return "\n".join([*head, WRITTEN, *inputs, *outputs, "", f"`{node_id}`", "", HAND, more, ""])
+    return "\n".join([*head, WRITTEN, *inputs, *outputs, *works, "", f"`{node_id}`", "", HAND, more, ""])
 
 
 def _item(name: str, facts: list[str], tooltip: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,6 +22,7 @@ class FlashAttentionPatch:
 
     DISPLAY_NAME = "FlashAttention Patch"
     CATEGORY = "RapidDraw/attention"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("faster", "speed up", "sage attention", "xformers", "flash attention", "attention optimization", "slow")
     DESCRIPTION = (
         "Makes attention faster, with the same picture but for rounding. Each attention call goes to the fastest exact kernel of this "
@@ -68,6 +71,7 @@ class AttentionReport:
 
     DISPLAY_NAME = "Attention Report"
     CATEGORY = "RapidDraw/attention"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("which attention", "attention backend", "benchmark attention", "sage attention", "speed report")
     DESCRIPTION = (
         "Shows whether FlashAttention Patch helps: which kernel ran for which shape, how often, and how much faster than ComfyUI's own. "
@@ -100,6 +104,7 @@ class AttentionEntropyScale:
 
     DISPLAY_NAME = "Attention Entropy Scale"
     CATEGORY = "RapidDraw/attention"
+    WORKS_WITH = "SD 1.5, SD 2, SDXL and other U-Nets; Flux, Flux 2, Chroma, Qwen-Image, HunyuanImage and HunyuanVideo. Others are refused."
     SEARCH_ALIASES = ("larger resolution", "higher resolution", "blurry", "extrapolate resolution", "scalecrafter", "sharpen attention")
     DESCRIPTION = (
         "Keeps pictures sharp at another size than the model was trained at. With more tokens attention becomes flat; self-attention is "

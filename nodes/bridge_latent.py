@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -86,6 +88,7 @@ class LatentSpaceBridgeSampler:
 
     DISPLAY_NAME = "Latent Space Bridge Sampler"
     CATEGORY = "RapidDraw/bridge"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "two models", "different vae", "sd15 with sdxl", "mix models", "combine models", "two controlnets", "composable diffusion",
         "blend models",
@@ -140,6 +143,7 @@ class LatentSpaceBridgeGuider:
 
     DISPLAY_NAME = "Latent Space Bridge Guider"
     CATEGORY = "RapidDraw/bridge"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "two models", "different vae", "sd15 with sdxl", "mix models", "combine models", "two controlnets", "composable diffusion",
         "guider",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,6 +60,7 @@ class ResolutionBridge:
 
     DISPLAY_NAME = "Resolution Bridge"
     CATEGORY = "RapidDraw/bridge"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("hires fix", "highres fix", "latent upscale", "upscale latent", "second pass")
     DESCRIPTION = (
         "Lets a second sampler finish a half-drawn picture at another resolution, without artefacts: the model's estimate of the clean "
@@ -154,6 +157,7 @@ class ResolutionBridgeSampler:
 
     DISPLAY_NAME = "KSampler (Resolution Bridge)"
     CATEGORY = "RapidDraw/bridge"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "hires fix", "highres fix", "two pass", "second pass", "large picture", "4k", "avoid duplicates", "kohya deep shrink", "ksampler",
     )  # fmt: skip
@@ -284,6 +288,7 @@ class NoiseCorrelation:
 
     DISPLAY_NAME = "Noise Correlation"
     CATEGORY = "RapidDraw/bridge"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("noise check", "latent noise", "white noise", "noise statistics", "debug latent")
     DESCRIPTION = (
         "Checks whether a latent's noise is still the kind that models were trained on. It compares the noisy latent with its clean one "

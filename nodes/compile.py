@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,6 +17,7 @@ class Compile:
 
     DISPLAY_NAME = "Compile"
     CATEGORY = "RapidDraw/speed"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("faster", "speed up", "torch compile", "torch.compile", "bf16", "channels last", "optimize", "slow")
     DESCRIPTION = (
         "Makes networks faster where this machine can. When they first run, it measures them as they are, in channels-last memory, in "
@@ -78,6 +81,7 @@ class CompileReport:
 
     DISPLAY_NAME = "Compile Report"
     CATEGORY = "RapidDraw/speed"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("speed report", "what was compiled", "torch compile", "benchmark")
     DESCRIPTION = (
         "Shows how the networks that went through Compile run now, how much faster their blocks are, and what the measuring cost. Link "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+from .works_with import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,7 @@ class ConditionMapExtractor:
 
     DISPLAY_NAME = "Condition Map"
     CATEGORY = "RapidDraw/control"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = (
         "canny", "edge detection", "preprocessor", "controlnet preprocessor", "lineart", "scribble", "segmentation map", "annotator",
     )  # fmt: skip
@@ -115,6 +117,7 @@ class ControllabilityMetrics:
 
     DISPLAY_NAME = "Controllability Metrics"
     CATEGORY = "RapidDraw/metrics"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = ("measure controlnet", "edge error", "iou", "clip score", "compare pictures")
     DESCRIPTION = (
         "Measures how well pictures follow what they were drawn from: the error of their edges, the overlap of their segments, and the "
@@ -193,6 +196,7 @@ class EvaluatePictures:
 
     DISPLAY_NAME = "Evaluate Pictures"
     CATEGORY = "RapidDraw/metrics"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = ("fid", "inception score", "clip score", "quality score", "rate pictures", "compare models", "metrics")
     DESCRIPTION = (
         "Puts numbers on a batch of Orchard pictures (this pack's drawings of imaginary fruits), by the pack's own judge network: "

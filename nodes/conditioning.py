@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+from .works_with import ANY_MODEL, OWN
 
 if TYPE_CHECKING:
     from .sockets import Inputs
@@ -17,6 +18,7 @@ class TextLoader:
 
     DISPLAY_NAME = "Load Text Encoder"
     CATEGORY = "RapidDraw/loaders"
+    WORKS_WITH = OWN
     SEARCH_ALIASES = ("load clip", "clip loader", "second text encoder", "chinese clip", "text encoder loader")
     DESCRIPTION = (
         "Loads one text encoder without a model, for a model that reads two: Bilingual Text Encode takes a Chinese and an English one."
@@ -46,6 +48,7 @@ class BilingualTextEncode:
 
     DISPLAY_NAME = "Bilingual Text Encode"
     CATEGORY = "RapidDraw/conditioning"
+    WORKS_WITH = "Models that were trained with two encoders side by side, such as the shipped bilingual model."
     SEARCH_ALIASES = ("chinese", "chinese prompt", "mandarin", "two text encoders", "multilingual")
     DESCRIPTION = (
         "Lets a prompt be in Chinese, English or both, for a model that was trained with an encoder of each language. Both encoders read "
@@ -95,6 +98,7 @@ class ConditioningConcatFeature:
 
     DISPLAY_NAME = "Conditioning Concat (Features)"
     CATEGORY = "RapidDraw/conditioning"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("concat conditioning", "combine conditioning", "join prompts", "dual clip", "two text encoders")
     DESCRIPTION = (
         "Joins two encoded prompts for a model that reads two text encoders: the features stand side by side in each token. The stock "

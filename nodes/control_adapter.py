@@ -19,6 +19,7 @@ class ControlAdapterLoader:
 
     DISPLAY_NAME = "Load Control Adapter"
     CATEGORY = "RapidDraw/control"
+    WORKS_WITH = "Adapters of this pack, for U-Nets such as SD 1.5 and SD 2. For other ControlNets use ComfyUI's own loader."
     SEARCH_ALIASES = ("controlnet", "load controlnet", "t2i adapter", "uni-controlnet", "control model")
     DESCRIPTION = (
         "Makes pictures follow edges, segments or a sketch. A control adapter is a small copy of a U-Net's encoder (ELR-Diffusion, "
@@ -55,6 +56,7 @@ class ControlAdapterApply:
 
     DISPLAY_NAME = "Apply Control Adapter"
     CATEGORY = "RapidDraw/control"
+    WORKS_WITH = "U-Nets such as SD 1.5 and SD 2, with an adapter that was trained for the model. Others are refused."
     SEARCH_ALIASES = (
         "controlnet", "apply controlnet", "multi controlnet", "t2i adapter", "uni-controlnet", "edges", "sketch to image",
         "segmentation to image", "scribble",

@@ -13,6 +13,7 @@ class DistillUNet:
 
     DISPLAY_NAME = "Distill UNet (low-rank)"
     CATEGORY = "RapidDraw/low-rank"
+    WORKS_WITH = "Most models. Refused are SD 1.5 inpainting, Playground 2.5, Cosmos, Wan 2.2 image to video and some rare families."
     SEARCH_ALIASES = ("train", "distillation", "compress model", "smaller model", "student teacher", "low vram", "vram")
     DESCRIPTION = (
         "Makes any model smaller and keeps more of its quality than factoring alone: factors it as Factorize UNet does, then trains the "

@@ -16,6 +16,7 @@ class PromptEnhancer:
 
     DISPLAY_NAME = "Prompt Enhancer"
     CATEGORY = "RapidDraw/prompts"
+    WORKS_WITH = "Prompts for any model. A MODEL with CLIP and VAE is needed only where candidates are ranked by their pictures."
     SEARCH_ALIASES = (
         "llm", "improve prompt", "expand prompt", "rewrite prompt", "prompt upsampling", "magic prompt", "superprompt", "language model",
     )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .works_with import PICTURES
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -16,6 +18,7 @@ class MarkAIGenerated:
 
     DISPLAY_NAME = "Mark as AI-Generated"
     CATEGORY = "RapidDraw/image"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = ("watermark", "label", "stamp", "disclosure", "ai act", "text overlay")
     ESSENTIALS_CATEGORY = "Image Tools"
     DESCRIPTION = (
@@ -69,6 +72,7 @@ class SaveMarkedImage:
 
     DISPLAY_NAME = "Save Marked Image"
     CATEGORY = "RapidDraw/image"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = ("save image", "save png", "watermark", "metadata", "iptc", "disclosure", "ai act", "export")
     ESSENTIALS_CATEGORY = "Basics"
     DESCRIPTION = (

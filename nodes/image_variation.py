@@ -18,6 +18,9 @@ class ImageVariationEncode:
 
     DISPLAY_NAME = "Image Variation Encode"
     CATEGORY = "RapidDraw/conditioning"
+    WORKS_WITH = (
+        "The model that the projection was trained for. A family that takes no added tokens is refused: HunyuanDiT, HiDream, Krea 2."
+    )
     SEARCH_ALIASES = ("ip adapter", "ipadapter", "image prompt", "reference image", "unclip", "variation", "similar picture", "clip vision")
     DESCRIPTION = (
         "Uses a picture as a prompt. Alone it draws variations of the picture; after a text it brings the picture's contents into the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+from .works_with import ANY_ENCODER
 
 if TYPE_CHECKING:
     from ..core.knowledge.graph import KnowledgeGraph
@@ -87,6 +88,7 @@ class ApplyKnowledge:
 
     DISPLAY_NAME = "Apply Knowledge"
     CATEGORY = "RapidDraw/knowledge"
+    WORKS_WITH = ANY_ENCODER
     SEARCH_ALIASES = ("knowledge graph", "named entity", "character names", "product names", "unknown words", "rare words", "clip patch")
     DESCRIPTION = (
         "Teaches a CLIP the named things of a knowledge graph, for CLIP Text Encode and every other text node. A text that names none of "
@@ -118,6 +120,7 @@ class KGTextEncode:
 
     DISPLAY_NAME = "KG Text Encode"
     CATEGORY = "RapidDraw/knowledge"
+    WORKS_WITH = ANY_ENCODER
     SEARCH_ALIASES = (
         "text encode", "prompt", "clip text encode", "knowledge graph", "named entity", "character names", "product names",
         "unknown words", "rare words",

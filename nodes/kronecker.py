@@ -15,6 +15,7 @@ class KroneckerAdapterLoader:
 
     DISPLAY_NAME = "Load Kronecker Adapter"
     CATEGORY = "RapidDraw/low-rank"
+    WORKS_WITH = "Models that have the layers which the adapter names. Adapters of this pack are trained on U-Nets."
     SEARCH_ALIASES = ("lora", "load lora", "lokr", "lycoris", "adapter", "locon")
     DESCRIPTION = (
         "Adds a trained change to a model, as Load LoRA does with a LoRA. With the same number of parameters, a Kronecker adapter changes "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import OWN
+
 if TYPE_CHECKING:
     from .sockets import Inputs
 
@@ -49,6 +51,7 @@ class BundleLoader:
 
     DISPLAY_NAME = "Load Bundles (model, text encoder, VAE)"
     CATEGORY = "RapidDraw/loaders"
+    WORKS_WITH = OWN
     SEARCH_ALIASES = ("load model", "checkpoint", "model loader", "load checkpoint", "unet loader", "text encoder", "vae loader")
     ESSENTIALS_CATEGORY = "Basics"
     DESCRIPTION = (

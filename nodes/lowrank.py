@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .loaders import bundle_choices, content_of
+from .works_with import ANY_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ class LowRankUNETLoader:
 
     DISPLAY_NAME = "Load Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
+    WORKS_WITH = "Every model that Save Low-Rank UNet or Distill UNet has saved, and low-rank bundles of this pack."
     SEARCH_ALIASES = ("load unet", "unet loader", "load diffusion model", "small model", "compressed model", "svd")
     DESCRIPTION = (
         "Loads a small, factored model of any family that Save Low-Rank UNet or Distill UNet wrote, or a U-Net bundle (a .safetensors file "
@@ -51,6 +53,7 @@ class FactorizeUNet:
 
     DISPLAY_NAME = "Factorize UNet (low-rank)"
     CATEGORY = "RapidDraw/low-rank"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("compress model", "smaller model", "shrink", "reduce vram", "vram", "low vram", "svd", "prune", "out of memory")
     DESCRIPTION = (
         "Makes any model smaller, and faster where its layers are large: each weight becomes two thin factors, by truncated SVD "
@@ -140,6 +143,7 @@ class SaveLowRankUNet:
 
     DISPLAY_NAME = "Save Low-Rank UNet"
     CATEGORY = "RapidDraw/low-rank"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("save model", "export model", "save unet", "merge lora into model", "save checkpoint")
     DESCRIPTION = (
         "Keeps any model on disk: writes its network, with its LoRAs merged in, as a bundle that Load Low-Rank UNet reads. This pack's "

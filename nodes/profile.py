@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,6 +21,7 @@ class ProfilePipeline:
 
     DISPLAY_NAME = "Profile Pipeline"
     CATEGORY = "RapidDraw/profile"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("benchmark", "timing", "slow", "how long", "speed test", "profiler", "performance")
     DESCRIPTION = (
         "Shows where the time of a picture goes, so that you know what is worth speeding up. It draws one picture several times and "

@@ -14,6 +14,7 @@ class FitKnowledgeProjection:
 
     DISPLAY_NAME = "Fit Knowledge Projection"
     CATEGORY = "RapidDraw/knowledge"
+    WORKS_WITH = "Text encoders of any family: CLIP, T5 and language models."
     SEARCH_ALIASES = ("train knowledge", "adapt clip", "knowledge for sdxl", "embedding")
     DESCRIPTION = (
         "Lets the text encoders of your own model (SD 1.5, SDXL, Flux, Qwen-Image, Z-Image, Wan and others) use a knowledge graph: CLIP, "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from .sockets import Inputs, Latent
 
@@ -13,6 +15,7 @@ class ResolutionBucket:
 
     DISPLAY_NAME = "Resolution Bucket"
     CATEGORY = "RapidDraw/conditioning"
+    WORKS_WITH = "Models whose latents have an eighth of the picture's sides: SD 1.5, SDXL, Flux, Qwen-Image, Z-Image and others."
     SEARCH_ALIASES = ("aspect ratio", "empty latent", "image size", "portrait", "landscape", "widescreen", "sdxl resolution")
     DESCRIPTION = (
         "Gives an empty latent with one of eleven aspect ratios, from 4:1 to 1:4, at the sizes that PanGu-Draw was trained on (Table 7). "
@@ -73,6 +76,7 @@ class ConditioningSetResolutionIndex:
 
     DISPLAY_NAME = "Set Resolution Index"
     CATEGORY = "RapidDraw/conditioning"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("aspect ratio", "size conditioning", "sdxl size", "resolution conditioning")
     DESCRIPTION = (
         "Tells a model that was trained on many aspect ratios which one it draws, so that it composes for that shape. The index's "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL, ANY_SAMPLER
+
 if TYPE_CHECKING:
     from .sockets import Inputs, Latent
 
@@ -13,6 +15,7 @@ class SamplerPNDM:
 
     DISPLAY_NAME = "PNDM Sampler"
     CATEGORY = "RapidDraw/sampling"
+    WORKS_WITH = ANY_SAMPLER
     SEARCH_ALIASES = ("plms", "ddim", "scheduler pndm", "fewer steps", "faster", "sampler")
     DESCRIPTION = (
         "More exact than Euler or DDIM for the same work: about one network evaluation for each step. Use the scheduler simple, normal, "
@@ -64,6 +67,7 @@ class SamplerPicard:
 
     DISPLAY_NAME = "Picard Sampler (parallel steps)"
     CATEGORY = "RapidDraw/sampling"
+    WORKS_WITH = ANY_SAMPLER
     SEARCH_ALIASES = ("parallel sampling", "paradigms", "faster", "multi step", "parallel steps", "sampler")
     DESCRIPTION = (
         "Shortens the time to a picture on hardware with room to spare: many steps are refined together, in one batch, until they stop "
@@ -117,6 +121,7 @@ class SamplerAdaptiveSDE:
 
     DISPLAY_NAME = "Adaptive SDE Sampler"
     CATEGORY = "RapidDraw/sampling"
+    WORKS_WITH = ANY_SAMPLER
     SEARCH_ALIASES = ("adaptive steps", "automatic steps", "sde", "stochastic sampler", "dpm adaptive", "sampler")
     DESCRIPTION = (
         "Chooses the size of its steps by an error tolerance, so you need not choose a number of steps. Any schedule is valid, and only "
@@ -215,6 +220,7 @@ class SamplerDPMSolver:
 
     DISPLAY_NAME = "DPM-Solver++ Sampler"
     CATEGORY = "RapidDraw/sampling"
+    WORKS_WITH = ANY_SAMPLER
     SEARCH_ALIASES = ("dpm++", "dpmpp", "few steps", "fewer steps", "faster", "2m", "3m", "sampler")
     DESCRIPTION = (
         "Good pictures in about 10 to 20 steps, with one evaluation for each step. Any descending schedule is valid. The higher orders "
@@ -260,6 +266,7 @@ class SamplerReport:
 
     DISPLAY_NAME = "Sampler Report"
     CATEGORY = "RapidDraw/sampling"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("count steps", "function evaluations", "nfe", "sampler statistics")
     DESCRIPTION = (
         "Shows the cost of a Picard or adaptive sampler: iterations, evaluations, accepted and rejected steps. Link the sampler and the "

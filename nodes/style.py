@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .works_with import ANY_MODEL
+
 if TYPE_CHECKING:
     from .sockets import Inputs
 
@@ -13,6 +15,7 @@ class StyleGuidance:
 
     DISPLAY_NAME = "Style Guidance"
     CATEGORY = "RapidDraw/guidance"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("style strength", "cartoon", "anime", "art style", "style slider", "style transfer", "cfg style")
     DESCRIPTION = (
         "Sets how much of a style a picture shows, beside the guidance scale: each prediction moves from the prompt towards the same "

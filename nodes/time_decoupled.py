@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .stages import cfg_input, chainable_pair, level_of, make_guider, pair, part_of_run, switch_input, switch_options, texture_inputs
+from .works_with import ANY_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,7 @@ class TimeDecoupledGuider:
 
     DISPLAY_NAME = "Time-Decoupled Guider"
     CATEGORY = "RapidDraw/time-decoupled"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "two models", "refiner", "sdxl refiner", "wan high low noise", "high noise low noise", "switch model", "mixture of experts",
         "two experts", "guider",
@@ -61,6 +63,7 @@ class TimeDecoupledSampler:
 
     DISPLAY_NAME = "Time-Decoupled KSampler"
     CATEGORY = "RapidDraw/time-decoupled"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "two models", "refiner", "sdxl refiner", "wan high low noise", "high noise low noise", "switch model", "mixture of experts",
         "two experts", "ksampler",
@@ -133,6 +136,7 @@ class TimeDecoupledModel:
 
     DISPLAY_NAME = "Time-Decoupled Model"
     CATEGORY = "RapidDraw/time-decoupled"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = (
         "two models", "refiner", "sdxl refiner", "wan high low noise", "combine models", "switch model", "mixture of experts",
         "two experts",
@@ -165,6 +169,7 @@ class SplitSigmasAtTimestep:
 
     DISPLAY_NAME = "Split Sigmas at Timestep"
     CATEGORY = "RapidDraw/time-decoupled"
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("split sigmas", "refiner switch", "boundary", "wan high low noise", "switch step")
     DESCRIPTION = (
         "Splits a schedule between two samplers at a known noise level: the first list for the sampler that adds noise, the second for "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .loaders import content_of
+from .works_with import PICTURES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,7 @@ class ESRGANLoader:
 
     DISPLAY_NAME = "Load ESRGAN Upscaler"
     CATEGORY = "RapidDraw/loaders"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = ("load upscale model", "upscaler", "real-esrgan", "realesrgan", "4x", "super resolution")
     DESCRIPTION = (
         "Loads a network that makes pictures larger and sharper: an ESRGAN (Wang et al. 2018) from a bundle, or from a plain .safetensors "
@@ -61,6 +63,7 @@ class ESRGANUpscale:
 
     DISPLAY_NAME = "ESRGAN Upscale"
     CATEGORY = "RapidDraw/image"
+    WORKS_WITH = PICTURES
     SEARCH_ALIASES = (
         "upscale", "upscaler", "enlarge", "tiled upscale", "ultimate sd upscale", "real-esrgan", "4x", "super resolution", "sharpen",
         "bigger",

@@ -16,7 +16,7 @@ from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.graph.inputs import input_specs
 from rapiddraw.core.graph.layout import widget_entries
-from rapiddraw.core.graph.shipped import NEED_MODELS
+from rapiddraw.core.graph.shipped import NEED_MODELS, shipped_graphs, template_name, template_path
 from rapiddraw.core.graph.validate import validate
 from rapiddraw.core.image.png import is_marked
 from rapiddraw.core.knowledge.graph import save_knowledge
@@ -25,7 +25,7 @@ from rapiddraw.tests import helpers
 from rapiddraw.tests.foreign import LOADERS, with_stand_ins
 
 FOLDER = paths.pack_root() / "workflows"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = sorted(shipped_graphs())
 FEWER = {  # the same graphs, small enough for a test
     "RapidDrawOrchardDataset": {"count": 4, "size": 64},
     "RapidDrawFilterDataset": {"min_clip": -1.0, "min_aesthetics": 0.0},
@@ -95,13 +95,13 @@ def known(name, nodes):
 
 def test_the_three_graphs_are_there_in_both_forms():
     assert {"text_to_image", "knowledge_vs_plain", "keywords_to_prompts"} <= set(NAMES)
-    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+    assert sorted(path.stem for path in FOLDER.glob("*.json")) == sorted(template_name(name) for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_both_forms_agree_and_can_run(name, nodes):
     nodes = known(name, nodes)
-    ui, api = read_graph(FOLDER / f"{name}.json"), read_graph(FOLDER / "api" / f"{name}.json")
+    ui, api = read_graph(template_path(name)), read_graph(FOLDER / "api" / f"{name}.json")
     assert ui.ui is not None and api.api is not None
     assert ui.to_api(nodes) == api.api, "after editing one form, write the other with `python -m rapiddraw convert`"
     assert validate(ui, nodes) == [] and validate(api, nodes) == []
@@ -109,7 +109,7 @@ def test_both_forms_agree_and_can_run(name, nodes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_editor_can_load_it(name, nodes):
-    nodes, ui = known(name, nodes), read_graph(FOLDER / f"{name}.json").ui
+    nodes, ui = known(name, nodes), read_graph(template_path(name)).ui
     assert str(uuid.UUID(ui["id"])) == ui["id"]
     ids = [node["id"] for node in ui["nodes"]]
     assert len(set(ids)) == len(ids) and max(ids) == ui["last_node_id"] and max(link[0] for link in ui["links"]) == ui["last_link_id"]
@@ -127,7 +127,7 @@ def test_the_editor_can_load_it(name, nodes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_draws(name, nodes):
-    graph = read_graph(FOLDER / f"{name}.json")
+    graph = read_graph(template_path(name))
     api = with_stand_ins(name, graph.to_api(known(name, nodes)))
     if name in NEED_MODELS:
         graph = read_graph(api)

@@ -1,4 +1,9 @@
-"""Graphs that come with the pack, known by their names."""
+"""Graphs that come with the pack, known by their names.
+
+Each stands in two files: `workflows/api/NAME.json` for headless runs, and the editor's form in `workflows/`, which ComfyUI's template
+browser lists by its file name. There the templates for a start have a number before their name and are called the same in both folders;
+all others are marked `advanced_NAME.json`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ from ..paths import pack_root
 
 NEED_MODELS = frozenset({"cross_family_bridge"})
 """Shipped graphs that load models of other families, which the pack does not ship and the headless host cannot run."""
+ADVANCED = "advanced_"
+"""What stands before the name of a template that is not for a start."""
 
 
 def shipped_graphs() -> dict[str, Path]:
@@ -16,9 +23,25 @@ def shipped_graphs() -> dict[str, Path]:
     return {path.stem: path for path in sorted((pack_root() / "workflows" / "api").glob("*.json"))}
 
 
+def template_name(name: str) -> str:
+    """Return the name under which the template browser lists the shipped graph `name`."""
+    return name if (pack_root() / "workflows" / f"{name}.json").is_file() else ADVANCED + name
+
+
+def template_path(name: str) -> Path:
+    """Return the file of the shipped graph `name` in the editor's format."""
+    return pack_root() / "workflows" / f"{template_name(name)}.json"
+
+
 def graph_path(source: str | os.PathLike[str]) -> Path:
-    """Return the file that `source` means: a file where there is one, else the shipped graph of that name, else `source` itself."""
+    """Return the file that `source` means: a file where there is one, else the shipped graph of that name, else `source` itself.
+
+    A template that is marked as advanced is also found by its path without the mark.
+    """
     path = Path(source)
-    if path.is_file() or path.name != os.fspath(source):
+    if path.is_file():
         return path
-    return shipped_graphs().get(path.name.removesuffix(".json"), path)
+    if path.name != os.fspath(source):
+        marked = path.with_name(ADVANCED + path.name)
+        return marked if marked.is_file() else path
+    return shipped_graphs().get(path.name.removesuffix(".json").removeprefix(ADVANCED), path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rapiddraw.benchmarks.comfy_server import Graph
+from rapiddraw.core.graph.shipped import template_path
 from rapiddraw.core.paths import pack_root
 from rapiddraw.tests.foreign import with_stand_ins
 
@@ -48,7 +49,7 @@ def sampled_by(model: Any, seed: int = 1) -> Graph:
 
 def saved(name: str) -> tuple[Graph, dict[str, Any]]:
     """A saved graph in API and in UI format."""
-    ui = json.loads((API.parent / f"{name}.json").read_text(encoding="utf-8"))
+    ui = json.loads(template_path(name).read_text(encoding="utf-8"))
     return json.loads((API / f"{name}.json").read_text(encoding="utf-8")), ui
 
 

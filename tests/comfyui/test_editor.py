@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core.graph.formats import to_api
-from rapiddraw.core.graph.shipped import NEED_MODELS
+from rapiddraw.core.graph.shipped import NEED_MODELS, template_name
 from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
@@ -68,7 +68,7 @@ def test_a_missing_node_and_a_script_error_are_noticed(editor: Any) -> None:
 def test_a_template_opens_and_converts_to_our_api_file(editor: Any, name: str) -> None:
     api, ui = saved(name)
     editor.browse(PACK)
-    editor.choose(name, ui)
+    editor.choose(template_name(name), ui)
     assert (editor.missing(), editor.problems()) == ([], [])
     assert editor.prompt() == api
 
@@ -134,7 +134,7 @@ def untitled(api: dict[str, Any]) -> dict[str, Any]:
 def test_an_app_opens_as_a_form_and_shows_its_picture(editor: Any) -> None:
     api, ui = saved(APP)
     editor.browse(PACK)
-    editor.choose(APP, ui)
+    editor.choose(template_name(APP), ui)
     assert editor.app() == [name for _, name in ui["extra"]["linearData"]["inputs"]]
     assert editor.run_app(RUN_SECONDS) == [512, 512]
     assert (editor.missing(), editor.problems()) == ([], [])
@@ -150,7 +150,7 @@ def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
     cards = "[...document.querySelectorAll(`[data-testid^='template-workflow-'] img`)]"  # those out of sight are loaded when scrolled to
     browser.page.wait(f"{cards}.filter((i) => i.complete && i.naturalWidth).length >= 4")
     take(browser, shots / "templates.jpg")
-    browser.choose(SHOWN, saved(SHOWN)[1])
+    browser.choose(template_name(SHOWN), saved(SHOWN)[1])
     browser.fit()
     browser.press_run()
     assert browser.picture_on("RapidDrawSaveMarkedImage", RUN_SECONDS) == [512, 512]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import rapiddraw
 from rapiddraw.core.graph.inputs import input_specs
+from rapiddraw.core.graph.shipped import template_name
 
 NODES = rapiddraw.NODE_CLASS_MAPPINGS
 
@@ -45,8 +47,9 @@ def test_templates_are_offered(server: Any) -> None:
     offered = server.get("/workflow_templates").get("rapiddraw", [])
     from .graphs import SAVED
 
-    assert set(SAVED) <= set(offered)
-    assert server.get(f"/api/workflow_templates/rapiddraw/{SAVED[0]}.json")["nodes"]
+    listed = [template_name(name) for name in SAVED]
+    assert set(listed) == set(offered)
+    assert server.get(f"/api/workflow_templates/rapiddraw/{quote(listed[0])}.json")["nodes"]
 
 
 def test_names_and_help_pages_are_served_in_both_languages(server: Any) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import rapiddraw
-from rapiddraw.cli.node_docs import HAND, SYNTAX, WRITTEN, files, hand_written, read_translations, texts
+from rapiddraw.cli.node_docs import HAND, SYNTAX, WRITTEN, files, hand_written, read_translations, texts, works_with
+from rapiddraw.core.graph.inputs import input_specs
+from rapiddraw.core.graph.shipped import shipped_graphs, template_name
 from rapiddraw.core.paths import pack_root
+from rapiddraw.nodes.works_with import ANY_MODEL, ANY_SAMPLER, MODEL_SOCKETS, NO_MODEL
 
 NODES, ROOT = rapiddraw.NODE_CLASS_MAPPINGS, pack_root()
 TRANSLATIONS = read_translations(ROOT)
@@ -67,6 +73,43 @@ def test_a_page_says_first_what_it_is_for_and_fits_a_narrow_panel(name):
     assert places == sorted(set(places)) and text.count(HAND) == 2
     assert "## " not in text[: places[0]] and text[places[0] :].count("## ") >= 4
     assert "\n| " not in text, "a table needs more width than the panel has: write a list"
+
+
+@pytest.mark.parametrize("node_id", sorted(NODES))
+@pytest.mark.parametrize("place", ["{}.md", "{}/zh.md"])
+def test_the_example_is_a_template_that_has_the_node(place, node_id):
+    """The section Example names a template in backticks, by the name that ComfyUI's template browser shows."""
+    page = hand_written(ROOT / "web" / "docs" / place.format(node_id))[1]
+    named = set(re.findall("`([^`\n]+)`", page.split("## ")[2]))
+    templates = {template_name(name): name for name in shipped_graphs()}
+    assert not named & (shipped_graphs().keys() - templates.keys()), "name a template as the browser shows it"
+    having = {one for one, name in templates.items() if node_id in _classes(shipped_graphs()[name])}
+    assert named & having, f"name one of {sorted(having)}"
+    assert named & templates.keys() <= having, "a template that is named there does not have this node"
+
+
+def _classes(path: Path) -> set[str]:
+    return {node["class_type"] for node in json.loads(path.read_text(encoding="utf-8")).values()}
+
+
+@pytest.mark.parametrize("node_id", sorted(NODES))
+def test_a_node_with_sockets_for_models_says_what_it_works_with(node_id):
+    node = NODES[node_id]
+    sockets = {kind for spec in input_specs(node).values() for kind in spec.type.split(",") if not spec.is_widget} | set(node.RETURN_TYPES)
+    assert not sockets & MODEL_SOCKETS or works_with(node) != NO_MODEL, "write WORKS_WITH: see nodes/works_with.py"
+
+
+def _rows() -> Iterator[tuple[str, list[str]]]:
+    """(Node, families that the node refuses) of the measured matrix."""
+    known = json.loads((ROOT / "tests" / "data" / "families.json").read_text(encoding="utf-8"))
+    for row, cells in known["matrix"].items():
+        yield row.split()[0], [family for family, cell in cells.items() if cell != "works"]
+
+
+@pytest.mark.parametrize(("name", "refused"), list(_rows()))
+def test_what_a_node_works_with_is_what_was_measured(name, refused):
+    said = works_with(NODES[f"RapidDraw{name}"])
+    assert (said in (ANY_MODEL, ANY_SAMPLER)) == (not refused), refused
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
