@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-comfyui test-clients screenshots lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui test-clients docs screenshots lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,11 @@ test-clients: $(STAMP)
 	test -x .venv-clients/bin/comfy || { $(PYTHON) -m venv .venv-clients && .venv-clients/bin/pip install -q comfy-cli comfy-sdk comfy-api-proxy websocket-client; }
 	RAPIDDRAW_CLIENTS="$(CURDIR)/.venv-clients" OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serve/test_clients.py $(ARGS)
 
+# The site of docs/ (mkdocs.yml) into out/site; a warning is an error. It has a virtual environment of its own and needs no PyTorch.
+docs:
+	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)
 	SCREENSHOTS="$(CURDIR)/web/screenshots" COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui/test_editor.py -k shows_its_picture
@@ -57,4 +62,4 @@ benchmarks: $(STAMP)
 	$(BIN)/python -m rapiddraw bench report
 
 clean:
-	rm -rf $(VENV) .venv-clients out temp .mypy_cache .pytest_cache .ruff_cache .hypothesis rapiddraw.egg-info build
+	rm -rf $(VENV) .venv-clients .venv-docs out temp .mypy_cache .pytest_cache .ruff_cache .hypothesis rapiddraw.egg-info build

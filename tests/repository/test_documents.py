@@ -17,7 +17,7 @@ from rapiddraw.core.paths import pack_root
 from rapiddraw.core.train import RECIPES
 
 ROOT = pack_root()
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md"])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "README.md"])
 CODE = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 FOLDERS = "core|nodes|api|serve|cli|benchmarks|tests|docs|web|weights|workflows|locales|\\.github|\\.ci"
 EXAMPLES = ("line", "coin")

@@ -46,7 +46,7 @@ def odd_words(text: str) -> list[str]:
 
 
 SOURCES = sorted(path for part in ("core", "nodes", "api", "serve", "cli", "benchmarks") for path in (ROOT / part).rglob("*.py"))
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "weights" / "README.md", *(ROOT / "web" / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "weights" / "README.md", *(ROOT / "web" / "docs").glob("*.md")])
 
 
 def test_documents_and_docstrings_are_in_plain_words() -> None:
