@@ -252,6 +252,14 @@ class SurgeryTopic(Protocol):
     def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
         """Return a clone of MODEL to whose weights `strength` times each delta is added, by the names of :meth:`weight_shapes`."""
 
+    def lora_key(self, model: Any, layer: str) -> str:
+        """Return the key of the layer `layer` of a MODEL's network in LoRA files that ComfyUI's Load LoRA reads."""
+
+    def add_lora(self, model: Any, clip: Any, path: Path, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
+        """Return clones of MODEL and CLIP with the LoRA in a file added, as ComfyUI's Load LoRA does; either may be None.
+
+        Raises :class:`~rapiddraw.core.errors.BundleError` for a file that is damaged or fits neither."""
+
     def check_evaluation(self, model: Any, conditioning: Any) -> None:
         """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`evaluate` needs a CONDITIONING for this MODEL and gets none."""
 

@@ -45,6 +45,7 @@ REQUIRED = (
     "comfy.model_patcher:ModelPatcher.get_key_patches",
     "comfy.model_patcher:ModelPatcher.patch_weight_to_device",
     "comfy.lora:calculate_weight",
+    "comfy.sd:load_lora_for_models",
     "comfy.weight_adapter:WeightAdapterBase",
     "comfy.weight_adapter:LoRAAdapter",
     "comfy.supported_models:models",

@@ -6,16 +6,19 @@ Changes of weights are ComfyUI's own patches: they stack with LoRAs, scale with 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy.sd
 import comfy.utils
 import torch
 
-from ...errors import InputError
+from ...bundles.format import load_foreign
+from ...errors import BundleError, InputError
 from ..fit import without_control
 from .lowrank import copy_model, wrap
 from .sampling import fit_latent
@@ -50,6 +53,25 @@ def add_weights(model: Any, deltas: Mapping[str, torch.Tensor], strength: float)
     keys, clone = _keys(model), model.clone()
     clone.add_patches({keys[name]: ("diff", (delta,)) for name, delta in deltas.items()}, strength)
     return clone
+
+
+def lora_key(model: Any, layer: str) -> str:
+    """See :meth:`SurgeryTopic.lora_key`."""
+    return f"{_PREFIX}{layer}"
+
+
+def add_lora(model: Any, clip: Any, path: Path, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
+    """See :meth:`SurgeryTopic.add_lora`: ComfyUI's own patches."""
+    found: tuple[Any, Any] = comfy.sd.load_lora_for_models(model, clip, load_foreign(path), strength_model, strength_clip)
+    if _patches(*found) == _patches(model, clip):
+        raise BundleError(f"{path.name} fits no layer of this model; it was made for another family of models")
+    return found
+
+
+def _patches(*parts: Any) -> int:
+    """Return how many patches lie on the weights of a MODEL and a CLIP."""
+    patchers = [getattr(part, "patcher", part) for part in parts if part is not None]
+    return sum(len(patches) for patcher in patchers for patches in patcher.patches.values())
 
 
 def check_evaluation(model: Any, conditioning: Any) -> None:

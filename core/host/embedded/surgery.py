@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...errors import BundleError
 from ...lowrank.kronecker import add_deltas, can_update, dense_shape
 from ...lowrank.layers import has_factors
+from ...lowrank.lora_file import PREFIX, comfy_name, delta_of, read_lora
 from .model import Model, copy_options
+
+logger = logging.getLogger("rapiddraw")
 
 
 def rebuild(model: Model, surgery: Callable[[Any], None]) -> Model:
@@ -36,6 +42,43 @@ def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: floa
     inner.diffusion_model = copy.deepcopy(network, kept)
     add_deltas(inner.diffusion_model, deltas, strength)
     return Model(inner, copy_options(model.model_options))
+
+
+def lora_key(model: Model, layer: str) -> str:
+    """See :meth:`SurgeryTopic.lora_key`. Where ComfyUI has no such layer: the name that trainers of diffusers give it."""
+    named = comfy_name(layer, int(model.model.diffusion_model.config["layers_per_block"]))
+    return f"{PREFIX}{named}" if named else f"lora_unet_{layer.replace('.', '_')}"
+
+
+def add_lora(model: Model | None, clip: Any, path: Path, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
+    """See :meth:`SurgeryTopic.add_lora`. Keys may be ComfyUI's, or those of other trainers with `_` in the place of dots."""
+    factors, used = read_lora(path), set()
+    if model is not None:
+        names: dict[str, str] = {}
+        for layer in weight_shapes(model):
+            key = lora_key(model, layer)
+            names |= {key: layer, f"lora_unet_{key.removeprefix(PREFIX).replace('.', '_')}": layer, f"unet.{layer}": layer}
+            names[f"lora_unet_{layer.replace('.', '_')}"] = layer
+        used = set(names) & set(factors)
+        deltas = {names[key]: delta_of(factors[key]) for key in used}
+        if deltas and strength_model != 0:
+            model = add_weights(model, _fitting(deltas, weight_shapes(model), path.name), strength_model)
+    if not used:
+        raise BundleError(f"{path.name} fits no layer of this model; it was made for another family of models")
+    if left := len(factors) - len(used):
+        logger.warning("%s: %d of its %d layers fit nothing here and are left out", path.name, left, len(factors))
+    return model, clip
+
+
+def _fitting(deltas: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], name: str) -> dict[str, torch.Tensor]:
+    """Return `deltas` in the shapes of their layers' weights. Raises :class:`BundleError` where one has another size."""
+    for layer, delta in deltas.items():
+        if (delta.shape[0], delta.shape[1:].numel()) != (shapes[layer][0], shapes[layer][1:].numel()):
+            raise BundleError(
+                f"{name}: its update of {layer} has the shape {tuple(delta.shape)} and this model's weight {tuple(shapes[layer])}; it was "
+                "made for another model"
+            )
+    return {layer: delta.reshape(shapes[layer]) for layer, delta in deltas.items()}
 
 
 def check_evaluation(model: Model, conditioning: Any) -> None:
