@@ -99,6 +99,11 @@ def save_bundle(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], 
     return path
 
 
+def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return `tensors` with every floating-point one in float16: half the file, and on reading they become float32 again."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
 def read_info(path: str | os.PathLike[str], kind: str | None = None) -> BundleInfo:
     """Read and check a bundle's header without touching its tensors.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundles.format import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo, halved
 from ..errors import BundleError, InputError
 from .tokenizer import CONTEXT_LENGTH, END, PAD, SPECIALS, START, check_vocabulary, make_tokenizer
 
@@ -153,9 +153,9 @@ def _check_config(config: dict[str, Any], vocab_size: int) -> None:
 
 
 def to_bundle(encoder: TextEncoder, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this encoder (kind `text`)."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this encoder (kind `text`), in fp16."""
     info = BundleInfo("text", config=dict(encoder.config), provenance=provenance or {}, extra={"vocabulary": list(encoder.vocabulary)})
-    return {name: tensor.detach().cpu() for name, tensor in encoder.state_dict().items()}, info
+    return halved(encoder.state_dict()), info
 
 
 def check_text_bundle(bundle: Bundle) -> None:

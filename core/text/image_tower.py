@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..bundles.format import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo, halved
 from ..errors import BundleError, InputError
 
 DEFAULT_WIDTHS = (32, 64, 128, 192)
@@ -45,9 +45,9 @@ class ImageTower(nn.Module):
 
 
 def to_bundle(tower: ImageTower, provenance: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], BundleInfo]:
-    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this tower (kind `image`)."""
+    """Return what :func:`~rapiddraw.core.bundles.format.save_bundle` writes for this tower (kind `image`), in fp16."""
     config = {"size": tower.size, "widths": list(tower.widths), "projection_dim": tower.projection_dim}
-    return dict(tower.state_dict()), BundleInfo("image", config=config, provenance=provenance or {})
+    return halved(tower.state_dict()), BundleInfo("image", config=config, provenance=provenance or {})
 
 
 def load_image_tower(bundle: Bundle) -> ImageTower:
@@ -57,7 +57,7 @@ def load_image_tower(bundle: Bundle) -> ImageTower:
     try:
         with torch.device("meta"):
             tower = ImageTower(int(config["size"]), tuple(map(int, config["widths"])), int(config["projection_dim"]))
-        tower.load_state_dict(bundle.tensors, assign=True)
+        tower.load_state_dict({key: t.float() if t.is_floating_point() else t for key, t in bundle.tensors.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(f"{name}: its config and its tensors do not make an image tower ({error})") from error
     return tower.eval()
