@@ -139,6 +139,6 @@ def _counters(block: nn.Module, cost: Cost) -> list[Any]:
     for path, module in block.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             handles.append(module.register_forward_hook(layer))
-        elif hasattr(module, "to_q") and (path == "" or path.rpartition(".")[2] in _NAMES):
+        elif hasattr(getattr(module, "to_q", None), "weight") and (path == "" or path.rpartition(".")[2] in _NAMES):
             handles.append(module.register_forward_hook(attention, with_kwargs=True))
     return handles

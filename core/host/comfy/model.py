@@ -19,13 +19,14 @@ from ...data.buckets import INDEX_FEATURES
 from ...diffusion.flow import noise_schedule
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
+from ...slim.changes import changes_of, open_changes, read_changes
 from ..fit import check_complete, name_of
 from .family import KEY as _KEY
 from .family import describe, family_config, stored_tensors
 from .lowrank import wrap
 from .surgery import rebuild
 from .unet import RapidDrawModel, model_config, unet_arguments, unet_weights
-from .weights import cast_loaded, choose_dtype, with_factors
+from .weights import cast_loaded, choose_dtype, with_factors, with_inner
 
 _TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim", "cap_feat_dim", "joint_attention_dim", "text_feat_dim",
                  "text_dim", "text_in_dim", "text_embed_dim", "text_states_dim", "in_text_dim", "crossattn_emb_channels", "c_clip_text",
@@ -67,6 +68,7 @@ def load_model(bundle: Bundle) -> Any:
     config = model_config(info, arguments)
     device, offload = choose_dtype(config, weights)
     model = config.get_model(weights, "").to(offload)
+    open_changes(model.diffusion_model, read_changes(info.extra, name_of(info)), name_of(info))
     open_factors(model.diffusion_model, weights, name_of(info))
     patcher = wrap(model, device, offload)
     model.load_model_weights(dict(weights), "")
@@ -78,18 +80,22 @@ def save(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
     """See :meth:`ModelTopic.save`. Raises :class:`InputError` for a family whose arguments cannot be written down."""
     inner = rebuild(model, _nothing).model
     config = inner.model_config
-    tensors = inner.diffusion_model.state_dict()
+    tensors, slim = inner.diffusion_model.state_dict(), changes_of(inner.diffusion_model).stored()
     ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
     if ours is not None:
         names = with_factors(
             {ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items() if _is_ours(diffusers)}, tensors
         )
+        if slim:
+            names = with_inner(names, tensors)
         if nameless := sorted(set(tensors) - set(names)):
             raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
         halves = {names[key]: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-        info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance))
+        info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance), extra=slim)
         return save_bundle(path, halves, info)
-    return save_bundle(path, stored_tensors(inner.diffusion_model), replace(describe(inner), provenance=dict(provenance)))
+    info = describe(inner)
+    info = replace(info, provenance=dict(provenance), extra=info.extra | slim)
+    return save_bundle(path, stored_tensors(inner.diffusion_model), info)
 
 
 def _load_foreign(bundle: Bundle) -> Any:
@@ -99,6 +105,7 @@ def _load_foreign(bundle: Bundle) -> Any:
     device, offload = choose_dtype(config, bundle.tensors)
     try:
         inner = config.get_model({}, "").to(offload)
+        open_changes(inner.diffusion_model, read_changes(info.extra, name_of(info)), name_of(info))
         open_factors(inner.diffusion_model, bundle.tensors, name_of(info))
         inner.diffusion_model.load_state_dict(bundle.tensors)
         cast_loaded(inner.diffusion_model)

@@ -22,8 +22,9 @@ from ...bundles.format import BundleInfo, LatentSpace
 from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
+from ...slim.changes import open_changes, read_changes
 from ..fit import name_of
-from .weights import Tensors, WholeOperations, check_shapes, with_factors
+from .weights import Tensors, WholeOperations, check_shapes, with_factors, with_inner
 
 log = logging.getLogger("rapiddraw")
 
@@ -173,6 +174,9 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
 def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) -> Tensors:
     """Return the bundle's weights under `UNetModel`'s names, shapes checked against a network that is built without memory."""
     names = with_factors(comfy.utils.unet_to_diffusers(arguments), tensors)
+    changes = read_changes(info.extra, name_of(info))
+    if changes is not None:
+        names = with_inner(names, tensors)
     foreign = sorted(set(tensors) - set(names))
     if foreign:
         raise BundleError(f"{name_of(info)}: {len(foreign)} weights have no place in ComfyUI's UNetModel ({', '.join(foreign[:3])})")
@@ -181,6 +185,7 @@ def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) 
         unet = comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel(
             **arguments, dtype=torch.float32, device=torch.device("meta"), operations=WholeOperations
         )
+        open_changes(unet, changes, name_of(info))
         open_factors(unet, weights, name_of(info))
     check_shapes(info, weights, unet)
     return weights

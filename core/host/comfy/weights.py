@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import comfy.model_management
@@ -62,6 +62,26 @@ def with_factors(names: Mapping[str, str], tensors: Mapping[str, Any]) -> dict[s
         if dense is not None:
             other = dense.removesuffix(".weight")
             found |= {f"{path}.{end}": f"{other}.{end}" for end in ("a.weight", "a.bias", "b.weight")}
+    return found
+
+
+def with_inner(names: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
+    """Return a map of weights' names, completed for `keys` inside modules whose place in both layouts the map shows: those of copied blocks
+    and of layers that have parts now. Keys of other modules stay out."""
+    places: dict[str, str] = {}
+    for one, other in names.items():
+        here, there = one.split("."), other.split(".")
+        while here and there and here[-1] == there[-1]:
+            del here[-1], there[-1]
+        places[".".join(here)] = ".".join(there)
+    found = dict(names)
+    for key in set(keys) - set(names):
+        parts = key.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            place = places.get(".".join(parts[:end]))
+            if place is not None:
+                found[key] = ".".join([place, *parts[end:]])
+                break
     return found
 
 

@@ -18,6 +18,7 @@ from ...diffusion.schedule import NoiseSchedule
 from ...errors import BundleError, InputError
 from ...networks import network_of
 from ...progress import raise_if_cancelled
+from ...slim.changes import changes_of
 from . import process
 
 _SIZES = ("height", "width", "crop_h", "crop_w", "target_height", "target_width")  # in SDXL's order, under ComfyUI's names
@@ -187,7 +188,9 @@ def save(model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
     """See :meth:`ModelTopic.save`. Weights are written in half precision, as those of the recipes' bundles are."""
     unet = model.model.diffusion_model
     config = {key: value for key, value in dict(unet.config).items() if not key.startswith("_")}
-    info = BundleInfo("unet", config, model.model.latent_format, model.model.model_sampling.schedule, provenance=dict(provenance))
+    extra = changes_of(unet).stored()
+    inner = model.model
+    info = BundleInfo("unet", config, inner.latent_format, inner.model_sampling.schedule, provenance=dict(provenance), extra=extra)
     return save_bundle(path, {key: tensor.half() for key, tensor in unet.state_dict().items()}, info)
 
 

@@ -25,6 +25,7 @@ from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
 from ...lowrank.factorize import factorize
 from ...lowrank.roles import DEFAULT_TARGETS
+from ...slim.changes import changes_of
 from ..recipe import Losses, Recipe, check_bundle, located
 from .unet import UnetRecipe
 
@@ -109,7 +110,8 @@ class DistillRecipe(Distillation):
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         provenance["teacher"] = self.source.first_stage
         provenance["parameters"] = self.parameters
-        info = BundleInfo("unet", self.source.config, self.source.latent_space, self.source.schedule_info, provenance=provenance)
+        source, slim = self.source, changes_of(self.unet).stored()
+        info = BundleInfo("unet", source.config, source.latent_space, source.schedule_info, provenance=provenance, extra=slim)
         return [save_bundle(out, {key: tensor.half() for key, tensor in self.unet.state_dict().items()}, info)]
 
     def check(self) -> None:

@@ -45,6 +45,7 @@ from ...diffusion.weighting import loss_weight
 from ...errors import InputError
 from ...networks import network_of
 from ...orchard.captions import STYLE_PREFIXES, with_prefix
+from ...slim.changes import changes_of
 from ...text.encoder import to_bundle as text_to_bundle
 from ..inputs.buckets import Buckets, bucket_latents
 from ..inputs.encoder import LatentEncoder
@@ -242,7 +243,8 @@ class UnetRecipe(UnetSettings):
         if "settings" in provenance:
             provenance["settings"]["text"] = ",".join(Path(path).name for path in self.texts())
         tensors = {key: tensor.half() for key, tensor in self.unet.state_dict().items()}
-        info = BundleInfo("unet", self.config, self.latent_space, self.schedule_info, provenance=provenance)
+        slim = changes_of(self.unet).stored()
+        info = BundleInfo("unet", self.config, self.latent_space, self.schedule_info, provenance=provenance, extra=slim)
         if self.trained != "all":
             tensors, info = difference(tensors, info, Path(self.base))
         written = [save_bundle(out, tensors, info)]
