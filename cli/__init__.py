@@ -20,7 +20,7 @@ from ..core.progress import clear_cancel, request_cancel
 from .common import note
 
 log = logging.getLogger("rapiddraw")
-COMMANDS = ("run", "validate", "profile", "nodes", "convert", "inspect", "train", "data", "bench", "serve")
+COMMANDS = ("run", "validate", "profile", "nodes", "convert", "inspect", "train", "data", "knowledge", "bench", "serve")
 DONE, FAILED, INVALID, STOPPED = 0, 1, 2, 130
 
 

@@ -11,6 +11,7 @@ import logging
 FAMILIES = (
     "loaders",
     "knowledge",
+    "facts",
     "projection",
     "prompts",
     "enhance",

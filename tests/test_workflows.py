@@ -38,6 +38,8 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
+    "RapidDrawExtendKnowledgeGraph": {"facts": "mirado, is_a, thing"},
+    "RapidDrawKnowledgeGraphQuery": {"entity": "mirado"},
     "RapidDrawResolutionBridgeSampler": {"steps": 4},
     "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32, "value": 0.8},
     "RapidDrawFactorizeUNet": {"value": 0.8},

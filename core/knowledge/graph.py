@@ -42,7 +42,9 @@ class KnowledgeGraph:
 
     `entities` and `relations` are distinct ids; `triples` (head, relation, tail) index them. `aliases` maps an entity id to its names by
     language (`{"fruit:mirado": {"en": ["mirado"], "zh": [..]}}`). `embeddings` is (len(entities), dim) float32, or `None` before training.
-    A graph is built by :func:`build_graph`, :func:`~.triples.load_triples` or :func:`load_knowledge`, which check all of it.
+    `relation_vectors` is (len(relations), dim) float32, or `None` where a bundle does not hold them. `extends` is the digest of the graph
+    whose vectors this one was extended from, "" for a graph that was trained. A graph is built by :func:`build_graph`,
+    :func:`~.triples.load_triples` or :func:`load_knowledge`, which check all of it.
     """
 
     entities: tuple[str, ...]
@@ -51,6 +53,8 @@ class KnowledgeGraph:
     aliases: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     embeddings: Tensor | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    relation_vectors: Tensor | None = None
+    extends: str = ""
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -69,9 +73,14 @@ class KnowledgeGraph:
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of the vectors, empty before training. A projection remembers by it which vectors it was fitted to."""
+        """Hex SHA-256 of the vectors, empty before training. A projection remembers by it which vectors it was fitted to.
+
+        An extended graph has the digest of the graph that it extends: its new vectors lie in the same space.
+        """
         if self.embeddings is None:
             return ""
+        if self.extends:
+            return self.extends
         return hashlib.sha256(str(tuple(self.embeddings.shape)).encode() + self.embeddings.contiguous().numpy().tobytes()).hexdigest()
 
     def vector(self, entity: str) -> Tensor | None:
@@ -90,14 +99,24 @@ class KnowledgeGraph:
             )
         return [(self.entities[h], self.relations[r], self.entities[t]) for h, r, t in self.triples if position in (h, t)]
 
-    def with_embeddings(self, embeddings: Tensor | None, provenance: Mapping[str, Any] | None = None) -> KnowledgeGraph:
-        """Return the same graph with vectors (len(entities), dim). Rows of entities without triples become zero: they know nothing."""
+    def with_embeddings(
+        self, embeddings: Tensor | None, provenance: Mapping[str, Any] | None = None, relations: Tensor | None = None
+    ) -> KnowledgeGraph:
+        """Return the same graph with vectors (len(entities), dim) and, where given, the vectors `relations` (len(relations), dim).
+
+        Rows of entities without triples become zero: they know nothing.
+        """
+        if relations is not None:
+            relations = _checked_embeddings(relations, len(self.relations), "relations")
+            if embeddings is None or relations.shape[1] != embeddings.shape[1]:
+                raise KnowledgeError("the vectors of entities and relations differ in length: train the graph again")
         if embeddings is not None:
             embeddings = _checked_embeddings(embeddings, len(self.entities))
             for position in range(len(self.entities)):
                 if position not in self.connected:
                     embeddings[position] = 0.0
-        return replace(self, embeddings=embeddings, provenance=dict(self.provenance if provenance is None else provenance))
+        said = dict(self.provenance if provenance is None else provenance)
+        return replace(self, embeddings=embeddings, provenance=said, relation_vectors=relations, extends="")
 
 
 class GraphBuilder:
@@ -177,11 +196,15 @@ def save_knowledge(path: str | Path, graph: KnowledgeGraph, provenance: Mapping[
     if graph.embeddings is None:
         raise KnowledgeError("this graph has no vectors yet: train them first (python -m rapiddraw train kg)")
     tensors = {"embeddings": graph.embeddings, "triples": torch.tensor(graph.triples, dtype=torch.int32).reshape(-1, 3)}
-    extra = {
+    if graph.relation_vectors is not None:
+        tensors["relations"] = graph.relation_vectors
+    extra: dict[str, Any] = {
         "entities": list(graph.entities),
         "relations": list(graph.relations),
         "aliases": {entity: {lang: list(names) for lang, names in by.items()} for entity, by in graph.aliases.items()},
     }
+    if graph.extends:
+        extra["extends"] = graph.extends
     info = BundleInfo(
         "kg", config={"kg_dim": graph.dim}, provenance=dict(graph.provenance if provenance is None else provenance), extra=extra
     )
@@ -211,7 +234,11 @@ def load_knowledge(source: str | Path | Bundle) -> KnowledgeGraph:
     graph = KnowledgeGraph(entities, relations, tuple((h, r, t) for h, r, t in triples.tolist()), checked.aliases)
     if "embeddings" not in bundle.tensors:
         raise KnowledgeError(f"{name}: the vectors ('embeddings') are missing; write the bundle again")
-    return graph.with_embeddings(bundle.tensors["embeddings"], bundle.info.provenance)
+    extends = extra.get("extends", "")
+    if not isinstance(extends, str) or not re.fullmatch("([0-9a-f]{64})?", extends):
+        raise KnowledgeError(f"{name}: 'extends' must be the digest of a graph (64 hexadecimal digits); write the bundle again")
+    graph = graph.with_embeddings(bundle.tensors["embeddings"], bundle.info.provenance, bundle.tensors.get("relations"))
+    return replace(graph, extends=extends)
 
 
 def _alias_rows(raw: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[tuple[str, str, str]]:
@@ -270,10 +297,10 @@ def _ids(extra: Mapping[str, Any], key: str, limit: int, name: str) -> tuple[str
     return tuple(ids)
 
 
-def _checked_embeddings(embeddings: Tensor, count: int) -> Tensor:
+def _checked_embeddings(embeddings: Tensor, count: int, what: str = "entities") -> Tensor:
     if embeddings.dim() != 2 or len(embeddings) != count or not 1 <= embeddings.shape[1] <= MAX_DIM:
         raise KnowledgeError(
-            f"vectors of shape {tuple(embeddings.shape)} do not fit a graph of {count} entities; "
+            f"vectors of shape {tuple(embeddings.shape)} do not fit a graph of {count} {what}; "
             f"expected ({count}, dim) with dim up to {MAX_DIM}. Were they trained on another version of the graph?"
         )
     whole = embeddings.detach().to("cpu", torch.float32, copy=True)

@@ -83,4 +83,4 @@ class KgRecipe(Recipe):
             trained, _ = fit(rest, self.settings_of_model, self.seed)
             metrics |= {f"held_out_{key}": value for key, value in link_prediction(trained, self.graph, hidden).items()}
         provenance["metrics"] = {**provenance.get("metrics", {}), **metrics}
-        return [save_knowledge(out, self.graph.with_embeddings(model.entities.detach()), provenance)]
+        return [save_knowledge(out, self.graph.with_embeddings(model.entities.detach(), relations=model.relations.detach()), provenance)]
