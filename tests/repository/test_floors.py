@@ -16,7 +16,7 @@ FLOORS = (
     ("core.bundles",),
     ("core.image", "core.diffusion", "core.attention", "core.knowledge", "core.checkpoint", "core.speed"),
     ("core.upscale", "core.lowrank"),
-    ("core.slim",),
+    ("core.slim", "core.fewstep"),
     ("core.networks", "core.orchard"),
     ("core.text", "core.control"),
     ("core.scoring",),
