@@ -144,7 +144,12 @@ def test_a_manifest_notices_every_change(tmp_path):
 
 def test_the_chain_lists_its_stages_and_refuses_what_it_cannot_do(capsys):
     assert main(["train", "orchard", "--plan", "--only", "orchard-vae"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["first-vae: vae, 8000 steps", "orchard-vae: vae, 1500 steps, from first-vae"]
+    assert capsys.readouterr().out.splitlines() == [
+        "start-vae: vae, 600 steps",
+        "crops-vae: vae, 3600 steps, from start-vae",
+        "whole-vae: vae, 1900 steps, from crops-vae",
+        "orchard-vae: vae, 1200 steps, from whole-vae",
+    ]
     for words, said in (
         (["--budget", "soon"], "expected a time above 0"),
         (["--budget", "0m"], "expected a time above 0"),
