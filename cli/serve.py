@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--max-pixels", type=int, default=4 * 2**20, help="most pixels of one batch of latents (4194304)")
     parser.add_argument("--max-steps", type=int, default=200, help="most steps of one sampling run (200)")
     parser.add_argument("--upload-mb", type=int, default=32, help="largest upload in MB (32)")
+    parser.add_argument("--keep-days", type=float, default=0, help="delete jobs and their pictures this long after they ended (0: never)")
     parser.add_argument("--drain-seconds", type=float, default=30, help="how long running jobs may end after a stop is asked for (30)")
     parser.add_argument(
         "--ray", nargs="?", const="local", metavar="ADDRESS",
@@ -138,5 +139,5 @@ def _settings(args: argparse.Namespace) -> Any:
         graphs=graphs, data=Path(args.data), host=args.listen, port=args.port, engine=args.host,
         allowed=None if args.allow_graphs is None else tuple(args.allow_graphs), origins=tuple(args.allow_origin), mark=args.mark,
         blocked=tuple(line.strip() for line in blocked if line.strip()), results=args.results, warm_up=args.warm_up,
-        drain_seconds=args.drain_seconds, limits=limits,
+        drain_seconds=args.drain_seconds, keep_days=args.keep_days, limits=limits,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from .worker import Done, OutOfTime, Task, failure
 log = logging.getLogger("rapiddraw.serve")
 LOCAL = "local"
 """The owner of every job where no keys are used."""
+DAY, HOUR = 86400.0, 3600.0
 
 
 class Backend(Protocol):
@@ -71,6 +72,7 @@ class Service:
         )
         self.is_ready, self.is_stopping = threading.Event(), threading.Event()
         self.progress: dict[str, dict[str, Any]] = {}
+        self._tidied = float("-inf")
 
     def start(self) -> None:
         """Put back what an earlier process left running, then begin."""
@@ -117,7 +119,23 @@ class Service:
 
     def claim(self) -> Job | None:
         """Return the next job for a worker; None where nothing waits, or the service is stopping."""
-        return None if self.is_stopping.is_set() else self.store.claim()
+        if self.is_stopping.is_set():
+            return None
+        self.tidy()
+        return self.store.claim()
+
+    def tidy(self) -> None:
+        """Delete jobs that ended more than `keep_days` ago, with their pictures. Once none is left, nothing is looked for for an hour."""
+        now = time.time()
+        if not self.settings.keep_days or now - self._tidied < HOUR:
+            return
+        old = self.store.ended_before(now - self.settings.keep_days * DAY)
+        for job in old:
+            self.forget(job, None)
+        if old:
+            log.info("%d old jobs deleted, with their pictures", len(old))
+        else:
+            self._tidied = now
 
     def began(self, job: Job) -> None:
         """Tell the client that a worker has begun a job."""

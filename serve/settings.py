@@ -47,6 +47,7 @@ class Settings:
     registered graphs only, else the node classes that a client's graph may use (`()`: those of the registered graphs). `mark`: every
     picture must be marked as AI-generated. `blocked`: texts that no prompt may hold. `results`: the folder of the pictures, or
     `s3://bucket/prefix`. `warm_up`: the graph that runs once before the service is ready; None for the first one, empty for none.
+    `keep_days`: jobs that ended longer ago are deleted, with their pictures; 0 keeps all.
     """
 
     graphs: tuple[str, ...] = ("text_to_image",)
@@ -62,10 +63,12 @@ class Settings:
     results: str = ""
     warm_up: str | None = None
     drain_seconds: float = 30.0
+    keep_days: float = 0.0
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         whole_number("port", self.port, 0, 65535)
+        real_number("keep_days", self.keep_days, 0, 36500)
         if self.engine not in ("embedded", "comfy"):
             raise InputError(f"the engine must be 'embedded' or 'comfy', {self.engine!r} was given")
 

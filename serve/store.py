@@ -211,6 +211,12 @@ class JobStore:
         query = "SELECT count(*) FROM jobs WHERE state = 'queued' AND (priority > ?1 OR (priority = ?1 AND number < ?2))"
         return self.rows(query, job.priority, job.number)[0][0]
 
+    def ended_before(self, moment: float, most: int = 1000) -> list[str]:
+        """Return the ids of jobs that ended before `moment` (seconds since 1970), the oldest first."""
+        marks = ",".join("?" * len(ENDED))
+        query = f"SELECT id FROM jobs WHERE state IN ({marks}) AND finished < ? ORDER BY finished LIMIT ?"  # noqa: S608 - question marks alone
+        return [row[0] for row in self.rows(query, *ENDED, moment, most)]
+
     def forget(self, job_id: str, owner: str | None) -> bool:
         """Delete a job that has ended. False where there is none."""
         with self.changing() as db:

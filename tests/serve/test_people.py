@@ -36,6 +36,17 @@ def test_an_idempotency_key_gives_the_earlier_job(serving):
     assert server.service.store.count("queued", "running", "done") == 1
 
 
+def test_jobs_are_kept_for_as_many_days_as_were_asked_for(serving):
+    client, server = serving(keep_days=2)
+    old, new = (server.ended(client.post("/generate", json={"graph": "blue"}).json()["id"]) for _ in range(2))
+    with server.service.store.changing() as db:
+        db.execute("UPDATE jobs SET finished = finished - 3 * 86400 WHERE id = ?", (old.id,))
+    server.service._tidied = float("-inf")  # an hour later
+    server.service.tidy()
+    assert [client.get(f"/jobs/{job.id}").status_code for job in (old, new)] == [404, 200]
+    assert [path.name for path in (server.settings.data / "results").iterdir()] == [new.id]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
