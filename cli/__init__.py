@@ -14,9 +14,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from ..core.errors import Cancelled, GraphError, RapidDrawError
-from ..core.progress import clear_cancel, request_cancel
+from ..core.progress import TerminalReporter, clear_cancel, request_cancel
 from .common import note
 
 log = logging.getLogger("rapiddraw")
@@ -85,9 +86,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+class _AroundTheBar(logging.StreamHandler[TextIO]):
+    """Lines of the log on stderr, above a progress bar that is shown meanwhile."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with TerminalReporter.aside():
+            super().emit(record)
+
+
 @contextlib.contextmanager
 def _logging_to_stderr(verbose: bool) -> Iterator[None]:
-    handler, before = logging.StreamHandler(), log.level
+    handler, before = _AroundTheBar(), log.level
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)

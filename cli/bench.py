@@ -42,7 +42,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..benchmarks.common import save_result
+    from ..benchmarks.common import results_dir, save_result
+    from ..core.files import check_writable
 
     if args.name == "list":
         for name, module in benchmarks().items():
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.name == "all":
         return list_checks(args.skip) if args.dry_run else run_all(args.skip)
+    check_writable(args.results or results_dir())
     outcome = _measured(benchmarks()[args.name.replace("-", "_")], args)
     path = save_result(outcome, args.results)
     for check in outcome["checks"]:
@@ -103,10 +105,12 @@ def run_all(skip: Sequence[str] = ()) -> int:
 
     A benchmark that cannot run is named and does not stop the others; its last result stays in the report. The exit code is then 1.
     """
-    from ..benchmarks.common import save_result
+    from ..benchmarks.common import results_dir, save_result
     from ..benchmarks.report import write_report
     from ..core.errors import Cancelled
+    from ..core.files import check_writable
 
+    check_writable(results_dir())
     failed = []
     for name, module in benchmarks().items():
         if name in skip:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import Any, TextIO
 
+from ..core.progress import TerminalReporter
+
 
 def say(text: str = "") -> None:
     """Write one line of the command's result to stdout."""
@@ -19,6 +21,11 @@ def note(text: str) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     """Write a line. A character that the terminal's encoding does not have, or half of one, is written as an escape."""
+    with TerminalReporter.aside():
+        _write_line(stream, text)
+
+
+def _write_line(stream: TextIO, text: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 

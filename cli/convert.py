@@ -28,11 +28,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..core.errors import InputError
-    from ..core.files import check_writable
+    from ..core.files import check_file_writable
     from ..core.graph.arrange import arrange
     from ..core.graph.formats import read_graph, write_graph
 
-    check_writable(Path(args.out).parent)
+    check_file_writable(Path(args.out))
     if args.arrange and args.to != "ui":
         raise InputError("--arrange: a graph in API format has no places; use it with --to ui")
     graph, nodes = read_graph(args.graph), registry()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.files import check_writable, replacing
+from ..core.files import check_file_writable, replacing
 from ..nodes.registry import registry
 from .common import say
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from ..core.graph.formats import read_graph
 
     if args.chart:
-        check_writable(Path(args.chart).parent)
+        check_file_writable(Path(args.chart))
     nodes = registry()
     found: dict[str, Any] = {}
 

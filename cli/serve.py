@@ -124,12 +124,16 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> Any:
     from ..core.errors import InputError
+    from ..core.files import check_writable
     from ..serve.settings import Limits, Settings
 
     try:
         blocked = Path(args.block).read_text(encoding="utf-8").splitlines() if args.block else []
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read --block {args.block} ({error}); give a text file with one phrase a line") from error
+    for place in (args.data, args.results):
+        if place and not place.startswith("s3://"):
+            check_writable(Path(place))
     graphs = tuple(args.graphs) or ("text_to_image",)
     limits = Limits(
         queue=args.queue, per_key=args.per_key, rate=args.rate, job_seconds=args.job_seconds, pixels=args.max_pixels, steps=args.max_steps,

@@ -56,6 +56,13 @@ def check_writable(folder: Path) -> None:
             file.write(b"0")
 
 
+def check_file_writable(path: Path) -> None:
+    """Raise :class:`WriteError` where the file `path` could not be written: a folder has its name, or nothing can be written beside it."""
+    if path.is_dir():
+        raise WriteError(f"cannot write {path} (it is a folder). Give the name of a file, such as {path / 'result'}{path.suffix}")
+    check_writable(path.parent)
+
+
 def _take(temporary: Path, path: Path) -> bool:
     """Give a temporary file its name. False where a file has the name already."""
     try:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from .errors import InputError
 from .language import is_text
 
+IS_WINDOWS = os.name == "nt"
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789")}
 _extra_weights: list[Path] = []
 _extra_models: list[Path] = []
 _dirs: dict[str, Path] = {}
@@ -33,14 +35,20 @@ def weights_dirs() -> list[Path]:
     """Return the folders searched for bundles, first match wins: the pack's `weights/`, those of `$RAPIDDRAW_WEIGHTS`, added ones, and
     :func:`made_weights_dir`.
 
-    `$RAPIDDRAW_WEIGHTS` may hold several folders, separated like `$PATH`. Folders that do not exist are left out.
+    `$RAPIDDRAW_WEIGHTS` may hold several folders, separated like `$PATH`. A relative folder is looked for in the working folder. Folders
+    that do not exist are left out.
     """
     given = [Path(part).expanduser() for part in os.environ.get("RAPIDDRAW_WEIGHTS", "").split(os.pathsep) if part.strip()]
     folders: list[Path] = []
     for folder in [pack_root() / "weights", *given, *_extra_weights, made_weights_dir()]:
-        if folder.is_dir() and folder not in folders:
-            folders.append(folder)
+        if folder.is_dir() and folder.absolute() not in folders:
+            folders.append(folder.absolute())
     return folders
+
+
+def say_searched(folders: Iterable[Path]) -> str:
+    """Return the words of an error about folders that were searched in vain."""
+    return f"searched: {', '.join(map(str, folders)) or 'no folder, because none is there'}"
 
 
 def add_weights_dir(path: str | os.PathLike[str]) -> None:
@@ -85,6 +93,8 @@ def model_path(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> Pa
     """
     root, text = _checked(base, name)
     path = root / text
+    if "\\" in text and not path.exists():  # a graph that was saved on Windows
+        path = root / text.replace("\\", "/")
     if path == root:
         raise InputError(f"{text!r} names the folder itself; expected a file or folder inside {root.name}/")
     return path
@@ -118,7 +128,25 @@ def _checked(base: str | os.PathLike[str], name: str | os.PathLike[str]) -> tupl
     # Backslashes and drives mean nothing here but everything on Windows: the same name is refused on both.
     if Path(text).is_absolute() or text.startswith(("/", "\\", "~")) or text[1:2] == ":" or ".." in text.replace("\\", "/").split("/"):
         raise InputError(f"{text!r} must be a plain relative name inside {root.name}/ (no '..', no drive, no leading slash)")
+    if IS_WINDOWS and (flaw := windows_flaw(text)):
+        raise InputError(f"{text!r} is no file name on Windows: {flaw}; choose another name")
     return root, text
+
+
+def windows_flaw(name: str) -> str:
+    """Return why Windows can have no file of the relative name `name`; an empty text where it can.
+
+    Windows takes `con.png` for a device, `a:b` for a stream inside the file `a`, and drops dots and spaces at the end of a name.
+    """
+    for part in PureWindowsPath(name).parts:
+        if part.split(".")[0].rstrip(" ").lower() in _DEVICES:
+            return f"{part!r} is the name of a device"
+        if part.rstrip(". ") != part and part not in (".", ".."):
+            return f"{part!r} ends with a dot or a space"
+        wrong = next((letter for letter in part if letter in '<>:"|?*' or ord(letter) < 32), "")
+        if wrong:
+            return f"{part!r} holds {wrong!r}"
+    return ""
 
 
 def _is_usable(text: str) -> bool:

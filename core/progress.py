@@ -7,10 +7,11 @@ without further code.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from .errors import Cancelled
 
@@ -27,7 +28,12 @@ class Reporter(Protocol):
 
 
 class TerminalReporter:
-    """A tqdm bar on stderr with the rate in steps per second; silent where stderr is not a terminal."""
+    """A tqdm bar on stderr with the rate in steps per second; silent where stderr is not a terminal.
+
+    A bar inside another one is not drawn, so that there is one line in every terminal, one that cannot move its cursor up included.
+    """
+
+    _open: ClassVar[list[TerminalReporter]] = []
 
     def __init__(self, total: int, label: str, unit: str) -> None:
         from tqdm import tqdm
@@ -37,10 +43,11 @@ class TerminalReporter:
             desc=label,
             unit=unit,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=bool(self._open) or not sys.stderr.isatty(),
             dynamic_ncols=True,
             leave=False,
         )
+        self._open.append(self)
 
     def advance(self, count: int, info: dict[str, Any], preview: Any = None) -> None:
         if info:
@@ -49,6 +56,21 @@ class TerminalReporter:
 
     def close(self) -> None:
         self._bar.close()
+        if self in self._open:
+            self._open.remove(self)
+
+    @classmethod
+    @contextlib.contextmanager
+    def aside(cls) -> Iterator[None]:
+        """Take the bar off its line while a block writes to the terminal, and draw it again below what was written."""
+        bar = cls._open[0]._bar if cls._open and not cls._open[0]._bar.disable else None
+        if bar is not None:
+            bar.clear()
+        try:
+            yield
+        finally:
+            if bar is not None:
+                bar.refresh()
 
 
 _make_reporter: Callable[[int, str, str], Reporter] = TerminalReporter

@@ -41,8 +41,9 @@ def resolve_bundle(name: str, kind: str | None = None) -> Path:
             return path
     known = list_bundles(kind)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
-    hint = f"near it there is {', '.join(near)}" if near else f"there are none in {', '.join(map(str, folders)) or 'no weights folder'}"
-    raise BundleError(f"no {kind or 'RapidDraw'} bundle named {name!r}: {hint}. Set RAPIDDRAW_WEIGHTS to search another folder")
+    hint = f"near it there is {', '.join(near)}" if near else "there are none"
+    where = paths.say_searched(folders)
+    raise BundleError(f"no {kind or 'RapidDraw'} bundle named {name!r}: {hint} ({where}). Set RAPIDDRAW_WEIGHTS to search another folder")
 
 
 def _kind_of(path: Path) -> str | None:

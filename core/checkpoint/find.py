@@ -56,7 +56,8 @@ def resolve_checkpoint(name: str) -> Path:
     known = list_checkpoints()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
     hint = f"near it there is {', '.join(near)}" if near else "there are none"
-    raise BundleError(f"no checkpoint named {name!r}: {hint}. {HOW_TO_ADD}")
+    where = paths.say_searched(checkpoint_dirs())
+    raise BundleError(f"no checkpoint named {name!r}: {hint} ({where}). {HOW_TO_ADD}")
 
 
 HOW_TO_ADD = "Put a .safetensors file or a diffusers folder into checkpoints/ of a folder that RAPIDDRAW_WEIGHTS names"

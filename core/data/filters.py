@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, InputError
-from ..files import replacing
+from ..files import check_writable, make_folder, replacing
 from ..scoring.aesthetics import appearance, confidence
 from ..paths import safe_join
 from ..progress import track
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rapiddraw")
 MEASURED = "filter.jsonl"
+SUBSET = ".rapiddraw-subset"
+"""The file that tells a folder of ours from a user's own."""
 MAX_PICTURES = 200_000
 
 
@@ -119,7 +121,11 @@ def filter_folder(
     limits.check()
     if limits.clip > -1 and scorer is None:
         raise InputError("a limit on the CLIP score needs a scorer: a text bundle with its image tower beside it")
+    if out is not None:
+        check_writable(Path(out))
     folder = ImageFolder(root, captions=limits.clip > -1)
+    if out is not None:
+        check_target(folder.root, out)
     if len(folder) > MAX_PICTURES:
         raise InputError(f"{folder.root} holds {len(folder)} pictures; split it into folders of at most {MAX_PICTURES}")
     mark = _common_mark(folder) if limits.watermark > 0 else None
@@ -147,18 +153,17 @@ def write_subset(
     `captions(item)` gives other captions. A folder that this function wrote before is written again. Raises :class:`DataError` for a folder
     that holds anything else, and for one inside `root` or around it.
     """
-    source, target = root.resolve(), Path(out).resolve()
-    if source == target or source.is_relative_to(target) or target.is_relative_to(source):
-        raise DataError(f"{target} lies in {source} or around it: choose a folder of its own, so that nothing is mixed up")
-    mark = target / ".rapiddraw-subset"
-    if target.exists() and any(target.iterdir()) and (mark.is_symlink() or not mark.is_file()):
-        raise DataError(f"{target} already holds something else; choose another folder")
-    target.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    lines = []
+    source, target = root.resolve(), check_target(root, out)
+    make_folder(target)
+    (target / SUBSET).touch()
+    lines, taken = [], dict[str, str]()
+    ignores_case = (target / SUBSET.upper()).exists()
     listing, kinds = Listing(source), _kinds_of_maps(source)
     for item in items:
         name = _name(item, source)
+        other = taken.setdefault(name.casefold() if ignores_case else name, name)
+        if other != name:
+            raise DataError(f"{other} and {name} are one file in {target}, whose disk ignores case; rename one of them")
         _link(item.path, safe_join(target, name))
         for kind in kinds:
             drawn = listing.find(f"maps/{kind}/{item.path.stem}.png")
@@ -169,6 +174,22 @@ def write_subset(
         lines.append(json.dumps({key: value for key, value in row.items() if value is not None}, ensure_ascii=False))
     with replacing(target / INDEX) as temporary:
         Path(temporary).write_text("\n".join(lines) + "\n" if lines else "", encoding="utf-8")
+    return target
+
+
+def check_target(root: Path, out: str | os.PathLike[str]) -> Path:
+    """Return the resolved folder `out`, where a subset of the image folder `root` may be written into it. Makes nothing.
+
+    Raises :class:`DataError` for a folder that holds anything else than a subset, and for one inside `root` or around it; raises
+    :class:`WriteError` where no file could be written into it.
+    """
+    source, target = root.resolve(), Path(out).resolve()
+    if source == target or source.is_relative_to(target) or target.is_relative_to(source):
+        raise DataError(f"{target} lies in {source} or around it: choose a folder of its own, so that nothing is mixed up")
+    check_writable(target)
+    mark = target / SUBSET
+    if target.exists() and any(target.iterdir()) and (mark.is_symlink() or not mark.is_file()):
+        raise DataError(f"{target} already holds something else; choose another folder")
     return target
 
 

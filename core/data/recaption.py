@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import DataError, InputError
+from ..files import check_writable
 from ..progress import track
-from .filters import write_subset
+from .filters import check_target, write_subset
 from .folder import ImageFolder, say_passed_over
 from .pictures import load_pixels, to_tensor
 from .rows import Caption, Item
@@ -178,7 +179,9 @@ def recaption_folder(
     how.check()
     if (how.source == "judge" and judge is None) or (how.old == "matching" and scorer is None):
         raise InputError("source judge needs an attribute classifier, and the old captions that match need a scorer; choose them")
+    check_writable(Path(out))
     folder = ImageFolder(root, captions=False)
+    check_target(folder.root, out)
     written: dict[Path, list[dict[str, str]]] = {}
     counts = {"new": 0, "kept": 0, "dropped": 0}
     examples: list[str] = []

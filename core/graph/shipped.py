@@ -41,7 +41,7 @@ def graph_path(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    if path.name != os.fspath(source):
+    if path.name and path.name != os.fspath(source):
         marked = path.with_name(ADVANCED + path.name)
         return marked if marked.is_file() else path
     return shipped_graphs().get(path.name.removesuffix(".json").removeprefix(ADVANCED), path)

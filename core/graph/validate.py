@@ -222,7 +222,7 @@ class _Node:
         if high is not None and value > high:
             text = f"is {shown}, bigger than the largest allowed value {high}"
             return self._problem("value_bigger_than_max", spec, shown, f"<= {high}", text)
-        if spec.choices is not None and value not in spec.choices:
+        if spec.choices is not None and value not in spec.choices and _with_slashes(value) not in spec.choices:
             allowed = _some(spec.choices) or "nothing, the list is empty"
             hint = nearest(value, spec.choices) if isinstance(value, str) else None
             guess = f"; did you mean {_show(hint)}?" if hint else "."
@@ -350,6 +350,11 @@ def _show(value: Any) -> str:
         return one_line(json.dumps(unwrap(value), ensure_ascii=False))
     except (TypeError, ValueError):
         return one_line(repr(value))
+
+
+def _with_slashes(value: Any) -> Any:
+    """Return the value as a graph saved on Linux has it: Windows writes the names of models in folders with backslashes."""
+    return value.replace("\\", "/") if isinstance(value, str) else value
 
 
 def _some(values: Collection[Any]) -> str:

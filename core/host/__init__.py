@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from .. import paths
 from .protocol import Host
 from .run import SamplingRun, Stage
 
@@ -25,6 +26,9 @@ def current() -> Host:
 
 
 def adopt_folders() -> None:
-    """Search ComfyUI's models folder for bundles and use its input, output and temp folders, where ComfyUI imports the pack."""
+    """Search ComfyUI's models folder for bundles and use its input, output and temp folders, where ComfyUI imports the pack; elsewhere
+    search `weights` in the working folder."""
     if "folder_paths" in sys.modules:
         importlib.import_module(".comfy.folders", __package__).register()
+    else:
+        paths.add_weights_dir("weights")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..bundles.find import list_bundles, resolve_bundle
 from ..errors import KnowledgeError
-from ..paths import input_dir, made_bundle_path, made_weights_dir, model_files, model_path, weights_dirs
+from ..paths import input_dir, made_bundle_path, made_weights_dir, model_files, model_path, say_searched, weights_dirs
 from .graph import KnowledgeGraph, load_knowledge
 from .projection import Projection, load_projection, save_projection
 from .triples import load_triples
@@ -31,7 +31,8 @@ def resolve_graph(name: str) -> Path:
         path = model_path(folder, name)
         if path.is_file():
             return path
-    raise KnowledgeError(f"no knowledge file named {name!r} in the weights folders or in {input_dir()}")
+    where = say_searched(_folders())
+    raise KnowledgeError(f"no knowledge file named {name!r} ({where}). Put the file into one of these folders")
 
 
 def load_graph(name: str) -> KnowledgeGraph:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import check_writable, make_folder
 
 INDEX = "captions.jsonl"
 MARK = ".rapiddraw-unfinished"
@@ -35,7 +36,8 @@ def claimed(root: Path, files: Sequence[str] = ()) -> Iterator[None]:
         taken = [name for name in (*_OURS, *files) if (root / name).exists()]
         if taken:
             raise InputError(f"{root} already holds {taken[0]}, which this project did not write; choose another folder")
-    root.mkdir(parents=True, exist_ok=True)
+    check_writable(root)
+    make_folder(root)
     mark.touch()
     (root / INDEX).unlink(missing_ok=True)
     yield

@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from .. import paths
 from ..bundles.find import resolve_bundle
 from ..bundles.format import read_info
 from ..checks import real_number, whole_number
@@ -196,8 +195,7 @@ def located(key: str, path: str, kind: str) -> str:
     except (InputError, OSError, ValueError) as error:  # a name that no file can have, or that leaves its folder
         raise BundleError(f"{missing}: {error}") from error
     except BundleError as error:
-        searched = ", ".join(map(str, paths.weights_dirs()))
-        raise BundleError(f"{missing} in {Path.cwd()}, and {error} ({searched} were searched)") from error
+        raise BundleError(f"{missing} in {Path.cwd()}, and {error}") from error
     if found is None:
         raise BundleError(missing)
     return str(found)

@@ -37,8 +37,9 @@ def resolve_upscaler(name: str) -> Path:
             return path
     known = list_upscalers()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
-    hint = f"near it there is {', '.join(near)}" if near else "there are none in the weights folders"
-    raise BundleError(f"no upscaler named {name!r}: {hint}. Set RAPIDDRAW_WEIGHTS to search another folder")
+    hint = f"near it there is {', '.join(near)}" if near else "there are none"
+    where = paths.say_searched(paths.weights_dirs())
+    raise BundleError(f"no upscaler named {name!r}: {hint} ({where}). Set RAPIDDRAW_WEIGHTS to search another folder")
 
 
 def _is_esrgan(path: Path) -> bool:

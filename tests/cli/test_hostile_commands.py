@@ -51,15 +51,20 @@ def refused(capsys, arguments, codes=(1, 2), lines=1):
         ["run", "graph.json", "--output", f"{NOWHERE}/x"],
         ["run", "graph.json", "--output", "file"],
         ["profile", "graph.json", "--chart", f"{NOWHERE}/x.png"],
+        ["profile", "graph.json", "--chart", "folder"],
         ["train", "kg", "--steps", "1", "--out", f"{NOWHERE}/x.safetensors", "--run", "runs"],
         ["train", "kg", "--steps", "1", "--out", "x.safetensors", "--run", f"{NOWHERE}/runs"],
         ["data", "orchard", "--count", "1", "--size", "64", "--split", "validation", "--out", f"{NOWHERE}/x"],
         ["data", "orchard", "--count", "1", "--size", "64", "--split", "validation", "--out", "file"],
+        ["data", "filter", "pictures", "--out", "file/x"],
+        ["data", "recaption", "pictures", "--out", "file/x"],
+        ["train", "orchard", "--budget", "1s", "--out", "file/x"],
+        ["bench", "retrieval", "--results", "file/x"],
     ],
 )
 def test_what_cannot_be_written_is_one_line_and_exit_code_1(graph, capsys, arguments):
     before = sorted(path for path in graph.rglob("*") if path.is_file())
-    refused(capsys, arguments, codes=(1,))
+    assert "cannot write" in refused(capsys, arguments, codes=(1,))
     assert sorted(path for path in graph.rglob("*") if path.is_file() and "runs" not in path.parts) == before, "nothing is half written"
 
 
@@ -152,3 +157,29 @@ def test_any_words_are_used_or_refused(graph, capsys, command, words):
     shown = capsys.readouterr()
     assert code in (0, 1, 2), code
     assert "Traceback" not in shown.err and "unexpected" not in shown.err, shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "work"),
+    [
+        (["run", "graph.json", "--output", "file"], "core.graph.execute.Runner.run"),
+        (["convert", "graph.json", "--to", "ui", "--out", "folder"], "core.graph.formats.read_graph"),
+        (["profile", "graph.json", "--chart", "folder"], "core.graph.formats.read_graph"),
+        (["train", "kg", "--steps", "1", "--out", "file/x.safetensors"], "core.train.recipes.kg.KgRecipe.setup"),
+        (["train", "orchard", "--budget", "1s", "--out", "file/x"], "core.train.chain.run.draw"),
+        (["data", "orchard", "--count", "1", "--out", "file"], "core.orchard.dataset.draw_pictures"),
+        (["data", "filter", "pictures", "--out", "file/x"], "core.data.filters.ImageFolder"),
+        (["data", "recaption", "pictures", "--out", "file/x"], "core.data.recaption.ImageFolder"),
+        (["bench", "retrieval", "--results", "file/x"], "benchmarks.retrieval.run"),
+        (["bench", "all"], "benchmarks.retrieval.run"),
+        (["serve", "graph.json", "--data", "file/x"], "serve.run.serve"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_output_is_tried_before_the_work(graph, capsys, monkeypatch, arguments, work):
+    def worked(*args, **options):
+        raise AssertionError(f"{work} was called before the output was tried")
+
+    monkeypatch.setattr(f"rapiddraw.{work}", worked)
+    monkeypatch.setattr("rapiddraw.benchmarks.common.pack_root", lambda: graph / "file")
+    assert "cannot write" in refused(capsys, arguments, codes=(1,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import PureWindowsPath
 
 import pytest
 import torch
@@ -113,3 +114,47 @@ def test_the_hash_follows_the_content(tmp_path):
     assert paths.file_sha256(file) == hashlib.sha256(b"other").hexdigest()
     with pytest.raises(InputError, match="missing"):
         paths.file_sha256(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("con", "device"), ("NUL.png", "device"), ("a/com1.safetensors", "device"), (r"a\aux .txt", "device"), ("CONIN$", "device"),
+        ("a.", "dot or a space"), ("a /b.png", "dot or a space"), (r"deep\b. ", "dot or a space"),
+        ("a:b.png", "holds ':'"), ("what?.png", "holds '?'"), ("a|b", "holds '|'"), ("a\tb", "holds"), ('"x"', "holds"),
+        ("console.png", ""), ("com10.txt", ""), ("a.b c/d.png", ""), (r"sub\x.safetensors", ""), (".hidden", ""), ("v1..2.png", ""),
+    ],
+)  # fmt: skip
+def test_what_windows_can_have_no_file_of(tmp_path, monkeypatch, name, said):
+    flaw = paths.windows_flaw(name)
+    assert (said in flaw) if said else flaw == ""
+    monkeypatch.setattr(paths, "IS_WINDOWS", True)
+    if said:
+        with pytest.raises(InputError, match="no file name on Windows|plain relative name"):
+            paths.safe_join(tmp_path, name)
+    else:
+        assert paths.safe_join(tmp_path, name).is_relative_to(tmp_path.resolve())
+
+
+@pytest.mark.parametrize("name", [r"..\x", r"a\..\..\x", r"C:\x", "D:x", r"\x", r"\\host\share\x", "//host/x", r"\\?\C:\x"])
+def test_what_leads_outside_on_windows_is_refused_everywhere(tmp_path, name):
+    inside = PureWindowsPath("C:/base")
+    assert not (inside / name).is_relative_to(inside) or ".." in (inside / name).parts, "the example leads outside"
+    for join in (paths.safe_join, paths.model_path):
+        with pytest.raises(InputError, match="plain relative name"):
+            join(tmp_path, name)
+
+
+def test_names_with_backslashes_from_graphs_of_windows_are_found(weights):
+    assert find.resolve_bundle(r"sub\deep.safetensors", "judge") == weights / "sub" / "deep.safetensors"
+    (weights / r"odd\name").write_text("x")
+    assert paths.model_path(weights, r"odd\name").is_file(), "a file whose name has a backslash comes first"
+
+
+def test_weights_of_the_working_folder_are_found(tmp_path, monkeypatch):
+    save_bundle(tmp_path / "weights" / "mine.safetensors", {"w": torch.zeros(2)}, BundleInfo("kg"))
+    with pytest.raises(BundleError, match=r"no kg bundle named 'mine.safetensors'.*searched: .*weights"):
+        find.resolve_bundle("mine.safetensors", "kg")
+    monkeypatch.chdir(tmp_path)
+    assert find.resolve_bundle("mine.safetensors", "kg") == tmp_path / "weights" / "mine.safetensors"
+    assert paths.weights_dirs()[0] == paths.pack_root() / "weights", "the pack's own come first"

@@ -32,7 +32,8 @@ def annotated_path(name: str) -> Path:
     for kind, place in _FOLDERS.items():
         if name.endswith(f"[{kind}]"):
             name, folder = name.removesuffix(f"[{kind}]").rstrip(), place()
-    return safe_join(folder, name)
+    path = safe_join(folder, name)
+    return path if "\\" not in name or path.exists() else safe_join(folder, name.replace("\\", "/"))  # saved on Windows
 
 
 def save_path(prefix: str, folder: Path, width: int, height: int) -> tuple[Path, str, int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import replacing
+from ...files import check_writable, make_folder, replacing
 from ...paths import file_sha256
 from .. import make_recipe
 from ..loop import Intervals, train
@@ -67,7 +67,8 @@ def run_chain(chain: Chain, places: Places, only: Sequence[str] = (), budget: fl
         raise InputError(f"a budget of {budget} seconds leaves no time to train; give one above 0, or none")
     stages = chain.needed_for(only)
     for folder in (places.out, places.runs, places.data):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
+        check_writable(folder)
     ends = None if budget is None else time.monotonic() + budget
     left = sum(stage.share for stage in stages)
     done = []

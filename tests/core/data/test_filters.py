@@ -168,3 +168,25 @@ def test_looks_are_bounded_and_flat_pictures_have_none():
 def test_a_sheet_shows_both(crawl):
     paths = [item.path for item in ImageFolder(crawl).items]
     assert contact_sheet(paths[:3], paths[3:20]).shape == (1, 3 * 104, 832, 3) and contact_sheet([], []).shape == (1, 104, 832, 3)
+
+
+def test_a_folder_in_the_way_is_named_before_any_picture_is_measured(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "full").mkdir()
+    picture(tmp_path / "in", "a.png", 64, 64)
+    (tmp_path / "full" / "mine.txt").write_text("x")
+    monkeypatch.setattr("rapiddraw.core.data.filters._measure", lambda *rest: pytest.fail("measured before the folder was tried"))
+    with pytest.raises(DataError, match="already holds something else"):
+        filter_folder(tmp_path / "in", Limits(), tmp_path / "full")
+
+
+def test_names_that_differ_in_case_alone_are_not_mixed_up_on_a_disk_that_ignores_case(tmp_path):
+    root, target = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    for name in ("a.png", "A.png"):
+        picture(root, name, 64, 64)
+    items = ImageFolder(root, captions=False).items
+    assert len(list(write_subset(root, items, target).glob("*.png"))) == 2
+    (target / ".RAPIDDRAW-SUBSET").touch()  # what such a disk would show
+    with pytest.raises(DataError, match="ignores case"):
+        write_subset(root, items, target)
