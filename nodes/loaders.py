@@ -27,7 +27,7 @@ def content_of(**names: str | None) -> str:
     from ..core.errors import RapidDrawError
     from ..core.knowledge.choices import resolve_graph
     from ..core.paths import file_sha256, image_bundle_path
-    from ..core.upscale.find import resolve_upscaler
+    from ..core.upscale.find import files_of, resolve_upscaler
 
     def content(kind: str, name: str) -> str:
         if kind == "scorer":
@@ -35,7 +35,8 @@ def content_of(**names: str | None) -> str:
             return f"{file_sha256(text)}-{file_sha256(image_bundle_path(text))}"
         if kind == "kg":
             return file_sha256(resolve_graph(name))
-        return file_sha256(resolve_upscaler(name) if kind == "upscaler" else resolve_bundle(name, kind))
+        files = files_of(resolve_upscaler(name)) if kind == "upscaler" else [resolve_bundle(name, kind)]
+        return "-".join(map(file_sha256, files))
 
     found = []
     for kind, name in names.items():

@@ -19,11 +19,11 @@ class ESRGANLoader:
     DISPLAY_NAME = "Load ESRGAN Upscaler"
     CATEGORY = "RapidDraw/loaders"
     WORKS_WITH = PICTURES
-    SEARCH_ALIASES = ("load upscale model", "upscaler", "real-esrgan", "realesrgan", "4x", "super resolution")
+    SEARCH_ALIASES = ("load upscale model", "upscaler", "real-esrgan", "realesrgan", "upscayl", "ncnn", "4x", "super resolution")
     DESCRIPTION = (
-        "Loads a network that makes pictures larger and sharper: an ESRGAN (Wang et al. 2018) from a bundle, or from a plain .safetensors "
-        "or .pth file in any of the three known key layouts. Size, scale and channels come from the shapes of the weights. A .pth is read "
-        "as plain tensors; no code in it runs."
+        "Loads a network that makes pictures larger and sharper: an ESRGAN (Wang et al. 2018) from a bundle, from a plain .safetensors or "
+        ".pth file in any of the three known key layouts, or from the .param and .bin files of Real-ESRGAN ncnn and Upscayl. Size, scale "
+        "and channels come from the shapes of the weights. A .pth is read as plain tensors; no code in it runs."
     )
     RETURN_TYPES = ("UPSCALE_MODEL",)
     RETURN_NAMES = ("upscale_model",)

@@ -12,17 +12,22 @@ from torch import Tensor
 from ..bundles.format import load_foreign, read_info
 from ..checkpoint.pickled import read_pickled
 from ..errors import BundleError
-from .find import PICKLED
+from .find import NCNN, PICKLED
 from .layouts import prefix_of, unwrap
+from .ncnn import read_ncnn
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a weight file by name, without their wrappers, as float32 on the CPU.
 
-    A `.pth` is read by :func:`read_pickled`, which runs nothing in the file. Raises :class:`BundleError`, which names the file, for one
-    that is missing, damaged, unsafe, compressed or of another kind, and what :func:`plain_tensors` raises.
+    A `.pth` is read by :func:`read_pickled`, which runs nothing in the file; a `.param` by :func:`read_ncnn`.
+
+    Raises :class:`BundleError`, which names the file, for one that is missing, damaged, unsafe, compressed or of another kind, and what
+    :func:`plain_tensors` raises.
     """
     try:
+        if path.suffix.lower() == NCNN:
+            return plain_tensors(read_ncnn(path))
         if path.suffix.lower() not in PICKLED:
             tensors = load_foreign(path)
             if prefix_of(tensors) is None:

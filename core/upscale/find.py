@@ -13,16 +13,18 @@ from ..errors import BundleError
 from .layouts import prefix_of
 
 PICKLED = (".pth", ".pt")
+NCNN = ".param"
+"""Ending of the text file of a network in ncnn's form, whose weights lie in the `.bin` beside it."""
 
 
 def list_upscalers() -> list[str]:
     """Return sorted names, relative to their weights folder: bundles of kind `esrgan`, plain `.safetensors` with an ESRGAN's tensor names,
-    and every `.pth` and `.pt`, whose contents are known only when they are read.
+    every `.pth` and `.pt`, whose contents are known only when they are read, and every `.param` with a `.bin` beside it.
     """
     names = set(list_bundles("esrgan"))
     for folder in paths.weights_dirs():
         for name, path in paths.model_files(folder):
-            if path.suffix.lower() in PICKLED and path.is_file() or path.suffix == ".safetensors" and _is_esrgan(path):
+            if path.suffix.lower() in PICKLED and path.is_file() or path.suffix == ".safetensors" and _is_esrgan(path) or _is_ncnn(path):
                 names.add(name)
     return sorted(names)
 
@@ -33,13 +35,22 @@ def resolve_upscaler(name: str) -> Path:
     """
     for folder in paths.weights_dirs():
         path = paths.model_path(folder, name)
-        if path.is_file() and path.suffix.lower() in (".safetensors", *PICKLED):
+        if path.is_file() and path.suffix.lower() in (".safetensors", NCNN, *PICKLED):
             return path
     known = list_upscalers()
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known[:5]
     hint = f"near it there is {', '.join(near)}" if near else "there are none"
     where = paths.say_searched(paths.weights_dirs())
     raise BundleError(f"no upscaler named {name!r}: {hint} ({where}). Set RAPIDDRAW_WEIGHTS to search another folder")
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that make up an upscaler: one, or two in ncnn's form."""
+    return [path, path.with_suffix(".bin")] if path.suffix.lower() == NCNN else [path]
+
+
+def _is_ncnn(path: Path) -> bool:
+    return path.suffix.lower() == NCNN and all(file.is_file() for file in files_of(path))
 
 
 def _is_esrgan(path: Path) -> bool:

@@ -123,7 +123,8 @@ def from_state(state: Any, backend: str | None = None, name: str = "ESRGAN") -> 
 
 
 def load_upscaler(path: str | os.PathLike[str], backend: str | None = None) -> Upscaler:
-    """Return an upscaler from a RapidDraw bundle, a plain ESRGAN `.safetensors`, or a `.pth` (never unpickled freely).
+    """Return an upscaler from a RapidDraw bundle, a plain ESRGAN `.safetensors`, a `.pth` (never unpickled freely), or ncnn's
+    `.param` with its `.bin` beside it.
 
     Raises :class:`BundleError`, which names the file, for one that is missing, damaged, unsafe or of another kind;
     :class:`MissingPackageError`.
