@@ -12,6 +12,7 @@ FAMILIES = (
     "loaders",
     "knowledge",
     "facts",
+    "train_graph",
     "projection",
     "prompts",
     "enhance",

@@ -38,6 +38,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawKeywordPromptGenerator": {"num_prompts": 2},
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
+    "RapidDrawTrainKnowledgeGraph": {"steps": 2},
     "RapidDrawExtendKnowledgeGraph": {"facts": "mirado, is_a, thing"},
     "RapidDrawKnowledgeGraphQuery": {"entity": "mirado"},
     "RapidDrawResolutionBridgeSampler": {"steps": 4},

@@ -18,7 +18,7 @@ from ..lowrank.distill import Distiller, feature_layers
 from ..lowrank.savings import Report, network_size
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
-from ..train.plot import draw_losses
+from ..train.plot import loss_image
 from ..train.recipe import EpochOrder, Losses, python_random
 from ..train.recipes.distill import Distillation
 from ..train.writing import check_writable
@@ -148,7 +148,8 @@ def distill_model(
             raise
         raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
-    return student, _report(report, result, len(images), out), _as_image(result)
+    plot = loss_image(result.losses, f"distillation: loss over {result.steps} steps")
+    return student, _report(report, result, len(images), out), plot
 
 
 def _fingerprint(network: nn.Module, images: Any) -> str:
@@ -171,10 +172,3 @@ def _report(report: Report, result: TrainResult, pictures: int, out: Path) -> st
         f"saved as {out.name}, for Load Low-Rank UNet" if saved == out else f"{out.name} could not be written; the student is in {saved}"
     )
     return "\n".join([*lines, where])
-
-
-def _as_image(result: TrainResult) -> torch.Tensor:
-    import numpy as np
-
-    drawn = draw_losses(result.losses, f"distillation: loss over {result.steps} steps")
-    return torch.from_numpy(np.asarray(drawn, dtype=np.float32) / 255.0)[None]

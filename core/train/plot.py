@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import replacing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZE = (960, 540)
 _MARGIN = (90, 50, 30, 60)  # left, top, right, bottom
@@ -19,6 +23,14 @@ def plot_losses(losses: list[tuple[int, float]], path: Path, title: str = "loss"
     with replacing(path) as temporary:
         image.save(temporary, format="PNG")
     return path
+
+
+def loss_image(losses: list[tuple[int, float]], title: str = "loss") -> Tensor:
+    """Return what :func:`draw_losses` draws as an IMAGE (1, H, W, 3) with values from 0 to 1."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.asarray(draw_losses(losses, title), dtype=np.float32) / 255.0)[None]
 
 
 def draw_losses(losses: list[tuple[int, float]], title: str = "loss") -> Image.Image:

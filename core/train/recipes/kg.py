@@ -50,11 +50,15 @@ class KgRecipe(Recipe):
     held_out: float = 0.0  # share of triples kept for a second, scored run; 0 for none
 
     def setup(self, device: torch.device) -> None:
-        self.graph = load_triples(self.data) if self.data else orchard_graph()
+        self.graph = self.source()
         self.settings_of_model = TransEConfig(dim=self.dim, margin=self.margin, negatives=self.negatives, batch=self.batch_size, lr=self.lr)
         self.corruptor = Corruptor(self.graph)
         self.order = EpochOrder(len(self.graph.triples), self.batch_size, self.seed)
         self.model = TransE(self.graph, self.settings_of_model, torch.Generator().manual_seed(self.seed)).to(device)
+
+    def source(self) -> KnowledgeGraph:
+        """Return the graph whose vectors are trained."""
+        return load_triples(self.data) if self.data else orchard_graph()
 
     def check(self) -> None:
         super().check()

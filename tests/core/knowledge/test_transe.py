@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rapiddraw.core.errors import InputError, KnowledgeError
+from rapiddraw.core.knowledge import transe
 from rapiddraw.core.knowledge.graph import build_graph
 from rapiddraw.core.knowledge.transe import Corruptor, TransE, TransEConfig, fit, link_prediction, split_triples
 
@@ -86,3 +87,30 @@ def test_bad_settings_and_an_empty_graph_are_refused():
         TransEConfig(margin=0)
     with pytest.raises(KnowledgeError, match="no triples"):
         Corruptor(build_graph([], [("a", "en", "name")]))
+
+
+def test_batches_rank_as_one_triple_at_a_time(monkeypatch):
+    graph = world(12)
+    model = TransE(graph, TransEConfig(dim=4), torch.Generator().manual_seed(0))
+    whole = link_prediction(model, graph)
+    monkeypatch.setattr(transe, "_DISTANCES", 1)
+    assert link_prediction(model, graph) == whole
+    known = set(graph.triples)
+    ranks = []
+    for head, relation, tail in graph.triples:
+        for place, true in ((2, tail), (0, head)):
+            others = [[head, relation, tail] for _ in graph.entities]
+            for entity, row in enumerate(others):
+                row[place] = entity
+            distance = model.distance(torch.tensor(others)).tolist()
+            rivals = [d for entity, d in enumerate(distance) if entity != true and tuple(others[entity]) not in known]
+            ranks.append(1 + sum(d < distance[true] for d in rivals))
+    assert whole["mrr"] == pytest.approx(sum(1 / rank for rank in ranks) / len(ranks), abs=1e-4)
+
+
+def test_a_large_graph_is_scored_on_a_sample(monkeypatch):
+    graph = world(40)
+    model = fit(graph, SMALL)[0]
+    assert link_prediction(model, graph, most=30) == link_prediction(model, graph, most=30)
+    assert link_prediction(model, graph, most=30) != link_prediction(model, graph, most=0)
+    assert link_prediction(model, graph, most=1000) == link_prediction(model, graph, most=0)
