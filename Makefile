@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-comfyui test-clients docs screenshots lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui test-clients docs screenshots thumbnails lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,10 @@ test-clients: $(STAMP)
 docs:
 	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+
+# The pictures of all templates, drawn anew by the shipped weights. NAMES="style_guidance,11 Style dial" draws these alone.
+thumbnails: $(STAMP)
+	$(BIN)/python -m rapiddraw -v bench thumbnails $(if $(NAMES),--only "$(NAMES)")
 
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)

@@ -1,69 +1,83 @@
-"""Saved graphs that need a user's own models: the schema of the loaders that the headless host lacks, and small stand-ins for all of them.
+"""Saved graphs that need a user's own models: the schema of ComfyUI's nodes that the headless host lacks, and small stand-ins.
 
-`cross_family_bridge` loads Z-Image, SD 1.5 and a ControlNet by stock nodes. Tests cannot have these files. :func:`with_stand_ins` puts
-bundles with random weights in their places: a flow model for Z-Image, a diffusion model with a control adapter for SD 1.5. All other nodes
-and links stay as they are saved.
+The stand-ins of :mod:`rapiddraw.benchmarks.stand_ins` are bundles; tests have bundles with random weights under their names. A picture
+that a graph loads is a grey one here.
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
+from rapiddraw.benchmarks import stand_ins
 from rapiddraw.core.graph.shipped import NEED_MODELS
 
-FLOW = {"unet_name": "flow-unet.safetensors", "text_name": "orchard-text.safetensors", "vae_name": "orchard-vae.safetensors"}
-LEADER = {"unet_name": "orchard-unet-64.safetensors", "text_name": "orchard-text.safetensors", "vae_name": "orchard-vae-f4.safetensors"}
-_LOADER = "RapidDrawBundleLoader"
-_STAND_INS: dict[str, tuple[str, dict[str, Any], int | None]] = {  # by node: what stands in, and the slot of its single output
-    "UNETLoader": (_LOADER, FLOW, 0),
-    "CLIPLoader": (_LOADER, FLOW, 1),
-    "VAELoader": (_LOADER, FLOW, 2),
-    "CheckpointLoaderSimple": (_LOADER, LEADER, None),
-    "ControlNetLoader": ("RapidDrawControlAdapterLoader", {"control_name": "orchard-control-64.safetensors", "condition": "edges"}, 0),
-    "LoadImage": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 8421504}, 0),
-}
-_SMALL = {"EmptyLatentImage": {"width": 64, "height": 64}, "BasicScheduler": {"steps": 2}}
+FLOW = {"flow": {"unet_name": "flow-unet.safetensors"}}
+GREY = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 8421504}}
+_SMALL = {
+    "EmptyLatentImage": {"width": 64, "height": 64}, "BasicScheduler": {"steps": 2},
+    "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32},
+}  # fmt: skip
 
 
-def with_stand_ins(name: str, api: dict[str, Any], parts: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
-    """A graph in API format that runs without a user's models; a graph that needs none comes back as it is.
-
-    `parts` are the inputs of :data:`FLOW` and :data:`LEADER` that differ, by `flow` and `leader`.
-    """
+def with_stand_ins(name: str, api: dict[str, Any], parts: dict[str, dict[str, str]] | None = None) -> dict[str, Any]:
+    """A graph in API format that runs without a user's models, small; a graph that needs none comes back as it is."""
     if name not in NEED_MODELS:
         return api
-    graph, slots = copy.deepcopy(api), {}
+    graph = stand_ins.with_stand_ins(name, api, parts or FLOW)
     for number, node in graph.items():
-        if node["class_type"] in _STAND_INS:
-            kind, inputs, slots[number] = _STAND_INS[node["class_type"]]
-            side = "flow" if inputs is FLOW else "leader"
-            node["class_type"], node["inputs"] = kind, {**inputs, **(parts or {}).get(side, {})} if kind == _LOADER else dict(inputs)
+        if node["class_type"] == "LoadImage":
+            graph[number] = {**node, **GREY}
         node["inputs"].update(_SMALL.get(node["class_type"], {}))
-    for node in graph.values():
-        for key, value in node["inputs"].items():
-            if isinstance(value, list) and slots.get(value[0]) is not None:
-                node["inputs"][key] = [value[0], slots[value[0]]]
     return graph
 
 
-def _node(returns: tuple[str, ...], **inputs: Any) -> type:
-    required = {key: (value if isinstance(value, list) else value, {}) for key, value in inputs.items()}
+def _node(returns: tuple[str, ...], is_output: bool = False, **inputs: Any) -> type:
     given = {
-        "INPUT_TYPES": classmethod(lambda cls: {"required": required}),
+        "INPUT_TYPES": classmethod(
+            lambda cls: {"required": {key: value if isinstance(value, tuple) else (value, {}) for key, value in inputs.items()}}
+        ),
         "RETURN_TYPES": returns,
         "FUNCTION": "execute",
         "CATEGORY": "loaders",
+        "OUTPUT_NODE": is_output,
     }
     return type("Foreign", (), given)
 
 
+def _number(kind: str, default: float) -> tuple[str, dict[str, Any]]:
+    return kind, {"default": default}
+
+
 LOADERS: dict[str, type] = {
-    "UNETLoader": _node(("MODEL",), unet_name=["z_image_turbo_bf16.safetensors"], weight_dtype=["default"]),
-    "CLIPLoader": _node(("CLIP",), clip_name=["qwen_3_4b.safetensors"], type=["lumina2"], device=["default"]),
-    "VAELoader": _node(("VAE",), vae_name=["ae.safetensors"]),
-    "CheckpointLoaderSimple": _node(("MODEL", "CLIP", "VAE"), ckpt_name=["v1-5-pruned-emaonly-fp16.safetensors"]),
+    "UNETLoader": _node(
+        ("MODEL",),
+        unet_name=[
+            "z_image_turbo_bf16.safetensors", "qwen_image_fp8_e4m3fn.safetensors", "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors",
+            "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors",
+        ],
+        weight_dtype=["default"],
+    ),
+    "CLIPLoader": _node(
+        ("CLIP",),
+        clip_name=["qwen_3_4b.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"],
+        type=["lumina2", "qwen_image", "wan"],
+        device=["default"],
+    ),
+    "VAELoader": _node(("VAE",), vae_name=["ae.safetensors", "qwen_image_vae.safetensors", "wan_2.1_vae.safetensors"]),
+    "CheckpointLoaderSimple": _node(
+        ("MODEL", "CLIP", "VAE"),
+        ckpt_name=["v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors", "sd_xl_refiner_1.0.safetensors"],
+    ),
     "ControlNetLoader": _node(("CONTROL_NET",), control_net_name=["control_v11p_sd15_canny_fp16.safetensors"]),
-    "LoadImage": _node(("IMAGE", "MASK"), image=["example.png"]),
-}
-"""Loaders as ComfyUI shows them where a user has the models: for reading and checking graphs, not for running them."""
+    "UpscaleModelLoader": _node(("UPSCALE_MODEL",), model_name=["RealESRGAN_x4plus.safetensors"]),
+    "LoadImage": _node(("IMAGE", "MASK"), image=(["example.png"], {"image_upload": True})),
+    "ModelSamplingSD3": _node(("MODEL",), model="MODEL", shift=_number("FLOAT", 3.0)),
+    "EmptyHunyuanLatentVideo": _node(
+        ("LATENT",), width=_number("INT", 848), height=_number("INT", 480), length=_number("INT", 25), batch_size=_number("INT", 1)
+    ),
+    "SaveAnimatedWEBP": _node(
+        (), True, images="IMAGE", filename_prefix=("STRING", {"default": "ComfyUI"}), fps=_number("FLOAT", 6.0),
+        lossless=("BOOLEAN", {"default": True}), quality=_number("INT", 80), method=["default", "fastest", "slowest"],
+    ),
+}  # fmt: skip
+"""Nodes as ComfyUI shows them where a user has the models: for reading and checking graphs, not for running them."""

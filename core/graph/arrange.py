@@ -102,8 +102,10 @@ def _size(node: Mapping[str, Any], specs: Mapping[str, InputSpec], results: set[
     widgets = [spec for spec in live_specs(node, specs).values() if spec.is_widget]
     texts = sum(1 for spec in widgets if spec.options.get("multiline"))
     lines = len(widgets) - texts + sum(1 for spec in widgets if spec.is_seed or spec.is_upload)
-    if not specs:  # an unknown class
-        lines = len(node.get("widgets_values") or ())
+    if not specs:  # an unknown class, or a subgraph with widgets from inside
+        promoted = [one for one in node.get("inputs") or () if "widget" in one]
+        texts = sum(one.get("type") == "STRING" for one in promoted)
+        lines = len(promoted) - texts + len([] if promoted else node.get("widgets_values") or ())
     sockets = max(sum("widget" not in one for one in node.get("inputs") or ()), len(node.get("outputs") or ()))
     shows = node["type"] in results or any(spec.is_upload for spec in widgets)
     needed = PADDING + sockets * SOCKET + lines * WIDGET + texts * TEXT + (SHOWN if shows else 0)

@@ -12,8 +12,21 @@ from pathlib import Path
 
 from ..paths import pack_root
 
-NEED_MODELS = frozenset({"cross_family_bridge"})
-"""Shipped graphs that load models of other families, which the pack does not ship and the headless host cannot run."""
+NEED_MODELS = frozenset(
+    {
+        "02 Make my checkpoint faster",
+        "03 Two models in one picture",
+        "04 Wan 2.2 two experts",
+        "05 Low to high resolution",
+        "06 Upscale to a size",
+        "07 A ControlNet of another model family",
+        "08 Smaller U-Net from mine",
+        "11 Style dial",
+        "12 Many prompts from keywords",
+        "cross_family_bridge",
+    }
+)
+"""Shipped graphs that load a user's own models, which the pack does not ship and the headless host cannot run in all cases."""
 ADVANCED = "advanced_"
 """What stands before the name of a template that is not for a start."""
 

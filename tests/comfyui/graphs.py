@@ -75,7 +75,7 @@ def shortened(graph: Graph, weights: Path) -> Graph:
 def short(name: str, graph: Graph, weights: Path) -> Graph:
     """:func:`shortened`, with small stand-ins for a user's own models where the saved graph `name` needs them."""
     parts = {"flow": {**TINY, "unet_name": "flow-unet.safetensors"}}
-    return with_stand_ins(name, shortened(graph, weights), parts)
+    return shortened(with_stand_ins(name, graph, parts), weights)
 
 
 def defaults(schema: dict[str, Any]) -> dict[str, Any]:
