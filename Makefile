@@ -44,7 +44,7 @@ docs:
 	test -x .venv-docs/bin/mkdocs || { $(PYTHON) -m venv .venv-docs && .venv-docs/bin/python -m pip install -q -r docs/requirements.txt; }
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 
-# The pictures of all templates, drawn anew by the shipped weights. NAMES="style_guidance,11 Style dial" draws these alone.
+# The pictures of all templates, drawn again by the shipped weights. NAMES="style_guidance,11 Style dial" draws these alone.
 thumbnails: $(STAMP)
 	$(BIN)/python -m rapiddraw -v bench thumbnails $(if $(NAMES),--only "$(NAMES)")
 
