@@ -18,7 +18,7 @@ FOLDERS = {
     "ControlNetLoader": "controlnet", "UpscaleModelLoader": "upscale_models",
 }  # fmt: skip
 MOST_BOXES = 10
-HEADINGS = ["What you get", "Try this", "Needs", "得到什么", "试试", "需要"]
+HEADINGS = ["What you get", "Try this", "Needs", "\u5f97\u5230\u4ec0\u4e48", "\u8bd5\u8bd5", "\u9700\u8981"]
 
 
 def ui(name: str) -> dict[str, Any]:
