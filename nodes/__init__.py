@@ -30,6 +30,7 @@ FAMILIES = (
     "lowrank",
     "control_adapter",
     "distill",
+    "few_step",
     "kronecker",
     "condition_maps",
     "image_variation",

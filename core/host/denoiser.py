@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ class Denoiser:
     It runs under the caller's gradient mode. `network` is the torch module, `prediction` its kind of output (`eps`, `v`, `x0`, or `flow`:
     noise - x0), `sigmas` (T,) its noise levels on the CPU, `t_range` the indices [first, last) of those it was trained at.
     `noised(latents, sigma, noise)` returns the state `x` of clean latents. `condition(conditioning, shape)` returns the :data:`Condition`
-    of the first entry of a CONDITIONING for latents of that shape. `latent(z)` takes unscaled latents to the space of `x`. `batches` says
+    of the first entry of a CONDITIONING for latents of that shape. `latent(z)` takes unscaled latents to the space of `x`, `unscaled(x)`
+    takes them back. `batches` says
     that the conditions of several texts can be joined to one batch; where they cannot, `denoise` takes a list of them, one a picture.
     `release()` ends the training: the weights are frozen, with the dtype and on the device that they had before.
     """
@@ -37,12 +39,21 @@ class Denoiser:
     noised: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     condition: Callable[[Any, tuple[int, ...]], dict[str, Any]]
     latent: Callable[[torch.Tensor], torch.Tensor]
+    unscaled: Callable[[torch.Tensor], torch.Tensor]
     release: Callable[[], None]
     batches: bool = True
 
 
-def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], None]:
-    """Give `network` new float32 weights on `device` that take gradients. The returned function takes them back.
+def frozen_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype of weights that are not trained: bfloat16 on a GPU that computes with it, float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def make_trainable(
+    network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32, trained: bool = True
+) -> Callable[[], None]:
+    """Give `network` new weights of `dtype` on `device` that gradients go through, and to if `trained`. The returned function takes them
+    back.
 
     New tensors, because those that a node made or loaded belong to inference mode and can never need a gradient. Raises
     :class:`InputError` for weights that are no floating-point numbers.
@@ -62,7 +73,7 @@ def make_trainable(network: nn.Module, device: torch.device) -> Callable[[], Non
             if not weight.is_floating_point():
                 raise InputError(f"{type(module).__name__}.{name} is stored as {weight.dtype}; a quantized model cannot be trained")
             changed.append((module, name, weight.dtype, weight.device))
-    replace(lambda weight, _, __: weight.to(device, torch.float32, copy=True), True)
+    replace(lambda weight, _, __: weight.to(device, dtype, copy=True), trained)
     return lambda: replace(lambda weight, dtype, home: weight.to(home, dtype), False)
 
 
@@ -71,3 +82,22 @@ def first_of(conditioning: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
     if not conditioning:
         raise InputError("the CLIP gave an empty conditioning for a text; expected at least one entry. Check the CLIP that is connected")
     return conditioning[0][0], conditioning[0][1]
+
+
+def together(conditions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Return the conditions as one batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a repeated text is the same."""
+    longest = math.lcm(*(one["tokens"].shape[1] for one in conditions))
+    joined = {"tokens": torch.cat([one["tokens"].repeat(1, longest // one["tokens"].shape[1], 1) for one in conditions])}
+    if "y" in conditions[0]:
+        joined["y"] = torch.cat([one["y"] for one in conditions])
+    return joined
+
+
+_PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "X0": "x0", "EPS": "eps"}
+
+
+def prediction_named(model_sampling: Any) -> str:
+    """Return what a network predicts (`eps`, `v`, `x0`, `flow`), by its schedule: one of this pack, or ComfyUI's; "" for another kind."""
+    told = getattr(model_sampling, "prediction", None)
+    names = [kind.__name__ for kind in type(model_sampling).__mro__]
+    return str(told) if isinstance(told, str) else next((_PREDICTIONS[name] for name in _PREDICTIONS if name in names), "")

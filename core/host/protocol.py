@@ -169,6 +169,10 @@ class SamplingTopic(Protocol):
     def calculate_sigmas(self, model: Any, scheduler: str, steps: int, sampler_name: str = "euler") -> Tensor:
         """Return the SIGMAS (steps + 1,) of the stock KSampler at denoise 1. Names and steps are checked again here."""
 
+    def for_consistency(self, model: Any) -> Any:
+        """Return a MODEL for the sampler `lcm` with a consistency student: in ComfyUI what ModelSamplingDiscrete makes of a model that
+        predicts eps; any other as it is, because the boundary scalings differ from the identity by less than 0.0001 there."""
+
     def fit_latent(self, model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of a LATENT that fits `model`: an empty one takes on its channels."""
 
@@ -272,12 +276,13 @@ class SurgeryTopic(Protocol):
 class TrainingTopic(Protocol):
     """MODELs in training."""
 
-    def denoiser(self, model: Any, train: bool = False, room: int = 0) -> Denoiser:
+    def denoiser(self, model: Any, train: bool = False, room: int = 0, frozen: bool = False) -> Denoiser:
         """Return a MODEL as what training needs of it, on its device, where `room` bytes are left free beside it if possible.
 
         With `train` its weights take gradients, which is for a MODEL that :meth:`SurgeryTopic.rebuild` made and nobody else has;
-        `release()` of the result ends that. Raises :class:`~rapiddraw.core.errors.InputError` for a model that predicts neither eps, v, x0
-        nor a flow."""
+        `release()` of the result ends that. With `frozen` too its weights take none, but gradients go through them to what is put on its
+        layers (:mod:`~rapiddraw.core.lowrank.lora`); they are in bfloat16 on a GPU. Raises
+        :class:`~rapiddraw.core.errors.InputError` for a model that predicts neither eps, v, x0 nor a flow."""
 
     def check(self, model: Any, conditioning: Any, size: int) -> None:
         """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`denoiser` cannot serve a MODEL with texts such as `conditioning`.

@@ -23,6 +23,8 @@ from .lora import MAX_RANK, Factors
 PREFIX = "diffusion_model."
 ABOUT = "rapiddraw_lora"
 """The one key of a file's metadata: safetensors writes several in an order that changes from run to run."""
+BESIDE = "rapiddraw."
+"""Beginning of the names of tensors that a node of this pack keeps beside a LoRA; others pass over them."""
 _PARTS = ("lora_up.weight", "lora_down.weight", "alpha")
 _RESNET = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
 _BASE = {
@@ -31,15 +33,19 @@ _BASE = {
 }  # fmt: skip
 
 
-def save_lora(path: Path, factors: Mapping[str, Factors], about: Mapping[str, Any]) -> Path:
+def save_lora(
+    path: Path, factors: Mapping[str, Factors], about: Mapping[str, Any], beside: Mapping[str, torch.Tensor] | None = None
+) -> Path:
     """Write `factors`, by KEY, in half precision, with `about` (JSON values) in the file's metadata. Returns the path.
+
+    `beside` are further tensors, whose names begin with :data:`BESIDE`; they are written as they are.
 
     Equal factors and equal `about` make equal files. Raises :class:`BundleError` for values that are not finite,
     :class:`~..errors.WriteError` where the file cannot be written.
     """
     from safetensors.torch import save_file
 
-    tensors: dict[str, torch.Tensor] = {}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in (beside or {}).items()}
     for key, (up, down, alpha) in sorted(factors.items()):
         for part, value in zip(_PARTS, (up, down, torch.tensor(alpha)), strict=True):
             stored = value.detach().float().half() if part != "alpha" else value
@@ -58,6 +64,8 @@ def read_lora(path: Path) -> dict[str, Factors]:
     """
     found: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in load_foreign(path).items():
+        if name.startswith(BESIDE):
+            continue
         part = next((part for part in _PARTS if name.endswith(f".{part}")), None)
         if part is None:
             raise BundleError(f"{path.name}: {name!r:.120} is no part of a LoRA of {', '.join(_PARTS)}; ComfyUI may read this file")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +15,7 @@ from torch import nn
 from ..checks import whole_number
 from ..errors import InputError
 from ..host import current
-from ..host.denoiser import Denoiser
+from ..host.denoiser import Denoiser, together
 from ..lowrank.distill import Distiller, feature_layers
 from ..lowrank.savings import Report, network_size
 from ..train.inputs.latent_cache import picture_key
@@ -22,7 +24,7 @@ from ..train.plot import loss_image
 from ..train.recipe import EpochOrder, Losses, python_random
 from ..train.recipes.distill import Distillation
 from ..train.writing import check_writable
-from .distill_data import Encoded, encode_folder, together, training_folder
+from .distill_data import Encoded, encode_folder, training_folder
 from .factorize import unet_path
 
 MAX_STEPS, MAX_BATCH = 1_000_000, 1024
@@ -141,15 +143,22 @@ def distill_model(
     recipe.given(student, found[0], encoded)
     if found[0].device.type == "cuda":
         recipe.precision = "bf16"
-    try:
+    with gradients_explained():
         result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
-    except RuntimeError as error:  # a kernel without gradients, which some networks use in newer versions of ComfyUI
-        if "no autograd formula" not in str(error):
-            raise
-        raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
     plot = loss_image(result.losses, f"distillation: loss over {result.steps} steps")
     return student, _report(report, result, len(images), out), plot
+
+
+@contextmanager
+def gradients_explained() -> Iterator[None]:
+    """Raise :class:`InputError` for a kernel without gradients, which some networks use in newer versions of ComfyUI."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "no autograd formula" not in str(error):
+            raise
+        raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
 
 
 def _fingerprint(network: nn.Module, images: Any) -> str:

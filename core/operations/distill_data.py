@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from einops import rearrange
 from ..data.folder import ImageFolder
 from ..errors import InputError
 from ..host.denoiser import Denoiser
+from ..host.denoiser import together as together
 from ..paths import input_dir, safe_join, temp_dir
 from ..progress import Progress
 
@@ -52,7 +51,7 @@ def training_folder(name: str, size: int) -> ImageFolder:
 def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: ImageFolder, batch: int) -> Encoded:
     """Return every picture and every caption of `images`, and the empty text, encoded. `denoiser_of()` gives the :class:`Denoiser` of the
     model, after the VAE and the CLIP have run. Raises :class:`InputError` where the captions would not fit into memory."""
-    latents = _encode_pictures(host, vae, images, batch)
+    latents = encode_pictures(host, vae, images, batch)
     number: dict[str, int] = {"": 0}
     captions = [[number.setdefault(caption.text, len(number)) for caption in item.captions] for item in images.items]
     encoded, taken = [], 0
@@ -72,16 +71,8 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     return Encoded(denoiser.latent(latents).clone(), texts, captions)
 
 
-def together(conditions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Return the conditions as one batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a repeated text is the same."""
-    longest = math.lcm(*(one["tokens"].shape[1] for one in conditions))
-    joined = {"tokens": torch.cat([one["tokens"].repeat(1, longest // one["tokens"].shape[1], 1) for one in conditions])}
-    if "y" in conditions[0]:
-        joined["y"] = torch.cat([one["y"] for one in conditions])
-    return joined
-
-
-def _encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> torch.Tensor:
+def encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> torch.Tensor:
+    """Return the unscaled latents (N, C, ...) of every picture of `images`, `batch` at a time."""
     parts = []
     with Progress(len(images), "encoding pictures", "image") as bar:
         for first in range(0, len(images), batch):

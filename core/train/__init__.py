@@ -20,6 +20,7 @@ RECIPES = {
     "text": ".recipes.text:TextRecipe",
     "unet": ".recipes.unet:UnetRecipe",
     "distill": ".recipes.distill:DistillRecipe",
+    "few_step": ".recipes.few_step:FewStepRecipe",
     "control": ".recipes.control:ControlRecipe",
     "esrgan": ".recipes.esrgan:EsrganRecipe",
     "kronecker": ".recipes.kronecker:KroneckerRecipe",

@@ -12,6 +12,7 @@ from .adaptive import sample_adaptive_sde
 from .dpm_solver import sample_dpm_solver
 from .dpmpp import sample_dpmpp_2m, sample_dpmpp_2m_sde
 from .euler import sample_ddim, sample_euler, sample_euler_ancestral, sample_heun
+from .lcm import sample_lcm
 from .picard import sample_picard
 from .pndm import sample_pndm
 
@@ -23,6 +24,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": sample_ddim,
     "dpmpp_2m": sample_dpmpp_2m,
     "dpmpp_2m_sde": sample_dpmpp_2m_sde,
+    "lcm": sample_lcm,
     "dpm_solver_2s": functools.partial(sample_dpm_solver, order=2, method="singlestep"),
     "dpm_solver_3s": functools.partial(sample_dpm_solver, order=3, method="singlestep"),
     "dpm_solver_3m": functools.partial(sample_dpm_solver, order=3, method="multistep"),

@@ -108,6 +108,7 @@ REQUIRED = (
     "comfy_extras.nodes_custom_sampler:SamplerCustomAdvanced.sample",
     "comfy_extras.nodes_custom_sampler:Noise_EmptyNoise",
     "comfy_extras.nodes_custom_sampler:Noise_RandomNoise",
+    "comfy_extras.nodes_model_advanced:ModelSamplingDiscrete.patch",
     "comfy.samplers:CFGGuider",
     "comfy.sample:prepare_noise",
     "comfy.sample:fix_empty_latent_channels",

@@ -17,6 +17,7 @@ from ...diffusion.samplers.picard import sample_picard
 from ...diffusion.schedule import check_steps
 from ...errors import InputError
 from ...progress import Progress
+from ..denoiser import prediction_named
 from ..run import SamplingRun
 from ..stages import guided
 from .devices import device_shares
@@ -70,6 +71,16 @@ def fit_latent(model: Any, latent: Mapping[str, Any]) -> dict[str, Any]:
     sized = (ratio,) if len(inspect.signature(fix).parameters) > 2 else ()
     out["samples"] = fix(model, out["samples"], *sized)
     return out
+
+
+def for_consistency(model: Any) -> Any:
+    """See :meth:`SamplingTopic.for_consistency`: the stock node's own patch."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    if prediction_named(model.get_model_object("model_sampling")) != "eps":
+        return model
+    out = ModelSamplingDiscrete().patch(model, "lcm", False)
+    return getattr(out, "result", out)[0]
 
 
 def keep_ready(model: Any) -> None:

@@ -12,7 +12,7 @@ import comfy.model_sampling
 import torch
 
 from ...errors import InputError
-from ..denoiser import Condition, Denoiser, first_of, make_trainable
+from ..denoiser import Condition, Denoiser, first_of, frozen_dtype, make_trainable
 from .surgery import is_unet
 
 _WITHOUT_GRADIENTS = ("apply_rope_split_half",)
@@ -20,14 +20,14 @@ _INFERENCE_ONLY = ("rms_rope", "rms_rope_split_half")
 """Kernels of comfy_kitchen that autograd knows nothing of (seen in ComfyUI 0.33.0)."""
 
 
-def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
+def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = False) -> Denoiser:
     """See :meth:`TrainingTopic.denoiser`. Without `train` ComfyUI loads the model by its own rules, in part where memory is short."""
     inner, sampling = model.model, model.get_model_object("model_sampling")
     management: Any = comfy.model_management
     device, prediction, unet = model.load_device, prediction_of(sampling), is_unet(model)
     release = _nothing
     if train:
-        release = _take_out(inner, device, sampling)
+        release = _take_out(inner, device, sampling, frozen)
     else:
         comfy.model_management.load_models_gpu([model], memory_required=room)
     # Some of ComfyUI's attention functions write in place, which autograd refuses; torch's attention does not.
@@ -62,7 +62,8 @@ def denoiser(model: Any, train: bool = False, room: int = 0) -> Denoiser:
     levels = sampling.sigmas.detach().float().cpu().clone()
     return Denoiser(
         inner.diffusion_model, prediction, levels, steps, device, run if train else as_loaded, noised,
-        lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, release, batches=unet,
+        lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, inner.process_latent_out, release,
+        batches=unet,
     )  # fmt: skip
 
 
@@ -146,16 +147,17 @@ def _to_cpu(value: Any) -> Any:
     return value.float().cpu() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
-def _take_out(inner: Any, device: torch.device, sampling: Any) -> Callable[[], None]:
-    """Make the network of a BaseModel, which nobody else holds, trainable on `device`, with the noise levels `sampling`. The returned
-    function puts it back as it was."""
+def _take_out(inner: Any, device: torch.device, sampling: Any, frozen: bool) -> Callable[[], None]:
+    """Make the network of a BaseModel, which nobody else holds, trainable on `device`, with the noise levels `sampling`; `frozen` lets
+    gradients go through it only. The returned function puts it back as it was."""
     network, own = inner.diffusion_model, inner.model_sampling
     casting = [module for module in network.modules() if getattr(module, "comfy_cast_weights", False)]
     cast, dtype = inner.manual_cast_dtype, network.dtype
-    restore = make_trainable(network, device)
+    kept = frozen_dtype(device) if frozen else torch.float32
+    restore = make_trainable(network, device, kept, not frozen)
     for module in casting:
         module.comfy_cast_weights = False
-    inner.manual_cast_dtype, network.dtype = None, torch.float32
+    inner.manual_cast_dtype, network.dtype = None, kept
     inner.model_sampling = sampling
     with torch.inference_mode(False), torch.no_grad():  # autograd keeps no tensors of inference mode
         for module in network.modules():
@@ -169,8 +171,8 @@ def _take_out(inner: Any, device: torch.device, sampling: Any) -> Callable[[], N
         inner.manual_cast_dtype, network.dtype = cast, dtype
         inner.model_sampling = own
         for module in network.modules():  # what a layer has kept of a step, such as positions, is copied with the model
-            kept = {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor) and not value.is_leaf}
-            for name, value in kept.items():
+            steps = {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor) and not value.is_leaf}
+            for name, value in steps.items():
                 setattr(module, name, value.detach())
 
     return put_back

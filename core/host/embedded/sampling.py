@@ -24,7 +24,7 @@ from .model import Model
 from .preview import preview_of
 
 # The samplers that ComfyUI's own KSampler offers too, so that a graph valid here is valid there; the others have nodes of their own.
-STOCK_SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "ddim")
+STOCK_SAMPLERS = ("euler", "euler_ancestral", "heun", "dpmpp_2m", "dpmpp_2m_sde", "ddim", "lcm")
 
 
 def sampler_object(name: str) -> Sampler:
@@ -141,3 +141,8 @@ def step_callback(model: Model, bar: Progress) -> Callable[[int, Tensor, Tensor,
 
 def keep_ready(model: Model) -> None:
     """See :meth:`SamplingTopic.keep_ready`. Everything stays where it is here."""
+
+
+def for_consistency(model: Model) -> Model:
+    """See :meth:`SamplingTopic.for_consistency`."""
+    return model

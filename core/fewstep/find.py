@@ -1,0 +1,62 @@
+"""Search for the files of few-step students: LoRAs, and bundles of whole networks, by their metadata."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from ..bundles.find import list_bundles, resolve_bundle
+from ..bundles.format import KEY as BUNDLE
+from ..bundles.format import read_info
+from ..bundles.header import mentions
+from ..checkpoint.loras import list_loras, resolve_lora
+from ..errors import BundleError, InputError
+from ..lowrank.lora_file import ABOUT
+from ..lowrank.lora_file import read_about as told_of_lora
+from .about import About, read_about
+
+
+def list_students() -> list[str]:
+    """Return the sorted names of the files that say that they hold a few-step student."""
+    found = {name for name in list_loras() if _is_student(resolve_lora(name))}
+    return sorted(found | {name for name in list_bundles("unet") if _is_student(resolve_bundle(name, "unet"))})
+
+
+def resolve_student(name: str) -> Path:
+    """Return the file that :func:`list_students` calls `name`. Raises :class:`InputError` for a name that leaves its folder,
+    :class:`BundleError` for an unknown one."""
+    try:
+        return resolve_lora(name)
+    except BundleError:
+        try:
+            return resolve_bundle(name, "unet")
+        except BundleError as error:
+            known = ", ".join(list_students()[:5]) or "none"
+            raise BundleError(f"no few-step student named {name!r}; there is {known}. Distill Few Steps writes them") from error
+
+
+def read_student(path: Path) -> tuple[About, bool]:
+    """Return (the description in a student's file, whether the file is a LoRA), from its header alone. Raises :class:`BundleError`."""
+    told = told_of_lora(path)
+    if told:
+        return read_about(told, path.name), True
+    try:
+        return read_about(read_info(path, "unet").provenance, path.name), False
+    except BundleError as error:
+        raise BundleError(f"{path.name} is no few-step student: {error}") from error
+
+
+def _is_student(path: Path) -> bool:
+    try:
+        stat = path.stat()
+        return _says_so(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, InputError):
+        return False
+
+
+@lru_cache(maxsize=2**14)
+def _says_so(path: Path, mtime_ns: int, size: int) -> bool:
+    try:
+        return (mentions(path, ABOUT) or mentions(path, BUNDLE)) and read_student(path) is not None
+    except (BundleError, OSError):
+        return False
