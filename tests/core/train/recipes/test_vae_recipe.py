@@ -17,7 +17,9 @@ from rapiddraw.core.train.inputs.foreground import FOREGROUND_CLASSES
 from rapiddraw.core.train.inputs.vae_start import pass_through
 from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipes.vae import vae_config
+from rapiddraw.core.upscale import basicsr_shim
 
+needs_basicsr = pytest.mark.skipif(not basicsr_shim.available(), reason="basicsr is not installed")
 WIDE = {"widths": (96, 96, 96), "layers_per_block": 0, "latent_channels": 12, "start": "pass_through", "optimizer": "muon"}
 
 
@@ -86,7 +88,7 @@ def test_it_learns_from_crops_and_gives_each_latent_channel_one_size(folder, tmp
     out = tmp_path / "vae.safetensors"
     made = recipe(folder, crop=32, crops=3)
     made.setup(torch.device("cpu"))
-    assert made.batch(0, torch.Generator().manual_seed(0)).shape == (6, 3, 32, 32)
+    assert made.batch(0, torch.Generator().manual_seed(0))["pictures"].shape == (6, 3, 32, 32)
     result = train(recipe(folder, crop=32, crops=3), out, 8, run_dir=tmp_path / "run", device="cpu")
     bundle = load_bundle(result.files[0], "vae")
     vae = network_of(AutoencoderKL, bundle)
@@ -128,3 +130,27 @@ def test_whitening_the_latents_changes_no_picture(folder):
 def test_settings_that_cannot_work_are_refused(folder, changes, said):
     with pytest.raises(InputError, match=said):
         recipe(folder, **changes).check()
+
+
+@needs_basicsr
+def test_a_critic_trains_beside_the_autoencoder_and_is_not_kept(folder, tmp_path):
+    critical = recipe(folder, gan_weight=0.03, widths=(32, 32, 32), start="random", layers_per_block=1)
+    result = train(critical, tmp_path / "vae.safetensors", 2, run_dir=tmp_path / "run", device="cpu")
+    assert {"loss", "pixel", "adversarial", "grad_norm_main_muon", "grad_norm_critic"} <= set(result.metrics)
+    assert result.metrics["grad_norm_critic"] > 0
+    assert not any("critic" in name for name in load_bundle(result.files[0], "vae").tensors)
+
+
+@needs_basicsr
+def test_the_critics_weight_is_a_share_of_the_loss(folder):
+    made = recipe(folder, gan_weight=0.25, widths=(32, 32, 32), start="random", layers_per_block=1)
+    torch.manual_seed(0)
+    made.setup(torch.device("cpu"))
+    batch = made.batch(0, torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    whole = made.loss(batch)
+    made.critic = None
+    torch.manual_seed(1)
+    torch.testing.assert_close(whole["loss"], made.loss(batch)["loss"] + 0.25 * whole["adversarial"])
+    with pytest.raises(InputError, match="gan_weight"):
+        recipe(folder, gan_weight=-1.0).check()
