@@ -31,6 +31,7 @@ FAMILIES = (
     "control_adapter",
     "distill",
     "few_step",
+    "train_domain",
     "kronecker",
     "condition_maps",
     "image_variation",

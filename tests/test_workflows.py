@@ -45,6 +45,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32, "value": 0.8},
     "RapidDrawDistillFewSteps": {"steps": 1, "batch_size": 1, "size": 32, "drawn": 2, "teacher_steps": 4, "rank": 1},
     "RapidDrawFactorizeUNet": {"value": 0.8},
+    "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
 

@@ -38,6 +38,12 @@ class ProcessTopic(Protocol):
     def make_room(self, size: int) -> torch.device:
         """Return where a network of `size` bytes that the host does not know should run, with room made for it there."""
 
+    def workflow_folder(self) -> Path:
+        """Return the folder of the user's workflows. It is not created."""
+
+    def node_classes(self) -> Mapping[str, type]:
+        """Return the host's own nodes by id; none where it has only those that every headless run has."""
+
     def saves_graphs(self) -> bool:
         """Return whether a saved picture may carry the graph that drew it (ComfyUI's `--disable-metadata` says no)."""
 

@@ -5,11 +5,13 @@ What the pack relies on is listed in :mod:`.requirements` and checked before any
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.cli_args
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import torch
 
 from ... import progress
@@ -38,6 +40,18 @@ def make_room(size: int) -> torch.device:
         return torch.device("cpu")
     comfy.model_management.free_memory(needed, chosen)
     return chosen
+
+
+def workflow_folder() -> Path:
+    """See :meth:`ProcessTopic.workflow_folder`: that of ComfyUI's first user, who is the only one unless ComfyUI was told otherwise."""
+    return Path(folder_paths.get_user_directory()) / "default" / "workflows"
+
+
+def node_classes() -> dict[str, type]:
+    """See :meth:`ProcessTopic.node_classes`."""
+    import nodes
+
+    return dict(nodes.NODE_CLASS_MAPPINGS)
 
 
 def saves_graphs() -> bool:

@@ -130,6 +130,7 @@ REQUIRED = (
     "comfy.model_management:unload_all_models",
     "comfy.cli_args:args.disable_metadata",
     # files
+    "nodes:NODE_CLASS_MAPPINGS",
     "folder_paths:models_dir",
     "folder_paths:folder_names_and_paths",
     "folder_paths:add_model_folder_path",
@@ -137,6 +138,7 @@ REQUIRED = (
     "folder_paths:get_input_directory",
     "folder_paths:get_output_directory",
     "folder_paths:get_temp_directory",
+    "folder_paths:get_user_directory",
 )
 """`module:attribute`, dots in the attribute meaning attributes of it. Each was seen in every version of :data:`TESTED`."""
 

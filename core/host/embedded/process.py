@@ -1,16 +1,18 @@
 """The embedded host's process: diffusers and transformers networks behind ComfyUI's sockets, on one device.
 
 The embedded host is for headless runs, tests and first steps; it is not a second ComfyUI. It manages no memory beyond one device and knows
-no LoRA, no areas and no masks on conditionings. What it does, it does by ComfyUI's rules, so that a graph gives the same picture in both.
+no areas and no masks on conditionings. What it does, it does by ComfyUI's rules, so that a graph gives the same picture in both.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 from ...errors import InputError
+from ...paths import output_dir
 
 
 def start() -> None:
@@ -30,6 +32,16 @@ def device() -> torch.device:
 def make_room(size: int) -> torch.device:
     """See :meth:`ProcessTopic.make_room`. Nothing is moved: there is one device."""
     return device()
+
+
+def workflow_folder() -> Path:
+    """See :meth:`ProcessTopic.workflow_folder`."""
+    return output_dir() / "workflows"
+
+
+def node_classes() -> dict[str, type]:
+    """See :meth:`ProcessTopic.node_classes`."""
+    return {}
 
 
 def saves_graphs() -> bool:

@@ -1,0 +1,190 @@
+"""Training of LoRA pairs for a MODEL of either host on a user's pictures, with the CLIP and the VAE of its graph.
+
+The loss is the family's own: the squared error of what the network predicts (noise, v, x0, or a flow), in min-SNR weights or alike. The
+base's weights are frozen, in bfloat16 on a GPU; the pairs are in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ..device import free_memory
+from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
+from ..errors import InputError
+from ..host import current
+from ..host.denoiser import Denoiser
+from ..lowrank.lora import MAX_RANK, Lora, attach_lora, paired_layers
+from ..lowrank.lora_file import save_lora
+from ..lowrank.roles import role_of
+from ..train.recipe import Losses, Recipe, derived_seed, python_random
+from .checkpointing import checkpoint_blocks, needs_checkpoints
+from .distill_data import together
+from .domain_choices import CHECKPOINTING, LAYERS
+from .domain_data import BucketOrder, Pictures, Prepared, to_device
+from .domain_previews import Previews
+
+LEVELS, MOST_HELD_OUT = 4, 32
+"""Noise levels at which each held-out picture is measured, and the most held-out pictures that are measured."""
+BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's two moments, each in float32
+
+
+@dataclass
+class DomainTuning(Recipe):
+    """The recipe behind Train Domain Model; :meth:`given` hands over what a graph has made before it is run."""
+
+    name: ClassVar[str] = "domain"
+    volatile: ClassVar[frozenset[str]] = frozenset({"prefetch", "checkpointing"})
+
+    lr: float = 1e-4
+    batch_size: int = 1
+    warmup: int = 10
+    rank: int = 16
+    alpha: float = 16.0
+    layers: str = "attention"
+    size: int = 512
+    buckets: bool = True
+    flip: bool = False
+    template: str = "a photo of {object}"
+    subject: str = ""
+    caption_dropout: float = 0.1  # share of captions replaced by the empty text
+    weighting: str = "min_snr"
+    t_min: int = 0  # timesteps, of 1000, that are trained: from t_min up to t_max
+    t_max: int = 1000
+    checkpointing: str = "auto"  # whether the network computes its blocks again in the backward pass: auto (by free memory), on, off
+    fingerprint: str = ""  # of the base and the pictures, so that a run is resumed on the same ones only
+
+    def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
+        """Take the base (a MODEL that nobody else holds), it in training, and the data."""
+        self.model, self.denoiser, self.prepared, self.pictures, self.previews = model, denoiser, prepared, pictures, previews
+
+    def setup(self, device: torch.device) -> None:
+        network = self.denoiser.network.eval()
+        self.lora: Lora = attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)
+        trained = {i: tuple(self.prepared.latents[i][0].shape) for i in self.pictures.parts["train"]}
+        shapes = sorted(set(trained.values()))
+        members = [[i for i, one in trained.items() if one == shape] for shape in shapes]
+        self.order = BucketOrder(members, self.batch_size, self.seed)
+        self.base: dict[str, float] = {}
+        wanted = self.checkpointing == "on"
+        if self.checkpointing == "auto" and device.type == "cuda":
+            largest = max(shapes, key=lambda shape: shape[-1] * shape[-2])
+            wanted = needs_checkpoints(network, lambda: self._once(largest), device, self.batch_size)
+        self.uncheckpoint = checkpoint_blocks(network) if wanted else _nothing
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"lora": self.lora}
+
+    def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
+        rng = python_random(generator)
+        chosen = self.order.indices(index)
+        texts = ["" if rng.random() < self.caption_dropout else rng.choice(self.pictures.captions[i]) for i in chosen]
+        latents = torch.stack([rng.choice(self.prepared.latents[i]) for i in chosen])
+        return {"latents": latents, "given": self._together(texts, tuple(latents.shape[1:]))}
+
+    def loss(self, batch: dict[str, Any]) -> Losses:
+        latents = batch["latents"]
+        first, beyond = self.steps
+        sigma = self.denoiser.sigmas[torch.randint(first, beyond, (len(latents),))].to(latents.device)
+        return {"loss": self._error(latents, sigma, torch.randn_like(latents), batch["given"]).mean()}
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The indices [first, last) of the noise levels that are trained."""
+        levels = self.denoiser.sigmas
+        first, beyond = self.denoiser.t_range
+        low, high = (round(t * len(levels) / 1000) for t in (self.t_min, self.t_max))
+        return max(first, low), min(beyond, high)
+
+    def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
+        self.previews.draw(run_dir / f"samples-{step:08d}.png", step)
+        return {"held_out": self.held_out("validation")} if self.pictures.parts["validation"] else {}
+
+    @torch.no_grad()
+    def held_out(self, part: str) -> float:
+        """Return the mean loss of the pictures of `part`, always at the same noise and noise levels."""
+        first, beyond = self.steps
+        total, count = 0.0, 0
+        for i in self.pictures.parts[part][:MOST_HELD_OUT]:
+            latent = self.prepared.latents[i][0][None].to(self.denoiser.device)
+            given = to_device(self._together([self.pictures.captions[i][0]], tuple(latent.shape[1:])), self.denoiser.device)
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, part, i))
+            for level in range(LEVELS):
+                t = first + (2 * level + 1) * (beyond - first) // (2 * LEVELS)
+                noise = torch.randn(latent.shape, generator=generator).to(latent.device)
+                total += float(self._error(latent, self.denoiser.sigmas[t : t + 1].to(latent.device), noise, given))
+                count += 1
+        return total / max(1, count)
+
+    def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
+        parts = [part for part in ("validation", "test") if self.pictures.parts[part]]
+        measured = {part: self.held_out(part) for part in parts}
+        with self.lora.off():
+            self.base = {part: self.held_out(part) for part in parts}
+        self.tuned = measured
+        told = {key: value for key, value in provenance.items() if key not in ("seconds", "processes")}
+        told["held_out"] = {part: [float(f"{number:.6g}") for number in (self.base[part], measured[part])] for part in parts}
+        keyed = {current().surgery.lora_key(self.model, name): one for name, one in self.lora.factors().items()}
+        return [save_lora(out, keyed, told)]
+
+    def release(self) -> None:
+        """Take the pairs off the base and give its memory free."""
+        if hasattr(self, "lora"):
+            self.lora.detach()
+            self.uncheckpoint()
+        self.denoiser.release()
+
+    def check(self) -> None:
+        super().check()
+        self.check_shares("caption_dropout")
+        for key, choices in (("layers", tuple(LAYERS)), ("weighting", WEIGHTINGS), ("checkpointing", CHECKPOINTING)):
+            if getattr(self, key) not in choices:
+                raise InputError(f"{key}={getattr(self, key)!r}: expected {', '.join(choices)}")
+        if not 1 <= self.rank <= MAX_RANK or not 0 < self.alpha <= 1e6:
+            raise InputError(f"rank={self.rank}, alpha={self.alpha}: expected a rank of 1 to {MAX_RANK} and an alpha above 0")
+        if not 0 <= self.t_min < self.t_max <= 1000:
+            raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
+        if not 32 <= self.size <= 4096:
+            raise InputError(f"size={self.size}: expected 32 to 4096 pixels")
+
+    def _error(self, latents: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor, given: Any) -> torch.Tensor:
+        """Return the weighted squared error of each picture's prediction, (B,)."""
+        denoised = self.denoiser.denoise(self.denoiser.noised(latents, sigma, noise), sigma, given)
+        scale = output_slope(self.denoiser.prediction, sigma).square() * loss_weight(self.weighting, self.denoiser.prediction, sigma)
+        return scale * (denoised.float() - latents).square().flatten(1).mean(1)
+
+    def _together(self, texts: Sequence[str], shape: tuple[int, ...]) -> Any:
+        conditions = [self.prepared.texts[text, shape] for text in texts]
+        return together(conditions) if self.denoiser.batches else conditions
+
+    def _once(self, shape: tuple[int, ...]) -> None:
+        """Evaluate the network on one picture, to see what it needs."""
+        sigma = self.denoiser.sigmas[self.steps[0] : self.steps[0] + 1].to(self.denoiser.device)
+        given = to_device(self._together([""], shape), self.denoiser.device)
+        self.denoiser.denoise(torch.zeros(1, *shape, device=self.denoiser.device), sigma, given)
+
+
+def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device) -> int:
+    """Return the bytes that the trained pairs need. Raises :class:`InputError` where the base and they do not fit into free memory."""
+    layers = [layer for name, layer in paired_layers(network) if role_of(name, LAYERS[recipe.layers])]
+    if not layers:
+        raise InputError(f"no layer of this {type(network).__name__} is among {recipe.layers!r}: choose other layers")
+    sides = [sum(layer.weight.flatten(1).shape) if getattr(layer, "weight", None) is not None else 0 for layer in layers]
+    pairs = BYTES_A_WEIGHT * recipe.rank * sum(sides)
+    weights = sum(one.numel() for one in network.parameters()) * (2 if device.type == "cuda" else 4)
+    free = free_memory(device)
+    if free is not None and weights + pairs > free:
+        raise InputError(
+            f"training needs {(weights + pairs) / 2**30:.1f} GB for the weights alone and {free / 2**30:.1f} GB are free on {device}: "
+            "close other programs, take a smaller model, or lower rank"
+        )
+    return pairs
+
+
+def _nothing() -> None:
+    return None

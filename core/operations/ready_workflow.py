@@ -1,0 +1,79 @@
+"""A workflow that loads what a training has made: the loaders of the training's graph, the LoRA behind them, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import GraphError
+from ..graph.formats import write_graph
+from ..graph.inputs import Registry, is_link, links_of
+from ..graph.layout import to_ui
+from ..graph.stock.registry import STOCK_NODES
+from ..host import current
+
+Link = list[Any]
+
+
+def workflow_path(filename: str) -> Path:
+    """Return where the workflow `filename` of the user lies."""
+    return current().process.workflow_folder() / f"{Path(filename).name.removesuffix('.safetensors')}.json"
+
+
+def sources(api: Mapping[str, Any], node_id: str) -> tuple[dict[str, Any], dict[str, Link]]:
+    """Return (the nodes of a graph in API format that feed a node's inputs `model`, `clip` and `vae`, numbered from 1; the new links).
+
+    Raises :class:`GraphError` where the node or one of the links is missing."""
+    names = ("model", "clip", "vae")
+    links = links_of(api[node_id]) if node_id in api else {}
+    if missing := [name for name in names if name not in links]:
+        raise GraphError(f"the graph has no node {node_id} with links to {', '.join(missing)}")
+    order: list[str] = []
+
+    def visit(one: str) -> None:
+        if one in order or one not in api:
+            return
+        for source, _ in links_of(api[one]).values():
+            visit(source)
+        order.append(one)
+
+    for name in names:
+        visit(links[name][0])
+    numbers = {one: str(place) for place, one in enumerate(order, start=1)}
+
+    def renumbered(value: Any) -> Any:
+        return [numbers[str(value[0])], value[1]] if is_link(value) and str(value[0]) in numbers else value
+
+    kept = {numbers[one]: {**api[one], "inputs": {n: renumbered(v) for n, v in api[one].get("inputs", {}).items()}} for one in order}
+    return kept, {name: [numbers[links[name][0]], links[name][1]] for name in names}
+
+
+def drawing_graph(api: Mapping[str, Any], node_id: str, loader: Mapping[str, Any], prompt: str, size: int) -> dict[str, Any]:
+    """Return a graph in API format that draws `prompt` with the sources of the node `node_id` behind `loader`.
+
+    `loader` is the node that takes `model` (and `clip`, where it has that input as `None`) and gives a MODEL first, a CLIP second."""
+    nodes, links = sources(api, node_id)
+    first = len(nodes) + 1
+    number = {name: str(first + place) for place, name in enumerate(("loader", "yes", "no", "latent", "sampler", "decode", "save"))}
+    linked = {name: links[name] if name in ("model", "clip") and value is None else value for name, value in loader["inputs"].items()}
+    clip: Link = [number["loader"], 1] if "clip" in loader["inputs"] else links["clip"]
+    nodes[number["loader"]] = {**loader, "inputs": linked}
+    nodes[number["yes"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": prompt, "clip": clip}}
+    nodes[number["no"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": clip}}
+    nodes[number["latent"]] = {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}}
+    nodes[number["sampler"]] = {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": [number["loader"], 0], "seed": 0, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal",
+            "positive": [number["yes"], 0], "negative": [number["no"], 0], "latent_image": [number["latent"], 0], "denoise": 1.0,
+        },
+    }  # fmt: skip
+    nodes[number["decode"]] = {"class_type": "VAEDecode", "inputs": {"samples": [number["sampler"], 0], "vae": links["vae"]}}
+    nodes[number["save"]] = {"class_type": "SaveImage", "inputs": {"images": [number["decode"], 0], "filename_prefix": "tuned"}}
+    return nodes
+
+
+def write_workflow(path: Path, api: Mapping[str, Any], classes: Registry) -> Path:
+    """Write a graph for the editor, laid out. `classes` are this pack's nodes; the host adds its own."""
+    return write_graph(path, to_ui(api, {**STOCK_NODES, **classes, **current().process.node_classes()}))
