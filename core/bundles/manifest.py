@@ -58,7 +58,10 @@ def check_manifest(folder: Path) -> list[str]:
     """Return one line for each file that is missing, unlisted or changed since the manifest was written."""
     listed, found = read_manifest(folder), describe_weights(folder)
     problems = [f"{name} is in the manifest but not in {folder.name}/" for name in sorted(listed.keys() - found.keys())]
-    problems += [f"{name} is not in the manifest; run `make manifest`" for name in sorted(found.keys() - listed.keys())]
+    problems += [
+        f"{name} is not in the manifest; run `python -m rapiddraw inspect --write-manifest`"
+        for name in sorted(found.keys() - listed.keys())
+    ]
     for name in sorted(found.keys() & listed.keys()):
         if listed[name] != json.loads(json.dumps(found[name])):
             problems.append(f"{name} is not the file that the manifest describes; run `make manifest` if that is meant")
