@@ -17,6 +17,7 @@ from ..paths import file_sha256
 from .format import read_info
 
 NAME = "manifest.json"
+REWRITE = "`python -m rapiddraw inspect --write-manifest`"
 MAX_TOTAL_BYTES = 100 * 10**6
 
 
@@ -58,11 +59,8 @@ def check_manifest(folder: Path) -> list[str]:
     """Return one line for each file that is missing, unlisted or changed since the manifest was written."""
     listed, found = read_manifest(folder), describe_weights(folder)
     problems = [f"{name} is in the manifest but not in {folder.name}/" for name in sorted(listed.keys() - found.keys())]
-    problems += [
-        f"{name} is not in the manifest; run `python -m rapiddraw inspect --write-manifest`"
-        for name in sorted(found.keys() - listed.keys())
-    ]
+    problems += [f"{name} is not in the manifest; run {REWRITE}" for name in sorted(found.keys() - listed.keys())]
     for name in sorted(found.keys() & listed.keys()):
         if listed[name] != json.loads(json.dumps(found[name])):
-            problems.append(f"{name} is not the file that the manifest describes; run `make manifest` if that is meant")
+            problems.append(f"{name} is not the file that the manifest describes; run {REWRITE} if that is meant")
     return problems
