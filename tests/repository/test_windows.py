@@ -88,7 +88,9 @@ def test_text_files_name_their_encoding() -> None:
         words = {word.arg for word in node.keywords}
         plain = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         mode = next((word.value.value for word in node.keywords if word.arg == "mode" and isinstance(word.value, ast.Constant)), "")
-        is_text = called in ("read_text", "write_text") or (called == "open" and (isinstance(node.func, ast.Name) or bool(node.args)))
+        is_text = called in ("read_text", "write_text") or (
+            called == "open" and (isinstance(node.func, ast.Name) or not node.args or bool(plain))
+        )
         if called == "open" and ("b" in str(mode) or any(re.fullmatch("[rwax+]*b[rwax+]*", one) for one in plain)):
             is_text = False
         if called == "open" and isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("os", "Image"):
