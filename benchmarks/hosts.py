@@ -29,7 +29,7 @@ from .comfy_inside import comfyui_python, needed_comfyui
 from .common import chosen_names
 
 log = logging.getLogger("rapiddraw")
-TRAINING, SHORT = "RapidDrawDistillUNet", 4
+TRAINING, SHORT = ("RapidDrawDistillUNet", "RapidDrawDistillFewSteps"), 4
 NOTES = (
     "Graphs without a PSNR save no picture: fit_knowledge writes a projection and its report, profile_pipeline a table of seconds. "
     "own_rounding_db: the headless host against itself with one thread more; the difference is rounding alone."
@@ -93,12 +93,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def _cases(name: str, graph: dict[str, Any]) -> list[tuple[dict[str, Any], int]]:
     """Return (graph, steps of training) once for a graph that does not train (0 steps), else with few steps and with all."""
-    (steps,) = {entry["inputs"]["steps"] for entry in graph.values() if entry["class_type"] == TRAINING} or {0}
+    (steps,) = {entry["inputs"]["steps"] for entry in graph.values() if entry["class_type"] in TRAINING} or {0}
     if not steps:
         return [(graph, 0)]
     short = copy.deepcopy(graph)
     for entry in short.values():
-        if entry["class_type"] == TRAINING:
+        if entry["class_type"] in TRAINING:
             entry["inputs"] |= {"steps": SHORT, "filename": f"{name}-{SHORT}"}
     return [(short, SHORT), (graph, steps)]
 

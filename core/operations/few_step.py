@@ -93,6 +93,8 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     kept = run_dir / f"teacher-{recipe.fingerprint}.safetensors"
     decode: Callable[[Tensor], Tensor] | None = None if parts.vae is None else lambda z: host.vae.decode(parts.vae, z)
     recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode))
+    if model.load_device.type == "cuda":
+        recipe.precision = "bf16"
     every = run.every
     with gradients_explained():
         result = train(

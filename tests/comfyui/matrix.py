@@ -327,6 +327,29 @@ def _(case: Case) -> None:
     finite("the student", case.sampled(case.guider(student)))
 
 
+def _few_steps(case: Case, name: str) -> tuple[Any, ...]:
+    size = 512 if case.name == "PixArt Sigma" else 128
+    return case.node(
+        "DistillFewSteps", model=case.model, clip=case.clip, vae=case.vae, prompts="a red fruit\na tall one", steps=1, few_steps=1,
+        teacher_steps=1, drawn=2, batch_size=1, size=size, rank=1, layers="attention", filename=f"{zlib.crc32(case.name.encode())}-{name}",
+    )  # fmt: skip
+
+
+@row("DistillFewSteps")
+def _(case: Case) -> None:
+    student, *_ = _few_steps(case, "few")
+    finite("the student", case.sampled(case.guider(student)))
+
+
+@row("LoadFewStepModel")
+def _(case: Case) -> None:
+    student, file, *_ = _few_steps(case, "loaded")
+    model, sampler, sigmas, cfg = case.node("LoadFewStepModel", model=case.model, file=file)
+    if len(sigmas) != 2 or cfg != 1.0:
+        raise Wrong(f"{len(sigmas) - 1} steps at scale {cfg}")
+    equal("the node's student", case.sampled(case.guider(model)), case.sampled(case.guider(student)))
+
+
 @row("KroneckerAdapterLoader")
 def _(case: Case) -> None:
     adapted = case.node("KroneckerAdapterLoader", model=case.model, adapter_name="tiny-adapter.safetensors")[0]

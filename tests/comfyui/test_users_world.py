@@ -29,6 +29,7 @@ WORDS = (
     "red", "blue", "green", "round", "tall", "small", "apple", "plum", "pear", "hill", "sky", "tree", "house", "dog", "cat", "bird",
     "fish", "stone",
 )  # fmt: skip
+FEW_STEPS = {"prompts": "a red apple", "batch_size": 1, "size": 64, "few_steps": 2, "teacher_steps": 2, "drawn": 2, "rank": 1}
 PARTS: Graph = {  # what feeds a node, by the name of the part; only those that a graph reaches are run
     "checkpoint": node("CheckpointLoaderSimple", ckpt_name="random-sd15.safetensors"),
     "positive": node("CLIPTextEncode", text="a (red:1.2) apple on a green hill", clip=["checkpoint", 1]),
@@ -51,6 +52,10 @@ PARTS: Graph = {  # what feeds a node, by the name of the part; only those that 
     ),
     "upscaler": node("RapidDrawESRGANLoader", model_name="tiny-esrgan.safetensors"),
     "fast": node("RapidDrawFlashAttentionPatch", model=["checkpoint", 0], backend="auto", apply_to="both", allow_inexact=False),
+    "student": node(
+        "RapidDrawDistillFewSteps", model=["checkpoint", 0], clip=["checkpoint", 1], filename="loaded", method="trajectory", guidance=2.0,
+        steps=1, lr=1e-4, network="LoRA", layers="attention", seed=0, save_every=100, resume=True, **FEW_STEPS,
+    ),
     "quick": node("RapidDrawCompile", model=["checkpoint", 0], compile="never", precision="keep", budget=1.0),
 }  # fmt: skip
 SOURCES: dict[str, list[Any]] = {
@@ -70,6 +75,8 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawCompileReport": {"model": ["quick", 0]},
     "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, **dict.fromkeys(("attention", "feed_forward", "resnet"), False)},  # minutes
     "RapidDrawDistillUNet": {"mode": "rank", "value": 4.0, "batch_size": 1, "size": 64, "lr": 1e-5},
+    "RapidDrawDistillFewSteps": FEW_STEPS,
+    "RapidDrawLoadFewStepModel": {"steps": 0, "file": ["student", 1]},
 }
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...files import replacing
+from ...progress import Progress
 
 
 def sheet(teacher: Tensor, student: Tensor) -> Tensor:
@@ -19,8 +20,10 @@ def sheet(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def write_samples(path: Path, teacher: Tensor, student: Tensor) -> Path:
-    """Write the sheet as a PNG."""
-    pixels = (sheet(teacher, student)[0] * 255).round().byte().cpu().numpy()
+    """Write the sheet as a PNG, and show it as a preview where the host can."""
+    drawn = Image.fromarray((sheet(teacher, student)[0] * 255).round().byte().cpu().numpy())
     with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        drawn.save(temporary, format="PNG")
+    with Progress(1, "samples", "sheet") as bar:
+        bar.update(preview=drawn)
     return path
