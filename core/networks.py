@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .bundles.format import Bundle
@@ -11,25 +11,25 @@ from .errors import BundleError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .slim.changes import Changes
+Surgery = Callable[[Any], None]
+"""A function that changes a fresh network in place, before its weights are loaded."""
 
 
-def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, changes: Changes | None = None) -> Any:
+def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str, surgery: Surgery | None = None) -> Any:
     """Return `cls(**config)` with `tensors` as its weights: in evaluation mode, float32, frozen. Messages call them `name`.
 
-    The network is built without memory first, so that a config with false sizes costs nothing. Layers that `tensors` holds factored are
-    built factored, and the `changes` of a slimmed U-Net are made first. Raises :class:`BundleError` where config and tensors do not fit
-    together.
+    The network is built without memory first, so that a config with false sizes costs nothing. Then `surgery` changes it, and layers that
+    `tensors` holds factored are built factored. Raises :class:`BundleError` where config and tensors do not fit together.
     """
     import torch
 
     from .lowrank.factorize import open_factors
-    from .slim.changes import open_changes
 
     try:
         with torch.device("meta"):
             network = cls(**config)
-            open_changes(network, changes, name)
+            if surgery is not None:
+                surgery(network)
             open_factors(network, tensors, name)
         network.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, strict=True, assign=True)
     except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
@@ -39,11 +39,22 @@ def build_network(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, Ten
 
 
 def network_of(cls: Any, bundle: Bundle) -> Any:
-    """Return :func:`build_network` of a bundle whose config holds the arguments of `cls`."""
+    """Return :func:`build_network` of a bundle whose config holds the arguments of `cls`, changed as the bundle records it."""
     name = bundle.info.path.name if bundle.info.path else f"the {bundle.info.kind} bundle"
-    changes = None
-    if "slim" in bundle.info.extra:
-        from .slim.changes import read_changes
+    surgery = _recorded(bundle, name) if bundle.info.kind in ("unet", "vae") and bundle.info.extra else None
+    return build_network(cls, bundle.info.config, bundle.tensors, name, surgery)
 
-        changes = read_changes(bundle.info.extra, name)
-    return build_network(cls, bundle.info.config, bundle.tensors, name, changes)
+
+def _recorded(bundle: Bundle, name: str) -> Surgery:
+    """Return the surgery that a bundle records of its network. Raises :class:`BundleError` for a record that cannot be read."""
+    from .slim.changes import open_changes, read_changes
+    from .slim.decoder import open_decoder, read_widths
+
+    changes, widths = read_changes(bundle.info.extra, name), read_widths(bundle.info.extra, bundle.info.config, name)
+
+    def surgery(network: Any) -> None:
+        open_changes(network, changes, name)
+        if widths is not None:
+            open_decoder(network, widths)
+
+    return surgery

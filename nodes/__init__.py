@@ -28,6 +28,8 @@ FAMILIES = (
     "image",
     "attention",
     "lowrank",
+    "slim",
+    "slim_train",
     "control_adapter",
     "distill",
     "few_step",

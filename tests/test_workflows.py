@@ -46,6 +46,9 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawDistillFewSteps": {"steps": 1, "batch_size": 1, "size": 32, "drawn": 2, "teacher_steps": 4, "rank": 1},
     "RapidDrawFactorizeUNet": {"value": 0.8},
     "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawSlimUNet": {"steps": 1, "robust_steps": 1, "batch_size": 1, "size": 64, "latency": 0.9},
+    "RapidDrawPruneVAEDecoder": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawBlockImportance": {"size": 64, "inner_blocks": False},
     "RapidDrawProfilePipeline": {"width": 32, "height": 32, "steps": 1, "runs": 1, "warmup": 0},
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..attention.patch import AttentionPatch
+    from ..bundles.format import Bundle
     from ..knowledge.attach import KnowledgeReader
     from ..knowledge.graph import KnowledgeGraph
     from ..knowledge.linking import EntityLink
@@ -111,6 +112,11 @@ class VaeTopic(Protocol):
 
     def load(self, path: Path) -> Any:
         """Return a VAE from a bundle of kind `vae`. Raises :class:`~rapiddraw.core.errors.BundleError`."""
+
+    def export(self, vae: Any) -> Bundle:
+        """Return the network of a VAE as a bundle of kind `vae` in diffusers' layout, which is not written anywhere.
+
+        Raises :class:`~rapiddraw.core.errors.InputError` for a VAE that is no `AutoencoderKL`."""
 
     def decode(self, vae: Any, latent: Tensor, tile: int = 0) -> Tensor:
         """Return the IMAGE of unscaled latents (B, C, h, w), clamped to [0, 1].

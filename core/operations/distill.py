@@ -132,7 +132,7 @@ def distill_model(
     size = network_size(host.speed.network_of("model", model))
     student = host.surgery.rebuild(model, recipe.factor)
     small = network_size(host.speed.network_of("model", student))
-    recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), images)
+    recipe.fingerprint = fingerprint(host.speed.network_of("model", student), images)
     found: list[Denoiser] = []
 
     def load_teacher() -> Denoiser:
@@ -147,7 +147,7 @@ def distill_model(
         result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
     report = Report(tuple(recipe.plan), (size[0], small[0]), (size[1], small[1]))
     plot = loss_image(result.losses, f"distillation: loss over {result.steps} steps")
-    return student, _report(report, result, len(images), out), plot
+    return student, distillation_report(report.table(layers=False), result, len(images), out), plot
 
 
 @contextmanager
@@ -161,7 +161,7 @@ def gradients_explained() -> Iterator[None]:
         raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
 
 
-def _fingerprint(network: nn.Module, images: Any) -> str:
+def fingerprint(network: nn.Module, images: Any) -> str:
     """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures and
     their captions."""
     weights = sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
@@ -169,8 +169,9 @@ def _fingerprint(network: nn.Module, images: Any) -> str:
     return hashlib.sha256(f"{weights:.5g};{listed}".encode()).hexdigest()[:16]
 
 
-def _report(report: Report, result: TrainResult, pictures: int, out: Path) -> str:
-    lines = [report.table(layers=False), "", f"{result.steps} steps on {pictures} pictures"]
+def distillation_report(sizes: str, result: TrainResult, pictures: int, out: Path) -> str:
+    """Return the text of a finished training: `sizes`, steps, losses, and where the student is."""
+    lines = [sizes, "", f"{result.steps} steps on {pictures} pictures"]
     if result.losses:
         share = max(1, len(result.losses) // 10)
         first, last = (sum(loss for _, loss in part) / len(part) for part in (result.losses[:share], result.losses[-share:]))

@@ -101,6 +101,15 @@ def uses_relu(network: Any) -> bool:
     return any(isinstance(module, SlimAttention) and module.relu for module in network.modules())
 
 
+def refuse_relu(network: Any) -> None:
+    """Raise :class:`InputError` where a patch of softmax attention would pass by attention of relu."""
+    if uses_relu(network):
+        raise InputError(
+            "this model computes relu in the place of softmax in its attention, and the kernels of this node compute softmax; leave the "
+            "node out, or slim the model without 'relu for softmax'"
+        )
+
+
 def _spread(mask: torch.Tensor | None) -> torch.Tensor | None:
     """Return a mask (T, S) or (B, T, S) as (B, 1, T, S)."""
     if mask is None:

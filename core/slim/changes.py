@@ -86,14 +86,14 @@ def open_changes(network: Any, changes: Changes | None, name: str) -> None:
     if changes is None:
         return
     try:
-        apply_changes(network, changes)
+        apply_changes(network, changes, values=False)
     except InputError as error:
         raise BundleError(f"{name}: its record of removed and copied blocks does not fit its network ({error})") from error
 
 
-def apply_changes(network: Any, changes: Changes) -> None:
+def apply_changes(network: Any, changes: Changes, values: bool = True) -> None:
     """Make `changes` on `network`, in place. Raises :class:`InputError`, before anything is changed, for a block that `network` lacks or
-    that is of another kind."""
+    that is of another kind. Without `values` weights are not read, for a network without memory or one whose weights are loaded later."""
     found = {block.name: block for block in blocks_of(network)}
     for change, kinds in _KINDS.items():
         for name in getattr(changes, change):
@@ -105,12 +105,13 @@ def apply_changes(network: Any, changes: Changes) -> None:
         tricks.copy_transformer(found[name], count)
     for change, work in (
         ("shared", tricks.share_projections), ("relu", tricks.relu_for_softmax), ("swish", tricks.swish_for_gelu),
-        ("separable", tricks.separate),
     ):  # fmt: skip
         for block in _now(network, getattr(changes, change)):
             work(network, block)
     for block in _now(network, tuple(changes.trimmed)):
-        tricks.trim(network, block, changes.trimmed[block.name])
+        tricks.trim(network, block, changes.trimmed[block.name], values)
+    for block in _now(network, changes.separable):
+        tricks.separate(network, block, values)
     remove(network, _now(network, changes.removed))
 
 

@@ -1,7 +1,7 @@
 """Surgery on single blocks: copies that change nothing, and MobileDiffusion's changes of attention, feed-forward networks and convolutions.
 
 Each function works on a network in place and on either library's layers. New layers have the class of those that they replace, so that
-hosts cast, load and move them like others. On a network without memory (meta tensors) they change shapes alone.
+hosts cast, load and move them like others.
 """
 
 from __future__ import annotations
@@ -100,20 +100,22 @@ def hidden_width(block: Block) -> int:
 
 
 @torch.no_grad()
-def trim(network: Any, block: Block, width: int) -> None:
+def trim(network: Any, block: Block, width: int, values: bool = True) -> None:
     """Keep the `width` hidden units of a feed-forward network whose weights have the largest L1 norm (MobileDiffusion, trick 6).
 
-    Raises :class:`InputError` for factored layers, and for a width that is not below the present one."""
-    gate, out = block.module.get_submodule("net.0.proj"), block.module.get_submodule("net.2")
+    Without `values` the weights are not read, for a network whose weights are loaded later. Raises :class:`InputError` for factored layers,
+    and for a width that is not below the present one."""
+    gate: Any = block.module.get_submodule("net.0.proj")
+    out: Any = block.module.get_submodule("net.2")
     if not (is_linear(gate) and is_linear(out)):
         raise InputError(f"{block.name} is factored; slim the model first, then factor it")
     inner = hidden_width(block)
     if not 0 < width < inner:
         raise InputError(f"{block.name} has {inner} hidden units; {width} is not below that")
     kept = None
-    if isinstance(gate.weight, torch.Tensor) and not gate.weight.is_meta:
+    if values:
         halves = gate.weight.float().abs().sum(1)
-        norm = halves[:inner] + halves[inner:] + out.weight.float().abs().sum(0)  # type: ignore[operator, union-attr]
+        norm = halves[:inner] + halves[inner:] + out.weight.float().abs().sum(0)
         kept = norm.topk(width).indices.sort().values
     rows = None if kept is None else torch.cat([kept, kept + inner])
     _replace(network, f"{block.path}.net.0.proj", _narrowed(gate, 2 * width, rows, 0))
@@ -121,15 +123,15 @@ def trim(network: Any, block: Block, width: int) -> None:
 
 
 @torch.no_grad()
-def separate(network: Any, block: Block) -> None:
+def separate(network: Any, block: Block, values: bool = True) -> None:
     """Put separable convolutions in the place of a residual block's two (MobileDiffusion): the nearest ones, by the largest singular value
-    of each input channel's kernels. Raises :class:`InputError` for factored ones."""
+    of each input channel's kernels. `values` as in :func:`trim`. Raises :class:`InputError` for factored ones."""
     for path in convolutions(block):
         dense: Any = block.module.get_submodule(path)
         if not isinstance(dense, nn.Conv2d):
             raise InputError(f"{block.name} has a {type(dense).__name__} and no dense convolution; slim the model first, then factor it")
         made = SeparableConv2d(dense)
-        if isinstance(dense.weight, torch.Tensor) and not dense.weight.is_meta:
+        if values:
             kernels = dense.weight.float().flatten(2).transpose(0, 1)  # (in, out, kh * kw)
             _, vectors = torch.linalg.eigh(kernels.transpose(1, 2) @ kernels)
             depth = vectors[:, :, -1]

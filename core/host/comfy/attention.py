@@ -16,6 +16,7 @@ from ...attention.entropy import KEY as SELF
 from ...attention.entropy import SHAPE, check_size, entropy_patch
 from ...attention.patch import AttentionPatch
 from ...errors import InputError
+from ...slim.attention import refuse_relu
 
 _JOINT = {
     "comfy.ldm.flux.model": "comfy.ldm.flux.layers",
@@ -29,6 +30,7 @@ _CONTROL = 4  # the place of `control` among apply_model's arguments: x, t, c_co
 
 def patch_model(model: Any, patch: AttentionPatch) -> Any:
     """See :meth:`AttentionTopic.patch_model`."""
+    refuse_relu(model.model.diffusion_model)
     patched = attached(model, patch)
 
     def watched(executor: Any, *args: Any, **kwargs: Any) -> Any:

@@ -57,7 +57,7 @@ _BETAS = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2
 _SD_WIDTH = 320  # model_channels of Stable Diffusion, for which ComfyUI's estimate of memory was made
 
 
-class _Ratio(float):
+class Ratio(float):
     """A channel multiplier such as 1.5: times a whole number of channels it gives a whole number, as UNetModel needs."""
 
     def __mul__(self, channels: Any) -> Any:
@@ -153,7 +153,7 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
         "out_channels": config.get("out_channels", 4),
         "model_channels": widths[0],
         "num_res_blocks": layers,
-        "channel_mult": [width // widths[0] if width % widths[0] == 0 else _Ratio(width / widths[0]) for width in widths],
+        "channel_mult": [width // widths[0] if width % widths[0] == 0 else Ratio(width / widths[0]) for width in widths],
         "transformer_depth": [crossed_down[i] for i in range(levels) for _ in range(layers[i])],
         "transformer_depth_output": [crossed_up[i] for i in range(levels) for _ in range(layers[i] + 1)],
         "transformer_depth_middle": depths[-1],

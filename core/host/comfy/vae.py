@@ -11,11 +11,13 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ...bundles.format import Bundle, BundleInfo
+from ...bundles.format import Bundle, BundleInfo, LatentSpace
 from ...bundles.load import load_bundle
-from ...errors import BundleError
+from ...errors import BundleError, InputError
+from ...slim.decoder import read_widths
 from ..fit import check_complete, name_of
 from ..tiling import tiles
+from .unet import Ratio
 from .weights import Tensors, check_shapes
 
 _SD_WIDTH = 128  # first width of Stable Diffusion's VAE, for which ComfyUI's estimate of memory was made
@@ -60,8 +62,8 @@ def vae_arguments(info: BundleInfo) -> dict[str, Any]:
     return {"ddconfig": inside, "embed_dim": channels}
 
 
-def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
-    """Return diffusers' weights under ComfyUI's names. What a bundle may leave out is filled in so that it changes nothing."""
+def vae_weights(tensors: Tensors, levels: int, channels: int, fill: bool = True) -> Tensors:
+    """Return diffusers' weights under ComfyUI's names. With `fill`, what a bundle may leave out is filled in so that it changes nothing."""
     weights: Tensors = {}
     for name, tensor in tensors.items():
         for pattern, into in _RENAMED:
@@ -69,6 +71,8 @@ def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
         # diffusers counts the decoder's levels from the smallest picture, ComfyUI from the largest
         name = re.sub(r"\.up\.(\d+)\.", lambda match: f".up.{levels - 1 - int(match[1])}.", name)
         weights[name] = tensor[..., None, None] if ".attn_1." in name and tensor.ndim == 2 else tensor
+    if not fill:
+        return weights
     for side, width in (("encoder", "encoder.conv_out.weight"), ("decoder", "decoder.conv_in.weight")):
         if f"{side}.mid.attn_1.q.weight" not in weights and width in weights:
             size = weights[width].shape[1 if side == "encoder" else 0]
@@ -79,6 +83,54 @@ def vae_weights(tensors: Tensors, levels: int, channels: int) -> Tensors:
         weights.setdefault(f"{name}.weight", torch.eye(size)[..., None, None])
         weights.setdefault(f"{name}.bias", torch.zeros(size))
     return weights
+
+
+def export(vae: Any) -> Bundle:
+    """See :meth:`VaeTopic.export`."""
+    from diffusers import AutoencoderKL
+
+    network = vae.first_stage_model
+    known = getattr(vae, "rapiddraw_info", None)
+    if known is not None:
+        config, latent, extra = known.config, known.latent, known.extra
+    else:
+        config = _config_of(network)
+        latent, extra = LatentSpace(config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)), {}
+    with torch.device("meta"):
+        names = AutoencoderKL(**config).state_dict()
+    stored = network.state_dict()
+    tensors = {}
+    for name, place in names.items():
+        (key,) = vae_weights({name: place}, len(config["block_out_channels"]), 0, fill=False)
+        if key not in stored:
+            raise InputError(f"the VAE has no {key}; only the decoder of an AutoencoderKL, as SD 1.5, SDXL and Flux have, can be pruned")
+        tensors[name] = stored[key].flatten(1) if place.dim() == 2 else stored[key]
+    return Bundle(BundleInfo("vae", config, latent, extra=extra), tensors)
+
+
+def _config_of(network: Any) -> dict[str, Any]:
+    """Return diffusers' config of ComfyUI's `AutoencoderKL`, read off its layers. Raises :class:`InputError` for another network."""
+    try:
+        encoder, decoder = network.encoder, network.decoder
+        widths = [int(stage.block[0].out_channels) for stage in encoder.down]
+        layers, channels = len(encoder.down[0].block), int(decoder.conv_in.in_channels)
+        right = [int(stage.block[0].out_channels) for stage in decoder.up] == widths and isinstance(decoder.conv_in, torch.nn.Conv2d)
+    except (AttributeError, IndexError, TypeError) as error:
+        raise InputError(f"a {type(network).__name__} is no AutoencoderKL, whose decoder could be pruned") from error
+    if not right:
+        raise InputError(f"this {type(network).__name__} has a decoder of its own kind, which cannot be pruned")
+    return {
+        "in_channels": 3, "out_channels": 3, "latent_channels": channels, "block_out_channels": widths, "layers_per_block": layers,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths), "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "norm_num_groups": 32, "act_fn": "silu", "mid_block_add_attention": hasattr(decoder.mid.attn_1, "q"),
+        "use_quant_conv": hasattr(network, "quant_conv"), "use_post_quant_conv": hasattr(network, "post_quant_conv"),
+    }  # fmt: skip
+
+
+def _decoder(network: Any, arguments: dict[str, Any], widths: list[int]) -> Any:
+    """Return a decoder of ComfyUI's of these widths, from the picture inwards."""
+    ratios = [width // widths[0] if width % widths[0] == 0 else Ratio(width / widths[0]) for width in widths]
+    return type(network.decoder)(**{**arguments["ddconfig"], "ch": widths[0], "ch_mult": ratios})
 
 
 def decode(vae: Any, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
@@ -122,6 +174,11 @@ def load_vae(bundle: Bundle) -> Any:
             network = comfy.ldm.models.autoencoder.AutoencoderKL(**arguments)
     except (TypeError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
         raise BundleError(f"{name_of(info)}: its config cannot be understood ({error})") from error
+    widths = read_widths(info.extra, info.config, name_of(info))
+    whole = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items() if name.startswith("decoder.")}
+    if widths is not None:
+        with torch.device("meta"):
+            network.decoder = _decoder(network, arguments, widths)
     check_shapes(info, weights, network)
     factor = 2 ** (levels - 1)
     if (channels, factor) != (info.latent.channels, info.latent.factor):
@@ -129,7 +186,17 @@ def load_vae(bundle: Bundle) -> Any:
             f"{name_of(info)} claims latents of {info.latent.channels} channels at 1/{info.latent.factor} size, "
             f"but its network makes {channels} channels at 1/{factor}"
         )
-    vae = comfy.sd.VAE(sd=weights, config={"params": arguments})
+    if widths is None:
+        vae = comfy.sd.VAE(sd=weights, config={"params": arguments})
+    else:  # ComfyUI gives encoder and decoder the same widths: it loads a whole decoder of zeros, and the narrow one takes its place
+        zeros = {name: torch.zeros(()).expand(shape) for name, shape in whole.items()}
+        vae = comfy.sd.VAE(sd={**weights, **zeros}, config={"params": arguments})
+        first = next(vae.first_stage_model.decoder.parameters())
+        narrow = _decoder(vae.first_stage_model, arguments, widths)
+        narrow.load_state_dict({name.removeprefix("decoder."): tensor for name, tensor in weights.items() if name.startswith("decoder.")})
+        vae.first_stage_model.decoder = narrow.to(first.device, first.dtype).eval().requires_grad_(False)
+        vae.patcher.size = 0  # counted again
+    vae.rapiddraw_info = info
     if not any(".attentions." in name for name in bundle.tensors):
         vae.first_stage_model.encoder.mid.attn_1 = NoAttention()
         vae.first_stage_model.decoder.mid.attn_1 = NoAttention()

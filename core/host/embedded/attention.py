@@ -19,6 +19,7 @@ from ...attention.chain import OVERRIDE, attached
 from ...attention.entropy import KEY as SELF
 from ...attention.entropy import check_size, entropy_patch
 from ...attention.patch import AttentionPatch
+from ...slim.attention import refuse_relu
 
 
 def attention_sdpa(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_: Any) -> Tensor:
@@ -79,6 +80,7 @@ def scale_entropy(model: Any, width: int, height: int) -> Any:
 
 def patch_model(model: Any, patch: AttentionPatch) -> Any:
     """See :meth:`AttentionTopic.patch_model`."""
+    refuse_relu(model.model.diffusion_model)
     patched = attached(model, patch)
     previous = patched.model_options.get("model_function_wrapper")
 

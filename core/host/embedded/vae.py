@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from ...bundles.format import Bundle, LatentSpace
+from ...bundles.format import Bundle, BundleInfo, LatentSpace
 from ...bundles.load import load_bundle
 from ...errors import BundleError, InputError
 from ...networks import network_of
 from ...progress import raise_if_cancelled
+from ...slim.decoder import KEY, widths_of
 from .. import tiling
 from . import process
 
@@ -88,6 +89,15 @@ def decode(vae: Vae, latent: torch.Tensor, tile: int = 0) -> torch.Tensor:
 def encode(vae: Vae, pixels: torch.Tensor, tile: int = 0) -> torch.Tensor:
     """See :meth:`VaeTopic.encode`."""
     return tiling.encode(vae, pixels, tile)
+
+
+def export(vae: Vae) -> Bundle:
+    """See :meth:`VaeTopic.export`."""
+    network = vae.first_stage_model
+    config = {key: value for key, value in dict(network.config).items() if not key.startswith("_")}
+    widths = widths_of(network)
+    extra = {KEY: widths} if widths != list(config["block_out_channels"]) else {}
+    return Bundle(BundleInfo("vae", config, vae.latent_format, extra=extra), dict(network.state_dict()))
 
 
 def load_vae(bundle: Bundle, device: torch.device) -> Vae:

@@ -213,3 +213,19 @@ def test_a_false_record_is_refused(stored: Any, message: str) -> None:
 def test_a_record_of_another_network_is_refused(changes: Changes) -> None:
     with pytest.raises(BundleError, match="does not fit its network"):
         open_changes(small_unet(), changes, "it")
+
+
+def test_softmax_kernels_are_refused_for_relu(tiny_weights: Any) -> None:
+    from rapiddraw.core.attention.patch import AttentionPatch
+    from rapiddraw.core.host import current
+
+    host = current()
+    model = host.model.load(tiny_weights / "tiny-unet.safetensors")
+
+    def relu(network: Any) -> None:
+        tricks.relu_for_softmax(network, blocks(network, SELF)[0])
+
+    made = host.surgery.rebuild(model, relu)
+    with pytest.raises(InputError, match="relu in the place of softmax"):
+        host.attention.patch_model(made, AttentionPatch())
+    assert host.attention.patch_model(model, AttentionPatch()) is not model
