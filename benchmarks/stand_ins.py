@@ -30,8 +30,19 @@ OTHER: dict[str, tuple[str, dict[str, Any]]] = {
 LEFT_OUT = {"ModelSamplingSD3": "model"}
 """Nodes that the headless host does not have, with the input that goes on in their place."""
 SMALL_SIDE = 128
-"""Pixels that the longest side of an empty latent becomes; others keep their share of it."""
-TRAINING = {"folder": "", "size": SMALL_SIDE, "lr": 0.001, "steps": 120, "batch_size": 8}
+"""Pixels that the side becomes for which the graph's model was trained; all sizes keep their share of it."""
+TRAINED = {"v1-5-pruned-emaonly-fp16.safetensors": 512}
+"""Pixels for which a checkpoint was trained, where the graph draws larger pictures too."""
+SIZES = {"EmptyLatentImage": 8, "EmptyHunyuanLatentVideo": 8, "ImageScale": 1, "RapidDrawESRGANUpscale": 1}
+"""Nodes with sizes in pixels, with the number that those must be a multiple of."""
+TRAINING: dict[str, dict[str, Any]] = {
+    "RapidDrawDistillUNet": {"folder": "", "size": SMALL_SIDE, "lr": 0.001, "steps": 120, "batch_size": 8},
+    "RapidDrawDistillFewSteps": {
+        "size": SMALL_SIDE, "lr": 0.001, "steps": 60, "batch_size": 8, "teacher_steps": 16, "drawn": 32, "rank": 16, "guidance": 4.0,
+    },
+    "RapidDrawTrainDomainModel": {"folder": "", "size": SMALL_SIDE, "lr": 0.002, "steps": 60, "batch_size": 2, "rank": 8, "alpha": 8.0},
+}  # fmt: skip
+"""What training needs with a small model; an empty folder stands for pictures of the Orchard."""
 
 
 def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
@@ -48,7 +59,7 @@ def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts]
         CHECKPOINT: {**LEADER, **given.get("leader", {})} if NETWORK in classes else {**MAIN, **given.get("main", {})},
         **{loader: {**MAIN, **given.get("flow", {})} for loader in SINGLE},
     }
-    longest = max((max(_sides(node)) for node in graph.values()), default=SMALL_SIDE)
+    share = SMALL_SIDE / _trained_side(graph)
     slots, gone = {}, {}
     for number, node in graph.items():
         kind, inputs = node["class_type"], node["inputs"]
@@ -65,11 +76,11 @@ def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts]
         elif kind == "SaveAnimatedWEBP":
             node["class_type"] = "RapidDrawSaveMarkedImage"
             node["inputs"] = {key: inputs[key] for key in ("images", "filename_prefix")}
-        elif kind == "RapidDrawDistillUNet":
-            inputs.update(TRAINING)
-        if any(_sides(node)):
-            for side in ("width", "height"):
-                node["inputs"][side] = round(node["inputs"][side] * SMALL_SIDE / longest / 8) * 8
+        elif kind in TRAINING:
+            inputs.update(TRAINING[kind])
+        if kind in SIZES:
+            for side in {"width", "height", "long_side"} & inputs.keys():
+                inputs[side] = round(inputs[side] * share / SIZES[kind]) * SIZES[kind]
     for node in graph.values():
         for key, value in node["inputs"].items():
             while is_link(value) and value[0] in gone:
@@ -80,9 +91,11 @@ def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts]
     return {number: node for number, node in graph.items() if number not in gone}
 
 
-def _sides(node: Mapping[str, Any]) -> tuple[int, int]:
-    """Return width and height of a node that makes an empty latent; zeros for another."""
-    inputs = node["inputs"]
-    if node["class_type"] not in ("EmptyLatentImage", "EmptyHunyuanLatentVideo"):
-        return 0, 0
-    return int(inputs["width"]), int(inputs["height"])
+def _trained_side(graph: Mapping[str, Any]) -> int:
+    """Return the pixels for which the model was trained that draws: a checkpoint's own, else those of the largest empty latent."""
+    nodes = graph.values()
+    known = [TRAINED[name] for node in nodes if (name := node["inputs"].get("ckpt_name")) in TRAINED]
+    if known and not any(node["class_type"] == NETWORK for node in nodes):
+        return known[0]
+    sides = [int(node["inputs"][side]) for node in nodes if node["class_type"].startswith("Empty") for side in ("width", "height")]
+    return max(sides, default=SMALL_SIDE)

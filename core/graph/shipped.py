@@ -21,6 +21,8 @@ NEED_MODELS = frozenset(
         "06 Upscale to a size",
         "07 A ControlNet of another model family",
         "08 Smaller U-Net from mine",
+        "09 Four steps instead of fifty",
+        "10 Train on my pictures",
         "11 Style dial",
         "12 Many prompts from keywords",
         "cross_family_bridge",

@@ -131,6 +131,24 @@ class Editor:
         self.page.click(x, y)
         self.page.wait("!app.graph.nodes.some((n) => n.flags && n.flags.ghost)")
 
+    def found_nodes(self, words: str) -> list[str]:
+        """Type `words` into the search for nodes, which is opened where it is not, and return the texts of what it lists, best first."""
+        options = "[...document.querySelectorAll('[role=option]')].filter((e) => e.checkVisibility()).map((e) => e.innerText)"
+        box = "document.activeElement?.tagName === 'INPUT' && document.activeElement"
+        if not self.page.run(f"return !!({box})"):
+            self.page.click(400, 300, times=2)
+            self.page.wait(f"!!({box})")
+        self.page.run(f"({box}).select()")
+        self.page.type(words)
+        self.page.wait(f"({box}).value === args[0]", words)
+        settled = f"""(async () => {{
+            const before = JSON.stringify({options});
+            await new Promise((done) => setTimeout(done, 400));
+            return before === JSON.stringify({options}) && before !== '[]';
+        }})()"""
+        self.page.wait(f"await {settled}")
+        return self.page.run(f"return {options}")
+
     def link(self, start: str, output: str, end: str, into: str) -> None:
         """Draw a line from an output of the node with one title to an input of that with another, by the mouse, with no toolbox above a
         selected node in its way."""

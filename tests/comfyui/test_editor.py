@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from rapiddraw import NODE_CLASS_MAPPINGS
 from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core.graph.formats import to_api
 from rapiddraw.core.graph.shipped import NEED_MODELS, template_name
@@ -22,12 +23,16 @@ from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
 from rapiddraw.tests.comfyui.graphs import SAVED, saved
+from rapiddraw.tests.nodes.test_found import WANTED
 
 PACK, SHOWN, APP = "rapiddraw", "text_to_image", "name_a_fruit.app"
 RUN_SECONDS = 1200
-LEAST_SCALE, FIRST_SCALE = 0.45, 0.7
-"""Texts of 14 px stay above 6 px on the screen when the whole graph is shown; those of the templates for a start at about 10 px."""
+LEAST_SCALE, FIRST_SCALE = 0.45, 0.64
+"""Texts of 14 px stay above 6 px on the screen when the whole graph is shown; those of the templates for a start at 9 px or more."""
 SCREENSHOT_SCALE, MAX_SCREENSHOT_BYTES = 1.5, 200_000
+MOST_LISTED, LEAST_FOUND = 10, 60
+GENERAL = {"upscale", "controlnet", "lora", "load model", "empty latent", "sampler"}
+"""Words in the names of so many of ComfyUI's own nodes that these fill the first ten."""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,18 @@ def test_a_dropped_picture_brings_its_graph_back(editor: Any, server: Any, run_s
     editor.drop(f"{name}.png", pictures[0], ui)
     assert (editor.missing(), editor.problems()) == ([], [])
     assert editor.prompt() == api
+
+
+def test_words_of_users_find_a_node_of_ours_in_the_editors_own_search(editor: Any) -> None:
+    """Among the first ten that the search lists, one of the nodes that the words mean. For a few words ComfyUI's nodes fill the list."""
+    missed = set()
+    for words, names in WANTED.items():
+        wanted = [NODE_CLASS_MAPPINGS[f"RapidDraw{name}"].DISPLAY_NAME for name in names]
+        listed = editor.found_nodes(words)[:MOST_LISTED]
+        if not any(name in text for name in wanted for text in listed):
+            missed.add(words)
+    editor.open()  # the search lies over the canvas
+    assert missed <= GENERAL and len(WANTED) - len(missed) >= LEAST_FOUND
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)

@@ -81,6 +81,14 @@ WANTED = {
     "clip score": ("EvaluatePictures", "ControllabilityMetrics"),
     "higher resolution": ("AttentionEntropyScale",),
     "parallel steps": ("SamplerPicard",),
+    "dreambooth": ("TrainDomainModel",),
+    "speed lora": ("DistillFewSteps", "LoadFewStepModel"),
+    "mixture of experts": ("TimeDecoupledSampler", "TimeDecoupledGuider"),
+    "tagger": ("RecaptionDataset",),
+    "dynamic prompts": ("KeywordPromptGenerator",),
+    "highres fix": ("ResolutionBridgeSampler", "ResolutionBridge"),
+    "style slider": ("StyleGuidance",),
+    "ipadapter": ("ImageVariationEncode",),
 }  # fmt: skip
 
 
