@@ -19,7 +19,7 @@ from ..fewstep.about import About, scale_to_use
 from ..fewstep.find import read_student
 from ..fewstep.guidance_embedded import ScaleEmbedding
 from ..host import current
-from ..host.denoiser import prediction_named
+from ..host.denoiser import Denoiser, prediction_named
 from ..lowrank.kronecker import dense_shape
 from ..lowrank.lora import paired_layers
 from ..lowrank.lora_file import BESIDE, read_lora
@@ -31,6 +31,7 @@ from ..train.recipes.few_step import FewStepRecipe
 from ..train.recipes.few_step_files import SCALE, Source, prompt_lines, read_prompts, shape_of
 from ..train.recipes.few_step_samples import sheet
 from ..train.writing import check_writable
+from .checkpointing import checkpoint_blocks, needs_checkpoints
 from .distill import Run, gradients_explained
 from .distill_data import encode_pictures
 from .factorize import unet_path
@@ -92,7 +93,7 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), texts, shape)
     kept = run_dir / f"teacher-{recipe.fingerprint}.safetensors"
     decode: Callable[[Tensor], Tensor] | None = None if parts.vae is None else lambda z: host.vae.decode(parts.vae, z)
-    recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode))
+    recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode, _spare))
     if model.load_device.type == "cuda":
         recipe.precision = "bf16"
     every = run.every
@@ -143,6 +144,12 @@ def prompts_digest(prompts: str) -> str:
     """Return a hash of the file that `prompts` names; "" where it names none."""
     path = _file_of(prompts)
     return "" if path is None or not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _spare(learner: Denoiser, once: Callable[[], None], batch: int) -> None:
+    """Compute the network's blocks again in the backward pass where what a batch keeps does not fit into a GPU's free memory."""
+    if learner.device.type == "cuda" and needs_checkpoints(learner.network, once, learner.device, batch):
+        checkpoint_blocks(learner.network)
 
 
 def _file_of(prompts: str) -> Path | None:

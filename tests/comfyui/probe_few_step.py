@@ -70,7 +70,7 @@ def run() -> None:
     small = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
     tried("sd15", sd15_unet(), sd15_unet(seed=1), clip, small)
     tried("sdxl", families.model("SDXL"), families.model("SDXL", seed=1), Texts("SDXL"), families.latent("SDXL"))
-    tried("flux", families.model("Flux"), families.model("Flux", seed=1), Texts("Flux"), families.latent("Flux"), guidance=1.0)
+    tried("sd3", families.model("SD 3"), families.model("SD 3", seed=1), Texts("SD 3"), families.latent("SD 3"))
 
     distill(sd15_unet(), clip, filename="lcm", **{**SETTINGS, "method": "consistency"})
     model, sampler, sigmas, _ = load(sd15_unet(), "lcm.safetensors", 4, 0.0)

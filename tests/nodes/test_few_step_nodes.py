@@ -15,6 +15,8 @@ from rapiddraw.core.fewstep.find import list_students, read_student
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.lora_file import read_about as told_of_lora
 from rapiddraw.core.lowrank.lora_file import read_lora, save_lora
+from rapiddraw.core.operations import few_step
+from rapiddraw.core.operations.checkpointing import checkpoint_blocks
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
 from rapiddraw.nodes.few_step import LINKED, DistillFewSteps, LoadFewStepModel
@@ -110,6 +112,22 @@ def test_every_method_trains_and_is_sampled_as_its_file_says(parts, method, capl
     assert len(warned) == (0 if method in ("cfg_aware", "guidance_embedded") else 1)
     assert drawn(model, parts[1], sampler, sigmas, cfg).isfinite().all()
     assert all(weight.isfinite().all() for weight in denoised(student))
+
+
+def test_blocks_that_are_computed_twice_learn_the_same(parts, monkeypatch):
+    run(parts, filename="plain")
+    asked = []
+
+    def spare(learner, once, batch):
+        once()
+        asked.append(batch)
+        checkpoint_blocks(learner.network)
+
+    monkeypatch.setattr(few_step, "_spare", spare)
+    run(parts, filename="spared")
+    one, other = (read_lora(paths.output_dir() / "loras" / f"{name}.safetensors") for name in ("plain", "spared"))
+    assert asked == [2]
+    assert all(torch.allclose(a, b, atol=1e-4) for key in one for a, b in zip(one[key][:2], other[key][:2], strict=True))
 
 
 def test_rounds_halve_the_steps(parts):

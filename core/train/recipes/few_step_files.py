@@ -38,7 +38,8 @@ class Source:
     first that of the empty prompt.
 
     `latents` (N, C, ...) are unscaled and described by `rows` of the texts; without them the teacher draws its own, of `shape` (C, ...),
-    and keeps them in the file `kept`. `decode` makes an IMAGE of unscaled latents.
+    and keeps them in the file `kept`. `decode` makes an IMAGE of unscaled latents. `spare(learner,
+    once, batch)` saves memory where a batch does not fit; `once()` evaluates the network for one picture.
     """
 
     host: Host
@@ -50,6 +51,7 @@ class Source:
     latents: Tensor | None = None
     rows: list[list[int]] | None = None
     decode: Callable[[Tensor], Tensor] | None = None
+    spare: Callable[[Denoiser, Callable[[], None], int], None] | None = None
 
 
 class FewStepFiles:
@@ -67,11 +69,16 @@ class FewStepFiles:
         self.learner = source.host.training.denoiser(source.student, train=True, frozen=not whole)
         if self.method == "guidance_embedded" and not self.learner.batches:
             raise InputError("guidance_embedded is for U-Nets, such as SD 1.5 and SDXL; other models take a guidance scale of their own")
+        if self.learner.t_range != (0, len(self.learner.sigmas)):
+            first, beyond = self.learner.t_range
+            raise InputError(f"this model draws the timesteps {first} to {beyond - 1} alone; distil one that draws all of them")
         if not whole:
             lora = attach_lora(self.learner.network, self.targets, self.rank, device=self.learner.device)
         teacher = source.host.training.denoiser(source.model) if whole else None
         self.convention = Convention(self.learner.prediction == "flow")
         texts = [_condition(self.learner, text, source.shape) for text in source.texts]
+        if source.spare is not None and not whole and self.method != "adversarial":  # its gradients go through the network with LoRA off
+            source.spare(self.learner, _once(self.learner, texts[0], source.shape), self.batch_size)
         embeds = texts[0]["tokens"].shape[-1] if self.method == "guidance_embedded" else 0
         self.networks = Networks(self.learner, lora, teacher, self.method in ("consistency", "progressive"), embeds)
         self.levels = source.host.sampling.calculate_sigmas(source.model, self.scheduler, self.few).float().cpu()
@@ -161,6 +168,16 @@ def _condition(learner: Denoiser, conditioning: Any, shape: tuple[int, ...]) -> 
     made = learner.condition(conditioning, shape)
     with torch.inference_mode(False):
         return {key: value.clone() if isinstance(value, Tensor) else value for key, value in made.items()}
+
+
+def _once(learner: Denoiser, text: dict[str, Any], shape: tuple[int, ...]) -> Callable[[], None]:
+    """Return a function that evaluates the network for one picture."""
+    x, sigma = torch.zeros(1, *shape, device=learner.device), learner.sigmas[-1:].to(learner.device)
+
+    def once() -> None:
+        learner.denoise(x, sigma, to_device(joined(learner, [text]), learner.device))
+
+    return once
 
 
 def _moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.fewstep.find import read_student
 from rapiddraw.core.host import current
@@ -12,6 +13,7 @@ from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import Intervals, train
 from rapiddraw.core.train.recipes.few_step_files import orchard_prompts, read_prompts
 from rapiddraw.core.train.recipes.few_step_networks import Networks
+from rapiddraw.tests import helpers
 
 SMALL = {"few": 2, "teacher_steps": 4, "drawn": 4, "size": 64, "rank": 2, "batch_size": 2, "targets": "attention"}
 
@@ -54,6 +56,12 @@ def test_bundles_are_distilled_into_a_lora(settings, tmp_path):
 def test_bad_settings_are_refused(settings, tmp_path, changes, error, words):
     with pytest.raises(error, match=words):
         train(make_recipe("few_step", settings | changes), tmp_path / "few.safetensors", 1, run_dir=tmp_path / "run", device="cpu")
+
+
+def test_a_model_of_a_part_of_the_noise_levels_is_refused(settings, tmp_path):
+    part = helpers.write_unet(tmp_path / "part.safetensors", schedule=Schedule(t_min=500))
+    with pytest.raises(InputError, match="timesteps 500 to 999 alone"):
+        train(make_recipe("few_step", settings | {"teacher": str(part)}), tmp_path / "few.safetensors", 1, run_dir=tmp_path / "run")
 
 
 def test_a_student_that_is_switched_off_is_its_teacher_bit_for_bit(learner):
