@@ -274,6 +274,16 @@ class Editor:
         """The blue button."""
         self._click("document.querySelector(\"[data-testid='queue-button'] button, button[data-testid='queue-button']\")")
 
+    def show_previews(self) -> None:
+        """Show what the sampler has drawn so far on its node, where this editor can be asked for it."""
+        with contextlib.suppress(RuntimeError):
+            self.page.run("await app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
+
+    def has_picture_on(self, node_type: str) -> bool:
+        """Whether a node of that type shows a picture now."""
+        pictures = "app.graph.nodes.filter((n) => n.type === args[0]).flatMap((n) => n.imgs ?? [])"
+        return bool(self.page.run(f"return {pictures}.some((i) => i.complete && i.naturalWidth > 0)", node_type))
+
     def picture_on(self, node_type: str, seconds: float) -> list[int]:
         """Wait until a node of that type shows a picture. Returns its width and height in pixels."""
         shown = "app.graph.nodes.filter((n) => n.type === args[0]).flatMap((n) => n.imgs ?? []).find((i) => i.complete && i.naturalWidth)"

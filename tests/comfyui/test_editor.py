@@ -23,9 +23,10 @@ from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
 from rapiddraw.tests.comfyui.graphs import SAVED, saved
+from rapiddraw.tests.comfyui.recording import record, write_animation
 from rapiddraw.tests.nodes.test_found import WANTED
 
-PACK, SHOWN, APP = "rapiddraw", "text_to_image", "name_a_fruit.app"
+PACK, SHOWN, APP, SAVER = "rapiddraw", "text_to_image", "name_a_fruit.app", "RapidDrawSaveMarkedImage"
 RUN_SECONDS = 1200
 LEAST_SCALE, FIRST_SCALE = 0.45, 0.64
 """Texts of 14 px stay above 6 px on the screen when the whole graph is shown; those of the templates for a start at 9 px or more."""
@@ -169,9 +170,12 @@ def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
     take(browser, shots / "templates.jpg")
     browser.choose(template_name(SHOWN), saved(SHOWN)[1])
     browser.fit()
+    browser.show_previews()
     browser.press_run()
-    assert browser.picture_on("RapidDrawSaveMarkedImage", RUN_SECONDS) == [512, 512]
+    frames = record(browser.page.screenshot, lambda: browser.has_picture_on(SAVER), RUN_SECONDS)
+    assert browser.picture_on(SAVER, RUN_SECONDS) == [512, 512]
     assert (browser.missing(), browser.problems()) == ([], [])
+    write_animation(frames, shots / "run.webp")
     take(browser, shots / "editor.jpg")
 
 
