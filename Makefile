@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-comfyui test-clients docs screenshots thumbnails lint manifest benchmarks clean
+.PHONY: setup demo test test-comfyui test-clients docs pictures screenshots thumbnails lint manifest benchmarks clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,9 @@ docs:
 # The pictures of all templates, drawn again by the shipped weights. NAMES="style_guidance,11 Style dial" draws these alone.
 thumbnails: $(STAMP)
 	$(BIN)/python -m rapiddraw -v bench thumbnails $(if $(NAMES),--only "$(NAMES)")
+
+# Every picture of README and docs again, after weights or graphs changed: COMFYUI_PATH=/where/ComfyUI make pictures.
+pictures: thumbnails screenshots
 
 # What the README shows of the editor, taken by the test that opens it.
 screenshots: $(STAMP)

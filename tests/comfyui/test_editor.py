@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from rapiddraw import NODE_CLASS_MAPPINGS
 from rapiddraw.benchmarks.comfy_server import Run
 from rapiddraw.core.graph.formats import to_api
 from rapiddraw.core.graph.shipped import NEED_MODELS, template_name
+from rapiddraw.core.paths import pack_root
 from rapiddraw.nodes.registry import registry
 from rapiddraw.tests import sd_helpers
 from rapiddraw.tests.blueprints import BLUEPRINTS, wrapped
@@ -27,6 +29,7 @@ from rapiddraw.tests.comfyui.recording import record, write_animation
 from rapiddraw.tests.nodes.test_found import WANTED
 
 PACK, SHOWN, APP, SAVER = "rapiddraw", "text_to_image", "name_a_fruit.app", "RapidDrawSaveMarkedImage"
+FIRST = "01 Text to image with knowledge"
 RUN_SECONDS = 1200
 LEAST_SCALE, FIRST_SCALE = 0.45, 0.64
 """Texts of 14 px stay above 6 px on the screen when the whole graph is shown; those of the templates for a start at 9 px or more."""
@@ -160,6 +163,7 @@ def test_an_app_opens_as_a_form_and_shows_its_picture(editor: Any) -> None:
 
 
 def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
+    """The README's second recipe, from the list of templates to the picture."""
     shots = Path(os.environ["SCREENSHOTS"]) if os.environ.get("SCREENSHOTS") else tmp_path
     shots.mkdir(parents=True, exist_ok=True)
     browser.page.show(1600, 900, SCREENSHOT_SCALE)
@@ -168,12 +172,12 @@ def test_a_run_shows_its_picture(browser: Any, tmp_path: Path) -> None:
     cards = "[...document.querySelectorAll(`[data-testid^='template-workflow-'] img`)]"  # those out of sight are loaded when scrolled to
     browser.page.wait(f"{cards}.filter((i) => i.complete && i.naturalWidth).length >= 4")
     take(browser, shots / "templates.jpg")
-    browser.choose(template_name(SHOWN), saved(SHOWN)[1])
+    browser.choose(FIRST, json.loads((pack_root() / "workflows" / f"{FIRST}.json").read_text(encoding="utf-8")))
     browser.fit()
     browser.show_previews()
     browser.press_run()
     frames = record(browser.page.screenshot, lambda: browser.has_picture_on(SAVER), RUN_SECONDS)
-    assert browser.picture_on(SAVER, RUN_SECONDS) == [512, 512]
+    assert min(browser.picture_on(SAVER, RUN_SECONDS)) >= 256
     assert (browser.missing(), browser.problems()) == ([], [])
     write_animation(frames, shots / "run.webp")
     take(browser, shots / "editor.jpg")
@@ -205,5 +209,5 @@ def test_the_readmes_way_to_a_picture_with_a_checkpoint_of_ones_own(browser: Any
 def take(editor: Any, path: Path) -> None:
     """A screenshot, once what moves has come to rest."""
     editor.page.run("await new Promise((done) => setTimeout(done, 8000))")
-    Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB").save(path, quality=75, optimize=True)
+    Image.open(io.BytesIO(editor.page.screenshot())).convert("RGB").save(path, quality=65, optimize=True)
     assert path.stat().st_size < MAX_SCREENSHOT_BYTES

@@ -90,3 +90,32 @@ def test_json_examples_are_json() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 2 and all(json.loads(textwrap.dedent(block)) for block in blocks)
+
+
+def test_every_page_stands_in_the_navigation_of_the_site() -> None:
+    """And what the navigation names exists; pages outside docs/ are named by their path in the repository."""
+    named = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2], re.MULTILINE)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert not pages - set(named), "add it to nav in mkdocs.yml"
+    assert not [one for one in named if not (ROOT / "docs" / one).is_file() and not (ROOT / one).is_file()]
+    assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "methods").glob("*-*.md")), ids=lambda path: path.stem)
+def test_a_template_that_a_method_names_exists(path: Path) -> None:
+    for line in re.findall(r"\*\*Templates?\.\*\* (.+)", path.read_text(encoding="utf-8")):
+        for name in re.findall(r"\*(\d\d [^*]+)\*", line):
+            assert (ROOT / "workflows" / f"{name}.json").is_file(), f"{path.name}: the template {name} is gone"
+        for name in re.findall(r"`(\w+)`", line):
+            assert (ROOT / "workflows" / "api" / f"{name}.json").is_file(), f"{path.name}: the graph {name} is gone"
+
+
+def test_nodes_md_names_every_node() -> None:
+    from rapiddraw import NODE_CLASS_MAPPINGS
+
+    text = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
+    names = {re.sub(r" \(.*", "", node.DISPLAY_NAME) for node in NODE_CLASS_MAPPINGS.values()}
+    short = re.sub(r"Time-Decoupled KSampler, Guider, Model", "Time-Decoupled Guider, Time-Decoupled Model, Time-Decoupled KSampler", text)
+    short = short.replace("Latent Space Bridge Sampler, Guider", "Latent Space Bridge Sampler, Latent Space Bridge Guider")
+    short = short.replace("Save and Load Low-Rank UNet", "Save Low-Rank UNet, Load Low-Rank UNet")
+    assert not {name for name in names if name not in short}, "docs/nodes.md leaves nodes out"
