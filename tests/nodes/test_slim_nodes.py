@@ -17,7 +17,8 @@ from rapiddraw.core.slim.blocks import RESIDUAL, TRANSFORMER, blocks_of
 from rapiddraw.core.slim.changes import Changes, apply_changes, changes_of
 from rapiddraw.core.slim.rating import WHOLE, Rating, table
 from rapiddraw.core.slim.switches import SWITCHES, switched
-from rapiddraw.nodes.slim import BlockImportance, PruneVAEDecoder, SkipBlocks
+from rapiddraw.nodes.slim import BlockImportance, SkipBlocks
+from rapiddraw.nodes.slim_train import PruneVAEDecoder
 
 NAMES = "down_blocks.0.attentions.0\nup_blocks.*.resnets.1, mid_block.attentions.0.transformer_blocks.0.attn1"
 
