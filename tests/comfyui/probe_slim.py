@@ -68,15 +68,15 @@ def pruned(ours: Any) -> dict[str, Any]:
     }
 
 
-def slimmed(ours: Any, model: Any) -> dict[str, Any]:
+def slimmed(ours: Any, model: Any, family: str) -> dict[str, Any]:
     """A model of a checkpoint's shape, slimmed to four fifths, trained for three steps, saved and loaded."""
     host, operation, changes = ours("core.host").current(), ours("core.operations.slim_model"), ours("core.slim.changes")
     clip, vae = host.clip.load(MODELS / "tiny-text.safetensors"), host.vae.load(MODELS / "tiny-vae.safetensors")
     before = output(model)
     slim = operation.Slim(latency=0.8, measure="multiply-adds", robust_steps=2)
     recipe, run = operation.SlimDistillation(batch_size=2, size=64), ours("core.operations.distill").Run(3)
-    student, report, _ = operation.slim_model(model, clip, vae, "", "slim", slim, recipe, run)
-    again = host.model.load(ours("core.paths").made_weights_dir() / "slim.safetensors")
+    student, report, _ = operation.slim_model(model, clip, vae, "", family, slim, recipe, run)
+    again = host.model.load(ours("core.paths").made_weights_dir() / f"{family}.safetensors")
     made = changes.changes_of(host.speed.network_of("model", student))
     lora = lora_for(model)
     patched = comfy.sd.load_lora_for_models(again, None, lora, 0.7, 0)[0]
@@ -155,7 +155,7 @@ def run() -> None:
     found["latencies"] = len(seconds) == len(blocks.blocks_of(network(own))) + 1 and min(seconds.values()) > 0
     found["device"] = str(CPU)
     found["vae"] = pruned(ours)
-    found["slim"] = {family: slimmed(ours, model) for family, model in (("sd15", sd15_unet(DEEPER)), ("sdxl", sdxl_unet()))}
+    found["slim"] = {family: slimmed(ours, model, family) for family, model in (("sd15", sd15_unet(DEEPER)), ("sdxl", sdxl_unet()))}
     write(found)
 
 

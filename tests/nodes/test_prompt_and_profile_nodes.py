@@ -25,7 +25,10 @@ def test_each_prompt_reaches_what_is_linked():
 
 def test_a_real_pipeline_is_profiled(tiny_pack):
     model, clip, vae = BundleLoader().execute("tiny-unet.safetensors", "tiny-text.safetensors", "tiny-vae.safetensors")
-    table, chart, text = ProfilePipeline().execute(model, clip, vae, 32, 32, 2, 2, 1)
+    table, chart, text, parts = ProfilePipeline().execute(model, clip, vae, 32, 32, 2, 2, 1)
+    assert parts.count("The bottleneck is the") == 1 and "student" not in parts
+    beside = ProfilePipeline().execute(model, clip, vae, 32, 32, 2, 1, 0, student_steps=1)[3]
+    assert beside.count("The bottleneck is the") == 2 and "student takes" in beside and "times as fast" in beside
     rows = {row["component"]: row["median_ms"] for row in json.loads(text)["rows"]}
     inside = {"cross-attention", "self-attention", "resnet", "feed-forward", "resampling"}
     assert set(rows) == {"text encoder", "U-Net loop", *inside, "VAE decoder", "total"}
