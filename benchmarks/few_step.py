@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     notes = (
         "AA as in `orchard`. Evaluations are those of one picture, with the second one of guidance. Students learned guidance at scale "
         f"{GUIDANCE:g}; vanilla, cfg_aware and guidance_embedded are drawn at several scales at {max(args.few)} steps. {args.train_steps} "
-        "training steps each."
+        "training steps each. The best student is chosen on the pictures that it is then judged on."
     )
     return common.result("few_step", "python -m rapiddraw bench few-step", rows, _checks(wanted, seen, args), notes=notes)
 
