@@ -1,4 +1,4 @@
-"""Usage of the attention kernels by one patch, as one line for the log and as a table."""
+"""Usage of the attention kernels by one patch, as one line for the log and as a report."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def summary(rows: Iterable[Row]) -> str:
 
 
 def table(backend: str, apply_to: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
-    """Return a plain-text table with one line for each shape and kernel, and the notes below it."""
-    lines = [f"attention patch: {backend}, {apply_to}", f"{'attention':<36}{'backend':<16}{'calls':>7}{'default ms':>12}{'gain':>8}"]
+    """Return plain text with two short lines for each shape and kernel, which fit a narrow box, and the notes below them."""
+    lines = [f"attention patch: {backend}, {apply_to}"]
     for row in _ordered(rows):
-        own = "" if row.own is None else f"{row.own * 1000:.2f}"
-        lines.append(f"{row.kind + ' ' + row.shape:<36}{row.backend:<16}{row.calls:>7}{own:>12}{row.gain:>7.2f}x")
+        own = "" if row.own is None else f", {row.own * 1000:.2f} ms by default"
+        lines += [f"{row.kind} {row.shape}", f"  {row.gain:.2f}x on {row.backend}, {row.calls} calls{own}"]
     if not rows:
         lines.append("no attention call yet: link the sampler's latent, so that the report is written after sampling")
     spared = sum(row.spared() for row in rows)

@@ -23,8 +23,8 @@ class NoiseStatistics:
     cells: int
 
     def table(self) -> str:
-        """Return the statistics as one line."""
-        return f"correlation of neighbours {self.correlation:+.3f} (white noise: 0), standard deviation {self.std:.3f} (white noise: 1)"
+        """Return the statistics as two short lines."""
+        return f"correlation of neighbours {self.correlation:+.3f} (white noise: 0)\nstandard deviation {self.std:.3f} (white noise: 1)"
 
 
 def noise_statistics(noisy: Tensor, clean: Tensor, sigma: float, convention: Convention = VE) -> NoiseStatistics:

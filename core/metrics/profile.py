@@ -53,15 +53,20 @@ class Profile:
     environment: dict[str, Any]
 
     def table(self) -> str:
-        """Return the rows as a plain-text table."""
-        lines = [f"{'component':<24}{'median ms':>11}{'IQR ms':>9}{'share':>8}{'params M':>10}{'MB':>8}{'GMAC':>9}"]
+        """Return the rows as two narrow plain-text tables: times, then sizes."""
+        times, sizes = (
+            [f"{'component':<24}{'median ms':>11}{'IQR ms':>9}{'share':>8}"],
+            [f"{'component':<24}{'params M':>10}{'MB':>9}{'GMAC':>9}"],
+        )
         for row in self.rows:
             name = f"  {row.component}" if row.inside else row.component
             size = "" if row.parameters is None else f"{row.parameters / 1e6:.2f}"
             room = "" if row.megabytes is None else f"{row.megabytes:.1f}"
             work = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.2f}"
-            lines.append(f"{name:<24}{row.median_ms:>11.1f}{row.iqr_ms:>9.1f}{row.share:>8.1%}{size:>10}{room:>8}{work:>9}")
-        lines.append(self.bottleneck())
+            times.append(f"{name:<24}{row.median_ms:>11.1f}{row.iqr_ms:>9.1f}{row.share:>8.1%}")
+            if size or room or work:
+                sizes.append(f"{name:<24}{size:>10}{room:>9}{work:>9}")
+        lines = [*times, "", *sizes, "", self.bottleneck()]
         lines.append(", ".join(f"{key} {value}" for key, value in self.environment.items()))
         return "\n".join(lines)
 

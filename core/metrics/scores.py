@@ -45,9 +45,9 @@ class Scores:
         return next(value for row, value, _ in self.rows if row == name)
 
     def report(self) -> str:
-        """Return the scores as text, one line each."""
+        """Return the scores as text: a line each, and what it means below."""
         return "\n".join(
-            f"{name}: {'not measured' if value == NOT_MEASURED else f'{value:.4f}'} ({meaning})" for name, value, meaning in self.rows
+            f"{name}: {'not measured' if value == NOT_MEASURED else f'{value:.4f}'}\n  {meaning}" for name, value, meaning in self.rows
         )
 
 

@@ -30,7 +30,7 @@ class Text:
     """A text encoder that knows no words: a text's bytes choose the random tokens."""
 
     def __init__(self, family: str) -> None:
-        self.family = family
+        self.family, self.cond_stage_model = family, torch.nn.Module()
 
     def tokenize(self, text: str, **_: Any) -> str:
         return text
@@ -40,6 +40,9 @@ class Text:
 
     def clone(self) -> Text:
         return Text(self.family)
+
+    def add_patches(self, patches: Any, *_: Any) -> list[str]:
+        return list(patches)
 
 
 def family_of(folder: str, name: str) -> tuple[str, int]:
