@@ -1,4 +1,4 @@
-"""Command `data`: draw the Orchard as an image folder; check, filter or recaption a folder of images and captions."""
+"""Command `data`: draw the Orchard as an image folder; check, describe, filter or caption a folder of images and captions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ EXAMPLE = """examples:
   python -m rapiddraw data orchard --split train --count 5000 --size 128 --out data/orchard
   python -m rapiddraw data check my-pictures
   python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-aspect 2 --max-watermark 0.5
+  python -m rapiddraw data card my-pictures --min-side 256
+  python -m rapiddraw data caption my-pictures --out captioned --template "a photo of {object}" --subject "my cat"
   python -m rapiddraw data recaption data/orchard --out data/new --old matching --scorer weights/pretrained-orchard-text.safetensors
 
 A folder of your own needs captions.jsonl, one object a line such as {"file_name": "a.jpg", "text": "a beach"}, or beside each a.jpg a
@@ -78,6 +80,23 @@ def add_parser(subparsers: Any) -> None:
     again.add_argument("--old", default="drop", help="old captions: drop, keep, or matching those that the scorer finds to match")
     again.add_argument("--min-clip", type=float, default=0.2, help="least CLIP score of an old caption that matches (default %(default)s)")
     again.add_argument("--seed", type=int, default=0, help="which templates are used (default %(default)s)")
+    card = actions.add_parser(
+        "card", help="say what a folder holds", description="Count pictures, sizes, captions and copies; say what a training leaves out.",
+        epilog="example: python -m rapiddraw data card my-pictures --min-side 256",
+    )  # fmt: skip
+    card.add_argument("folder", type=Path)
+    caption = actions.add_parser(
+        "caption", help="write captions by a model or a template", description="Link the usable pictures into a new folder with captions.",
+        epilog='example: python -m rapiddraw data caption my-pictures --out captioned --template "a photo of {object}" --subject "my cat"',
+    )  # fmt: skip
+    caption.add_argument("folder", type=Path)
+    caption.add_argument("--out", type=Path, required=True, help="the folder to write")
+    caption.add_argument("--model", default="", help="a captioning model's folder in models/LLM; without it the template is used")
+    caption.add_argument("--template", default="{object}", help="words around the caption or the subject (default %(default)s)")
+    caption.add_argument("--subject", default="", help="what is on the pictures (default the names of their folders or files)")
+    caption.add_argument("--old", default="only_missing", help="old captions: only_missing, keep or drop (default %(default)s)")
+    for action in (card, caption):
+        action.add_argument("--min-side", type=int, default=0, help="least length of the shorter side in pixels (default any)")
     for action in (chosen, again):
         action.add_argument("--scorer", type=Path, help="a text bundle with its image bundle beside it, for CLIP scores")
         action.add_argument("--judge", type=Path, help="an attribute classifier (a bundle of kind judge)")
@@ -85,7 +104,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"orchard": _orchard, "check": _check, "filter": _filter, "recaption": _recaption}[args.action](args)
+    actions = {"orchard": _orchard, "check": _check, "filter": _filter, "recaption": _recaption, "card": _card, "caption": _caption}
+    return actions[args.action](args)
 
 
 def _orchard(args: argparse.Namespace) -> int:
@@ -127,6 +147,25 @@ def _filter(args: argparse.Namespace) -> int:
 
     limits = Limits(args.min_side, args.max_aspect, args.min_aesthetics, args.min_clip, args.max_watermark)
     say(filter_folder(args.folder, limits, args.out, *_tools(args)).report)
+    return 0
+
+
+def _card(args: argparse.Namespace) -> int:
+    from ..core.data.card import data_card
+
+    say(data_card(args.folder, args.min_side).text())
+    return 0
+
+
+def _caption(args: argparse.Namespace) -> int:
+    from ..core.data.caption_folder import Captions, caption_folder
+    from ..core.text.captioner import load_captioner
+    from ..core.text.causal import resolve_model
+
+    how = Captions(args.template, args.subject, args.old, args.min_side)
+    how.check()
+    model = load_captioner(resolve_model(args.model)) if args.model else None
+    say(caption_folder(args.folder, args.out, how, model).report)
     return 0
 
 

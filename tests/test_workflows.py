@@ -39,6 +39,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawSamplerAdaptiveSDE": {"max_nfe": 6},
     "RapidDrawFitKnowledgeProjection": {"described_by": "", "max_tokens": 24},
     "RapidDrawTrainKnowledgeGraph": {"steps": 2},
+    "RapidDrawTrainUpscaler": {"steps": 1, "batch_size": 1, "patch": 64},
     "RapidDrawExtendKnowledgeGraph": {"facts": "mirado, is_a, thing"},
     "RapidDrawKnowledgeGraphQuery": {"entity": "mirado"},
     "RapidDrawResolutionBridgeSampler": {"steps": 4},

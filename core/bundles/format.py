@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 KINDS = (
     "unet", "vae", "text", "image", "kg", "esrgan", "judge", "control", "adapter", "projection", "segmenter", "image_tokens", "prompt",
+    "critic",
 )  # fmt: skip
 T = TypeVar("T")
 _COUNTS = ("layer", "num_block", "depth", "num_stages")

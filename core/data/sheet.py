@@ -1,10 +1,12 @@
-"""Contact sheet of a filter: kept pictures and those left out, at a glance."""
+"""Contact sheets: pictures that a filter kept and left out, and pictures with their captions."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,9 +40,28 @@ def contact_sheet(kept: Sequence[Path], dropped: Sequence[Path], rows: int = 2) 
     return sheet[None]
 
 
-def _tile(path: Path) -> Tensor:
-    """Return a picture (TILE, TILE, 3) in [0, 1]; a grey one where the file cannot be read."""
+def caption_sheet(captioned: Sequence[tuple[Path, str]], most: int = 24) -> Tensor:
+    """Return an IMAGE (1, H, W, 3) in [0, 1]: up to `most` pictures, four in a row, each with its caption below it."""
+    from PIL import Image, ImageDraw
+
+    from ..image.mark import font_for
+
+    side, text_height, columns = 2 * TILE, 64, 4
+    chosen = list(captioned)[:most]
+    rows = max(1, -(-len(chosen) // columns))
+    sheet = Image.new("RGB", (columns * (side + 2 * GAP), rows * (side + text_height + 2 * GAP)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (path, text) in enumerate(chosen):
+        left, top = index % columns * (side + 2 * GAP) + GAP, index // columns * (side + text_height + 2 * GAP) + GAP
+        pixels = (_tile(path, side) * 255).byte().numpy()
+        sheet.paste(Image.fromarray(pixels), (left, top))
+        draw.multiline_text((left, top + side + 2), "\n".join(textwrap.wrap(text or "(kept)", 26)[:4]), fill="black", font=font_for(text, 13))
+    return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
+
+
+def _tile(path: Path, side: int = TILE) -> Tensor:
+    """Return a picture (side, side, 3) in [0, 1]; a grey one where the file cannot be read."""
     try:
-        return torch.from_numpy(load_pixels(path, TILE)).float() / 255
+        return torch.from_numpy(load_pixels(path, side)).float() / 255
     except DataError:
-        return torch.full((TILE, TILE, 3), 0.5)
+        return torch.full((side, side, 3), 0.5)

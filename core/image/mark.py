@@ -71,7 +71,7 @@ def draw_mark(text: str, width: int, height: int) -> tuple[np.ndarray, np.ndarra
     side = min(width, height)
     for line, least in ((text, 9), (DEFAULT_TEXT, 9), (SHORT_TEXT, 7)):
         for size in range(max(least, round(side / 18)), least - 1, -1):
-            font = _font_for(line, size)
+            font = font_for(line, size)
             if font is None:
                 break  # no glyphs for this text at any size
             left, top, right, bottom = (int(value) for value in font.getbbox(line))
@@ -88,7 +88,7 @@ def draw_mark(text: str, width: int, height: int) -> tuple[np.ndarray, np.ndarra
     return ink.astype(np.float32), np.ones((square, square), dtype=np.float32)
 
 
-def _font_for(text: str, size: int) -> FreeTypeFont | ImageFont | None:
+def font_for(text: str, size: int) -> FreeTypeFont | ImageFont | None:
     """Return a font that has every glyph of `text`, or None."""
     from PIL import ImageFont
 

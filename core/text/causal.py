@@ -102,7 +102,7 @@ class CausalWriter:
         except RapidDrawError:
             raise
         except Exception as error:  # whatever a strange folder makes transformers say
-            raise BundleError(f"the language model failed while it wrote ({_first_line(error)})") from error
+            raise BundleError(f"the language model failed while it wrote ({first_line(error)})") from error
 
     def _write(self, text: str, language: str, count: int, temperature: float, generator: torch.Generator) -> list[Candidate]:
         from .sampling import continuations
@@ -138,20 +138,21 @@ def load_causal(path: Path) -> CausalWriter:
     try:
         template, config = chat_template(path), read_config(path)
         with offline():
-            tokenizer = _load_tokenizer(path, config)
-            network = _load_network(path, config)
+            tokenizer = load_tokenizer(path, config)
+            network = load_network(path, config)
     except RapidDrawError:
         raise
     except BaseException as error:  # whatever a strange folder makes transformers say; tokenizers' panics are no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise BundleError(f"transformers cannot load a causal language model from {path.name}/ ({_first_line(error)})") from error
+        raise BundleError(f"transformers cannot load a causal language model from {path.name}/ ({first_line(error)})") from error
     known = tokenizer.get_vocab()
     chat = next((mark for mark in CHATS if mark in template and (mark in known or mark == "[INST]")), "")
     return CausalWriter(network.eval().requires_grad_(False), tokenizer, chat)
 
 
-def _load_tokenizer(path: Path, config: dict[str, Any]) -> Any:
+def load_tokenizer(path: Path, config: dict[str, Any]) -> Any:
+    """Return the tokenizer in a model's folder, of its plain files alone."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory(prefix="rapiddraw-") as folder:
@@ -159,12 +160,16 @@ def _load_tokenizer(path: Path, config: dict[str, Any]) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _load_network(path: Path, config: dict[str, Any]) -> Any:
+def load_network(path: Path, config: dict[str, Any], classes: Any = None) -> Any:
+    """Return the network in a model's folder, of the class that `classes` (by default the causal language models) has for its settings.
+
+    Raises :class:`BundleError` where the files hold fewer weights than the settings describe.
+    """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
     settings = AutoConfig.for_model(**config)
-    network_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(settings)]
+    network_class = (classes or MODEL_FOR_CAUSAL_LM_MAPPING)[type(settings)]
     attention = "sdpa" if getattr(network_class, "_supports_sdpa", False) else "eager"
     settings._attn_implementation = attention
     with torch.device("meta"):
@@ -182,5 +187,6 @@ def _load_network(path: Path, config: dict[str, Any]) -> Any:
     return network
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 300 characters; its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -49,6 +49,23 @@ def soften(pictures: Tensor, generator: torch.Generator, blur: tuple[float, floa
     return (blurred + grain).clamp(0, 1)
 
 
+def compress(pictures: Tensor, generator: torch.Generator, quality: tuple[int, int] = (30, 95)) -> Tensor:
+    """Return (B, 3, H, W) in [0, 1], each picture compressed as JPEG with a quality of its own, uniform in `quality` (1 to 100)."""
+    import io
+
+    from PIL import Image
+
+    low, high = quality
+    made = []
+    for picture in pictures:
+        chosen = int(torch.randint(low, high + 1, (), generator=generator))
+        file = io.BytesIO()
+        pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=chosen)
+        made.append(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255)
+    return torch.stack(made)
+
+
 def _bicubic(picture: Picture, size: tuple[int, int]) -> Picture:
     from PIL import Image
 

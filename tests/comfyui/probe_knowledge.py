@@ -146,7 +146,10 @@ def check_kind(
     skipped.clip_layer(-3)
     plain_skipped.clip_layer(-3)
     tokens = informed.tokenize(named)
+    extended = node_classes["RapidDrawExtendKnowledgeGraph"]().execute(graph, "blumo, is_a, thing")[0]
+    grown = apply(clip, extended, 1.0, saved)[0]
     return {
+        "extended": [not same(encode(grown, "a blumo"), encode(clip, "a blumo")), same(encode(grown, named), after)],
         "report": report,
         "saved": saved,
         "widths": {key: list(weight.shape) for key, weight in projection.weights.items()},

@@ -53,6 +53,10 @@ def test_names_are_found_as_the_tokenizer_spells_them(found: dict[str, Any]) -> 
     assert found["spelled right"]
 
 
+def test_a_new_thing_from_its_facts_is_known_through_the_same_projection(found: dict[str, Any]) -> None:
+    assert found["extended"] == [True, True], "a new name adds knowledge, and those that were known before are as before"
+
+
 def test_weights_long_prompts_and_clip_skip_keep_working(found: dict[str, Any]) -> None:
     assert set(found["weight kept"].split("1.3")) == {""}
     assert found["rows"] > 1 and found["first row equal"] and found["last row changed"] > 1e-3

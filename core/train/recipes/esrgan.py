@@ -5,8 +5,11 @@
 It is trained for PSNR and, with `gan_weight`, against a critic. After Wang et al. 2018 (ESRGAN), which Rapid Diffusion (sections 3.1.3 and
 4.5) puts behind its decoder. What differs: the network is small (32 features and 2 blocks; growth stays 32, because spandrel, and so
 ComfyUI's stock loader, knows no other); it starts as bilinear interpolation instead of noise, which saves most of a short training; there
-is no VGG network here, so that the perceptual term is L1 on image gradients; the adversarial term is off by default, because it costs
-PSNR. With `vae` it learns from small pictures that a VAE has decoded, which is what it enlarges in use.
+is no VGG network here, so that L1 on image gradients stands for the perceptual term; the adversarial term is off by default, because it
+costs PSNR. With `vae` it learns from small pictures that a VAE has decoded, which is what it enlarges in use.
+
+`start` with `perceptual_weight`, `gan_weight`, `critic_feat` = 64 and `milestones` is the fine-tuning of Rapid Diffusion's appendix C: from
+a trained network, with Adam's betas (0.9, 0.999), batches of 16, and a learning rate of 1e-4 that is halved on the way.
 """
 
 from __future__ import annotations
@@ -22,14 +25,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...bundles.format import BundleInfo, save_bundle
+from ...bundles.load import load_bundle
 from ...data.folder import ImageFolder
 from ...errors import DataError, InputError
 from ...metrics.psnr import psnr
 from ...metrics.reconstruction import RoundTrips, to_bytes
 from ...progress import track
+from ...scoring.perceptual import load_perceptual
 from ...upscale import degrade
 from ...upscale.layouts import RRDBConfig, to_basicsr
-from ...upscale.rrdb import build, load_upscaler
+from ...upscale.rrdb import Upscaler, build, load_upscaler
 from ..recipe import Losses, Recipe
 
 if TYPE_CHECKING:
@@ -38,13 +43,21 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+MILESTONES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Shares of a run at which the learning rate is halved: 50k, 100k, 200k and 300k (Rapid Diffusion, appendix C) of BasicSR's 400k steps."""
+ADDED = {
+    "pixel_weight": 1.0, "perceptual_weight": 0.0, "features": "", "critic_feat": 32, "start_critic": "", "milestones": False, "jpeg": 0.0,
+}  # fmt: skip
+"""Settings that were added, with what they were before: at these values they are not recorded, so that older runs are resumed."""
+
+
 @dataclass
 class EsrganRecipe(Recipe):
     """Settings of the recipe `esrgan`. `data` is a folder of pictures (an Orchard dataset or any other); without it, scenes are drawn at
     `size` px."""
 
     name: ClassVar[str] = "esrgan"
-    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae"}
+    bundles: ClassVar[Mapping[str, str]] = {"vae": "vae", "start_critic": "critic"}
 
     batch_size: int = 8
     lr: float = 1e-3
@@ -63,7 +76,14 @@ class EsrganRecipe(Recipe):
     vae: str = ""  # a VAE bundle: that share of the small pictures goes through it and back, so that what it leaves out is mended
     gradient_weight: float = 0.5  # weight of the L1 on pixel gradients
     gan_weight: float = 0.0  # weight of the adversarial term; ESRGAN has 5e-3 beside a pixel weight of 1e-2; 0 trains for PSNR alone
-    start: str = ""  # a bundle to continue from, for fine-tuning
+    start: str = ""  # an upscaler's file to continue from, for fine-tuning
+    pixel_weight: float = 1.0  # weight of the L1 on pixels; ESRGAN has 1e-2
+    perceptual_weight: float = 0.0  # weight of the L1 between feature maps; ESRGAN has 1
+    features: str = ""  # whose maps: VGG19 weights or an image bundle; empty is the included image tower
+    critic_feat: int = 32  # features of the critic; 64 in Rapid Diffusion's appendix C
+    start_critic: str = ""  # the critic's file of an earlier run, to continue from
+    milestones: bool = False  # halve lr at 1/8, 1/4, 1/2 and 3/4 of the run, in place of the schedule
+    jpeg: float = 0.0  # share of patches whose small picture is compressed as JPEG
 
     def check(self) -> None:
         """See :meth:`Recipe.check`."""
@@ -75,16 +95,18 @@ class EsrganRecipe(Recipe):
             raise InputError(f"{given}: expected 1 to 512, 1 to 64 and 1 to 256")
         if self.patch % 8 or not 32 <= self.patch <= self.size or self.size % 8 or self.size > 4096:
             raise InputError(f"patch={self.patch}, size={self.size}: expected multiples of 8, 32 <= patch <= size <= 4096")
-        self.check_shares("soft")
-        for key, low in (("images", 1), ("gradient_weight", 0), ("gan_weight", 0)):
+        self.check_shares("soft", "jpeg")
+        if not 1 <= self.critic_feat <= 512:
+            raise InputError(f"critic_feat={self.critic_feat}: expected 1 to 512")
+        for key, low in (("images", 1), *((f"{term}_weight", 0) for term in ("gradient", "gan", "pixel", "perceptual"))):
             if not getattr(self, key) >= low:
                 raise InputError(f"{key}={getattr(self, key)!r}: expected a number of at least {low}")
 
     def setup(self, device: torch.device) -> None:
         """See :meth:`Recipe.setup`."""
         self.device = device
-        if self.start:
-            began = load_upscaler(self.start)
+        began = self.started()
+        if began is not None:
             self.config, self.generator = began.config, began.model.requires_grad_(True)
         else:
             shuffle = 4 // self.scale
@@ -101,8 +123,12 @@ class EsrganRecipe(Recipe):
         if self.gan_weight > 0:
             from ...upscale.basicsr_shim import discriminator_class
 
-            self.critic = discriminator_class()(3, num_feat=32).to(device, memory_format=torch.channels_last)
-        self.trips = RoundTrips(Path(self.vae)) if self.vae else None
+            self.critic = discriminator_class()(3, num_feat=self.critic_feat)
+            if self.start_critic:
+                self._restore(self.critic, Path(self.start_critic))
+            self.critic.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.perceptual = load_perceptual(self.features).to(device) if self.perceptual_weight > 0 else None
+        self.trips = self.round_trips()
         self.pairs = self._pairs(self._pictures("train", self.images))
         self.decoded = [self._decoded(low) for low, _ in self.pairs] if self.trips else []
         self.held_out: list[tuple[Any, Any]] = []
@@ -145,7 +171,11 @@ class EsrganRecipe(Recipe):
         low, high = _tensor(lows), _tensor(highs)
         chosen = torch.rand(self.batch_size, generator=generator) < self.soft
         soft = _tensor(decoded) if decoded else degrade.soften(low, generator)
-        return {"low": torch.where(chosen[:, None, None, None], soft, low), "high": high}
+        low = torch.where(chosen[:, None, None, None], soft, low)
+        if self.jpeg:
+            chosen = torch.rand(self.batch_size, generator=generator) < self.jpeg
+            low = torch.where(chosen[:, None, None, None], degrade.compress(low, generator), low)
+        return {"low": low, "high": high}
 
     def loss(self, batch: Any) -> Losses:
         """Return L1 on pixels and on their differences, and the relativistic adversarial term where there is a critic."""
@@ -154,7 +184,10 @@ class EsrganRecipe(Recipe):
         batch["made"] = made.detach()
         pixel = functional.l1_loss(made, high)
         edges = sum(functional.l1_loss(made.diff(dim=d), high.diff(dim=d)) for d in (2, 3))
-        losses = {"loss": pixel + self.gradient_weight * edges, "pixel": pixel}
+        losses = {"loss": self.pixel_weight * pixel + self.gradient_weight * edges, "pixel": pixel}
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual.loss(made, high)
+            losses["loss"] = losses["loss"] + self.perceptual_weight * losses["perceptual"]
         if self.critic is not None:
             losses["adversarial"] = relativistic_loss(self.critic(made).float(), self.critic(high).float().detach())
             losses["loss"] = losses["loss"] + self.gan_weight * losses["adversarial"]
@@ -167,23 +200,62 @@ class EsrganRecipe(Recipe):
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
         """Return the PSNR (border 4) on the middles of 16 held-out pictures, decoded ones with `vae`, and that of bicubic interpolation."""
+        pairs = self.held_out_pairs(16)
+        made = [psnr(enlarge_with(self.generator, low, self.device), high, 4) for low, high in pairs]
+        bicubic = [psnr(degrade.enlarge(low, self.scale), high, 4) for low, high in pairs]
+        return {"psnr": float(np.mean(made)), "psnr_bicubic": float(np.mean(bicubic))}
+
+    def held_out_pairs(self, count: int) -> list[tuple[Any, Any]]:
+        """Return (low, high) uint8 of the middles of up to `count` pictures that are not trained on, the low ones decoded with `vae`."""
         if not self.held_out:
             side = min(256, self.size)
-            middle = [_middle(picture, side) for picture in self._pictures("validation", 16)]
+            middle = [_middle(picture, side) for picture in self._pictures("validation", count)]
             self.held_out = self._pairs(middle)
             if self.trips:
                 self.held_out = [(self._decoded(low), high) for low, high in self.held_out]
-        made = [psnr(enlarge_with(self.generator, low, self.device), high, 4) for low, high in self.held_out]
-        bicubic = [psnr(degrade.enlarge(low, self.scale), high, 4) for low, high in self.held_out]
-        return {"psnr": float(np.mean(made)), "psnr_bicubic": float(np.mean(bicubic))}
+        return self.held_out
+
+    def started(self) -> Upscaler | None:
+        """Return the upscaler that the training starts from, or None."""
+        return load_upscaler(self.start) if self.start else None
+
+    def round_trips(self) -> Any:
+        """Return the VAE that small pictures go through and back, or None."""
+        return RoundTrips(Path(self.vae)) if self.vae else None
+
+    def lr_factor(self, step: int, steps: int) -> float:
+        """See :meth:`Recipe.lr_factor`; with `milestones` the rate is halved at each of :data:`MILESTONES`."""
+        if not self.milestones:
+            return super().lr_factor(step, steps)
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup > 0 else 1.0
+        return rise * 0.5 ** sum(step >= share * steps for share in MILESTONES)
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`Recipe.settings`."""
+        return {key: value for key, value in super().settings().items() if key not in ADDED or value != ADDED[key]}
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         """See :meth:`Recipe.finish`. Weights are stored as float16, which moves no pixel by more than 1/255, in BasicSR's layout, which
-        spandrel reads too."""
+        spandrel reads too. The critic goes into a file of its own, `NAME-critic`, from which a later run continues."""
         provenance["metrics"] = provenance.get("metrics", {}) | self.evaluate(-1, out.parent)
         tensors = {key: tensor.to(torch.float16).contiguous() for key, tensor in to_basicsr(dict(self.generator.state_dict())).items()}
         config = asdict(self.config) | {"scale": self.config.scale}
-        return [save_bundle(out, tensors, BundleInfo("esrgan", config=config, provenance=provenance))]
+        files = [save_bundle(out, tensors, BundleInfo("esrgan", config=config, provenance=provenance))]
+        if self.critic is not None:
+            about = BundleInfo("critic", config={"num_feat": self.critic_feat}, provenance=provenance)
+            files.append(save_bundle(out.with_name(f"{out.stem}-critic{out.suffix}"), dict(self.critic.state_dict()), about))
+        return files
+
+    def _restore(self, critic: nn.Module, path: Path) -> None:
+        """Put the critic of an earlier run into place. Raises :class:`InputError` where it has another number of features."""
+        bundle = load_bundle(path, "critic")
+        try:
+            critic.load_state_dict(bundle.tensors)
+        except RuntimeError as error:
+            had = bundle.info.config.get("num_feat")
+            raise InputError(
+                f"start_critic: {path.name} has {had} features, critic_feat is {self.critic_feat}; set it to the file's"
+            ) from error
 
     def _pictures(self, split: str, count: int) -> Iterable[Any]:
         if not self.data:

@@ -44,3 +44,11 @@ def test_psnr_against_its_definition():
         psnr(a, b, border=5)
     with pytest.raises(InputError):
         psnr(a.astype(np.float32), b.astype(np.float32))
+
+
+def test_a_compressed_picture_is_its_jpeg_and_a_function_of_the_generator():
+    pictures = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    once, again = (degrade.compress(pictures, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(once, again) and once.shape == pictures.shape and float(once.min()) >= 0 and float(once.max()) <= 1
+    best, worst = (degrade.compress(pictures, torch.Generator(), (quality, quality)) for quality in (100, 5))
+    assert (best - pictures).abs().mean() < (worst - pictures).abs().mean()

@@ -11,11 +11,11 @@ from rapiddraw.core.errors import BundleError, DataError, InputError
 from rapiddraw.core.metrics.reconstruction import RoundTrips
 from rapiddraw.core.train import make_recipe
 from rapiddraw.core.train.loop import Intervals, train
-from rapiddraw.core.train.recipes.esrgan import EsrganRecipe, enlarge_with, relativistic_loss, start_as_bilinear
+from rapiddraw.core.train.recipes.esrgan import ADDED, EsrganRecipe, enlarge_with, relativistic_loss, start_as_bilinear
 from rapiddraw.core.upscale import basicsr_shim
 from rapiddraw.core.upscale.layouts import RRDBConfig
 from rapiddraw.core.upscale.rrdb import build, load_upscaler
-from rapiddraw.tests.helpers import write_vae
+from rapiddraw.tests.helpers import write_image, write_vae
 from torch.nn import functional
 
 SMALL = {"num_feat": 8, "num_block": 1, "images": 2, "size": 64, "patch": 32, "batch_size": 2, "precision": "no", "warmup": 2}
@@ -172,3 +172,37 @@ def test_a_folder_without_usable_pictures_says_so(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
     with pytest.raises(DataError, match="at least 32 px"):
         ready(data=str(tmp_path))
+
+
+def test_the_rate_is_halved_at_the_papers_shares_of_a_run():
+    recipe = make_recipe("esrgan", SMALL | {"milestones": True, "warmup": 0})
+    factors = [recipe.lr_factor(step, 400_000) for step in (0, 49_999, 50_000, 100_000, 200_000, 300_000, 399_999)]
+    assert factors == [1.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.0625]
+    assert [recipe.lr_factor(step, 8) for step in range(8)] == [1.0, 0.5, 0.25, 0.25, 0.125, 0.125, 0.0625, 0.0625]
+
+
+def test_added_settings_are_recorded_only_where_they_are_used():
+    assert not set(ADDED) & set(make_recipe("esrgan", {}).settings()), "checkpoints of older runs are resumed"
+    assert make_recipe("esrgan", {"jpeg": 0.5}).settings()["jpeg"] == 0.5
+
+
+def test_compressed_patches_and_feature_maps_take_part(tmp_path):
+    tower = write_image(tmp_path / "tower.safetensors")
+    plain, harmed = (ready(soft=0.0, jpeg=share).batch(0, torch.Generator().manual_seed(1)) for share in (0.0, 1.0))
+    assert torch.equal(plain["high"], harmed["high"]) and not torch.equal(plain["low"], harmed["low"])
+    recipe = ready(perceptual_weight=2.0, pixel_weight=0.5, gradient_weight=0.0, features=str(tower))
+    losses = recipe.loss(recipe.batch(0, torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(losses["loss"], 0.5 * losses["pixel"] + 2.0 * losses["perceptual"])
+    losses["loss"].backward()
+    assert any(weight.grad is not None for weight in recipe.generator.parameters())
+
+
+@needs_basicsr
+def test_another_critic_is_refused_by_its_features(tmp_path):
+    settings = {"gan_weight": 0.005, "ema": 0.0}
+    train(make_recipe("esrgan", SMALL | settings), tmp_path / "x.safetensors", 1, run_dir=tmp_path / "run")
+    critic = tmp_path / "x-critic.safetensors"
+    assert load_bundle(critic, "critic").info.config == {"num_feat": 32}
+    ready(**settings, start_critic=str(critic))
+    with pytest.raises(InputError, match="32 features, critic_feat is 16"):
+        ready(**settings, start_critic=str(critic), critic_feat=16)
