@@ -53,7 +53,7 @@ class Previews:
         with torch.inference_mode(False), torch.no_grad():
             latents = self._sampled(prompts)
         with torch.inference_mode():
-            made = [self.decode(self.denoiser.unscaled(latent[None])).float().cpu()[:1] for latent in latents]
+            made = [self.decode(self.denoiser.unscaled(latent[None])).float().cpu().flatten(0, -4)[:1] for latent in latents]
         return torch.cat(made).clone()
 
     def compared(self, off: Callable[[], AbstractContextManager[Any]]) -> torch.Tensor:

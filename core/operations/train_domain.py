@@ -18,6 +18,7 @@ from ..device import out_of_memory
 from ..errors import BundleError, InputError
 from ..graph.inputs import Registry
 from ..host import current
+from ..host.denoiser import Denoiser
 from ..lowrank.lora_file import read_about
 from ..paths import made_weights_dir
 from ..train.inputs.latent_cache import picture_key
@@ -26,7 +27,7 @@ from ..train.plot import draw_losses
 from ..train.writing import check_writable
 from .distill import Run
 from .domain import DomainTuning, check_room
-from .domain_data import Framing, Pictures, check_parts, encode_pictures, encode_texts, open_domain, prepare
+from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, encode_texts, open_domain, prepare, to_device
 from .domain_previews import MOST, Previews
 from .ready_workflow import drawing_graph, workflow_path, write_workflow
 
@@ -96,6 +97,7 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         shape = max(set(shapes), key=lambda one: (shapes.count(one), one))
         previews = Previews(denoiser, texts, prompts, shape, lambda latent: host.vae.decode(vae, latent), recipe.seed)
         recipe.given(base, denoiser, prepared, pictures, previews)
+        _try_once(denoiser, prepared)
         every = Intervals(run.save_every, max(1, run.steps // 50), max(1, run.steps // SHOWN))
         try:
             result = _trained(recipe, out, run, run_dir, every)
@@ -103,9 +105,9 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         finally:
             recipe.release()
     with torch.inference_mode():
-        tuned, tuned_clip = host.surgery.add_lora(model, clip, result.files[0], 1.0, 1.0)
+        tuned, _ = host.surgery.add_lora(model, None, result.files[0], 1.0, 0.0)
     lines = [*_report(recipe, result, pictures, out), *_workflow(job, out, prompts[0], recipe.size)]
-    return Tuned(tuned, tuned_clip, "\n".join(lines), loss_image(result), samples, result.files[0])
+    return Tuned(tuned, clip, "\n".join(lines), loss_image(result), samples, result.files[0])
 
 
 def lora_path(filename: str) -> Path:
@@ -156,6 +158,21 @@ def _trained(recipe: DomainTuning, out: Path, run: Run, run_dir: Path, every: In
         if "no autograd formula" not in str(error):
             raise
         raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
+
+
+@torch.no_grad()
+def _try_once(denoiser: Denoiser, prepared: Prepared) -> None:
+    """Raise :class:`InputError` where the model cannot read one picture and its text, before anything is trained."""
+    try:
+        latents = prepared.latents[0][0][None].to(denoiser.device)
+        given = to_device([prepared.texts["", tuple(latents.shape[1:])]], denoiser.device)
+        denoiser.denoise(latents, denoiser.sigmas[:1].to(denoiser.device), given[0] if denoiser.batches else given)
+    except RuntimeError as error:
+        if out_of_memory(error) or "no autograd formula" in str(error):
+            raise
+        raise InputError(
+            f"the model cannot read this CLIP's texts or this VAE's latents ({str(error)[:200]}); link the CLIP and the VAE of the model"
+        ) from error
 
 
 def _some_captions(pictures: Pictures) -> list[str]:

@@ -10,6 +10,7 @@ from inside import FOLDER, load_pack, relative, write
 # isort: split
 import families
 import torch
+from families import Texts, drawn
 
 import nodes
 
@@ -19,26 +20,6 @@ SETTINGS = {
     "folder": "fruit", "filename": "student", "steps": 20, "batch_size": 4, "lr": 3e-4, "size": 64, "mode": "rank", "value": 4,
     "weighting": "none", "feature_weight": 0.0, "task_weight": 0.0, "seed": 0, "save_every": 500, "resume": False,
 }  # fmt: skip
-
-
-class Texts:
-    """A stand-in for a CLIP: conditionings of a family, by the text's length, of two different lengths."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def tokenize(self, text: str, **_: Any) -> str:
-        return text
-
-    def encode_from_tokens_scheduled(self, text: str, **_: Any) -> Any:
-        (tokens, details), short = families.conditioning(self.name, seed=len(text))[0], len(text) % 2
-        cut = {key: value[:, short:] if key.startswith("attention_mask") else value for key, value in details.items()}
-        return [[tokens[:, short:], cut]]
-
-
-def drawn(model: Any, name: str) -> torch.Tensor:
-    texts = [families.conditioning(name, seed=seed) for seed in (1, 2)]
-    return nodes.common_ksampler(model, 1, 2, 1.0, "euler", "simple", *texts, families.latent(name))[0]["samples"]
 
 
 def run() -> None:

@@ -1,0 +1,92 @@
+"""Training of LoRAs inside a ComfyUI process; started as inside.py says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from inside import COMFYUI, FOLDER, MODELS, load_pack, relative, write
+
+# isort: split
+import families
+import torch
+from families import Texts, drawn
+from models import sd15_unet
+
+import nodes
+
+found: dict[str, Any] = {"comfyui": COMFYUI.name}
+SETTINGS = {
+    "folder": "fruit", "filename": "tuned", "steps": 3, "batch_size": 2, "lr": 0.2, "rank": 2, "layers": "all", "size": 64,
+    "prompts": "a red fruit", "seed": 0, "alpha": 2.0, "save_every": 500, "resume": False,
+}  # fmt: skip
+
+
+def sampled(model: Any, clip: Any) -> torch.Tensor:
+    encode = nodes.CLIPTextEncode().encode
+    latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
+    texts = [encode(clip, text)[0] for text in ("a red fruit", "")]
+    return nodes.common_ksampler(model, 1, 3, 2.0, "euler", "normal", *texts, latent)[0]["samples"]
+
+
+def wide(clip: Any) -> Any:
+    """A CLIP whose tokens are twice as wide."""
+    texts = Texts("")
+    texts.encode_from_tokens_scheduled = lambda text, **_: [
+        [torch.cat([one, one], dim=-1), more] for one, more in nodes.CLIPTextEncode().encode(clip, text)[0]
+    ]
+    return texts
+
+
+def run() -> None:
+    ours = load_pack()
+    node = nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainDomainModel"]
+    host = ours("core.host").current()
+    ours("core.orchard.dataset").write_dataset("train", 12, 64, FOLDER / "input" / "fruit")
+    _, clip, vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
+    loras = FOLDER / "output" / "loras"
+    nodes.folder_paths.add_model_folder_path("loras", str(loras))  # as ComfyUI's own start does
+    graph = {
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base.safetensors"}},
+        "6": {"class_type": "RapidDrawTrainDomainModel", "inputs": {"model": ["4", 0], "clip": ["4", 1], "vae": ["4", 2]}},
+    }
+
+    def trained(model: Any, texts: Any, pictures: Any, **changes: Any) -> Any:
+        return node().execute(model, texts, pictures, **{**SETTINGS, **changes}, prompt=graph, unique_id="6")["result"]
+
+    def checked(model: Any, texts: Any, pictures: Any, draw: Any) -> dict[str, Any]:
+        before = draw(model)
+        made, _, report, _, samples = trained(model, texts, pictures)
+        stock = nodes.LoraLoader().load_lora(model, None, "tuned.safetensors", 1.0, 0.0)[0]
+        first = (loras / "tuned.safetensors").read_bytes()
+        trained(model, texts, pictures)
+        left = [name for name, module in host.speed.network_of("model", model).named_modules() if module._forward_hooks]
+        return {
+            "unchanged": bool(torch.equal(draw(model), before)), "learned": relative(draw(made), before), "left": left,
+            "stock": relative(draw(stock), draw(made)), "same_file": (loras / "tuned.safetensors").read_bytes() == first,
+            "samples": list(samples.shape), "finite": bool(samples.isfinite().all()), "report": report,
+        }  # fmt: skip
+
+    found["SD 1.5"] = checked(sd15_unet(), clip, vae, lambda model: sampled(model, clip))
+    for name in ("Flux", "Z-Image", "Qwen-Image"):
+        if name in families.available():
+            found[name] = checked(families.model(name), Texts(name), families.vae(name), lambda model, name=name: drawn(model, name))
+    path = host.process.workflow_folder() / "tuned.json"
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    found["workflow"] = {"where": path.parent.relative_to(FOLDER).as_posix(), "types": sorted(one["type"] for one in workflow["nodes"])}
+    lora = next(one for one in workflow["nodes"] if one["type"] == "LoraLoader")
+    found["workflow"]["lora"] = lora["widgets_values"]
+    half = sd15_unet(stored=torch.float16, computes=torch.float32)
+    found["half"] = relative(sampled(trained(half, clip, vae, filename="half")[0], clip), sampled(half, clip))
+    found["refused"] = {}
+    for name, parts in {"vae": (families.model("Flux"), Texts("Flux"), vae), "clip": (sd15_unet(), wide(clip), vae)}.items():
+        try:
+            trained(*parts, filename="refused")
+            found["refused"][name] = "it ran"
+        except ours("core.errors").RapidDrawError as error:
+            found["refused"][name] = str(error)
+    write(found)
+
+
+with torch.inference_mode():
+    run()

@@ -1,0 +1,39 @@
+"""Training of LoRAs in ComfyUI's own process, for a U-Net and for flow transformers; see probe_train_domain.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def trained(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
+    return run_inside("probe_train_domain.py", weights)
+
+
+@pytest.mark.parametrize("family", ["SD 1.5", "Flux", "Z-Image", "Qwen-Image"])
+def test_a_lora_is_what_stock_load_lora_gives_and_the_base_is_as_before(trained: dict[str, Any], family: str) -> None:
+    if family not in trained:
+        pytest.skip("this ComfyUI has no such family")
+    one = trained[family]
+    assert one["unchanged"] and one["left"] == [] and one["learned"] > 1e-4 and one["stock"] < 1e-5
+    assert one["same_file"] and one["finite"] and one["samples"][-1] == 3
+    assert "3 steps on 12 pictures: 1 for test, 10 for train, 1 for validation" in one["report"]
+
+
+def test_a_workflow_for_the_editor_lies_among_the_users(trained: dict[str, Any]) -> None:
+    workflow = trained["workflow"]
+    assert workflow["where"] == "user/default/workflows" and workflow["lora"] == ["tuned.safetensors", 1.0, 1.0]
+    assert {"CheckpointLoaderSimple", "LoraLoader", "KSampler", "VAEDecode", "SaveImage"} <= set(workflow["types"])
+
+
+def test_a_base_in_half_precision_is_trained(trained: dict[str, Any]) -> None:
+    assert trained["half"] > 1e-4
+
+
+def test_parts_of_other_models_are_refused_by_name(trained: dict[str, Any]) -> None:
+    assert "link the VAE of the model" in trained["refused"]["vae"]
+    assert "link the CLIP that belongs to the model" in trained["refused"]["clip"]
