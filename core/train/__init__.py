@@ -6,13 +6,14 @@ import difflib
 import importlib
 import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from .recipe import Recipe
 
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
 RECIPES = {
     "judge": ".recipes.judge:JudgeRecipe",
     "vae": ".recipes.vae:VaeRecipe",
@@ -44,11 +45,15 @@ def make_recipe(name: str, settings: dict[str, Any] | None = None) -> Recipe:
 
     Raises :class:`InputError` for an unknown setting (the message names the nearest ones) or a value of the wrong type.
     """
-    cls = recipe_class(name)
+    return configured(recipe_class(name), name, settings or {})
+
+
+def configured(cls: type[AnyRecipe], name: str, settings: dict[str, Any]) -> AnyRecipe:
+    """Return a recipe of class `cls`, as :func:`make_recipe` does; `name` is what messages call it."""
     known = {f.name: f for f in fields(cls) if f.init}
     default = cls()
     values = {}
-    for key, value in (settings or {}).items():
+    for key, value in settings.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4)
             raise InputError(f"recipe {name!r} has no setting {key!r}; {'did you mean ' + ', '.join(near) if near else 'see --help'}")

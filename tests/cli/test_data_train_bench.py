@@ -78,6 +78,21 @@ def test_train_writes_a_bundle_and_says_where(tmp_path, capsys):
     assert (tmp_path / "run" / "loss.png").is_file()
 
 
+def test_train_domain_makes_a_lora_and_a_workflow_of_a_folder_anywhere(tiny_pack, tmp_path, capsys):
+    from rapiddraw.core.orchard.dataset import write_dataset
+
+    write_dataset("train", 3, 64, tmp_path / "elsewhere" / "fruit")
+    parts = [word for kind in ("unet", "text", "vae") for word in ("--set", f"{kind}=tiny-{kind}.safetensors")]
+    command = ["train", "domain", "--data", str(tmp_path / "elsewhere" / "fruit"), "--steps", "2", "--out", "mine", *parts]
+    assert main([*command, "--set", "size=64", "--set", "rank=2", "--set", "prompts=a red fruit|a blue fruit"]) == 0
+    said = capsys.readouterr().out
+    assert "2 steps on 3 pictures" in said and said.splitlines()[-1] == str(tiny_pack / "output" / "loras" / "mine.safetensors")
+    assert (tiny_pack / "output" / "workflows" / "mine.json").is_file()
+    assert main([*command, "--set", "ranks=2"]) == 1 and "did you mean rank" in capsys.readouterr().err
+    assert main(["train", "domain", "--out", "a/b.safetensors"]) == 1 and "give a name alone" in capsys.readouterr().err
+    assert main(["train", "domain", "--settings"]) == 0 and "checkpoint=''" in capsys.readouterr().out
+
+
 def test_train_lists_settings_and_refuses_what_it_does_not_know(capsys):
     assert main(["train", "kg", "--settings"]) == 0
     assert "dim=64" in capsys.readouterr().out

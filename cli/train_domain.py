@@ -1,0 +1,82 @@
+"""Command `train domain`: a LoRA for a checkpoint, or for bundles, on a folder of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from .common import say
+
+DOMAIN = "domain"
+PARTS = {
+    "checkpoint": "",
+    "unet": "orchard-unet.safetensors",
+    "text": "orchard-text.safetensors",
+    "vae": "orchard-vae.safetensors",
+    "prompts": "",
+}
+"""Settings beside the recipe's: the model, as the name of a checkpoint or of three bundles, and prompts to draw, parted by `|`."""
+EXAMPLE = """  python -m rapiddraw train domain --data my_pictures --steps 1500 --out my-fruit --set checkpoint=my-checkpoint.safetensors \\
+      --set subject="milowex fruit" --set rank=16"""
+
+
+def about() -> str:
+    """Return the settings with their defaults, and an example."""
+    from dataclasses import fields
+
+    from ..core.operations.domain import DomainTuning
+
+    lines = ["settings of domain, for --set NAME=VALUE:", *(f"  {name}={value!r}" for name, value in PARTS.items())]
+    lines += [
+        f"  {one.name}={getattr(DomainTuning(), one.name)!r}" for one in fields(DomainTuning) if one.name not in ("data", "fingerprint")
+    ]
+    return "\n".join([*lines, "", "example:", EXAMPLE])
+
+
+def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
+    """Train, and print the report. The LoRA is written to out/loras, the ready workflow to out/workflows."""
+    from ..core.errors import InputError
+    from ..core.graph.execute import execute
+    from ..core.operations.distill import Run
+    from ..core.operations.domain import DomainTuning
+    from ..core.operations.train_domain import Job, train_domain
+    from ..core.paths import using_dirs
+    from ..core.train import configured
+    from ..nodes import NODE_CLASS_MAPPINGS
+    from ..nodes.registry import registry
+
+    if args.settings:
+        say(about())
+        return 0
+    name = args.out or Path("my-domain")
+    if name.parent != Path():
+        raise InputError(f"--out {str(name)!r}: the LoRA goes to loras/ of the output folder, where Load LoRA finds it; give a name alone")
+    if args.device:
+        os.environ["RAPIDDRAW_DEVICE"] = args.device
+    data = Path(str(settings.pop("data", ""))).expanduser().absolute() if settings.get("data") else None
+    parts = {key: str(settings.pop(key, default)) for key, default in PARTS.items()}
+    recipe = configured(DomainTuning, DOMAIN, settings)
+    graph = {"1": _loader(parts), "2": {"class_type": "RapidDrawTrainDomainModel", "inputs": _links()}}
+    with using_dirs(input=data.parent if data else None):
+        loaded = execute({"1": graph["1"]}, registry(), ["1"]).values["1"]
+        model, clip, vae = (slot[0] for slot in loaded)
+        prompts = "\n".join(parts["prompts"].split("|"))
+        job = Job(data.name if data else "", name.name, prompts, graph, "2", NODE_CLASS_MAPPINGS)
+        steps = 1000 if args.steps is None else args.steps
+        made = train_domain((model, clip, vae), job, recipe, Run(steps, args.save_every, not args.fresh))
+    say(made.report)
+    say(str(made.path))
+    return 0
+
+
+def _loader(parts: dict[str, str]) -> dict[str, Any]:
+    if parts["checkpoint"]:
+        return {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": parts["checkpoint"]}}
+    names = {"unet_name": parts["unet"], "text_name": parts["text"], "vae_name": parts["vae"]}
+    return {"class_type": "RapidDrawBundleLoader", "inputs": names}
+
+
+def _links() -> dict[str, Any]:
+    return {name: ["1", slot] for slot, name in enumerate(("model", "clip", "vae"))}
