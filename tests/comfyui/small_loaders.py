@@ -31,6 +31,8 @@ class Text:
 
     def __init__(self, family: str) -> None:
         self.family, self.cond_stage_model = family, torch.nn.Module()
+        self.patches: dict[str, Any] = {}
+        self.patcher = self
 
     def tokenize(self, text: str, **_: Any) -> str:
         return text
