@@ -44,7 +44,7 @@ class ServeProcess:
                 if self.ask("/ready")["ready"]:
                     return self
             time.sleep(0.2)
-        raise RapidDrawError(f"the service did not start: {(self.folder / 'log').read_text(encoding='utf-8')[-1000:]}")
+        raise RapidDrawError(f"the service did not start: {(self.folder / 'log').read_text(encoding='utf-8')[-4000:]}")
 
     @property
     def process(self) -> subprocess.Popen[bytes]:

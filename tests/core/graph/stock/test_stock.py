@@ -20,6 +20,8 @@ from rapiddraw.core.graph.stock.registry import STOCK_DISPLAY_NAMES, STOCK_NODES
 INPUTS = {
     "CheckpointLoaderSimple": "ckpt_name",
     "CLIPSetLastLayer": "clip stop_at_clip_layer",
+    "LoraLoader": "model clip lora_name strength_model strength_clip",
+    "LoraLoaderModelOnly": "model lora_name strength_model",
     "CLIPTextEncode": "text clip",
     "EmptyLatentImage": "width height batch_size",
     "SetLatentNoiseMask": "samples mask",
