@@ -45,6 +45,11 @@ def network_of(cls: Any, bundle: Bundle) -> Any:
     return build_network(cls, bundle.info.config, bundle.tensors, name, surgery)
 
 
+def weight_sum(network: Any) -> float:
+    """Return the sum of the sizes of all weights: a mark of a network, the same on each machine but for the last digits."""
+    return sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
+
+
 def _recorded(bundle: Bundle, name: str) -> Surgery:
     """Return the surgery that a bundle records of its network. Raises :class:`BundleError` for a record that cannot be read."""
     from .slim.changes import open_changes, read_changes

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundles.format import Bundle, BundleInfo, read_info, save_bundle
+from ..bundles.format import Bundle, BundleInfo, halved, read_info, save_bundle
 from ..bundles.load import load_bundle
 from ..errors import BundleError
 from ..networks import build_network
@@ -21,7 +21,7 @@ def save_control(
 ) -> Path:
     """Write `adapter`, built from `config`, in half precision. `base` describes the U-Net that it belongs to. Return the file's path."""
     info = BundleInfo("control", dict(config), base.latent, base.schedule, provenance=dict(provenance))
-    return save_bundle(path, {key: tensor.half() for key, tensor in adapter.state_dict().items()}, info)
+    return save_bundle(path, halved(adapter.state_dict()), info)
 
 
 def load_control(path: str | os.PathLike[str]) -> Bundle:

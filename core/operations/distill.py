@@ -18,6 +18,7 @@ from ..host import current
 from ..host.denoiser import Denoiser, together
 from ..lowrank.distill import Distiller, feature_layers
 from ..lowrank.savings import Report, network_size
+from ..networks import weight_sum
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import loss_image
@@ -164,18 +165,14 @@ def gradients_explained() -> Iterator[None]:
 def fingerprint(network: nn.Module, images: Any) -> str:
     """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures and
     their captions."""
-    weights = sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
     listed = "".join(f"{picture_key(item.path, '').hex()}:{[caption.text for caption in item.captions]};" for item in images.items)
-    return hashlib.sha256(f"{weights:.5g};{listed}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{weight_sum(network):.5g};{listed}".encode()).hexdigest()[:16]
 
 
 def distillation_report(sizes: str, result: TrainResult, pictures: int, out: Path) -> str:
     """Return the text of a finished training: `sizes`, steps, losses, and where the student is."""
     lines = [sizes, "", f"{result.steps} steps on {pictures} pictures"]
-    if result.losses:
-        share = max(1, len(result.losses) // 10)
-        first, last = (sum(loss for _, loss in part) / len(part) for part in (result.losses[:share], result.losses[-share:]))
-        lines.append(f"loss {first:.4g} in the first tenth, {last:.4g} in the last")
+    lines += result.tenths()
     lines += [f"{key} {value:.4g}" for key, value in result.metrics.items() if key in ("noise", "features", "task")]
     (saved,) = result.files
     where = (

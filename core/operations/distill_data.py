@@ -13,7 +13,6 @@ from einops import rearrange
 from ..data.folder import ImageFolder
 from ..errors import InputError
 from ..host.denoiser import Denoiser
-from ..host.denoiser import together as together
 from ..paths import input_dir, safe_join, temp_dir
 from ..progress import Progress
 

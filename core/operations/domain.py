@@ -18,20 +18,19 @@ from ..device import free_memory
 from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
 from ..errors import InputError
 from ..host import current
-from ..host.denoiser import Denoiser
+from ..host.denoiser import Denoiser, together
 from ..lowrank.lora import MAX_RANK, Lora, attach_lora, paired_layers
 from ..lowrank.lora_file import save_lora
 from ..lowrank.roles import role_of
 from ..train.recipe import Losses, Recipe, derived_seed, python_random
 from .checkpointing import checkpoint_blocks, needs_checkpoints
-from .distill_data import together
+from .distill import BYTES_A_WEIGHT
 from .domain_choices import CHECKPOINTING, LAYERS
 from .domain_data import BucketOrder, Pictures, Prepared, to_device
 from .domain_previews import Previews
 
 LEVELS, MOST_HELD_OUT = 4, 32
 """Noise levels at which each held-out picture is measured, and the most held-out pictures that are measured."""
-BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's two moments, each in float32
 
 
 @dataclass

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from ..files import replacing
-from ..host.denoiser import Denoiser
+from ..host.denoiser import Denoiser, together
 from ..progress import Progress
 from ..train.writing import tried
-from .distill_data import together
 from .domain_data import owned, to_device
 
 STEPS, GUIDANCE = 12, 4.0

@@ -23,6 +23,7 @@ from ..host.denoiser import Denoiser, prediction_named
 from ..lowrank.kronecker import dense_shape
 from ..lowrank.lora import paired_layers
 from ..lowrank.lora_file import BESIDE, read_lora
+from ..networks import weight_sum
 from ..paths import input_dir, made_weights_dir, safe_join
 from ..progress import Progress
 from ..train.loop import TrainResult, train
@@ -171,8 +172,7 @@ def _texts(prompts: str, images: ImageFolder | None) -> tuple[list[str], list[li
 
 def _fingerprint(network: torch.nn.Module, texts: list[str], shape: tuple[int, ...]) -> str:
     """Return a hash of the teacher's weights (to five digits: with other threads the last ones differ), of the texts and of the size."""
-    weights = sum(float(weight.detach().double().abs().sum()) for weight in network.parameters())
-    return hashlib.sha256(f"{weights:.5g};{texts};{shape}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{weight_sum(network):.5g};{texts};{shape}".encode()).hexdigest()[:16]
 
 
 def _report(recipe: FewStepRecipe, result: TrainResult, in_place: bool) -> str:
@@ -182,10 +182,7 @@ def _report(recipe: FewStepRecipe, result: TrainResult, in_place: bool) -> str:
         f"{1.0 if about.guidance_free else about.scale:g}",
         f"{result.steps} training steps on {len(latents)} latents and {len(recipe.material.texts) - 1} prompts",
     ]
-    if result.losses:
-        share = max(1, len(result.losses) // 10)
-        first, last = (sum(loss for _, loss in part) / len(part) for part in (result.losses[:share], result.losses[-share:]))
-        lines.append(f"loss {first:.4g} in the first tenth, {last:.4g} in the last")
+    lines += result.tenths()
     if "eval_heldout" in result.metrics:
         lines.append(f"loss on {recipe.held_out} latents that were not trained on: {result.metrics['eval_heldout']:.4g}")
     (saved,) = result.files

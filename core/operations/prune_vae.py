@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..bundles.format import BundleInfo, read_info, save_bundle
+from ..bundles.format import BundleInfo, halved, read_info, save_bundle
 from ..errors import BundleError, InputError
 from ..host import current
 from ..host.denoiser import make_trainable
 from ..lowrank.savings import network_size
-from ..networks import network_of
+from ..networks import network_of, weight_sum
 from ..paths import made_bundle_path
 from ..slim.decoder import KEY, prune_decoder, pruned_widths, widths_of
 from ..train.loop import TrainResult, train
@@ -95,7 +95,7 @@ class DecoderDistillation(Recipe):
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
         self.release()
         info = replace(self.info, provenance=provenance, extra={**self.info.extra, KEY: widths_of(self.student)})
-        return [save_bundle(out, {name: tensor.half() for name, tensor in self.student.state_dict().items()}, info)]
+        return [save_bundle(out, halved(self.student.state_dict()), info)]
 
 
 def prune_vae(
@@ -171,8 +171,8 @@ def _psnr(teacher: Any, student: Any, latents: torch.Tensor) -> float:
 
 def _fingerprint(teacher: nn.Module, latents: torch.Tensor) -> str:
     """Return a hash of the decoder's weights and of the latents, to five digits."""
-    weights = sum(float(weight.detach().double().abs().sum()) for weight in teacher.parameters())
-    return hashlib.sha256(f"{weights:.5g} {tuple(latents.shape)} {float(latents.double().abs().sum()):.4g}".encode()).hexdigest()[:16]
+    total = float(latents.double().abs().sum())
+    return hashlib.sha256(f"{weight_sum(teacher):.5g} {tuple(latents.shape)} {total:.4g}".encode()).hexdigest()[:16]
 
 
 def _report(sizes: list[tuple[int, int]], psnr: float, result: TrainResult, count: int, out: Path) -> str:

@@ -23,9 +23,9 @@ from ..lowrank.lora_file import read_about
 from ..paths import made_weights_dir
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
-from ..train.plot import draw_losses
+from ..train.plot import loss_image
 from ..train.writing import check_writable
-from .distill import Run
+from .distill import Run, gradients_explained
 from .domain import DomainTuning, check_room
 from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, encode_texts, open_domain, prepare, to_device
 from .domain_previews import MOST, Previews
@@ -100,14 +100,15 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         _try_once(denoiser, prepared)
         every = Intervals(run.save_every, max(1, run.steps // 50), max(1, run.steps // SHOWN))
         try:
-            result = _trained(recipe, out, run, run_dir, every)
+            with gradients_explained():
+                result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=every, device=denoiser.device)
             samples = previews.compared(recipe.lora.off)
         finally:
             recipe.release()
     with torch.inference_mode():
         tuned, _ = host.surgery.add_lora(model, None, result.files[0], 1.0, 0.0)
     lines = [*_report(recipe, result, pictures, out), *_workflow(job, out, prompts[0], recipe.size)]
-    return Tuned(tuned, clip, "\n".join(lines), loss_image(result), samples, result.files[0])
+    return Tuned(tuned, clip, "\n".join(lines), loss_image(result.losses, f"loss over {result.steps} steps"), samples, result.files[0])
 
 
 def lora_path(filename: str) -> Path:
@@ -141,23 +142,6 @@ def fingerprint(network: nn.Module, pictures: Pictures) -> str:
     both = zip(pictures.images.items, pictures.captions, strict=True)
     listed = "".join(f"{picture_key(item.path, '').hex()}:{lines};" for item, lines in both)
     return hashlib.sha256(f"{weights:.4g};{listed}".encode()).hexdigest()[:16]
-
-
-def loss_image(result: TrainResult) -> torch.Tensor:
-    """Return the loss over the steps as an IMAGE."""
-    import numpy as np
-
-    drawn = draw_losses(result.losses, f"loss over {result.steps} steps")
-    return torch.from_numpy(np.asarray(drawn, dtype=np.float32) / 255.0)[None]
-
-
-def _trained(recipe: DomainTuning, out: Path, run: Run, run_dir: Path, every: Intervals) -> TrainResult:
-    try:
-        return train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=every, device=recipe.denoiser.device)
-    except RuntimeError as error:  # a kernel without gradients, which some networks use in newer versions of ComfyUI
-        if "no autograd formula" not in str(error):
-            raise
-        raise InputError("this ComfyUI computes the model with a kernel that has no gradients, so that it cannot be trained") from error
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..errors import BundleError, DataError, InputError
 from ..host import current
 from ..metrics.psnr import psnr
 from ..metrics.ssim import ssim
+from ..networks import weight_sum
 from ..paths import input_dir, made_bundle_path, safe_join
 from ..progress import track
 from ..scoring.find import resolve_network
@@ -51,9 +52,8 @@ class UpscalerTraining(EsrganRecipe):
     def given(self, upscaler: Upscaler, card: Card | None, vae: Any) -> None:
         """Take the upscaler to start from, the folder's card (`None`: Orchard scenes are drawn) and the VAE of round trips (or `None`)."""
         self.upscaler, self.card, self.through = upscaler, card, vae
-        weights = sum(float(weight.double().abs().sum()) for weight in upscaler.model.parameters())
         files = "" if card is None else ";".join(f"{item.path.name}:{item.path.stat().st_size}" for item in card.usable)
-        self.fingerprint = hashlib.sha256(f"{weights:.6g};{files};{vae is not None}".encode()).hexdigest()[:16]
+        self.fingerprint = hashlib.sha256(f"{weight_sum(upscaler.model):.6g};{files};{vae is not None}".encode()).hexdigest()[:16]
 
     def started(self) -> Upscaler:
         """See :meth:`EsrganRecipe.started`. The upscaler that was given stays as it is."""

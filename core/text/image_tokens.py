@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bundles.format import Bundle, BundleInfo
+from ..bundles.format import Bundle, BundleInfo, halved
 from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError
 from ..paths import file_sha256
@@ -51,7 +51,7 @@ def to_bundle(tokens: ImageTokens, tower: dict[str, Any], provenance: dict[str, 
 
     `tower` says what makes the embeddings: its `kind` and the `sha256` of its file."""
     info = BundleInfo("image_tokens", {**tokens.config, "tower": tower}, provenance=provenance)
-    return {name: tensor.half() for name, tensor in tokens.state_dict().items()}, info
+    return halved(tokens.state_dict()), info
 
 
 def load_image_tokens(bundle: Bundle) -> ImageTokens:

@@ -70,6 +70,14 @@ class TrainResult:
     losses: list[tuple[int, float]]
     metrics: dict[str, float]
 
+    def tenths(self) -> list[str]:
+        """Return the line of a report that compares the mean losses of the first and the last tenth; none where no loss was logged."""
+        if not self.losses:
+            return []
+        share = max(1, len(self.losses) // 10)
+        first, last = (sum(loss for _, loss in part) / len(part) for part in (self.losses[:share], self.losses[-share:]))
+        return [f"loss {first:.4g} in the first tenth, {last:.4g} in the last"]
+
 
 def train(
     recipe: Recipe,

@@ -6,6 +6,7 @@ from rapiddraw.core import paths
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, WriteError
 from rapiddraw.core.host import current
+from rapiddraw.core.host.denoiser import together
 from rapiddraw.core.lowrank.layers import has_factors
 from rapiddraw.core.operations import distill
 from rapiddraw.core.operations import distill_data as model_data
@@ -139,7 +140,7 @@ def test_a_student_whose_place_is_gone_lies_beside_its_run_and_the_report_says_s
 
 def test_texts_of_several_lengths_stand_in_one_batch():
     short, long = torch.randn(1, 2, 3), torch.randn(1, 6, 3)
-    joined = model_data.together([{"tokens": short, "y": short[:, 0]}, {"tokens": long, "y": long[:, 0]}])
+    joined = together([{"tokens": short, "y": short[:, 0]}, {"tokens": long, "y": long[:, 0]}])
     assert joined["tokens"].shape == (2, 6, 3) and torch.equal(joined["tokens"][0], short[0].repeat(3, 1)) and joined["y"].shape == (2, 3)
 
 

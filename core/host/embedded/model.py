@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...attention.chain import OVERRIDE
-from ...bundles.format import Bundle, BundleInfo, LatentSpace, save_bundle
+from ...bundles.format import Bundle, BundleInfo, LatentSpace, halved, save_bundle
 from ...bundles.load import load_bundle
 from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ...diffusion.flow import noise_schedule
@@ -191,7 +191,7 @@ def save(model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
     extra = changes_of(unet).stored()
     inner = model.model
     info = BundleInfo("unet", config, inner.latent_format, inner.model_sampling.schedule, provenance=dict(provenance), extra=extra)
-    return save_bundle(path, {key: tensor.half() for key, tensor in unet.state_dict().items()}, info)
+    return save_bundle(path, halved(unet.state_dict()), info)
 
 
 def attended_width(model: Model) -> int | None:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...bundles.format import BundleInfo, Schedule, read_info, save_bundle
+from ...bundles.format import BundleInfo, Schedule, halved, read_info, save_bundle
 from ...diffusion.flow import noise_schedule
 from ...errors import InputError
 from ...lowrank.distill import Distiller, Terms
@@ -112,7 +112,7 @@ class DistillRecipe(Distillation):
         provenance["parameters"] = self.parameters
         source, slim = self.source, changes_of(self.unet).stored()
         info = BundleInfo("unet", source.config, source.latent_space, source.schedule_info, provenance=provenance, extra=slim)
-        return [save_bundle(out, {key: tensor.half() for key, tensor in self.unet.state_dict().items()}, info)]
+        return [save_bundle(out, halved(self.unet.state_dict()), info)]
 
     def check(self) -> None:
         super().check()

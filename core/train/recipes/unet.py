@@ -35,7 +35,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from ...bundles.format import BundleInfo, Schedule, save_bundle
+from ...bundles.format import BundleInfo, Schedule, halved, save_bundle
 from ...bundles.load import difference, load_bundle
 from ...data.buckets import bucket_sizes, index_embedding
 from ...data.folder import ImageFolder
@@ -242,7 +242,7 @@ class UnetRecipe(UnetSettings):
             provenance["first_stage"] = self.first_stage
         if "settings" in provenance:
             provenance["settings"]["text"] = ",".join(Path(path).name for path in self.texts())
-        tensors = {key: tensor.half() for key, tensor in self.unet.state_dict().items()}
+        tensors = halved(self.unet.state_dict())
         slim = changes_of(self.unet).stored()
         info = BundleInfo("unet", self.config, self.latent_space, self.schedule_info, provenance=provenance, extra=slim)
         if self.trained != "all":

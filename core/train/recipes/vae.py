@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ...bundles.format import BundleInfo, LatentSpace, save_bundle
+from ...bundles.format import BundleInfo, LatentSpace, halved, save_bundle
 from ...bundles.load import load_bundle
 from ...data.folder import ImageFolder
 from ...errors import InputError
@@ -173,8 +173,7 @@ class VaeRecipe(Recipe):
         if not self.decoder_only:
             self._whiten(pictures)
         latent = self.base_latent if self.decoder_only else self._measure(pictures)
-        tensors = {name: tensor.half() for name, tensor in self.vae.state_dict().items()}
-        return [save_bundle(out, tensors, BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
+        return [save_bundle(out, halved(self.vae.state_dict()), BundleInfo("vae", self.config, latent=latent, provenance=provenance))]
 
     def check(self) -> None:
         super().check()
