@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     from ..core.graph.execute import execute
     from ..core.operations.distill import Run
     from ..core.operations.domain import DomainTuning
-    from ..core.operations.train_domain import Job, train_domain
+    from ..core.operations.domain_run import Job
+    from ..core.operations.train_domain import train_domain
     from ..core.paths import using_dirs
     from ..core.train import configured
     from ..nodes import NODE_CLASS_MAPPINGS

@@ -151,7 +151,8 @@ class TrainDomainModel:
     ) -> dict[str, Any]:
         from ..core.operations.distill import Run
         from ..core.operations.domain import DomainTuning
-        from ..core.operations.train_domain import Job, train_domain
+        from ..core.operations.domain_run import Job
+        from ..core.operations.train_domain import train_domain
         from . import NODE_CLASS_MAPPINGS
 
         job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)

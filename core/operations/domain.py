@@ -6,7 +6,8 @@ base's weights are frozen, in bfloat16 on a GPU; the pairs are in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
 from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser, together
-from ..lowrank.lora import MAX_RANK, Lora, attach_lora, paired_layers
+from ..lowrank.lora import MAX_RANK, Factors, Lora, attach_lora, paired_layers
 from ..lowrank.lora_file import save_lora
 from ..lowrank.roles import role_of
 from ..train.recipe import Losses, Recipe, derived_seed, python_random
@@ -39,6 +40,7 @@ class DomainTuning(Recipe):
 
     name: ClassVar[str] = "domain"
     volatile: ClassVar[frozenset[str]] = frozenset({"prefetch", "checkpointing"})
+    sets: ClassVar[int] = 1  # of pairs that lie on the network
 
     lr: float = 1e-4
     batch_size: int = 1
@@ -62,22 +64,28 @@ class DomainTuning(Recipe):
         """Take the base (a MODEL that nobody else holds), it in training, and the data."""
         self.model, self.denoiser, self.prepared, self.pictures, self.previews = model, denoiser, prepared, pictures, previews
 
+    def attach(self, network: nn.Module, device: torch.device) -> dict[str, Lora]:
+        """Put what is trained onto the layers of `network`, and return it by name."""
+        return {"lora": attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)}
+
     def setup(self, device: torch.device) -> None:
         network = self.denoiser.network.eval()
-        self.lora: Lora = attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)
+        self.uncheckpoint = _nothing
+        self.learned: dict[str, Lora] = self.attach(network, device)
         trained = {i: tuple(self.prepared.latents[i][0].shape) for i in self.pictures.parts["train"]}
         shapes = sorted(set(trained.values()))
         members = [[i for i, one in trained.items() if one == shape] for shape in shapes]
         self.order = BucketOrder(members, self.batch_size, self.seed)
-        self.base: dict[str, float] = {}
+        self.gains: dict[str, tuple[float, float]] = {}
         wanted = self.checkpointing == "on"
         if self.checkpointing == "auto" and device.type == "cuda":
             largest = max(shapes, key=lambda shape: shape[-1] * shape[-2])
             wanted = needs_checkpoints(network, lambda: self._once(largest), device, self.batch_size)
-        self.uncheckpoint = checkpoint_blocks(network) if wanted else _nothing
+        if wanted:
+            self.uncheckpoint = checkpoint_blocks(network)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"lora": self.lora}
+        return dict(self.learned)
 
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         rng = python_random(generator)
@@ -87,27 +95,42 @@ class DomainTuning(Recipe):
         return {"latents": latents, "given": self._together(texts, tuple(latents.shape[1:]))}
 
     def loss(self, batch: dict[str, Any]) -> Losses:
-        latents = batch["latents"]
-        first, beyond = self.steps
+        return {"loss": self.error_in(batch, self.steps)}
+
+    def error_in(self, batch: dict[str, Any], steps: tuple[int, int]) -> torch.Tensor:
+        """Return the mean error of a batch at random noise levels with indices in `steps`."""
+        latents, (first, beyond) = batch["latents"], steps
         sigma = self.denoiser.sigmas[torch.randint(first, beyond, (len(latents),))].to(latents.device)
-        return {"loss": self._error(latents, sigma, torch.randn_like(latents), batch["given"]).mean()}
+        return self._error(latents, sigma, torch.randn_like(latents), batch["given"]).mean()
 
     @property
     def steps(self) -> tuple[int, int]:
         """The indices [first, last) of the noise levels that are trained."""
-        levels = self.denoiser.sigmas
+        return self.indices(self.t_min, self.t_max)
+
+    def indices(self, t_min: int, t_max: int) -> tuple[int, int]:
+        """Return the indices [first, last) of the noise levels of timesteps from `t_min` up to `t_max`, of 1000."""
         first, beyond = self.denoiser.t_range
-        low, high = (round(t * len(levels) / 1000) for t in (self.t_min, self.t_max))
+        low, high = (round(t * len(self.denoiser.sigmas) / 1000) for t in (t_min, t_max))
         return max(first, low), min(beyond, high)
+
+    @property
+    def measured(self) -> dict[str, tuple[int, int]]:
+        """The ranges of noise levels at which held-out pictures are measured, by a name for the report."""
+        return {"": self.steps}
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
         self.previews.draw(run_dir / f"samples-{step:08d}.png", step)
-        return {"held_out": self.held_out("validation")} if self.pictures.parts["validation"] else {}
+        return {f"held_out{name and '_'}{name}": loss for name, loss in self.held_out("validation").items()}
+
+    def held_out(self, part: str) -> dict[str, float]:
+        """Return the mean loss of the pictures of `part` by the names of :attr:`measured`; {} where there are none."""
+        return {name: self._held_out(part, steps) for name, steps in self.measured.items()} if self.pictures.parts[part] else {}
 
     @torch.no_grad()
-    def held_out(self, part: str) -> float:
-        """Return the mean loss of the pictures of `part`, always at the same noise and noise levels."""
-        first, beyond = self.steps
+    def _held_out(self, part: str, steps: tuple[int, int]) -> float:
+        """Return the mean loss of the pictures of `part` in a range of noise levels, always at the same noise and levels."""
+        first, beyond = steps
         total, count = 0.0, 0
         for i in self.pictures.parts[part][:MOST_HELD_OUT]:
             latent = self.prepared.latents[i][0][None].to(self.denoiser.device)
@@ -121,20 +144,43 @@ class DomainTuning(Recipe):
         return total / max(1, count)
 
     def finish(self, out: Path, provenance: dict[str, Any]) -> list[Path]:
-        parts = [part for part in ("validation", "test") if self.pictures.parts[part]]
-        measured = {part: self.held_out(part) for part in parts}
-        with self.lora.off():
-            self.base = {part: self.held_out(part) for part in parts}
-        self.tuned = measured
+        tuned = {part: self.held_out(part) for part in ("validation", "test")}
+        with self.off():
+            base = {part: self.held_out(part) for part in tuned}
+        self.gains = {
+            " ".join(filter(None, (part, name))): (base[part][name], loss) for part, found in tuned.items() for name, loss in found.items()
+        }
         told = {key: value for key, value in provenance.items() if key not in ("seconds", "processes")}
-        told["held_out"] = {part: [float(f"{number:.6g}") for number in (self.base[part], measured[part])] for part in parts}
-        keyed = {current().surgery.lora_key(self.model, name): one for name, one in self.lora.factors().items()}
-        return [save_lora(out, keyed, told)]
+        told["held_out"] = {name: [float(f"{number:.6g}") for number in both] for name, both in self.gains.items()}
+        return self.write(out, told)
+
+    def write(self, out: Path, told: Mapping[str, Any]) -> list[Path]:
+        """Write what was learned to `out`, with what is `told` of it; return the files."""
+        return [save_lora(out, self.keyed(self.learned["lora"]), told)]
+
+    def keyed(self, lora: Lora) -> dict[str, Factors]:
+        """Return the factors of pairs on the network by their keys in a LoRA file."""
+        return {current().surgery.lora_key(self.model, name): one for name, one in lora.factors().items()}
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Have the network compute as the base does until the block ends."""
+        with ExitStack() as stack:
+            for lora in self.learned.values():
+                stack.enter_context(lora.off())
+            yield
+
+    def described(self) -> str:
+        """Return what was trained, for the report."""
+        (lora,) = self.learned.values()
+        numbers = sum(one.numel() for one in lora.parameters())
+        return f"LoRA of rank {self.rank} on {len(lora.names)} layers, {numbers:,} parameters"
 
     def release(self) -> None:
-        """Take the pairs off the base and give its memory free."""
-        if hasattr(self, "lora"):
-            self.lora.detach()
+        """Take what was trained off the base and give its memory free."""
+        if hasattr(self, "learned"):
+            for lora in self.learned.values():
+                lora.detach()
             self.uncheckpoint()
         self.denoiser.release()
 
@@ -174,7 +220,7 @@ def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device) -
     if not layers:
         raise InputError(f"no layer of this {type(network).__name__} is among {recipe.layers!r}: choose other layers")
     sides = [sum(layer.weight.flatten(1).shape) if getattr(layer, "weight", None) is not None else 0 for layer in layers]
-    pairs = BYTES_A_WEIGHT * recipe.rank * sum(sides)
+    pairs = BYTES_A_WEIGHT * recipe.sets * recipe.rank * sum(sides)
     weights = sum(one.numel() for one in network.parameters()) * (2 if device.type == "cuda" else 4)
     free = free_memory(device)
     if free is not None and weights + pairs > free:

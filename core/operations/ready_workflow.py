@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,25 @@ def sources(api: Mapping[str, Any], node_id: str) -> tuple[dict[str, Any], dict[
     return kept, {name: [numbers[links[name][0]], links[name][1]] for name in names}
 
 
-def drawing_graph(api: Mapping[str, Any], node_id: str, loader: Mapping[str, Any], prompt: str, size: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sampler:
+    """The node that samples in a drawing graph: its class, its MODELs and the like by input (the loader's output), and other inputs."""
+
+    class_type: str = "KSampler"
+    takes: Mapping[str, int] = field(default_factory=lambda: {"model": 0})
+    settings: Mapping[str, Any] = field(
+        default_factory=lambda: {"seed": 0, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    )
+
+
+def drawing_graph(
+    api: Mapping[str, Any], node_id: str, loader: Mapping[str, Any], prompt: str, size: int, sampler: Sampler | None = None
+) -> dict[str, Any]:
     """Return a graph in API format that draws `prompt` with the sources of the node `node_id` behind `loader`.
 
-    `loader` is the node that takes `model` (and `clip`, where it has that input as `None`) and gives a MODEL first, a CLIP second."""
+    `loader` is the node that takes `model` (and `clip`, where it has that input as `None`) and gives what `sampler` takes; where it takes
+    `clip`, it gives a CLIP second."""
+    sampler = sampler or Sampler()
     nodes, links = sources(api, node_id)
     first = len(nodes) + 1
     number = {name: str(first + place) for place, name in enumerate(("loader", "yes", "no", "latent", "sampler", "decode", "save"))}
@@ -62,16 +78,18 @@ def drawing_graph(api: Mapping[str, Any], node_id: str, loader: Mapping[str, Any
     nodes[number["yes"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": prompt, "clip": clip}}
     nodes[number["no"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": clip}}
     nodes[number["latent"]] = {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}}
-    nodes[number["sampler"]] = {
-        "class_type": "KSampler",
-        "inputs": {
-            "model": [number["loader"], 0], "seed": 0, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal",
-            "positive": [number["yes"], 0], "negative": [number["no"], 0], "latent_image": [number["latent"], 0], "denoise": 1.0,
-        },
-    }  # fmt: skip
+    given = {name: [number["loader"], slot] for name, slot in sampler.takes.items()}
+    given |= {"positive": [number["yes"], 0], "negative": [number["no"], 0], "latent_image": [number["latent"], 0]}
+    nodes[number["sampler"]] = {"class_type": sampler.class_type, "inputs": {**given, **sampler.settings}}
     nodes[number["decode"]] = {"class_type": "VAEDecode", "inputs": {"samples": [number["sampler"], 0], "vae": links["vae"]}}
     nodes[number["save"]] = {"class_type": "SaveImage", "inputs": {"images": [number["decode"], 0], "filename_prefix": "tuned"}}
     return nodes
+
+
+def workflow_line(filename: str, api: Mapping[str, Any], classes: Registry) -> str:
+    """Write a graph among the user's workflows, and return the line of a report that says where it is."""
+    written = write_workflow(workflow_path(filename), api, classes)
+    return f"a workflow that draws with it: {written.name} in your workflows ({written.parent})"
 
 
 def write_workflow(path: Path, api: Mapping[str, Any], classes: Registry) -> Path:

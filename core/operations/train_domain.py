@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 
-from .. import files
-from ..checkpoint.loras import made_lora_path
-from ..device import out_of_memory
-from ..errors import BundleError, InputError
-from ..graph.inputs import Registry
 from ..host import current
-from ..host.denoiser import Denoiser
-from ..lowrank.lora_file import read_about
-from ..paths import made_weights_dir
-from ..train.inputs.latent_cache import picture_key
-from ..train.loop import Intervals, TrainResult, train
-from ..train.plot import loss_image
-from ..train.writing import check_writable
-from .distill import Run, gradients_explained
-from .domain import DomainTuning, check_room
-from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, encode_texts, open_domain, prepare, to_device
-from .domain_previews import MOST, Previews
-from .ready_workflow import drawing_graph, workflow_path, write_workflow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SHOWN = 4
-"""Times in a run that samples are drawn and the held-out pictures are measured."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is trained and where it goes: a `folder`, the LoRA's `filename`, `prompts` (one a line) to draw, and the graph of the node
-    `node_id`, in API format, whose loaders the ready workflow takes over (none: no workflow is written)."""
-
-    folder: str
-    filename: str
-    prompts: str = ""
-    graph: Mapping[str, Any] = field(default_factory=dict)
-    node_id: str = ""
-    classes: Registry = field(default_factory=dict)
+from .distill import Run
+from .domain import DomainTuning
+from .domain_run import Job, lora_name, lora_path, run_domain
+from .ready_workflow import drawing_graph, workflow_line
 
 
 @dataclass(frozen=True)
@@ -64,127 +28,17 @@ class Tuned:
 
 
 def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run: Run) -> Tuned:
-    """Train LoRA pairs for `parts` (MODEL, CLIP, VAE), none of which is changed; patches on the MODEL are part of the base.
-
-    Raises, before any work, :class:`InputError`, :class:`DataError`, :class:`BundleError` and :class:`WriteError`, in one line each, for
-    settings out of range, a folder that cannot be trained on, parts that do not belong together, too little memory, and places that cannot
-    be written; and whatever training raises.
-    """
-    (model, clip, vae), host = parts, current()
-    run.check()
-    recipe.check()
+    """Train LoRA pairs for `parts` (MODEL, CLIP, VAE), none of which is changed. See :func:`~.domain_run.run_domain`."""
+    model, clip, _ = parts
     out = lora_path(job.filename)
-    run_dir = made_weights_dir() / f"{out.stem}-run"
-    check_writable(out, run_dir)
-    if job.graph:
-        files.check_writable(workflow_path(job.filename).parent)
-    framing = Framing(recipe.size, recipe.buckets, recipe.flip)
-    pictures = open_domain(job.folder, framing, recipe.template, recipe.subject, recipe.seed)
-    network = host.speed.network_of("model", model)
-    room = check_room(network, recipe, host.process.device())
-    with memory_named(recipe):
-        check_parts(host, model, clip, vae, pictures, recipe.size)
-        latents = encode_pictures(host, vae, pictures, recipe.flip)
-        prompts = [line.strip() for line in job.prompts.splitlines() if line.strip()][:MOST] or _some_captions(pictures)
-        texts = encode_texts(host, clip, ["", *prompts, *(line for lines in pictures.captions for line in lines)])
-        recipe.fingerprint = fingerprint(network, pictures)
-        base = host.surgery.rebuild(model, lambda _: None)
-        denoiser = host.training.denoiser(base, train=True, room=room, frozen=True)
-        if denoiser.device.type == "cuda":
-            recipe.precision = "bf16"
-        prepared = prepare(denoiser, latents, texts, pictures.captions)
-        shapes = [tuple(both[0].shape) for both in prepared.latents]
-        shape = max(set(shapes), key=lambda one: (shapes.count(one), one))
-        previews = Previews(denoiser, texts, prompts, shape, lambda latent: host.vae.decode(vae, latent), recipe.seed)
-        recipe.given(base, denoiser, prepared, pictures, previews)
-        _try_once(denoiser, prepared)
-        every = Intervals(run.save_every, max(1, run.steps // 50), max(1, run.steps // SHOWN))
-        try:
-            with gradients_explained():
-                result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=every, device=denoiser.device)
-            samples = previews.compared(recipe.lora.off)
-        finally:
-            recipe.release()
+    made = run_domain(parts, job, recipe, run, [out])
+    (path,) = made.result.files
     with torch.inference_mode():
-        tuned, _ = host.surgery.add_lora(model, None, result.files[0], 1.0, 0.0)
-    lines = [*_report(recipe, result, pictures, out), *_workflow(job, out, prompts[0], recipe.size)]
-    return Tuned(tuned, clip, "\n".join(lines), loss_image(result.losses, f"loss over {result.steps} steps"), samples, result.files[0])
-
-
-def lora_path(filename: str) -> Path:
-    """Return where the LoRA `filename` is written. Raises :class:`InputError` for a name that leaves its folder, :class:`BundleError` where
-    a file that no trainer of this pack has written would be replaced."""
-    path = made_lora_path(filename)
-    if path.exists() and not read_about(path):
-        raise BundleError(f"{path.name} is a LoRA of another program; give this one another filename")
-    return path
-
-
-@contextmanager
-def memory_named(recipe: DomainTuning) -> Iterator[None]:
-    """Turn the end of memory into one line that says what to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise InputError(
-            f"memory ran out at batch_size={recipe.batch_size}, size={recipe.size}, rank={recipe.rank}: lower one of them, or set "
-            "checkpointing to on; a run that had begun goes on from its last checkpoint only with equal settings"
-        ) from error
-
-
-def fingerprint(network: nn.Module, pictures: Pictures) -> str:
-    """Return a hash of the base's weights (some of each, to four digits: with other threads the last ones differ) and of the pictures and
-    their captions."""
-    sampled = (weight.detach().flatten()[:: max(1, weight.numel() // 4096)] for weight in network.parameters())
-    weights = sum(float(one.float().abs().sum()) for one in sampled)
-    both = zip(pictures.images.items, pictures.captions, strict=True)
-    listed = "".join(f"{picture_key(item.path, '').hex()}:{lines};" for item, lines in both)
-    return hashlib.sha256(f"{weights:.4g};{listed}".encode()).hexdigest()[:16]
-
-
-@torch.no_grad()
-def _try_once(denoiser: Denoiser, prepared: Prepared) -> None:
-    """Raise :class:`InputError` where the model cannot read one picture and its text, before anything is trained."""
-    try:
-        latents = prepared.latents[0][0][None].to(denoiser.device)
-        given = to_device([prepared.texts["", tuple(latents.shape[1:])]], denoiser.device)
-        denoiser.denoise(latents, denoiser.sigmas[:1].to(denoiser.device), given[0] if denoiser.batches else given)
-    except RuntimeError as error:
-        if out_of_memory(error) or "no autograd formula" in str(error):
-            raise
-        raise InputError(
-            f"the model cannot read this CLIP's texts or this VAE's latents ({str(error)[:200]}); link the CLIP and the VAE of the model"
-        ) from error
-
-
-def _some_captions(pictures: Pictures) -> list[str]:
-    chosen = [*pictures.parts["validation"], *pictures.parts["train"]]
-    return list(dict.fromkeys(pictures.captions[i][0] for i in chosen))[:2]
-
-
-def _report(recipe: DomainTuning, result: TrainResult, pictures: Pictures, out: Path) -> list[str]:
-    counts = ", ".join(f"{len(members)} for {part}" for part, members in sorted(pictures.parts.items()) if members)
-    numbers = sum(one.numel() for one in recipe.lora.parameters())
-    lines = [f"{result.steps} steps on {len(pictures)} pictures: {counts}", *pictures.notes]
-    lines.append(f"LoRA of rank {recipe.rank} on {len(recipe.lora.names)} layers, {numbers:,} parameters")
-    for part, base in recipe.base.items():
-        lines.append(f"loss on the pictures for {part}: {base:.4g} by the base, {recipe.tuned[part]:.4g} by the LoRA")
-    if not recipe.base:
-        lines.append("too few pictures to hold some out: whether the LoRA generalises was not measured")
-    (saved,) = result.files
-    where = "loras of the output folder, for Load LoRA" if saved == out else f"{saved.parent}, because its place could not be written"
-    return [*lines, f"saved as {saved.name} in {where}"]
-
-
-def _workflow(job: Job, out: Path, prompt: str, size: int) -> list[str]:
-    """Write the ready workflow; return the report's line about it."""
-    if not job.graph:
-        return []
-    name = out.relative_to(made_lora_path("x").parent.resolve()).as_posix()
-    inputs = {"model": None, "clip": None, "lora_name": name, "strength_model": 1.0, "strength_clip": 1.0}
-    loader = {"class_type": "LoraLoader", "inputs": inputs}
-    graph = drawing_graph(job.graph, job.node_id, loader, prompt, max(64, size // 8 * 8))
-    written = write_workflow(workflow_path(job.filename), graph, job.classes)
-    return [f"a workflow that draws with it: {written.name} in your workflows ({written.parent})"]
+        tuned, _ = current().surgery.add_lora(model, None, path, 1.0, 0.0)
+    inputs = {"model": None, "clip": None, "lora_name": lora_name(out), "strength_model": 1.0, "strength_clip": 1.0}
+    lines = made.report(recipe, [out])
+    if job.graph:
+        loader = {"class_type": "LoraLoader", "inputs": inputs}
+        graph = drawing_graph(job.graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
+        lines.append(workflow_line(job.filename, graph, job.classes))
+    return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, path)

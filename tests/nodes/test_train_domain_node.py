@@ -13,7 +13,7 @@ from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.lora_file import read_about
-from rapiddraw.core.operations import train_domain
+from rapiddraw.core.operations import domain_run
 from rapiddraw.core.operations.domain_data import BucketOrder, Framing, split
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
@@ -139,7 +139,7 @@ def test_mixed_pictures_are_trained_on_in_their_shapes(parts, tiny_pack):
     ],
 )
 def test_bad_data_and_settings_are_one_clear_line_before_any_work(parts, tiny_pack, monkeypatch, make, changes, error, words):
-    monkeypatch.setattr(train_domain, "encode_pictures", lambda *_: pytest.fail("encoded first"))
+    monkeypatch.setattr(domain_run, "encode_pictures", lambda *_: pytest.fail("encoded first"))
     make(tiny_pack / "input" / "bad")
     with pytest.raises(error, match=words) as raised:
         run(parts, **{"folder": "bad", **changes})
@@ -169,7 +169,7 @@ def test_no_memory_and_places_that_cannot_be_written_are_named(parts, tiny_pack,
         def full(*_):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-        patch.setattr(train_domain, "encode_pictures", full)
+        patch.setattr(domain_run, "encode_pictures", full)
         with pytest.raises(InputError, match="memory ran out at batch_size=2, size=64"):
             run(parts)
     made(tiny_pack).parent.mkdir(parents=True)
