@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "inspect", help="say what a weight file or a graph holds", description="Show a bundle's metadata and tensors, or a graph's nodes.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a .safetensors bundle, a graph (.json) or a picture with a graph in it")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="a .safetensors bundle or LoRA, a graph (.json) or a picture with a graph")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", action="store_true", help="write the description as JSON to stdout")
     parser.add_argument("--manifest", action="store_true", help="compare weights/ with its manifest")
@@ -55,18 +55,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return a bundle or a graph as plain data; a bundle is read whole, so that a damaged one is found out.
+    """Return a bundle, a LoRA of this pack or a graph as plain data; tensors are read whole, so that damage is found out.
 
     Raises :class:`BundleError` or :class:`GraphError`.
     """
     if path.suffix.lower() in (".json", ".png"):
         return _describe_graph(path)
     from ..core.bundles.load import load_bundle
+    from ..core.bundles.lora_about import is_own_lora
 
+    if is_own_lora(path):
+        return _describe_lora(path)
     bundle = load_bundle(path)  # checks the header first, then every value
-    tensors = {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in bundle.tensors.items()}
     meta = {key: value for key, value in asdict(bundle.info).items() if key != "path" and value not in (None, {})}
-    return meta | {"bytes": path.stat().st_size, "parameters": sum(t.numel() for t in bundle.tensors.values()), "tensors": tensors}
+    return meta | _contents(path, bundle.tensors)
+
+
+def _describe_lora(path: Path) -> dict[str, Any]:
+    from ..core.bundles.format import load_foreign
+    from ..core.bundles.lora_about import read_about
+    from ..core.bundles.manifest import LORA
+
+    told = read_about(path)
+    provenance = told.pop("provenance", {})
+    return {"kind": LORA, "config": told, "provenance": provenance} | _contents(path, load_foreign(path))
+
+
+def _contents(path: Path, tensors: dict[str, Any]) -> dict[str, Any]:
+    listed = {name: [str(t.dtype).removeprefix("torch."), *t.shape] for name, t in tensors.items()}
+    return {"bytes": path.stat().st_size, "parameters": sum(t.numel() for t in tensors.values()), "tensors": listed}
 
 
 def _describe_graph(path: Path) -> dict[str, Any]:

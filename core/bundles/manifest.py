@@ -15,24 +15,37 @@ from ..errors import BundleError
 from ..files import replacing
 from ..paths import file_sha256
 from .format import read_info
+from .lora_about import is_own_lora, read_about
 
 NAME = "manifest.json"
+LORA = "lora"
+"""The kind of a file that is no bundle, so that stock loaders read it too."""
 REWRITE = "`python -m rapiddraw inspect --write-manifest`"
 MAX_TOTAL_BYTES = 100 * 10**6
 
 
 def describe_weights(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return one entry for each `.safetensors` file below `folder`. Raises :class:`BundleError` for one that is not a bundle."""
+    """Return one entry for each `.safetensors` file below `folder`. Raises :class:`BundleError` for one that is neither a bundle nor a LoRA
+    of this pack."""
     entries = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        info = read_info(path)
+        kind, provenance = _origin(path)
         entries[path.relative_to(folder).as_posix()] = {
-            "kind": info.kind,
+            "kind": kind,
             "bytes": path.stat().st_size,
             "sha256": file_sha256(path),
-            "provenance": info.provenance,
+            "provenance": provenance,
         }
     return entries
+
+
+def _origin(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return (kind, provenance) of a file, from its header alone."""
+    if is_own_lora(path):
+        provenance = read_about(path).get("provenance", {})
+        return LORA, provenance if isinstance(provenance, dict) else {}
+    info = read_info(path)
+    return info.kind, info.provenance
 
 
 def write_manifest(folder: Path) -> Path:

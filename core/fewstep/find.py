@@ -1,25 +1,28 @@
-"""Search for the files of few-step students: LoRAs, and bundles of whole networks, by their metadata."""
+"""Search for the files of few-step students by their metadata: LoRAs, in a loras or a weights folder, and bundles of whole networks."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
 
-from ..bundles.find import list_bundles, resolve_bundle
+from .. import paths
 from ..bundles.format import KEY as BUNDLE
 from ..bundles.format import read_info
 from ..bundles.header import mentions
+from ..bundles.lora_about import is_own_lora
+from ..bundles.lora_about import read_about as told_of_lora
 from ..checkpoint.loras import list_loras, resolve_lora
 from ..errors import BundleError, InputError
-from ..lowrank.lora_file import ABOUT
-from ..lowrank.lora_file import read_about as told_of_lora
 from .about import About, read_about
 
 
 def list_students() -> list[str]:
     """Return the sorted names of the files that say that they hold a few-step student."""
     found = {name for name in list_loras() if _is_student(resolve_lora(name))}
-    return sorted(found | {name for name in list_bundles("unet") if _is_student(resolve_bundle(name, "unet"))})
+    for folder in paths.weights_dirs():
+        listed = [(name, path) for name, path in paths.model_files(folder) if name.endswith(".safetensors")]
+        found |= {name for name, path in listed if not name.startswith("loras/") and _is_student(path)}
+    return sorted(found)
 
 
 def resolve_student(name: str) -> Path:
@@ -27,12 +30,12 @@ def resolve_student(name: str) -> Path:
     :class:`BundleError` for an unknown one."""
     try:
         return resolve_lora(name)
-    except BundleError:
-        try:
-            return resolve_bundle(name, "unet")
-        except BundleError as error:
-            known = ", ".join(list_students()[:5]) or "none"
-            raise BundleError(f"no few-step student named {name!r}; there is {known}. Distill Few Steps writes them") from error
+    except BundleError as error:
+        for path in (paths.model_path(folder, name) for folder in paths.weights_dirs()):
+            if path.is_file():
+                return path
+        known = ", ".join(list_students()[:5]) or "none"
+        raise BundleError(f"no few-step student named {name!r}; there is {known}. Distill Few Steps writes them") from error
 
 
 def read_student(path: Path) -> tuple[About, bool]:
@@ -57,6 +60,6 @@ def _is_student(path: Path) -> bool:
 @lru_cache(maxsize=2**14)
 def _says_so(path: Path, mtime_ns: int, size: int) -> bool:
     try:
-        return (mentions(path, ABOUT) or mentions(path, BUNDLE)) and read_student(path) is not None
+        return (is_own_lora(path) or mentions(path, BUNDLE)) and read_student(path) is not None
     except (BundleError, OSError):
         return False

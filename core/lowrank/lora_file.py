@@ -15,14 +15,12 @@ from typing import Any
 import torch
 
 from ..bundles.format import load_foreign
-from ..bundles.header import METADATA, read_header
+from ..bundles.lora_about import ABOUT
 from ..errors import BundleError
 from ..files import replacing
 from .lora import MAX_RANK, Factors
 
 PREFIX = "diffusion_model."
-ABOUT = "rapiddraw_lora"
-"""The one key of a file's metadata: safetensors writes several in an order that changes from run to run."""
 BESIDE = "rapiddraw."
 """Beginning of the names of tensors that a node of this pack keeps beside a LoRA; others pass over them."""
 _PARTS = ("lora_up.weight", "lora_down.weight", "alpha")
@@ -73,16 +71,6 @@ def read_lora(path: Path) -> dict[str, Factors]:
     if not found:
         raise BundleError(f"{path.name} holds no LoRA")
     return {key: _factors(f"{path.name}: {key:.120}", parts) for key, parts in sorted(found.items())}
-
-
-def read_about(path: Path) -> dict[str, Any]:
-    """Return what :func:`save_lora` was told about a LoRA; {} for a file of another program. Raises :class:`BundleError`."""
-    stored = read_header(path).get(METADATA)
-    try:
-        about = json.loads(stored[ABOUT]) if isinstance(stored, dict) and ABOUT in stored else {}
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.name}: its {ABOUT!r} metadata cannot be understood ({str(error)[:200]})") from error
-    return about if isinstance(about, dict) else {}
 
 
 def delta_of(factors: Factors) -> torch.Tensor:

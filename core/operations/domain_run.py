@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from .. import files
+from ..bundles.lora_about import read_about
 from ..checkpoint.loras import made_lora_path
 from ..device import out_of_memory
 from ..errors import BundleError, InputError
 from ..graph.inputs import Registry
 from ..host import current
 from ..host.denoiser import Denoiser
-from ..lowrank.lora_file import read_about
 from ..paths import made_weights_dir
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train

@@ -15,6 +15,7 @@ from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.bundles.manifest import check_manifest, read_manifest, write_manifest
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.errors import BundleError, InputError
+from rapiddraw.core.lowrank.lora_file import save_lora
 from rapiddraw.core.metrics.bootstrap import Estimate
 from rapiddraw.core.train import RECIPES, make_recipe, recipe_class
 from rapiddraw.core.train.recipe import Recipe
@@ -155,6 +156,17 @@ def test_a_manifest_notices_every_change(tmp_path):
     save_bundle(tmp_path / "c.safetensors", {"t": torch.ones(2)}, BundleInfo("kg"))
     (tmp_path / "b.safetensors").unlink()
     assert [line.split()[0] for line in check_manifest(tmp_path)] == ["b.safetensors", "c.safetensors", "a.safetensors"]
+
+
+def test_a_lora_is_listed_and_described_like_a_bundle(tmp_path, capsys):
+    factors = {"diffusion_model.a": (torch.ones(4, 2), torch.ones(2, 3), 2.0)}
+    file = save_lora(tmp_path / "a.safetensors", factors, {"few_step": {"steps": 4}, "provenance": {"steps": 7}})
+    write_manifest(tmp_path)
+    entry = read_manifest(tmp_path)["a.safetensors"]
+    assert entry["kind"] == "lora" and entry["provenance"] == {"steps": 7} and check_manifest(tmp_path) == []
+    assert main(["inspect", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "lora, 0.00 MB" in said and "few_step steps 4" in said and "provenance: steps 7" in said
 
 
 def test_the_chain_lists_its_stages_and_refuses_what_it_cannot_do(capsys):

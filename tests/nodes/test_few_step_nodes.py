@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 from rapiddraw.core import paths
 from rapiddraw.core.bundles.format import Schedule
+from rapiddraw.core.bundles.lora_about import read_about as told_of_lora
 from rapiddraw.core.errors import BundleError, Cancelled, InputError
 from rapiddraw.core.fewstep.about import KEY, METHODS, About, read_about, scale_to_use
 from rapiddraw.core.fewstep.find import list_students, read_student
 from rapiddraw.core.host import current
-from rapiddraw.core.lowrank.lora_file import read_about as told_of_lora
 from rapiddraw.core.lowrank.lora_file import read_lora, save_lora
 from rapiddraw.core.operations import few_step
 from rapiddraw.core.operations.checkpointing import checkpoint_blocks
@@ -203,6 +204,21 @@ def test_a_student_of_another_model_is_refused(parts, tmp_path):
         load(current().model.load(wide))
     with pytest.raises(BundleError, match="predicts v on 4 latent channels; this model predicts flow"):
         load(current().model.load(flow))
+
+
+def test_a_student_in_a_weights_folder_is_found_by_its_header(parts, tmp_path, monkeypatch):
+    *_, student = (run(parts, steps=1), paths.output_dir() / "loras" / "student.safetensors")
+    shipped = tmp_path / "shipped"
+    (shipped / "loras").mkdir(parents=True)
+    save_lora(shipped / "another.safetensors", read_lora(student), {"recipe": "domain"})
+    shutil.copy(student, shipped / "orchard-2-steps.safetensors")
+    shutil.move(student, shipped / "loras" / "own.safetensors")
+    monkeypatch.setattr(paths, "weights_dirs", lambda: [shipped])
+    assert list_students() == ["orchard-2-steps.safetensors", "own.safetensors"]
+    model, _, sigmas, cfg = load(parts[0], student="orchard-2-steps.safetensors")
+    assert torch.equal(denoised(model), denoised(load(parts[0], student="own.safetensors")[0])) and (len(sigmas), cfg) == (3, 1.0)
+    with pytest.raises(InputError, match="plain relative name"):
+        load(parts[0], student="../shipped/orchard-2-steps.safetensors")
 
 
 def test_a_file_that_is_no_student_is_refused(parts):

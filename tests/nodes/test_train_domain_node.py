@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from rapiddraw.core.bundles.lora_about import read_about
 from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, WriteError
 from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.host import current
-from rapiddraw.core.lowrank.lora_file import read_about
 from rapiddraw.core.operations import domain_run
 from rapiddraw.core.operations.domain_data import BucketOrder, Framing, split
 from rapiddraw.core.orchard.dataset import write_dataset

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from rapiddraw.core.bundles.lora_about import read_about
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.lowrank.factorize import factorize
 from rapiddraw.core.lowrank.kronecker import add_deltas
 from rapiddraw.core.lowrank.lora import attach_lora, attach_to
-from rapiddraw.core.lowrank.lora_file import comfy_name, delta_of, read_about, read_lora, save_lora
+from rapiddraw.core.lowrank.lora_file import comfy_name, delta_of, read_lora, save_lora
 from rapiddraw.core.lowrank.roles import DEFAULT_TARGETS
 from rapiddraw.tests import sd_layout
 from rapiddraw.tests.helpers import UNET_CONFIG, seeded
