@@ -52,7 +52,7 @@ class CaptionFolder:
         )
         return {
             "required": {
-                "folder": ("STRING", {"default": "", "tooltip": "Name of the folder of pictures, in the input or the output folder."}),
+                "folder": ("STRING", {"default": "", "tooltip": "Name of the folder of pictures, in the input or output folder."}),
                 "out": (
                     "STRING",
                     {"default": "dataset/captioned", "tooltip": "The folder to write, in the output folder. Pictures are linked."},

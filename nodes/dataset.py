@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ..core.knowledge.graph import KnowledgeGraph
     from .sockets import Inputs
 
-_FOLDER_TIP = "Name of the folder of pictures, in the input or the output folder. It holds a captions.jsonl, or a .txt beside each picture."
+_FOLDER_TIP = "Name of the folder of pictures, in the input or output folder. It holds a captions.jsonl, or a .txt beside each picture."
 _OUT_TIP = "The folder to write, in the output folder. The pictures are linked into it; the first folder is not changed."
 _SCORER_TIP = "The network for CLIP scores: a text bundle with its image tower beside it. It can only judge what it was trained on."
 _JUDGE_TIP = "A classifier of attributes. It knows Orchard pictures (this pack's drawings); for other pictures choose none."

@@ -34,8 +34,8 @@ class DistillUNet:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         folder_tip = (
-            "A folder inside the input folder: pictures with a .txt of captions beside each, or with a captions.jsonl. Empty: 48 Orchard "
-            "pictures (this pack's drawings of imaginary fruits) are drawn, to try the node on the shipped model."
+            "A folder in the input or output folder: pictures with a .txt of captions beside each, or with a captions.jsonl. Empty: 48 "
+            "Orchard pictures (this pack's drawings of imaginary fruits) are drawn, to try the node on the shipped model."
         )
         filename_tip = (
             "The student's file, in rapiddraw/ of the output folder. A U-Net of the same name is replaced. Checkpoints lie in NAME-run "
@@ -122,9 +122,9 @@ class DistillUNet:
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.operations.distill_data import folder_digest
+        from ..core.data.places import fingerprint
 
-        return folder_digest(folder or "")
+        return fingerprint(folder)
 
     def execute(
         self,

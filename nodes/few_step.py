@@ -68,8 +68,8 @@ class DistillFewSteps:
             "memory for each of its parameters."
         )
         folder_tip = (
-            "A folder inside the input folder: pictures with captions, as for Distill UNet. Its captions are added to the prompts; with a "
-            "VAE its pictures are learned from, and the teacher draws none."
+            "A folder in the input or output folder: pictures with captions, as for Distill UNet. Its captions are added to the "
+            "prompts; with a VAE its pictures are learned from, and the teacher draws none."
         )
         filename_tip = (
             "The student's file, in loras/ of the output folder; a whole network in rapiddraw/. Checkpoints lie in rapiddraw/NAME-run; "
@@ -137,12 +137,12 @@ class DistillFewSteps:
 
     @classmethod
     def IS_CHANGED(cls, prompts: str | None = None, folder: str | None = None, **_: Any) -> str:
+        from ..core.data.places import fingerprint
         from ..core.errors import RapidDrawError
-        from ..core.operations.distill_data import folder_digest
         from ..core.operations.few_step import prompts_digest
 
         try:
-            return f"{prompts_digest(prompts or '')}-{folder_digest(folder or '')}"
+            return f"{prompts_digest(prompts or '')}-{fingerprint(folder)}"
         except (RapidDrawError, OSError):
             return ""
 

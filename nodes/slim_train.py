@@ -69,8 +69,8 @@ class SlimUNet:
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
         folder_tip = (
-            "A folder inside the input folder: pictures with a .txt of captions beside each, or with a captions.jsonl. Empty: 48 Orchard "
-            "pictures (this pack's drawings of imaginary fruits), to try the node on the shipped model."
+            "A folder in the input or output folder: pictures with a .txt of captions beside each, or with a captions.jsonl. Empty: 48 "
+            "Orchard pictures (this pack's drawings of imaginary fruits), to try the node on the shipped model."
         )
         file_tip = (
             "The student's file, in rapiddraw/ of the output folder. A U-Net of the same name is replaced. Checkpoints lie in NAME-run "
@@ -130,9 +130,9 @@ class SlimUNet:
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.operations.distill_data import folder_digest
+        from ..core.data.places import fingerprint
 
-        return "" if folder is None else folder_digest(folder)
+        return fingerprint(folder)
 
     def execute(
         self,
@@ -199,7 +199,7 @@ class PruneVAEDecoder:
             "Latents to train on. pictures: those of the folder, encoded. drawn: normal noise of the spread of such latents, which needs "
             "few pictures. A linked latent replaces both."
         )
-        folder_tip = "A folder of pictures inside the input folder. Empty: 48 Orchard pictures (drawings of imaginary fruits)."
+        folder_tip = "A folder of pictures in the input or output folder. Empty: 48 Orchard pictures (drawings of imaginary fruits)."
         file_tip = "The file to write, in rapiddraw/ of the output folder. A VAE of the same name is replaced. Checkpoints lie in NAME-run."
         lr_tip = "Peak learning rate; it falls to 0 along a cosine. Higher learns faster and may diverge."
         batch_tip = "Latents in each step. More is steadier, slower, and needs more memory."
@@ -227,9 +227,9 @@ class PruneVAEDecoder:
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.operations.distill_data import folder_digest
+        from ..core.data.places import fingerprint
 
-        return "" if folder is None else folder_digest(folder)
+        return fingerprint(folder)
 
     def execute(
         self,

@@ -42,8 +42,8 @@ class TrainUpscaler:
         from ..core.scoring.find import list_networks
 
         folder_tip = (
-            "A folder of pictures inside the input folder, at least 2 of patch px or more; every seventeenth is held out. Captions are not "
-            "needed. Empty: scenes of the Orchard (this pack's drawings) are drawn."
+            "A folder of pictures in the input or output folder, at least 2 of patch px or more; every seventeenth is held "
+            "out. Captions are not needed. Empty: scenes of the Orchard (this pack's drawings) are drawn."
         )
         file_tip = (
             "The file to write, in rapiddraw/ of the output folder; the critic is written beside it as NAME-critic. An upscaler of that "
@@ -138,9 +138,9 @@ class TrainUpscaler:
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.operations.distill_data import folder_digest
+        from ..core.data.places import fingerprint
 
-        return folder_digest(folder or "")
+        return fingerprint(folder)
 
     def execute(
         self,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .. import paths
 from ..errors import DataError, InputError
-from ..orchard.claim import INDEX
 
 
 def resolve_folder(name: str) -> Path:
@@ -19,7 +18,7 @@ def resolve_folder(name: str) -> Path:
         folder = paths.safe_join(base, name.strip())
         if folder.is_dir():
             return folder
-    raise DataError(f"no folder {name!r} in the input folder or the output folder; put your pictures into a folder there")
+    raise DataError(f"no such folder {name!r} in the input folder or the output folder; put your pictures into a folder there")
 
 
 def new_folder(name: str) -> Path:
@@ -33,14 +32,13 @@ def relative_name(folder: Path) -> str:
 
 
 def fingerprint(name: str | None) -> str:
-    """Return a text that changes when a folder's index or its files change; "" where there is no such folder yet."""
+    """Return a hash of the names, sizes and times of a folder's files; "" for a folder that is missing, unreadable or not named."""
+    if not (name or "").strip():
+        return ""
     try:
         folder = resolve_folder(name or "")
-    except (DataError, InputError):
+        stats = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
+        found = sorted(f"{path.relative_to(folder).as_posix()}/{stat.st_size}/{stat.st_mtime_ns}" for path, stat in stats)
+    except (DataError, InputError, OSError):
         return ""
-    index = folder / INDEX
-    if index.is_file():
-        return paths.file_sha256(index)
-    stats = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
-    found = sorted(f"{path.relative_to(folder)}/{stat.st_size}/{stat.st_mtime_ns}" for path, stat in stats)
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return hashlib.sha256("\n".join(found).encode("utf-8", "surrogatepass")).hexdigest()

@@ -116,10 +116,10 @@ def distill_model(
 ) -> tuple[Any, str, torch.Tensor]:
     """Return (the student as a MODEL, a report, the loss as an IMAGE). `model` is not changed; patches on it are taught as well.
 
-    `folder` lies inside the input folder (see :func:`~.distill_data.training_folder`). The student is written as the bundle `filename`
-    where nodes write bundles. Checkpoints lie in a folder beside it, and a stopped run goes on from the last one where all settings are
-    equal. Raises :class:`InputError`, before any work, for settings out of range and for places that cannot be written, and whatever
-    factoring and training raise.
+    `folder` lies in the input or output folder (see :func:`~.distill_data.training_folder`). The student is written as the bundle
+    `filename` where nodes write bundles. Checkpoints lie in a folder beside it, and a stopped run goes on from the last one where all
+    settings are equal. Raises :class:`InputError`, before any work, for settings out of range and for places that cannot be written,
+    and whatever factoring and training raise.
     """
     run.check()
     recipe.check()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from einops import rearrange
 
 from ..data.folder import ImageFolder
+from ..data.places import resolve_folder
 from ..errors import InputError
 from ..host.denoiser import Denoiser
-from ..paths import input_dir, safe_join, temp_dir
+from ..paths import temp_dir
 from ..progress import Progress
 
 DEMONSTRATION = 48
@@ -32,12 +31,13 @@ class Encoded:
 
 
 def training_folder(name: str, size: int) -> ImageFolder:
-    """Return the captioned pictures of the folder `name` in the input folder, cropped to `size` px; for an empty name, Orchard pictures.
+    """Return the captioned pictures of the folder `name`, cropped to `size` px; for an empty name, Orchard pictures.
 
-    Raises :class:`InputError` for a name that leaves the input folder, and :class:`DataError` where there is no such folder.
+    `name` lies in the input or output folder. Raises :class:`InputError` for a name that leaves them, and :class:`DataError` where
+    there is no such folder.
     """
     if name.strip():
-        return ImageFolder(safe_join(input_dir(), name.strip()), size=size)
+        return ImageFolder(resolve_folder(name), size=size)
     from ..orchard.dataset import write_dataset
 
     drawn = min(max(size, 64), 512)
@@ -83,15 +83,3 @@ def encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> tor
             parts.append(made)
             bar.update(count)
     return torch.cat(parts)
-
-
-def folder_digest(folder: str) -> str:
-    """Return a hash of the names, sizes and times of a folder's files; "" for a folder that is missing or not named."""
-    if not folder.strip():
-        return ""
-    try:
-        root: Path = safe_join(input_dir(), folder.strip())
-        listed = sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file())
-        return hashlib.sha256(repr(listed).encode()).hexdigest()
-    except (InputError, OSError):
-        return ""

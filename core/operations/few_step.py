@@ -66,10 +66,10 @@ class FewStepResult:
 def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: str, recipe: FewStepRecipe, run: Run) -> FewStepResult:
     """Train a few-step student of `parts.model` and return it. The model is not changed; patches on it are taught as well.
 
-    `prompts` are lines, or the name of a .txt file in the input folder; the captions of `folder` (a folder in the input folder) are added.
-    With a VAE the latents are those of the folder's pictures; else the teacher draws them. A stopped run goes on from its last checkpoint
-    where all settings are equal. Raises :class:`InputError`, before any work, for settings out of range, missing prompts and places that
-    cannot be written, and whatever training raises.
+    `prompts` are lines, or the name of a .txt file in the input folder; the captions of `folder` (in the input or output folder) are
+    added. With a VAE the latents are those of the folder's pictures; else the teacher draws them. A stopped run goes on from its last
+    checkpoint where all settings are equal. Raises :class:`InputError`, before any work, for settings out of range, missing prompts and
+    places that cannot be written, and whatever training raises.
     """
     run.check()
     host, model = current(), parts.model

@@ -17,12 +17,13 @@ from ..bundles.format import read_info
 from ..checks import real_number
 from ..data.card import Card, data_card
 from ..data.pictures import load_pixels
+from ..data.places import resolve_folder
 from ..errors import BundleError, DataError, InputError
 from ..host import current
 from ..metrics.psnr import psnr
 from ..metrics.ssim import ssim
 from ..networks import weight_sum
-from ..paths import input_dir, made_bundle_path, safe_join
+from ..paths import made_bundle_path
 from ..progress import track
 from ..scoring.find import resolve_network
 from ..scoring.perceptual import Perceptual, load_perceptual
@@ -110,9 +111,9 @@ def train_upscaler(
 ) -> tuple[Any, str, Tensor, Tensor]:
     """Return (the trained UPSCALE_MODEL, a report, the loss as an IMAGE, held-out pictures before and after as an IMAGE).
 
-    `upscale_model` is not changed. `folder` lies inside the input folder; for "" Orchard scenes are drawn. The result is written as the
-    bundle `filename` where nodes write bundles, the critic beside it. Checkpoints lie in a folder beside them, and a stopped run goes on
-    from the last one where all settings are equal.
+    `upscale_model` is not changed. `folder` lies in the input or output folder; for "" Orchard scenes are drawn. The result is written
+    as the bundle `filename` where nodes write bundles, the critic beside it. Checkpoints lie in a folder beside them, and a stopped run
+    goes on from the last one where all settings are equal.
 
     Raises, before any training, :class:`InputError` for settings out of range and for an upscaler that is no RRDB network,
     :class:`DataError` for a folder with fewer than two usable pictures, :class:`BundleError` where `filename` would replace another kind.
@@ -221,10 +222,7 @@ def _planes(picture: Any) -> Tensor:
 
 
 def _card(folder: str, patch: int) -> Card:
-    root = safe_join(input_dir(), folder.strip())
-    if not root.is_dir():
-        raise DataError(f"no such folder in the input folder: {folder.strip()}; put your pictures into {root}")
-    card = data_card(root, patch)
+    card = data_card(resolve_folder(folder), patch)
     if len(card.usable) < 2:
         raise DataError(
             f"{len(card.usable)} usable picture in {folder.strip()}: at least 2 are needed, of {patch} px or more, one to measure on. "

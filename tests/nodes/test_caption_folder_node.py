@@ -63,7 +63,7 @@ def test_what_is_wrong_is_said_before_the_work(pictures):
         captioned(old="all")
     with pytest.raises(InputError, match="min_side"):
         captioned(least=-1)
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="no such folder"):
         CaptionFolder().execute("nothing", "captioned", NONE, "{object}", "", "keep", 0, True)
     with pytest.raises(BundleError, match="no language model"):
         captioned(model="not-there")

@@ -127,7 +127,7 @@ def test_mixed_pictures_are_trained_on_in_their_shapes(parts, tiny_pack):
         (lambda f: pictures(f, "a.png", "b.png", "c.png", size=(1, 1)), {"subject": "x"}, DataError, "1 x 1 pixels"),
         (lambda f: [(f.mkdir(exist_ok=True), (f / f"{n}.png").write_bytes(b"no")) for n in "abc"], {"subject": "x"}, DataError, "readable"),
         (lambda f: f.mkdir(), {}, DataError, "no images"),
-        (lambda f: None, {}, DataError, "no folder"),
+        (lambda f: None, {}, DataError, "no such folder"),
         (lambda f: pictures(f, "a.png", "b.png", "c.png"), {"subject": "x", "template": "a photo"}, InputError, "no {object}"),
         (lambda f: None, {"folder": "../out"}, InputError, "plain relative name"),
         (lambda f: None, {"folder": "/etc"}, InputError, "inside the input folder"),
