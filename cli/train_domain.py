@@ -59,7 +59,7 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     data = Path(str(settings.pop("data", ""))).expanduser().absolute() if settings.get("data") else None
     parts = {key: str(settings.pop(key, default)) for key, default in PARTS.items()}
     recipe = configured(DomainTuning, DOMAIN, settings)
-    graph = {"1": _loader(parts), "2": {"class_type": "RapidDrawTrainDomainModel", "inputs": _links()}}
+    graph = {"1": loader(parts), "2": {"class_type": "RapidDrawTrainDomainModel", "inputs": _links()}}
     with using_dirs(input=data.parent if data else None):
         loaded = execute({"1": graph["1"]}, registry(), ["1"]).values["1"]
         model, clip, vae = (slot[0] for slot in loaded)
@@ -72,7 +72,8 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     return 0
 
 
-def _loader(parts: dict[str, str]) -> dict[str, Any]:
+def loader(parts: dict[str, str]) -> dict[str, Any]:
+    """Return the node, in API format, that loads the checkpoint or the bundles of `parts`."""
     if parts["checkpoint"]:
         return {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": parts["checkpoint"]}}
     names = {"unet_name": parts["unet"], "text_name": parts["text"], "vae_name": parts["vae"]}

@@ -13,7 +13,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from .recipe import Recipe
 
-AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
+Settings = TypeVar("Settings")
 RECIPES = {
     "judge": ".recipes.judge:JudgeRecipe",
     "vae": ".recipes.vae:VaeRecipe",
@@ -48,9 +48,9 @@ def make_recipe(name: str, settings: dict[str, Any] | None = None) -> Recipe:
     return configured(recipe_class(name), name, settings or {})
 
 
-def configured(cls: type[AnyRecipe], name: str, settings: dict[str, Any]) -> AnyRecipe:
-    """Return a recipe of class `cls`, as :func:`make_recipe` does; `name` is what messages call it."""
-    known = {f.name: f for f in fields(cls) if f.init}
+def configured(cls: type[Settings], name: str, settings: dict[str, Any]) -> Settings:
+    """Return a dataclass `cls` of settings, such as a recipe, as :func:`make_recipe` does; messages call it the recipe `name`."""
+    known = {f.name: f for f in fields(cls) if f.init}  # type: ignore[arg-type]  # any dataclass
     default = cls()
     values = {}
     for key, value in settings.items():
