@@ -1,11 +1,12 @@
 """Few steps: the teacher in few steps against students of it, by every method of distillation.
 
     python -m rapiddraw bench few-step
+    python -m rapiddraw bench few-step --methods shipped
 
-Each method is trained for the same number of steps on what the teacher draws, unless its student lies in --students already. All draw the
-same prompts of the Orchard, of names that captions have (seen) and of names that only the graph has (unseen), from the same noise. The
-teacher is drawn by DDIM, DPM-Solver++(2M) and PLMS. `vanilla` is progressive distillation without guidance, which is then guided by the
-sampler, as SnapFusion compares it. A student of 8 steps stands for the method over guidance scales.
+Each method is trained for the same number of steps on what the teacher draws, unless its student lies in --students already; `shipped`
+are the students in weights/. All draw the same prompts of the Orchard, of names that captions have (seen) and of names that only the graph
+has (unseen), from the same noise. The teacher is drawn by DDIM, DPM-Solver++(2M) and PLMS. `vanilla` is progressive distillation without
+guidance, which is then guided by the sampler, as SnapFusion compares it. A student of 8 steps stands for the method over guidance scales.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from . import common
 from .checks import CHOSEN, Basis, Expectation, above, at_least, at_most
-from .few_step_students import METHODS, trained_student
+from .few_step_students import METHODS, SHIPPED, find_student
 
 TEACHERS = {"ddim": ("sgm_uniform", 0), "dpmpp_2m": ("karras", 0), "plms": ("normal", -1)}
 """Samplers of the teacher: schedule, and by how much the steps differ from the evaluations."""
@@ -26,6 +27,7 @@ GUIDANCE = 4.0
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.5, 10.0)
 SCALED = ("vanilla", "cfg_aware", "guidance_embedded")
 SPLITS = ("seen", "unseen")
+NAMES = [SHIPPED, *METHODS]
 FID_RESAMPLES = 40
 
 
@@ -33,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench few-step`."""
     parser.add_argument("--count", type=int, default=64, help="pictures a split and condition (64); FID-A needs 1000")
     parser.add_argument("--few", type=int, nargs="+", default=list(FEW), help="steps of the students (8 4 2 1)")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="methods (all)")
+    parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES, help="methods (all)")
+    parser.add_argument("--teacher-steps", type=int, nargs="+", default=list(TEACHER_STEPS), help="steps of the teacher (1 2 4 8 50)")
     parser.add_argument("--train-steps", type=int, default=300, help="training steps of a student that is missing (300)")
     parser.add_argument("--students", type=Path, default=Path("runs/few-step"), help="folder of the students (runs/few-step)")
 
@@ -56,6 +59,7 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     from ..core.diffusion.samplers import SAMPLERS
+    from ..core.fewstep.find import read_student
     from ..core.metrics.sampling_runs import open_orchard
     from ..core.operations.few_step import apply_student
 
@@ -67,19 +71,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         reader = _Reader(orchard, split, args.count)
         runs = orchard.runs.using(cfg=GUIDANCE)
         for name, (schedule, less) in TEACHERS.items():
-            for steps in TEACHER_STEPS:
+            for steps in args.teacher_steps:
                 taken = max(1, steps + less)
                 drawn = runs.draw(SAMPLERS[name], runs.sigmas(schedule, taken))
                 row = {"model": f"teacher, {name}", "steps": taken, "scale": GUIDANCE, "evaluations": 2 * drawn.calls}
                 rows.append(reader.row(row, drawn.latents, seen))
         for method in args.methods:
             for few in args.few:
-                path = trained_student(method, few, args.students, args.train_steps)
+                path = find_student(method, few, args.students, args.train_steps)
+                if path is None:
+                    continue
                 scales = SCALES if method in SCALED and few == max(args.few) else (0.0,)
                 for scale in scales:
                     model, _, sigmas, cfg = apply_student(orchard.runs.model, path, 0, scale or (GUIDANCE if method in SCALED else 0.0))
-                    from ..core.fewstep.find import read_student
-
                     drawn = runs.using(model, cfg).draw(SAMPLERS[read_student(path)[0].sampler], sigmas)
                     row = {"model": method, "steps": few, "scale": scale or GUIDANCE, "evaluations": (1 + (cfg != 1)) * drawn.calls}
                     rows.append(reader.row(row, drawn.latents, seen))
@@ -88,7 +92,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         f"{GUIDANCE:g}; vanilla, cfg_aware and guidance_embedded are drawn at several scales at {max(args.few)} steps. {args.train_steps} "
         "training steps each. The best student is chosen on the pictures that it is then judged on."
     )
-    return common.result("few_step", "python -m rapiddraw bench few-step", rows, _checks(wanted, seen, args), notes=notes)
+    return common.result("few_step", _command(args), rows, _checks(wanted, seen, args), notes=notes)
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Return the command of this run, with the options that are not the default."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    words = ["python -m rapiddraw bench few-step"]
+    for name in ("count", "few", "methods", "teacher_steps"):
+        value = getattr(args, name)
+        if value != parser.get_default(name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    return " ".join(words)
 
 
 class _Reader:
@@ -132,11 +148,11 @@ def _checks(wanted: dict[str, Expectation], seen: dict[tuple[str, int, float], A
         return max(found, key=lambda one: float(one[1].mean()), default=None)
 
     def teacher(steps: int, split: str = "") -> Any:
-        return seen[f"{split}teacher, ddim", steps, GUIDANCE][0]
+        return seen.get((f"{split}teacher, ddim", steps, GUIDANCE), (None,))[0]
 
     checks = []
     for key, few, steps, split in (("four", 4, 50, ""), ("one", 1, 4, ""), ("unseen", 4, 50, "unseen ")):
-        if (found := best(few, split)) is not None:
+        if (found := best(few, split)) is not None and teacher(steps, split) is not None:
             checks.append(wanted[key].judge(difference(found[1], teacher(steps, split)), f"{wanted[key].claim} ({found[0][0]})"))
     most = max(args.few)
     strong = [scale for scale in SCALES if scale >= 3]
@@ -144,7 +160,7 @@ def _checks(wanted: dict[str, Expectation], seen: dict[tuple[str, int, float], A
     for key, one, other in (("aware", "cfg_aware", "vanilla"), ("told", "guidance_embedded", "cfg_aware")):
         if one in means and other in means:
             checks.append(wanted[key].judge(difference(means[one], means[other])))
-    if "fid" in wanted and (found := best(4)) is not None:
+    if "fid" in wanted and (found := best(4)) is not None and teacher(50) is not None:
         checks.append(wanted["fid"].judge(_fid_ratio(seen[found[0]][1], seen["teacher, ddim", 50, GUIDANCE][1], args.count)))
     return checks
 

@@ -15,7 +15,22 @@ METHODS: dict[str, dict[str, Any]] = {
     "adversarial": {"method": "adversarial"},
 }
 """Methods by name, and the recipe's settings that are not the default."""
+SHIPPED = "shipped"
+"""The name of the students in `weights/`, whatever their methods are."""
 SETTINGS: dict[str, Any] = {"rank": 32, "lr": 1e-3, "batch_size": 16, "drawn": 512, "guidance": 4.0}
+
+
+def find_student(method: str, few: int, folder: Path, steps: int) -> Path | None:
+    """Return the file of a student of `few` steps: a shipped one (None where there is none), else as :func:`trained_student` does."""
+    from ..core.errors import BundleError
+    from ..core.fewstep.find import resolve_student
+
+    if method != SHIPPED:
+        return trained_student(method, few, folder, steps)
+    try:
+        return resolve_student(f"orchard-{few}-step{'s' * (few > 1)}.safetensors")
+    except BundleError:
+        return None
 
 
 def trained_student(method: str, few: int, folder: Path, steps: int) -> Path:

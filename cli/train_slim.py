@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     steps = 1000 if args.steps is None else args.steps
     graph, last = _graph(parts)
     with using_dirs(input=data.parent if data else None):
-        values = execute(graph, registry(), [last]).values
+        values = execute(graph, registry(), ["1", last]).values
         (model, clip, vae), out = (slot[0] for slot in values["1"]), unet_path(name.name)
         clip = clip if last == "1" else values[last][0][0]
         run = Run(steps, args.save_every, not args.fresh)

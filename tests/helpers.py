@@ -191,6 +191,17 @@ def write_adapter(path: Path, seed: int = 10) -> Path:
     return save_adapter(path, filled, "unet", {"recipe": "test"}, rank=2)
 
 
+def write_student(path: Path, steps: int = 4, seed: int = 11) -> Path:
+    """A few-step student of the tiny U-Net: a LoRA on one layer, which says how it is sampled."""
+    from rapiddraw.core.fewstep.about import KEY, About
+    from rapiddraw.core.lowrank.lora_file import save_lora
+
+    up, down = seeded(lambda: (torch.randn(64, 2) * 0.1, torch.randn(2, 64)), seed)
+    about = About("trajectory", steps, "euler", "sgm_uniform", 4.0, 4.0, 4.0, 4.0, "v", 4)
+    name = "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q"
+    return save_lora(path, {name: (up, down, 2.0)}, {KEY: about.as_json(), "provenance": {"recipe": "test"}})
+
+
 def write_prompt(path: Path, seed: int = 8) -> Path:
     """A prompt model that writes nonsense with the Orchard's words (kind `prompt`)."""
     from rapiddraw.core.text import prompt_model

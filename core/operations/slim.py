@@ -83,6 +83,7 @@ def rate_blocks(model: Any, clip: Any, prompts: str, rate: Rate, vae: Any = None
     host = current()
     blocks_of(host.speed.network_of("model", model))  # refuses what is no U-Net before anything is loaded
     conditions = [host.clip.encode(clip, text) for text in texts]
+    host.training.check(model, conditions[0], rate.size)
     copy = host.surgery.rebuild(model, _unchanged)
     network = host.speed.network_of("model", copy)
     blocks = [block for block in blocks_of(network) if block.kind in rate.kinds and not block.is_removed]

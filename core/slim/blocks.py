@@ -93,7 +93,7 @@ def choose(blocks: Sequence[Block], patterns: str | Iterable[str]) -> list[Block
 
 def _units(network: Any) -> Iterator[tuple[str, str]]:
     """Yield (diffusers' name, path) of the residual blocks and transformers of a U-Net."""
-    if hasattr(network, "down_blocks") and hasattr(network, "up_blocks"):
+    if all(hasattr(network, name) for name in ("down_blocks", "mid_block", "up_blocks")):
         yield from _units_of_diffusers(network)
     elif all(hasattr(network, name) for name in ("input_blocks", "middle_block", "output_blocks")):
         yield from _units_of_comfyui(network)

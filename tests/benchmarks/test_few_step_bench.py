@@ -7,16 +7,17 @@ import json
 
 import pytest
 from rapiddraw.benchmarks import few_step, few_step_students
+from rapiddraw.tests import helpers
 
 
 @pytest.fixture
 def small(orchard, monkeypatch):
     monkeypatch.setattr(few_step_students, "SETTINGS", {"rank": 2, "batch_size": 2, "drawn": 4, "size": 32, "targets": ("attention",)})
-    monkeypatch.setattr(few_step, "TEACHER_STEPS", (1, 4, 50))
     monkeypatch.setattr(few_step, "SCALES", (1.0, 5.0))
     return argparse.Namespace(
-        count=6, few=[4, 1], methods=["trajectory", "vanilla", "cfg_aware", "consistency"], train_steps=1, students=orchard / "students"
-    )
+        count=6, few=[4, 1], methods=["trajectory", "vanilla", "cfg_aware", "consistency"], train_steps=1, students=orchard / "students",
+        teacher_steps=[1, 4, 50],
+    )  # fmt: skip
 
 
 def test_students_are_trained_once_and_compared(small, tmp_path):
@@ -37,3 +38,12 @@ def test_students_are_trained_once_and_compared(small, tmp_path):
     pytest.importorskip("matplotlib")
     few_step.plot(outcome, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_shipped_students_are_compared_where_there_are_any(small, orchard):
+    helpers.write_student(orchard / "weights" / "orchard-4-steps.safetensors", 4)
+    small.methods, small.teacher_steps, small.few = ["shipped"], [1, 4], [4, 2]
+    outcome = few_step.run(small)
+    assert [row["steps"] for row in outcome["rows"] if row["model"] == "shipped"] == [4, 4]
+    assert not small.students.exists() and outcome["checks"] == []
+    assert outcome["command"].endswith("few-step --count 6 --few 4 2 --methods shipped --teacher-steps 1 4")

@@ -58,6 +58,5 @@ def test_its_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "slim", "--settings"]) == 0
     said = capsys.readouterr().out
     assert all(line in said for line in ("checkpoint=''", "latency=0.6", "skip=0.1", "lr=1e-05", "python -m rapiddraw train slim"))
-    with pytest.raises(SystemExit):
-        main(["train", "slim", "--help"])
+    assert main(["train", "slim", "--help"]) == 0
     assert "settings of slim" in capsys.readouterr().out

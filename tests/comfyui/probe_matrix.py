@@ -18,6 +18,7 @@ from inside import FOLDER, MODELS, WORDS, load_pack, write
 # isort: split
 import families
 import matrix
+import matrix_small  # noqa: F401 - enters its rows
 import torch
 
 import nodes

@@ -40,6 +40,8 @@ def test_names_and_patterns() -> None:
         choose(blocks, "down_blocks.0.resnet.1")
     with pytest.raises(InputError, match="a Identity is no U-Net"):
         blocks_of(torch.nn.Identity())
+    with pytest.raises(InputError, match="a ModuleDict is no U-Net"):  # as Stable Cascade's stages
+        blocks_of(torch.nn.ModuleDict({"down_blocks": torch.nn.ModuleList(), "up_blocks": torch.nn.ModuleList()}))
 
 
 @pytest.mark.parametrize("kind", [RESIDUAL, TRANSFORMER, SELF, CROSS, FEED_FORWARD])
