@@ -61,6 +61,7 @@ def run() -> None:
             "unchanged": bool(torch.equal(drawn(model, texts, latent), before)), "report": report, "plot": list(plot.shape), "cfg": cfg,
             "differs": relative(drawn(by_stock, texts, latent), before),
             "ours_is_stock": relative(drawn(mine, texts, latent), drawn(by_stock, texts, latent)),
+            "strength_0": bool(torch.equal(drawn(stock(model, file, 0.0)[0], texts, latent), before)),
             "node_is_file": relative(drawn(student, texts, latent), drawn(mine, texts, latent)),
             "layers": len(mine.patches), "sigmas": len(sigmas), "sampler": type(sampler).__name__,
             "merged": relative(drawn(load(merged, file, 0, 0.0)[0], texts, latent), drawn(stock(merged, file, 1.0)[0], texts, latent)),

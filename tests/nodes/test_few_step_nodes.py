@@ -86,6 +86,13 @@ def test_the_student_learns_and_its_teacher_is_as_before(parts):
     assert drawn(model, parts[1], sampler, sigmas, cfg).isfinite().all()
 
 
+def test_at_strength_0_the_student_is_its_teacher_bit_for_bit(parts):
+    run(parts, steps=2, lr=1e-2)
+    file, surgery = paths.output_dir() / "loras" / "student.safetensors", current().surgery
+    assert not torch.equal(denoised(surgery.add_lora(parts[0], None, file, 1.0, 0.0)[0]), denoised(parts[0]))
+    assert torch.equal(denoised(surgery.add_lora(parts[0], None, file, 0.0, 0.0)[0]), denoised(parts[0]))
+
+
 def test_a_cancelled_run_goes_on_and_ends_with_the_same_file(parts):
     run(parts, filename="whole", steps=4, method="consistency")
     set_reporter(lambda _, label, __: StopAfter(2 if label.startswith("train") else 10**9, Cancelled("enough")))
