@@ -35,12 +35,17 @@ def pruned(lab: Lab, share: float, steps: int) -> Any:
     from ..core.operations.distill import Run
     from ..core.operations.prune_vae import DecoderDistillation, Prune, prune_vae
 
-    name = f"decoder-{share:g}"
+    name = file_of(share)
     if not lab.made(name).is_file():
         with lab.open():
             prune = Prune(share, "pictures", "pictures", SIDE)
             prune_vae(lab.parts.vae, prune, name, DecoderDistillation(lr=LR, batch_size=BATCH), Run(steps))
     return lab.parts.host.vae.load(lab.made(name))
+
+
+def file_of(share: float) -> str:
+    """Return the name of the decoder that keeps `share` of its channels."""
+    return f"decoder-{share:g}"
 
 
 def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:

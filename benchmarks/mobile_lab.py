@@ -51,16 +51,16 @@ class Lab:
         """Return the file of what was trained under `name`."""
         return self.folder / "rapiddraw" / f"{name}.safetensors"
 
-    def slimmed(self, name: str, slim: Any, recipe: Any, steps: int) -> Any:
-        """Return the shipped U-Net, slimmed as `slim` says and trained for `steps` steps unless it lies in the folder."""
-        from ..core.operations.distill import Run
-        from ..core.operations.slim_model import slim_model
+    @cached_property
+    def encoded(self) -> tuple[Any, Any]:
+        """(The shipped U-Net as a teacher, the pictures to train on, encoded once)."""
+        from ..core.operations.distill_data import encode_folder, training_folder
 
         parts = self.parts
-        if not self.made(name).is_file():
-            with self.open():
-                slim_model(parts.model, parts.clip, parts.vae, "pictures", name, slim, recipe, Run(steps))
-        return parts.host.model.load(self.made(name))
+        teacher = parts.host.training.denoiser(parts.model)
+        with self.open():
+            images = training_folder("pictures", SIDE)
+            return teacher, encode_folder(parts.host, lambda: teacher, parts.clip, parts.vae, images, 8)
 
     def network(self, model: Any) -> Any:
         """Return the torch module of a MODEL."""

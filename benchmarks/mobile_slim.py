@@ -26,11 +26,17 @@ def expectations(count: int, repeats: int) -> dict[str, Expectation]:
 
 
 def slimmed(lab: Lab, steps: int) -> Any:
-    """Return the slimmed U-Net as a MODEL."""
-    from ..core.operations.slim_model import Slim, SlimDistillation
+    """Return the slimmed U-Net as a MODEL, trained for `steps` steps unless it lies in the folder."""
+    from ..core.operations.distill import Run
+    from ..core.operations.slim_model import Slim, SlimDistillation, slim_model
 
-    slim = Slim(latency=TARGET, measure=MEASURE if lab.repeats else "multiply-adds", robust_steps=min(ROBUST, steps))
-    return lab.slimmed(NAME, slim, SlimDistillation(lr=LR, batch_size=BATCH, size=SIDE), steps)
+    parts, measured = lab.parts, MEASURE if lab.repeats else "multiply-adds"
+    if not lab.made(NAME).is_file():
+        slim = Slim(latency=TARGET, measure=measured, robust_steps=min(ROBUST, steps))
+        recipe = SlimDistillation(lr=LR, batch_size=BATCH, size=SIDE)
+        with lab.open():
+            slim_model(parts.model, parts.clip, parts.vae, "pictures", NAME, slim, recipe, Run(steps))
+    return parts.host.model.load(lab.made(NAME))
 
 
 def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:

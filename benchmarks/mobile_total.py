@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import InputError
 from .checks import CHOSEN, PAPER, Basis, Check, Expectation, at_least
-from .mobile_decoder import SHARES, pruned
-from .mobile_slim import NAME, slimmed
+from .mobile_decoder import SHARES, file_of
+from .mobile_slim import NAME
 from .stopwatch import turns
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:
     from ..core.metrics.bootstrap import difference, mean, median_ratio
     from ..core.operations.few_step import apply_student
 
-    wanted, host, small = expectations(lab.count, lab.repeats), lab.parts.host, slimmed(lab, steps)
-    decoder = pruned(lab, SHARES[-1], steps)
+    wanted, host = expectations(lab.count, lab.repeats), lab.parts.host
+    missing = [path.name for path in (lab.made(NAME), lab.made(file_of(SHARES[-1]))) if not path.is_file()]
+    if missing:
+        raise InputError(f"the part total needs {', '.join(missing)}, which slim and decoder make: add both to --parts")
+    small, decoder = host.model.load(lab.made(NAME)), host.vae.load(lab.made(file_of(SHARES[-1])))
     runs, rows, totals, found = _runs(lab), [], {}, {}
     levels = host.sampling.calculate_sigmas(lab.parts.model, "sgm_uniform", TEACHER_STEPS)
     ways = {"the shipped model": (lab.parts.model, levels, GUIDANCE, lab.parts.vae)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .checks import CHOSEN, PAPER, Basis, Check, Expectation, above, below, equal, exact
@@ -38,7 +39,6 @@ def expectations(count: int, repeats: int) -> dict[str, Expectation]:
 def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:
     """Return (rows, checks). Each change is trained for `steps` steps to predict what the whole network predicts."""
     from ..core.metrics.bootstrap import largest, mean, ratio_of_means
-    from ..core.operations.slim_model import Slim, SlimDistillation
     from ..core.slim.changes import apply_changes
     from ..core.slim.switches import SWITCHES, switched
 
@@ -48,11 +48,8 @@ def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:
     models, before, after = {"": whole}, {}, {}
     for name in SWITCHES:
         changes = switched(lab.network(whole), [name])
-        raw = lab.parts.host.surgery.rebuild(whole, lambda network, changes=changes: apply_changes(network, changes))
-        before[name] = errors(predictions(lab, raw), predicted)
-        slim = Slim(latency=1.0, measure="multiply-adds", robust_steps=0, switches=(name,))
-        recipe = SlimDistillation(lr=LR, batch_size=BATCH, size=SIDE)
-        models[name] = lab.slimmed(f"trick-{name.replace(' ', '-')}", slim, recipe, steps)
+        before[name] = errors(predictions(lab, lab.parts.host.surgery.rebuild(whole, partial(apply_changes, changes=changes))), predicted)
+        models[name] = trained(lab, name, changes, steps)
         after[name] = errors(predictions(lab, models[name]), predicted)
         loss = mean(after[name])
         rows.append({
@@ -69,6 +66,20 @@ def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:
             row |= {"ms": times[name].milliseconds(), **gain_cells(ratio(times[""], times[name]), "times as fast")}
         checks.append(wanted["faster"].judge(ratio(times[""], times[FASTER])))
     return rows, checks
+
+
+def trained(lab: Lab, name: str, changes: Any, steps: int) -> Any:
+    """Return the shipped U-Net with `changes`, trained as Slim UNet trains unless its file lies in the folder."""
+    from ..core.operations.slim_model import SlimDistillation
+    from ..core.slim.changes import apply_changes
+    from ..core.train.loop import train
+
+    host, out = lab.parts.host, lab.made(f"trick-{name.replace(' ', '-')}")
+    if not out.is_file():
+        recipe = SlimDistillation(lr=LR, batch_size=BATCH, size=SIDE, fingerprint=name)
+        recipe.given(host.surgery.rebuild(lab.parts.model, partial(apply_changes, changes=changes)), *lab.encoded)
+        train(recipe, out, steps, run_dir=out.with_name(f"{out.stem}-run"), device=host.process.device())
+    return host.model.load(out)
 
 
 def predictions(lab: Lab, model: Any) -> Tensor:

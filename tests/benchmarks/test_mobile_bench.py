@@ -67,6 +67,8 @@ def test_each_trick_is_trained_once_and_measured(small: dict[str, Any]) -> None:
 
 
 def test_a_whole_picture_is_compared_and_other_parts_are_kept(small: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="needs slim-unet.safetensors, decoder-1.safetensors"):
+        mobile.run(arguments(parts="total", **small))
     common.save_result(mobile.run(arguments(parts="slim,decoder", repeats=2, **small)))
     outcome = mobile.run(arguments(parts="total", repeats=2, **small))
     assert {row["part"] for row in outcome["rows"]} == {"slim", "decoder", "total"}
