@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
+from . import mobile_decoder
 from .checks import CHOSEN, PAPER, Basis, Check, Expectation, at_least
-from .mobile_decoder import SHARES, file_of
 from .mobile_slim import NAME
 from .stopwatch import turns
 
@@ -52,10 +52,11 @@ def measure(lab: Lab, steps: int) -> tuple[list[dict[str, Any]], list[Check]]:
     from ..core.operations.few_step import apply_student
 
     wanted, host = expectations(lab.count, lab.repeats), lab.parts.host
-    missing = [path.name for path in (lab.made(NAME), lab.made(file_of(SHARES[-1]))) if not path.is_file()]
+    decoder_file = mobile_decoder.file_of(mobile_decoder.SHARES[-1])
+    missing = [path.name for path in (lab.made(NAME), lab.made(decoder_file)) if not path.is_file()]
     if missing:
         raise InputError(f"the part total needs {', '.join(missing)}, which slim and decoder make: add both to --parts")
-    small, decoder = host.model.load(lab.made(NAME)), host.vae.load(lab.made(file_of(SHARES[-1])))
+    small, decoder = host.model.load(lab.made(NAME)), host.vae.load(lab.made(decoder_file))
     runs, rows, totals, found = _runs(lab), [], {}, {}
     levels = host.sampling.calculate_sigmas(lab.parts.model, "sgm_uniform", TEACHER_STEPS)
     ways = {"the shipped model": (lab.parts.model, levels, GUIDANCE, lab.parts.vae)}

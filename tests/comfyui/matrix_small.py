@@ -50,12 +50,12 @@ def _(case: Case) -> None:
 @row("PruneVAEDecoder")
 def _(case: Case) -> None:
     vae, channels = (_kl_vae(case), case.family.size[0]) if case.name in KL else (case.vae, 0)
-    file = f"{zlib.crc32(case.name.encode())}-vae"
-    given: dict[str, Any] = {"vae": vae, "folder": "fruit", "size": 64, "steps": 1, "batch_size": 1, "filename": file}
-    whole = case.node("PruneVAEDecoder", **given, share=1.0, lr=0.0)[0]
+    file = zlib.crc32(case.name.encode())
+    given: dict[str, Any] = {"vae": vae, "folder": "fruit", "size": 64, "steps": 1, "batch_size": 1}
+    whole = case.node("PruneVAEDecoder", **given, share=1.0, lr=0.0, filename=f"{file}-whole")[0]
     latent = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(4))
     equal("nothing pruned", whole.decode(latent), vae.decode(latent), 2e-2)
-    half = case.node("PruneVAEDecoder", **given, share=0.5)[0]
+    half = case.node("PruneVAEDecoder", **given, share=0.5, filename=f"{file}-half")[0]
     finite("half of the channels", half.decode(latent))
 
 
