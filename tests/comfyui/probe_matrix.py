@@ -1,6 +1,6 @@
 """The matrix of nodes and families inside a ComfyUI process; started as inside.py says. WORDS: names of rows to run (all by default).
 
-For each row of matrix.py and each family of families.py it writes one of
+For each row of the modules in `PARTS` and each family of families.py it writes one of
 
     works
     refused: MESSAGE      an error of ours, of one line, before the network has been evaluated
@@ -10,6 +10,7 @@ For each row of matrix.py and each family of families.py it writes one of
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -18,10 +19,12 @@ from inside import FOLDER, MODELS, WORDS, load_pack, write
 # isort: split
 import families
 import matrix
-import matrix_small  # noqa: F401 - enters its rows
 import torch
 
 import nodes
+
+PARTS = ("matrix_guidance", "matrix_bridge", "matrix_students", "matrix_conditions", "matrix_sampling", "matrix_small")
+"""Modules that enter rows, in the order of docs/families.md."""
 
 
 def verdict(case: matrix.Case, row: Any, error_class: type[Exception]) -> str:
@@ -55,6 +58,8 @@ def takes_a_model(node: Any) -> bool:
 
 def run() -> None:
     ours = load_pack()
+    for part in PARTS:
+        importlib.import_module(part)
     root = ours("core.errors").RapidDrawError
     ours("core.orchard.dataset").write_dataset("train", 2, 128, FOLDER / "input" / "fruit")
     found: dict[str, dict[str, str]] = {}

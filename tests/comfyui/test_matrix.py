@@ -1,7 +1,7 @@
 """Every node of ours that takes a MODEL, with every family of models: it works, or it refuses in one line before any work.
 
-The rows stand in matrix.py, the families in families.py. What is known of each cell is written in tests/data/families.json; this test holds
-the file to what it finds, cell by cell. `python -m rapiddraw bench families` writes the file and docs/families.md again.
+The rows stand in the modules matrix_*.py, the families in families.py. What is known of each cell is written in tests/data/families.json;
+this test holds the file to what it finds, cell by cell. `python -m rapiddraw bench families` writes the file and docs/families.md again.
 """
 
 from __future__ import annotations
