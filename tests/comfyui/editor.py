@@ -15,7 +15,14 @@ _READY = "window.app && app.vueAppReady && app.extensionManager && app.extension
 _CARD = "[data-testid='template-workflow-%s']"
 _DIALOG = "[...document.querySelectorAll('[role=dialog], .p-dialog')].find((e) => e.checkVisibility())"
 _BROWSER = "[data-testid='template-workflows-content']"
-_LAST_CARD = "[...document.querySelectorAll(`[data-testid^='template-workflow-']`)].at(-1)"
+_MORE_CARDS = """(async () => {
+    const cards = [...document.querySelectorAll(`[data-testid^='template-workflow-']`)];
+    for (const card of [cards.at(0), cards.at(-1)]) {
+        card?.scrollIntoView();
+        await new Promise((done) => setTimeout(done, 200));
+    }
+})()"""
+"""The editor adds cards when the end of the list comes into view. An end that was in view before the cards arrived must leave it first."""
 
 
 class Editor:
@@ -87,7 +94,7 @@ class Editor:
     def choose(self, name: str, graph: dict[str, Any]) -> None:
         """Open one template of those listed, scrolling to the end of those shown until it is there, and wait until its graph is, too."""
         card = f"document.querySelector(`{_CARD % name}`)"
-        self.page.wait(f"!!{card} || ({_LAST_CARD}?.scrollIntoView(), false)")
+        self.page.wait(f"!!{card} || (await {_MORE_CARDS}, false)")
         self._click(card)
         self.page.wait(f"!document.querySelector(`{_BROWSER}`)")
         self.wait_for(graph)
