@@ -43,8 +43,8 @@ class Editor:
         request = urllib.request.Request(  # noqa: S310 - our own server
             f"http://127.0.0.1:{self.port}/settings", json.dumps(settings).encode(), {"Content-Type": "application/json"}
         )
+        self.page.fresh()  # first: ComfyUI reads and writes all settings at once, so one that the old tab still sends would undo ours
         urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
-        self.page.fresh()
         self.page.go(f"http://127.0.0.1:{self.port}/")
         self.page.wait(_READY)
         if new_user:
