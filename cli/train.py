@@ -11,7 +11,8 @@ from . import train_domain, train_orchard, train_slim
 from .common import note, say
 
 CHAIN = "orchard"
-DOMAIN, SLIM = train_domain.DOMAIN, train_slim.SLIM
+ON_A_MODEL: dict[str, Any] = {**dict.fromkeys(train_domain.NODES, train_domain), train_slim.SLIM: train_slim}
+"""Recipes on a user's model, and the modules that run them."""
 
 EXAMPLE = """examples:
   python -m rapiddraw train vae --data DIR --steps 8000 --out weights/my-vae.safetensors --set batch_size=8 --set ema=0.999
@@ -25,6 +26,7 @@ EXAMPLE = """examples:
   python -m rapiddraw train orchard --only orchard-unet,orchard-vae --budget 3h
   python -m rapiddraw train domain --data my_pictures --out my-fruit --set checkpoint=my-checkpoint.safetensors   (a LoRA)
   python -m rapiddraw train slim --data my_pictures --out my-slim --set checkpoint=my-checkpoint.safetensors --set latency=0.6
+  python -m rapiddraw train pair --data my_pictures --out my-pair --set checkpoint=my-checkpoint.safetensors      (two LoRAs)
   python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
   accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
 
@@ -40,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this; after the name of a recipe, the recipe's settings too")
     parser.add_argument(
-        "recipe", choices=[*sorted(RECIPES), CHAIN, DOMAIN, SLIM], help=f"what to train; {CHAIN} is every bundle of weights/ in order"
+        "recipe", choices=[*sorted(RECIPES), CHAIN, *ON_A_MODEL], help=f"what to train; {CHAIN} is every bundle of weights/ in order"
     )
     parser.add_argument("--data", default="", help="a dataset folder (see `data --help`); most recipes draw the Orchard without one")
     parser.add_argument("--steps", type=int, help="optimizer steps (the recipe has a default)")
@@ -70,8 +72,8 @@ class _Help(argparse.Action):
 
 def _about(recipe: str) -> str:
     """Return the settings of a recipe, each with its note, and an example."""
-    if recipe in (DOMAIN, SLIM):
-        return (train_domain if recipe == DOMAIN else train_slim).about()
+    if recipe in ON_A_MODEL:
+        return ON_A_MODEL[recipe].about(recipe)
     from ..core.train.settings import example_of, settings_of
 
     lines = [f"settings of {recipe}, for --set NAME=VALUE:"]
@@ -97,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
         settings["data"] = args.data
     if args.seed is not None:
         settings["seed"] = args.seed
-    if args.recipe in (DOMAIN, SLIM):
-        return (train_domain if args.recipe == DOMAIN else train_slim).run(args, settings)
+    if args.recipe in ON_A_MODEL:
+        return ON_A_MODEL[args.recipe].run(args, settings)
     recipe = make_recipe(args.recipe, settings)
     if args.settings:
         for field in fields(recipe):

@@ -18,7 +18,7 @@ EXAMPLE = """  python -m rapiddraw train slim --data my_pictures --steps 1000 --
       --set latency=0.6 --set "switches=trimmed feed-forward,swish for gelu\""""
 
 
-def about() -> str:
+def about(recipe: str = SLIM) -> str:
     """Return the settings with their defaults, and an example."""
     from ..core.operations.slim_model import Slim, SlimDistillation
 

@@ -36,6 +36,7 @@ FAMILIES = (
     "distill",
     "few_step",
     "train_domain",
+    "train_pair",
     "kronecker",
     "condition_maps",
     "image_variation",

@@ -63,6 +63,43 @@ def _advanced(name: str) -> dict[str, Any]:
     return {"advanced": True, "tooltip": _TIPS[name]}
 
 
+def training_inputs() -> Inputs:
+    """Return the inputs of a training on a folder of pictures, whatever it trains."""
+    from ..core.operations.domain_choices import CHECKPOINTING, LAYERS
+
+    most = {"min": 1, "max": 1000000}
+    return {
+        "required": {
+            "model": ("MODEL", {"tooltip": _TIPS["model"]}),
+            "clip": ("CLIP", {"tooltip": _TIPS["clip"]}),
+            "vae": ("VAE", {"tooltip": _TIPS["vae"]}),
+            "folder": ("STRING", {"default": "", "tooltip": _TIPS["folder"]}),
+            "filename": ("STRING", {"default": "my-domain", "tooltip": _TIPS["filename"]}),
+            "steps": ("INT", {"default": 1000, **most, "tooltip": _TIPS["steps"]}),
+            "batch_size": ("INT", {"default": 1, "min": 1, "max": 1024, "tooltip": _TIPS["batch_size"]}),
+            "lr": ("FLOAT", {"default": 1e-4, "min": 0.0, "max": 1.0, "step": 1e-5, "round": 1e-9, "tooltip": _TIPS["lr"]}),
+            "rank": ("INT", {"default": 16, "min": 1, "max": 1024, "tooltip": _TIPS["rank"]}),
+            "layers": (list(LAYERS), {"default": "attention", "tooltip": _TIPS["layers"]}),
+            "size": ("INT", {"default": 512, "min": 32, "max": 4096, "step": 8, "tooltip": _TIPS["size"]}),
+            "prompts": ("STRING", {"default": "", "multiline": True, "tooltip": _TIPS["prompts"]}),
+            "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "tooltip": _TIPS["seed"]}),
+        },
+        "optional": {
+            "alpha": ("FLOAT", {"default": 16.0, "min": 0.001, "max": 1e6, "step": 0.5, **_advanced("alpha")}),
+            "subject": ("STRING", {"default": "", "tooltip": _TIPS["subject"]}),
+            "template": ("STRING", {"default": "a photo of {object}", "multiline": True, **_advanced("template")}),
+            "caption_dropout": ("FLOAT", {"default": 0.1, "min": 0.0, "max": 1.0, "step": 0.01, **_advanced("caption_dropout")}),
+            "weighting": (["min_snr", "none"], {"default": "min_snr", **_advanced("weighting")}),
+            "buckets": ("BOOLEAN", {"default": True, **_advanced("buckets")}),
+            "flip": ("BOOLEAN", {"default": False, **_advanced("flip")}),
+            "checkpointing": (list(CHECKPOINTING), {"default": "auto", **_advanced("checkpointing")}),
+            "save_every": ("INT", {"default": 500, **most, **_advanced("save_every")}),
+            "resume": ("BOOLEAN", {"default": True, **_advanced("resume")}),
+        },
+        "hidden": {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"},
+    }  # fmt: skip
+
+
 class TrainDomainModel:
     """MODEL, CLIP, VAE and a folder in, a LoRA file and a workflow out."""
 
@@ -94,39 +131,7 @@ class TrainDomainModel:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        from ..core.operations.domain_choices import CHECKPOINTING, LAYERS
-
-        most = {"min": 1, "max": 1000000}
-        return {
-            "required": {
-                "model": ("MODEL", {"tooltip": _TIPS["model"]}),
-                "clip": ("CLIP", {"tooltip": _TIPS["clip"]}),
-                "vae": ("VAE", {"tooltip": _TIPS["vae"]}),
-                "folder": ("STRING", {"default": "", "tooltip": _TIPS["folder"]}),
-                "filename": ("STRING", {"default": "my-domain", "tooltip": _TIPS["filename"]}),
-                "steps": ("INT", {"default": 1000, **most, "tooltip": _TIPS["steps"]}),
-                "batch_size": ("INT", {"default": 1, "min": 1, "max": 1024, "tooltip": _TIPS["batch_size"]}),
-                "lr": ("FLOAT", {"default": 1e-4, "min": 0.0, "max": 1.0, "step": 1e-5, "round": 1e-9, "tooltip": _TIPS["lr"]}),
-                "rank": ("INT", {"default": 16, "min": 1, "max": 1024, "tooltip": _TIPS["rank"]}),
-                "layers": (list(LAYERS), {"default": "attention", "tooltip": _TIPS["layers"]}),
-                "size": ("INT", {"default": 512, "min": 32, "max": 4096, "step": 8, "tooltip": _TIPS["size"]}),
-                "prompts": ("STRING", {"default": "", "multiline": True, "tooltip": _TIPS["prompts"]}),
-                "seed": ("INT", {"default": 0, "min": 0, "max": 2**64 - 1, "tooltip": _TIPS["seed"]}),
-            },
-            "optional": {
-                "alpha": ("FLOAT", {"default": 16.0, "min": 0.001, "max": 1e6, "step": 0.5, **_advanced("alpha")}),
-                "subject": ("STRING", {"default": "", "tooltip": _TIPS["subject"]}),
-                "template": ("STRING", {"default": "a photo of {object}", "multiline": True, **_advanced("template")}),
-                "caption_dropout": ("FLOAT", {"default": 0.1, "min": 0.0, "max": 1.0, "step": 0.01, **_advanced("caption_dropout")}),
-                "weighting": (["min_snr", "none"], {"default": "min_snr", **_advanced("weighting")}),
-                "buckets": ("BOOLEAN", {"default": True, **_advanced("buckets")}),
-                "flip": ("BOOLEAN", {"default": False, **_advanced("flip")}),
-                "checkpointing": (list(CHECKPOINTING), {"default": "auto", **_advanced("checkpointing")}),
-                "save_every": ("INT", {"default": 500, **most, **_advanced("save_every")}),
-                "resume": ("BOOLEAN", {"default": True, **_advanced("resume")}),
-            },
-            "hidden": {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"},
-        }  # fmt: skip
+        return training_inputs()
 
     @classmethod
     def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:

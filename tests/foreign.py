@@ -17,6 +17,7 @@ _SMALL = {
     "EmptyLatentImage": {"width": 64, "height": 64}, "BasicScheduler": {"steps": 2},
     "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 32},
+    "RapidDrawTrainTimeDecoupledPair": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawDistillFewSteps": {"steps": 1, "batch_size": 1, "size": 32, "drawn": 1, "teacher_steps": 4},
 }  # fmt: skip
 

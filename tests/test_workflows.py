@@ -47,6 +47,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawDistillFewSteps": {"steps": 1, "batch_size": 1, "size": 32, "drawn": 2, "teacher_steps": 4, "rank": 1},
     "RapidDrawFactorizeUNet": {"value": 0.8},
     "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawTrainTimeDecoupledPair": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawSlimUNet": {"steps": 1, "robust_steps": 1, "batch_size": 1, "size": 64, "latency": 0.9},
     "RapidDrawPruneVAEDecoder": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawBlockImportance": {"size": 64, "inner_blocks": False},

@@ -42,6 +42,12 @@ class ProcessTopic(Protocol):
     def workflow_folder(self) -> Path:
         """Return the folder of the user's workflows. It is not created."""
 
+    def lora_names(self) -> list[str]:
+        """Return the names of the user's LoRA files."""
+
+    def lora_path(self, name: str) -> Path:
+        """Return the file of one of :meth:`lora_names`. Raises :class:`~rapiddraw.core.errors.BundleError` for an unknown name."""
+
     def node_classes(self) -> Mapping[str, type]:
         """Return the host's own nodes by id; none where it has only those that every headless run has."""
 

@@ -63,6 +63,8 @@ class DomainTuning(Recipe):
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
         """Take the base (a MODEL that nobody else holds), it in training, and the data."""
         self.model, self.denoiser, self.prepared, self.pictures, self.previews = model, denoiser, prepared, pictures, previews
+        self.learned: dict[str, Lora] = {}
+        self.uncheckpoint = _nothing
 
     def attach(self, network: nn.Module, device: torch.device) -> dict[str, Lora]:
         """Put what is trained onto the layers of `network`, and return it by name."""
@@ -70,8 +72,7 @@ class DomainTuning(Recipe):
 
     def setup(self, device: torch.device) -> None:
         network = self.denoiser.network.eval()
-        self.uncheckpoint = _nothing
-        self.learned: dict[str, Lora] = self.attach(network, device)
+        self.learned = self.attach(network, device)
         trained = {i: tuple(self.prepared.latents[i][0].shape) for i in self.pictures.parts["train"]}
         shapes = sorted(set(trained.values()))
         members = [[i for i, one in trained.items() if one == shape] for shape in shapes]
@@ -178,10 +179,9 @@ class DomainTuning(Recipe):
 
     def release(self) -> None:
         """Take what was trained off the base and give its memory free."""
-        if hasattr(self, "learned"):
-            for lora in self.learned.values():
-                lora.detach()
-            self.uncheckpoint()
+        for lora in self.learned.values():
+            lora.detach()
+        self.uncheckpoint()
         self.denoiser.release()
 
     def check(self) -> None:

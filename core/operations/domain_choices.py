@@ -9,3 +9,5 @@ LAYERS = {
 }
 """Choices of layers, and their roles."""
 CHECKPOINTING = ("auto", "on", "off")
+PAIR = STRUCTURE, TEXTURE = ("structure", "texture")
+"""LoRAs of a time-decoupled pair: above and below the switch."""

@@ -24,7 +24,7 @@ class Tuned:
     report: str
     plot: torch.Tensor
     samples: torch.Tensor
-    path: Path
+    paths: tuple[Path, ...]
 
 
 def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run: Run) -> Tuned:
@@ -41,4 +41,4 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         loader = {"class_type": "LoraLoader", "inputs": inputs}
         graph = drawing_graph(job.graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
         lines.append(workflow_line(job.filename, graph, job.classes))
-    return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, path)
+    return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, (path,))

@@ -67,10 +67,29 @@ def run() -> None:
             "samples": list(samples.shape), "finite": bool(samples.isfinite().all()), "report": report,
         }  # fmt: skip
 
+    def paired(model: Any, texts: Any, pictures: Any, draw: Any) -> dict[str, Any]:
+        before, pair = draw(model), nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainTimeDecoupledPair"]
+        settings = {**SETTINGS, "filename": "pair", "prompt": graph, "unique_id": "6"}
+        structure, texture, _, report, _, _ = pair().execute(model, texts, pictures, **settings, t_struct=500)["result"]
+        files = ("pair-structure.safetensors", "pair-texture.safetensors")
+        stock = [nodes.LoraLoader().load_lora(model, None, name, 1.0, 0.0)[0] for name in files]
+        loaded = nodes.NODE_CLASS_MAPPINGS["RapidDrawLoadTimeDecoupledLoras"]().execute(model, *files, 1.0, 1.0)
+        drawn_by = [draw(one) for one in (structure, texture)]
+        return {
+            "unchanged": bool(torch.equal(draw(model), before)), "learned": [relative(one, before) for one in drawn_by],
+            "differ": relative(*drawn_by), "stock": [relative(draw(one), other) for one, other in zip(stock, drawn_by, strict=True)],
+            "loaded": [relative(draw(one), other) for one, other in zip(loaded[:2], drawn_by, strict=True)], "switch": loaded[2],
+            "report": report,
+        }  # fmt: skip
+
+    pairs = {"SD 1.5": (sd15_unet(), clip, vae, lambda model: sampled(model, clip))}
     found["SD 1.5"] = checked(sd15_unet(), clip, vae, lambda model: sampled(model, clip))
     for name in ("Flux", "Z-Image", "Qwen-Image"):
         if name in families.available():
-            found[name] = checked(families.model(name), Texts(name), families.vae(name), lambda model, name=name: drawn(model, name))
+            parts = (families.model(name), Texts(name), families.vae(name), lambda model, name=name: drawn(model, name))
+            found[name] = checked(*parts)
+            pairs |= {name: parts} if name == "Z-Image" else {}
+    found["pair"] = {name: paired(*parts) for name, parts in pairs.items()}
     path = host.process.workflow_folder() / "tuned.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))
     found["workflow"] = {"where": path.parent.relative_to(FOLDER).as_posix(), "types": sorted(one["type"] for one in workflow["nodes"])}

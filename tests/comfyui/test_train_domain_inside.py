@@ -24,6 +24,16 @@ def test_a_lora_is_what_stock_load_lora_gives_and_the_base_is_as_before(trained:
     assert "3 steps on 12 pictures: 1 for test, 10 for train, 1 for validation" in one["report"]
 
 
+@pytest.mark.parametrize("family", ["SD 1.5", "Z-Image"])
+def test_a_time_decoupled_pair_is_two_loras_that_stock_load_lora_reads(trained: dict[str, Any], family: str) -> None:
+    if family not in trained["pair"]:
+        pytest.skip("this ComfyUI has no such family")
+    pair = trained["pair"][family]
+    assert pair["unchanged"] and min(pair["learned"]) > 1e-4 and pair["differ"] > 1e-4
+    assert max(*pair["stock"], *pair["loaded"]) < 1e-5 and pair["switch"] == 500
+    assert "pair-structure.safetensors and pair-texture.safetensors in loras" in pair["report"] and "pair.json" in pair["report"]
+
+
 def test_a_workflow_for_the_editor_lies_among_the_users(trained: dict[str, Any]) -> None:
     workflow = trained["workflow"]
     assert workflow["where"] == "user/default/workflows" and workflow["lora"] == ["tuned.safetensors", 1.0, 1.0]

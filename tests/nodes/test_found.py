@@ -82,6 +82,8 @@ WANTED = {
     "higher resolution": ("AttentionEntropyScale",),
     "parallel steps": ("SamplerPicard",),
     "dreambooth": ("TrainDomainModel",),
+    "train two loras": ("TrainTimeDecoupledPair",),
+    "lora pair": ("LoadTimeDecoupledLoras",),
     "speed lora": ("DistillFewSteps", "LoadFewStepModel"),
     "mixture of experts": ("TimeDecoupledSampler", "TimeDecoupledGuider"),
     "tagger": ("RecaptionDataset",),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rapiddraw.benchmarks.common import names as benchmark_names
 from rapiddraw.cli import COMMANDS
+from rapiddraw.cli.train import ON_A_MODEL
 from rapiddraw.core.paths import pack_root
 from rapiddraw.core.train import RECIPES
 
@@ -60,7 +61,7 @@ def test_a_command_that_is_named_exists(path: Path) -> None:
     for command, argument in re.findall(r"-m rapiddraw(?: -v)? (\w+) ?([\w-]*)", text):
         assert command in COMMANDS, f"{path.name}: python -m rapiddraw {command}"
         if command == "train":
-            assert argument in (*RECIPES, "orchard", "domain", "slim", *EXAMPLES), f"{path.name}: train {argument}"
+            assert argument in (*RECIPES, "orchard", *ON_A_MODEL, *EXAMPLES), f"{path.name}: train {argument}"
     for name in re.findall(r"`(?:[A-Z_]+=\S+ )?(?:python -m rapiddraw )?bench ([a-z][\w-]*)", text):
         known = name.replace("-", "_") in benchmark_names() or name in ("all", "list", "report") or name in EXAMPLES
         assert known, f"{path.name}: bench {name}"

@@ -15,6 +15,7 @@ import folder_paths
 import torch
 
 from ... import progress
+from ...checkpoint.loras import list_loras, resolve_lora
 from .requirements import check_requirements
 
 _PREVIEW_SIZE = 512
@@ -45,6 +46,17 @@ def make_room(size: int) -> torch.device:
 def workflow_folder() -> Path:
     """See :meth:`ProcessTopic.workflow_folder`: that of ComfyUI's first user, who is the only one unless ComfyUI was told otherwise."""
     return Path(folder_paths.get_user_directory()) / "default" / "workflows"
+
+
+def lora_names() -> list[str]:
+    """See :meth:`ProcessTopic.lora_names`: those that Load LoRA lists, and those that trainers of the pack have written."""
+    return sorted({*folder_paths.get_filename_list("loras"), *list_loras()})
+
+
+def lora_path(name: str) -> Path:
+    """See :meth:`ProcessTopic.lora_path`."""
+    found = folder_paths.get_full_path("loras", name)
+    return Path(found) if found else resolve_lora(name)
 
 
 def node_classes() -> dict[str, type]:

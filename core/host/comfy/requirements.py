@@ -135,6 +135,8 @@ REQUIRED = (
     "folder_paths:folder_names_and_paths",
     "folder_paths:add_model_folder_path",
     "folder_paths:get_folder_paths",
+    "folder_paths:get_filename_list",
+    "folder_paths:get_full_path",
     "folder_paths:get_input_directory",
     "folder_paths:get_output_directory",
     "folder_paths:get_temp_directory",

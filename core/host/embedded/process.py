@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ...checkpoint.loras import list_loras, resolve_lora
 from ...errors import InputError
 from ...paths import output_dir
 
@@ -37,6 +38,16 @@ def make_room(size: int) -> torch.device:
 def workflow_folder() -> Path:
     """See :meth:`ProcessTopic.workflow_folder`."""
     return output_dir() / "workflows"
+
+
+def lora_names() -> list[str]:
+    """See :meth:`ProcessTopic.lora_names`."""
+    return list_loras()
+
+
+def lora_path(name: str) -> Path:
+    """See :meth:`ProcessTopic.lora_path`."""
+    return resolve_lora(name)
 
 
 def node_classes() -> dict[str, type]:
