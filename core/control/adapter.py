@@ -54,7 +54,7 @@ class ControlAdapter(nn.Module):
         """Return the residuals of the skip connections, in the encoder's order, and the residual of the middle block.
 
         `x` is the network's input (B, C, h, w) at timesteps (B,), `context` the text tokens (B, T, width), `hint` the conditions (B, 3 n, h
-        f, w f). `added` is what U-Nets of SDXL's kind take beside the tokens.
+        f, w f). `added` is what U-Nets of SDXL's kind take beside the tokens, under diffusers' names, or embedded as one vector `y` (B, n).
         """
         states, middle = through(self.source, self.extractor(hint), lambda: self._encode(x, timestep, context, added))
         *skips, last = (zero(state) for zero, state in zip(self.zero, [*states, middle], strict=True))
@@ -63,7 +63,10 @@ class ControlAdapter(nn.Module):
     def _encode(self, x: Tensor, timestep: Tensor, context: Tensor, added: Mapping[str, Tensor] | None) -> tuple[list[Tensor], Tensor]:
         unet = self.encoder
         emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=timestep))
-        more = unet.get_aug_embed(emb=emb, encoder_hidden_states=context, added_cond_kwargs=added)
+        if added is not None and "y" in added:
+            more = (getattr(unet, "add_embedding", None) or unet.class_embedding)(added["y"])
+        else:
+            more = unet.get_aug_embed(emb=emb, encoder_hidden_states=context, added_cond_kwargs=added)
         emb = emb if more is None else emb + more
         h = unet.conv_in(x)
         states = [h]
@@ -83,18 +86,25 @@ def copy_of_unet(
     The adapter is dense or factored as the U-Net is. Its weights are copies, and all of them are trainable. Raises :class:`InputError` for
     a factor that is no power of two.
     """
+    return copy_of_weights(dict(unet.config), unet.state_dict(), factor, conditions, features)
+
+
+def copy_of_weights(
+    unet: Mapping[str, Any], weights: Mapping[str, Tensor], factor: int, conditions: Sequence[str], features: Sequence[int]
+) -> tuple[ControlAdapter, dict[str, Any]]:
+    """Return what :func:`copy_of_unet` returns for a U-Net of diffusers' config `unet` with `weights`, in float32 copies."""
     strides = round(math.log2(max(factor, 1)))
     if 2**strides != factor:
         raise InputError(f"a VAE of factor {factor}: the condition's features are made by strides of 2, so a power of two is needed")
-    levels = len(unet.config["block_out_channels"])
+    levels = len(unet["block_out_channels"])
     config: dict[str, Any] = {
-        "unet": {key: value for key, value in dict(unet.config).items() if not key.startswith("_") and value is not None},
+        "unet": {key: value for key, value in unet.items() if not key.startswith("_") and value is not None},
         "conditions": list(conditions),
         "stem": [features[0]] * strides,
         "features": [features[min(i, len(features) - 1)] for i in range(levels)],
     }
     adapter = ControlAdapter(**config)
-    tensors = copied_weights({key: tensor.detach().clone() for key, tensor in unet.state_dict().items()}, levels)
+    tensors = {key: tensor.detach().to(torch.float32, copy=True) for key, tensor in copied_weights(weights, levels).items()}
     open_factors(adapter, tensors, "the U-Net")
     adapter.load_state_dict(tensors, strict=False, assign=True)
     return adapter.requires_grad_(True), config

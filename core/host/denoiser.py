@@ -14,6 +14,7 @@ from ..errors import InputError
 
 Condition = Mapping[str, Any]
 """The inputs of a network for one prompt: "tokens" (B, T, width), for SDXL's kind "y" (B, n), and whatever else another family reads."""
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, torch.Tensor] | None]
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Denoiser:
     noise - x0), `sigmas` (T,) its noise levels on the CPU, `t_range` the indices [first, last) of those it was trained at.
     `noised(latents, sigma, noise)` returns the state `x` of clean latents. `condition(conditioning, shape)` returns the :data:`Condition`
     of the first entry of a CONDITIONING for latents of that shape. `latent(z)` takes unscaled latents to the space of `x`, `unscaled(x)`
-    takes them back. `batches` says
-    that the conditions of several texts can be joined to one batch; where they cannot, `denoise` takes a list of them, one a picture.
+    takes them back. `batches` says that the conditions of several texts can be joined to one batch; where they cannot, `denoise` takes a
+    list of them, one a picture. Only U-Nets have such batches. Their condition may hold "control" too, what a ControlNet gives: {"output":
+    [...], "middle": [...]}. `inputs(x, sigma, condition)` is what such a ControlNet takes: the network's input, its timesteps, the tokens,
+    and what the network is told beside them (None: nothing).
     `release()` ends the training: the weights are frozen, with the dtype and on the device that they had before.
     """
 
@@ -41,6 +44,7 @@ class Denoiser:
     latent: Callable[[torch.Tensor], torch.Tensor]
     unscaled: Callable[[torch.Tensor], torch.Tensor]
     release: Callable[[], None]
+    inputs: Callable[[torch.Tensor, torch.Tensor, Condition], Inputs]
     batches: bool = True
 
 
@@ -88,9 +92,7 @@ def together(conditions: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """Return the conditions as one batch. Texts of fewer tokens are repeated, as ComfyUI does: attention to a repeated text is the same."""
     longest = math.lcm(*(one["tokens"].shape[1] for one in conditions))
     joined = {"tokens": torch.cat([one["tokens"].repeat(1, longest // one["tokens"].shape[1], 1) for one in conditions])}
-    if "y" in conditions[0]:
-        joined["y"] = torch.cat([one["y"] for one in conditions])
-    return joined
+    return joined | {key: torch.cat([one[key] for one in conditions]) for key in conditions[0] if key != "tokens"}
 
 
 _PREDICTIONS = {"CONST": "flow", "V_PREDICTION": "v", "X0": "x0", "EPS": "eps"}

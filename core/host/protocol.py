@@ -64,6 +64,12 @@ class ModelTopic(Protocol):
     def save(self, model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
         """Write a MODEL's network, its patches merged in, as a bundle of kind `unet`."""
 
+    def export(self, model: Any) -> Bundle:
+        """Return the U-Net of a MODEL, its patches merged in, as a bundle of kind `unet` in diffusers' layout, which is not written
+        anywhere.
+
+        Raises :class:`~rapiddraw.core.errors.InputError` for a model that is no U-Net of Stable Diffusion's kind."""
+
     def attended_width(self, model: Any) -> int | None:
         """Return the features of the tokens that a MODEL's network attends to; None where it does not say."""
 
@@ -270,6 +276,9 @@ class SurgeryTopic(Protocol):
         U-Net, in ComfyUI's for another family.
 
         A factored layer counts as the dense one that it stands for."""
+
+    def layer_names(self, model: Any) -> Mapping[str, str]:
+        """Return the names of :meth:`weight_shapes` by the names that the layers have in a MODEL's network."""
 
     def add_weights(self, model: Any, deltas: Mapping[str, Tensor], strength: float) -> Any:
         """Return a clone of MODEL to whose weights `strength` times each delta is added, by the names of :meth:`weight_shapes`."""

@@ -57,6 +57,16 @@ def kronecker_product(x: torch.Tensor, a: torch.Tensor, u: torch.Tensor, v: torc
     return _spread(torch.einsum("...bs,isr->...bir", parts, v), a, u)
 
 
+def kronecker_convolution(layer: Any, x: torch.Tensor, a: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return dW * x, (B, out, H', W'), of x (B, in, H, W), with the kernel, stride, padding and dilation of the convolution `layer`."""
+    n = a.shape[0]
+    high, wide = layer.kernel_size
+    kernel = repeat(v, "i (c h w) r -> (b i r) c h w", b=n, h=high, w=wide)
+    t = functional.conv2d(x, kernel, None, layer.stride, layer.padding, layer.dilation, groups=n)
+    t = rearrange(t, "n (b i r) h w -> n h w b i r", b=n, i=n)
+    return rearrange(_spread(t, a, u), "n h w o -> n o h w")
+
+
 def _spread(t: torch.Tensor, a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Return y of the docstring above, (..., out), from t (..., b, i, r)."""
     mixed = torch.einsum("iab,...bir->...air", a, t)  # einops.einsum is four times slower here
@@ -102,13 +112,7 @@ class KroneckerConv2d(_Kronecker):
     """y = base(x) + dW * x. The n parts of x are groups of channels, so that n must divide the input channels."""
 
     def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        base, (a, u, v) = self.base, self.update
-        n = a.shape[0]
-        high, wide = base.kernel_size
-        kernel = repeat(v, "i (c h w) r -> (b i r) c h w", b=n, h=high, w=wide)
-        t = functional.conv2d(x, kernel, None, base.stride, base.padding, base.dilation, groups=n)
-        t = rearrange(t, "n (b i r) h w -> n h w b i r", b=n, i=n)
-        return base(x) + rearrange(_spread(t, a, u), "n h w o -> n o h w").to(x.dtype)
+        return self.base(x) + kronecker_convolution(self.base, x, *self.update).to(x.dtype)
 
 
 KRONECKER = (KroneckerLinear, KroneckerConv2d)

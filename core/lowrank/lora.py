@@ -9,8 +9,7 @@ D as torch starts a Linear (He et al. 2015).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import BundleError, InputError
-from .layers import FACTORED, is_linear
+from .hooked import Hooked, is_conv, paired_layers
 from .roles import DEFAULT_TARGETS, TARGETS, role_of
 
 MAX_RANK = 1024
@@ -33,7 +32,7 @@ class _Pair(nn.Module):
         super().__init__()
         down: tuple[int, ...]
         up: tuple[int, ...]
-        if _is_conv(layer):
+        if is_conv(layer):
             down, up = (rank, layer.in_channels, *layer.kernel_size), (layer.out_channels, rank, 1, 1)
         else:
             down, up = (rank, layer.in_features), (layer.out_features, rank)
@@ -49,41 +48,12 @@ class _Pair(nn.Module):
         return functional.conv2d(functional.conv2d(x, self.down, None, layer.stride, layer.padding, layer.dilation), self.up)
 
 
-class Lora(nn.Module):
-    """LoRA pairs on layers of one network, made by :func:`attach_lora`. Its parameters are those that are trained.
-
-    `strength` (default 1) scales dW; at 0, and inside :meth:`off`, the network computes what it did before, bit for bit.
-    """
+class Lora(Hooked):
+    """LoRA pairs on layers of one network, made by :func:`attach_lora`. Its parameters are those that are trained."""
 
     def __init__(self, layers: Mapping[str, Any], rank: int, alpha: float, device: torch.device) -> None:
-        super().__init__()
-        self.rank, self.alpha, self.strength = rank, alpha, 1.0
-        self.names = sorted(layers)
-        self.pairs: Any = nn.ModuleList(_Pair(layers[name], rank, device) for name in self.names)
-        self._hooks = [layers[name].register_forward_hook(self._hook(pair)) for name, pair in zip(self.names, self.pairs, strict=True)]
-
-    def _hook(self, pair: nn.Module) -> Any:
-        def add(layer: Any, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-            if self.strength == 0:
-                return None
-            return output + (pair(layer, given[0]) * (self.strength * self.alpha / self.rank)).to(output.dtype)
-
-        return add
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Switch the pairs off until the block ends."""
-        before, self.strength = self.strength, 0.0
-        try:
-            yield
-        finally:
-            self.strength = before
-
-    def detach(self) -> None:
-        """Take the pairs off the network, which is then as it was. The pairs keep their values."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        super().__init__(layers, lambda layer: _Pair(layer, rank, device), alpha / rank)
+        self.rank, self.alpha = rank, alpha
 
     def factors(self) -> dict[str, Factors]:
         """Return (U, D, alpha) of each layer by its name in the network, detached."""
@@ -138,19 +108,3 @@ def attach_to(network: nn.Module, names: Sequence[str], rank: int, alpha: float 
     place = next(network.parameters()).device if device is None else torch.device(device)
     with torch.inference_mode(False):
         return Lora({name: known[name] for name in names}, rank, float(rank if alpha is None else alpha), place)
-
-
-def paired_layers(network: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield (name, layer) of every layer of `network` that can take a pair; the two halves of a factored layer count as one."""
-    inside: tuple[str, ...] = ()
-    for name, module in network.named_modules():
-        if isinstance(module, FACTORED):
-            inside = (*inside, f"{name}.")
-            yield name, module
-        elif not name.startswith(inside) and (is_linear(module) or _is_conv(module)):
-            yield name, module
-
-
-def _is_conv(layer: Any) -> bool:
-    plain = isinstance(layer, nn.Conv2d) and layer.groups == 1 and layer.padding_mode == "zeros"
-    return plain or (isinstance(layer, FACTORED) and hasattr(layer, "kernel_size"))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...attention.chain import OVERRIDE
-from ...bundles.format import Bundle
+from ...bundles.format import Bundle, BundleInfo
 from ...control.adapter import norm_names
 from ...control.bundle import check_control, load_control
 from ...control.decay import depth_decay
@@ -155,7 +155,7 @@ def load(path: Path, default: str) -> AdapterControl:
         raise InputError(f"condition {default!r}: the conditions of {name_of(info)} are {', '.join(config['conditions'])}")
     of_unet = replace(info, config=config["unet"])
     try:
-        arguments = unet_arguments(of_unet)
+        arguments = encoder_arguments(of_unet)
     except (InputError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise BundleError(f"{name_of(info)}: its U-Net's config cannot be understood ({error})") from error
     names = comfy.utils.unet_to_diffusers(arguments)
@@ -174,6 +174,19 @@ def load(path: Path, default: str) -> AdapterControl:
     control = AdapterControl(network, core_patcher(network, device, offload), bundle, arguments, default)
     control.compute_dtype = family.manual_cast_dtype or dtype
     return control
+
+
+def encoder_arguments(info: BundleInfo) -> dict[str, Any]:
+    """Return `UNetModel`'s arguments of an adapter's encoder, which may be of SDXL's kind. `info.config` is the U-Net's.
+
+    Raises as :func:`~.unet.unet_arguments` does.
+    """
+    told = info.config.get("addition_embed_type") == "text_time"
+    left_out = ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim") if told else ()
+    arguments = unet_arguments(replace(info, config={key: value for key, value in info.config.items() if key not in left_out}))
+    if told:
+        arguments |= {"num_classes": "sequential", "adm_in_channels": int(info.config["projection_class_embeddings_input_dim"])}
+    return arguments
 
 
 def renamed(bundle: Bundle, names: Mapping[str, str]) -> dict[str, Tensor]:

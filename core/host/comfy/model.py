@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.utils
+import torch
 
 from ...bundles.format import Bundle, BundleInfo, save_bundle
 from ...bundles.load import load_bundle
@@ -24,8 +25,8 @@ from ..fit import check_complete, name_of
 from .family import KEY as _KEY
 from .family import describe, family_config, stored_tensors
 from .lowrank import wrap
-from .surgery import rebuild
-from .unet import RapidDrawModel, model_config, unet_arguments, unet_weights
+from .surgery import is_unet, rebuild
+from .unet import RapidDrawModel, diffusers_config, model_config, unet_arguments, unet_weights
 from .weights import cast_loaded, choose_dtype, with_factors, with_inner
 
 _TOKEN_WIDTHS = ("context_dim", "context_in_dim", "in_features", "cond_seq_dim", "cap_feat_dim", "joint_attention_dim", "text_feat_dim",
@@ -80,22 +81,45 @@ def save(model: Any, path: Path, provenance: Mapping[str, Any]) -> Path:
     """See :meth:`ModelTopic.save`. Raises :class:`InputError` for a family whose arguments cannot be written down."""
     inner = rebuild(model, _nothing).model
     config = inner.model_config
-    tensors, slim = inner.diffusion_model.state_dict(), changes_of(inner.diffusion_model).stored()
+    slim = changes_of(inner.diffusion_model).stored()
     ours = getattr(type(config), "bundle", None)  # an instance would make up an answer
     if ours is not None:
-        names = with_factors(
-            {ldm: diffusers for diffusers, ldm in comfy.utils.unet_to_diffusers(config.unet_config).items() if _is_ours(diffusers)}, tensors
-        )
-        if slim:
-            names = with_inner(names, tensors)
-        if nameless := sorted(set(tensors) - set(names)):
-            raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
-        halves = {names[key]: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+        halves = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in _diffusers_named(inner, "class").items()}
         info = BundleInfo("unet", ours.config, ours.latent, ours.schedule, provenance=dict(provenance), extra=slim)
         return save_bundle(path, halves, info)
     info = describe(inner)
     info = replace(info, provenance=dict(provenance), extra=info.extra | slim)
     return save_bundle(path, stored_tensors(inner.diffusion_model), info)
+
+
+def export(model: Any) -> Bundle:
+    """See :meth:`ModelTopic.export`."""
+    if not is_unet(model):
+        raise InputError(f"a U-Net such as those of SD 1.5 and SDXL is needed here; this model is a {type(model.model).__name__}")
+    inner = rebuild(model, _nothing).model
+    slim = changes_of(inner.diffusion_model).stored()
+    ours = getattr(type(inner.model_config), "bundle", None)
+    if ours is not None:
+        return Bundle(BundleInfo("unet", ours.config, ours.latent, ours.schedule, extra=slim), _diffusers_named(inner, "class"))
+    told = describe(inner)
+    return Bundle(
+        BundleInfo("unet", diffusers_config(inner.model_config.unet_config), told.latent, told.schedule, extra=slim),
+        _diffusers_named(inner, "add"),
+    )
+
+
+def _diffusers_named(inner: Any, vector: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a U-Net by diffusers' names, which has two for the network of `y`: `class_embedding` (vector `class`), which
+    our U-Nets have, and `add_embedding` (`add`). Raises :class:`InputError` for a weight without a name."""
+    tensors = inner.diffusion_model.state_dict()
+    other = "add_embedding." if vector == "class" else "class_embedding."
+    known = comfy.utils.unet_to_diffusers(inner.model_config.unet_config).items()
+    names = with_factors({ldm: diffusers for diffusers, ldm in known if not diffusers.startswith(other)}, tensors)
+    if changes_of(inner.diffusion_model).stored():
+        names = with_inner(names, tensors)
+    if nameless := sorted(set(tensors) - set(names)):
+        raise InputError(f"the weight {nameless[0]} has no name in diffusers' layout; this model cannot be saved as a bundle")
+    return {names[key]: tensor for key, tensor in tensors.items()}
 
 
 def _load_foreign(bundle: Bundle) -> Any:
@@ -149,10 +173,6 @@ def _whole(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
 def takes_resolution_index(model: Any) -> bool:
     """See :meth:`ModelTopic.takes_resolution_index`."""
     return isinstance(model.model, RapidDrawModel) and bool(model.model.adm_channels)
-
-
-def _is_ours(name: str) -> bool:
-    return not name.startswith("add_embedding.")  # diffusers has two names for ComfyUI's one; our U-Nets know `class_embedding`
 
 
 def _nothing(_: Any) -> None:

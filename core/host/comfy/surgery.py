@@ -48,6 +48,11 @@ def weight_shapes(model: Any) -> dict[str, torch.Size]:
     return {name: tensors[key].shape for name, key in _keys(model).items()}
 
 
+def layer_names(model: Any) -> dict[str, str]:
+    """See :meth:`SurgeryTopic.layer_names`."""
+    return {key.removeprefix(_PREFIX).removesuffix(".weight"): name for name, key in _keys(model).items()}
+
+
 def add_weights(model: Any, deltas: Mapping[str, torch.Tensor], strength: float) -> Any:
     """See :meth:`SurgeryTopic.add_weights`: one `diff` patch a layer."""
     keys, clone = _keys(model), model.clone()

@@ -12,7 +12,7 @@ import comfy.model_sampling
 import torch
 
 from ...errors import InputError
-from ..denoiser import Condition, Denoiser, first_of, frozen_dtype, make_trainable
+from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, make_trainable
 from .surgery import is_unet
 
 _WITHOUT_GRADIENTS = ("apply_rope_split_half",)
@@ -53,6 +53,10 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
         with torch.inference_mode():  # its weights were loaded in inference mode
             return run(x, sigma, given)
 
+    def taken(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> Inputs:
+        told = {"y": given["y"].to(x.device)} if "y" in given else None
+        return sampling.calculate_input(sigma, x), sampling.timestep(sigma).float(), given["tokens"].to(x.device), told
+
     def noised(latents: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return sampling.noise_scaling(sigma.reshape(-1, *[1] * (latents.dim() - 1)), noise.clone(), latents)
 
@@ -63,7 +67,7 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
     return Denoiser(
         inner.diffusion_model, prediction, levels, steps, device, run if train else as_loaded, noised,
         lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, inner.process_latent_out, release,
-        batches=unet,
+        taken, batches=unet,
     )  # fmt: skip
 
 

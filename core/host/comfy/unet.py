@@ -7,6 +7,7 @@ approximated.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.latent_formats
@@ -19,6 +20,7 @@ import comfy.utils
 import torch
 
 from ...bundles.format import BundleInfo, LatentSpace
+from ...checkpoint.single_file import TIME_WIDTH
 from ...data.buckets import INDEX_FEATURES, INDEX_KEY, index_condition
 from ...errors import BundleError, InputError
 from ...lowrank.factorize import open_factors
@@ -169,6 +171,36 @@ def unet_arguments(info: BundleInfo) -> dict[str, Any]:
         "num_heads": heads[0] if len(set(heads)) == 1 else -1,
         "num_head_channels": -1 if len(set(heads)) == 1 else per_head.pop(),
     }
+
+
+def diffusers_config(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of diffusers' U-Net with `UNetModel`'s `arguments`, as ComfyUI reads them off a checkpoint: the inverse of
+    :func:`unet_arguments`. The input beside the tokens, where there is one, is SDXL's."""
+    widths = [round(arguments["model_channels"] * factor) for factor in arguments["channel_mult"]]
+    layers = _each(arguments["num_res_blocks"], len(widths))
+    depths = [arguments["transformer_depth"][sum(layers[:level])] for level in range(len(widths))]
+    heads = arguments.get("num_heads", -1)
+    config: dict[str, Any] = {
+        "in_channels": arguments["in_channels"],
+        "out_channels": arguments["out_channels"],
+        "block_out_channels": widths,
+        "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
+        # The middle block takes the last level's depth, also where that level has no attention.
+        "transformer_layers_per_block": [*(max(depth, 1) for depth in depths[:-1]), depths[-1] or arguments["transformer_depth_middle"]],
+        "cross_attention_dim": arguments["context_dim"],
+        "use_linear_projection": bool(arguments.get("use_linear_in_transformer", False)),
+        # diffusers' historical name: it is the number of heads
+        "attention_head_dim": [width // arguments["num_head_channels"] for width in widths] if heads == -1 else heads,
+    }
+    if arguments.get("adm_in_channels"):
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": TIME_WIDTH,
+            "projection_class_embeddings_input_dim": arguments["adm_in_channels"],
+        }
+    return config
 
 
 def unet_weights(info: BundleInfo, tensors: Tensors, arguments: dict[str, Any]) -> Tensors:

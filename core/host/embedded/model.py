@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +187,16 @@ def load(path: Path) -> Model:
 
 def save(model: Model, path: Path, provenance: Mapping[str, Any]) -> Path:
     """See :meth:`ModelTopic.save`. Weights are written in half precision, as those of the recipes' bundles are."""
-    unet = model.model.diffusion_model
+    made = export(model)
+    return save_bundle(path, halved(made.tensors), replace(made.info, provenance=dict(provenance)))
+
+
+def export(model: Model) -> Bundle:
+    """See :meth:`ModelTopic.export`. Every model here is a U-Net."""
+    inner, unet = model.model, model.model.diffusion_model
     config = {key: value for key, value in dict(unet.config).items() if not key.startswith("_")}
-    extra = changes_of(unet).stored()
-    inner = model.model
-    info = BundleInfo("unet", config, inner.latent_format, inner.model_sampling.schedule, provenance=dict(provenance), extra=extra)
-    return save_bundle(path, halved(unet.state_dict()), info)
+    info = BundleInfo("unet", config, inner.latent_format, inner.model_sampling.schedule, extra=changes_of(unet).stored())
+    return Bundle(info, unet.state_dict())
 
 
 def attended_width(model: Model) -> int | None:

@@ -34,6 +34,11 @@ def weight_shapes(model: Model) -> dict[str, torch.Size]:
     return {name: dense_shape(layer) for name, layer in layers if not name.startswith(factored)}
 
 
+def layer_names(model: Model) -> dict[str, str]:
+    """See :meth:`SurgeryTopic.layer_names`."""
+    return {name: name for name in weight_shapes(model)}
+
+
 def add_weights(model: Model, deltas: Mapping[str, torch.Tensor], strength: float) -> Model:
     """See :meth:`SurgeryTopic.add_weights`. The weights that do not change are shared with the given model."""
     inner, network = copy.copy(model.model), model.model.diffusion_model

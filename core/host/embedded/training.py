@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..denoiser import Condition, Denoiser, first_of, frozen_dtype, make_trainable
+from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, make_trainable
 from .model import Model
 
 
@@ -17,14 +17,21 @@ def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = Fa
     release = make_trainable(network, inner.device, dtype, not frozen) if train else _nothing
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> torch.Tensor:
-        y = given.get("y")
-        added = None if y is None else {"text_embeds": y[:, : inner.pooled_width], "time_ids": y[:, inner.pooled_width :]}
         half = next(network.parameters()).dtype
+        network_input, timestep, tokens, told = taken(x, sigma, given)
+        control, options = given.get("control"), {}
+        if control is not None:
+            options["down_block_additional_residuals"] = tuple(one.to(half) for one in control["output"])
+            options["mid_block_additional_residual"] = control["middle"][0].to(half)
         output = network(
-            levels.calculate_input(sigma, x).to(half), levels.timestep(sigma), encoder_hidden_states=given["tokens"].to(half),
-            added_cond_kwargs=added, return_dict=False,
-        )[0]  # fmt: skip
+            network_input.to(half), timestep, encoder_hidden_states=tokens.to(half), added_cond_kwargs=told, return_dict=False, **options
+        )[0]
         return levels.calculate_denoised(sigma, output.float(), x)
+
+    def taken(x: torch.Tensor, sigma: torch.Tensor, given: Condition) -> Inputs:
+        y = given.get("y")
+        told = None if y is None else {"text_embeds": y[:, : inner.pooled_width], "time_ids": y[:, inner.pooled_width :]}
+        return levels.calculate_input(sigma, x), levels.timestep(sigma), given["tokens"], told
 
     def condition(conditioning: Any, shape: tuple[int, ...]) -> dict[str, Any]:
         tokens, details = first_of(conditioning)
@@ -38,7 +45,7 @@ def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = Fa
     return Denoiser(
         network, levels.prediction, levels.sigmas, steps, inner.device, denoise,
         lambda latents, sigma, noise: levels.noise_scaling(sigma, noise, latents), condition, inner.process_latent_in,
-        inner.process_latent_out, release,
+        inner.process_latent_out, release, taken,
     )  # fmt: skip
 
 
