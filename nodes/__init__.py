@@ -38,6 +38,7 @@ FAMILIES = (
     "train_domain",
     "train_pair",
     "kronecker",
+    "train_kronecker",
     "condition_maps",
     "image_variation",
     "profile",

@@ -20,7 +20,8 @@ from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
 from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser, together
-from ..lowrank.lora import MAX_RANK, Factors, Lora, attach_lora, paired_layers
+from ..lowrank.hooked import Hooked, paired_layers
+from ..lowrank.lora import MAX_RANK, Factors, attach_lora
 from ..lowrank.lora_file import save_lora
 from ..lowrank.roles import role_of
 from ..train.recipe import Losses, Recipe, derived_seed, python_random
@@ -41,6 +42,8 @@ class DomainTuning(Recipe):
     name: ClassVar[str] = "domain"
     volatile: ClassVar[frozenset[str]] = frozenset({"prefetch", "checkpointing"})
     sets: ClassVar[int] = 1  # of pairs that lie on the network
+    called: ClassVar[str] = "LoRA"
+    place: ClassVar[str] = "loras of the output folder, for Load LoRA"
 
     lr: float = 1e-4
     batch_size: int = 1
@@ -63,10 +66,10 @@ class DomainTuning(Recipe):
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
         """Take the base (a MODEL that nobody else holds), it in training, and the data."""
         self.model, self.denoiser, self.prepared, self.pictures, self.previews = model, denoiser, prepared, pictures, previews
-        self.learned: dict[str, Lora] = {}
+        self.learned: Mapping[str, Hooked] = {}
         self.uncheckpoint = _nothing
 
-    def attach(self, network: nn.Module, device: torch.device) -> dict[str, Lora]:
+    def attach(self, network: nn.Module, device: torch.device) -> Mapping[str, Hooked]:
         """Put what is trained onto the layers of `network`, and return it by name."""
         return {"lora": attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)}
 
@@ -159,7 +162,7 @@ class DomainTuning(Recipe):
         """Write what was learned to `out`, with what is `told` of it; return the files."""
         return [save_lora(out, self.keyed(self.learned["lora"]), told)]
 
-    def keyed(self, lora: Lora) -> dict[str, Factors]:
+    def keyed(self, lora: Any) -> dict[str, Factors]:
         """Return the factors of pairs on the network by their keys in a LoRA file."""
         return {current().surgery.lora_key(self.model, name): one for name, one in lora.factors().items()}
 
@@ -173,9 +176,9 @@ class DomainTuning(Recipe):
 
     def described(self) -> str:
         """Return what was trained, for the report."""
-        (lora,) = self.learned.values()
-        numbers = sum(one.numel() for one in lora.parameters())
-        return f"LoRA of rank {self.rank} on {len(lora.names)} layers, {numbers:,} parameters"
+        (one,) = self.learned.values()
+        numbers = sum(weight.numel() for weight in one.parameters())
+        return f"{self.called} of rank {self.rank} on {len(one.names)} layers, {numbers:,} parameters"
 
     def release(self) -> None:
         """Take what was trained off the base and give its memory free."""

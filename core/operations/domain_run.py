@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .. import files
+from ..bundles.format import read_info
 from ..bundles.lora_about import read_about
 from ..checkpoint.loras import made_lora_path
 from ..device import out_of_memory
@@ -20,7 +21,7 @@ from ..errors import BundleError, InputError
 from ..graph.inputs import Registry
 from ..host import current
 from ..host.denoiser import Denoiser
-from ..paths import made_weights_dir
+from ..paths import made_bundle_path, made_weights_dir
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import loss_image
@@ -67,12 +68,13 @@ class Trained:
         counts = ", ".join(f"{len(members)} for {part}" for part, members in sorted(parts.items()) if members)
         lines = [f"{self.result.steps} steps on {len(self.pictures)} pictures: {counts}", *self.pictures.notes, recipe.described()]
         lines += [
-            f"loss on the pictures for {name}: {base:.4g} by the base, {by:.4g} by the LoRA" for name, (base, by) in recipe.gains.items()
+            f"loss on the pictures for {name}: {base:.4g} by the base, {by:.4g} by the {recipe.called}"
+            for name, (base, by) in recipe.gains.items()
         ]
         if not recipe.gains:
-            lines.append("too few pictures to hold some out: whether the LoRA generalises was not measured")
+            lines.append(f"too few pictures to hold some out: whether the {recipe.called} generalises was not measured")
         as_wished = list(saved) == list(places)
-        where = "loras of the output folder, for Load LoRA" if as_wished else f"{saved[0].parent}, because its place could not be written"
+        where = recipe.place if as_wished else f"{saved[0].parent}, because its place could not be written"
         return [*lines, f"saved as {' and '.join(one.name for one in saved)} in {where}"]
 
 
@@ -128,6 +130,20 @@ def lora_path(filename: str) -> Path:
     if path.exists() and not read_about(path):
         raise BundleError(f"{path.name} is a LoRA of another program; give this one another filename")
     return path
+
+
+def bundle_path(filename: str, kind: str) -> Path:
+    """Return where a trainer writes the bundle `filename` of `kind`. Raises :class:`InputError` for a name that leaves its folder,
+    :class:`BundleError` where anything else would be replaced."""
+    path = made_bundle_path(filename)
+    if path.exists() and read_info(path).kind != kind:
+        raise BundleError(f"{path.name} is a bundle of another kind; give this one another filename")
+    return path
+
+
+def bundle_name(path: Path) -> str:
+    """Return the name by which loaders know a bundle of :func:`bundle_path`."""
+    return path.relative_to(made_weights_dir().resolve()).as_posix()
 
 
 def lora_name(path: Path) -> str:

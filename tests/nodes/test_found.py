@@ -83,6 +83,7 @@ WANTED = {
     "parallel steps": ("SamplerPicard",),
     "dreambooth": ("TrainDomainModel",),
     "train two loras": ("TrainTimeDecoupledPair",),
+    "train lokr": ("TrainKroneckerAdapter",),
     "lora pair": ("LoadTimeDecoupledLoras",),
     "speed lora": ("DistillFewSteps", "LoadFewStepModel"),
     "mixture of experts": ("TimeDecoupledSampler", "TimeDecoupledGuider"),
