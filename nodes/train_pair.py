@@ -149,7 +149,7 @@ class LoadTimeDecoupledLoras:
         from ..core.paths import file_sha256
 
         try:
-            return "".join(file_sha256(path) for path in _files(structure_lora, texture_lora, pair or ""))
+            return "".join(file_sha256(path) for path in _files(structure_lora or "", texture_lora or "", pair or ""))
         except RapidDrawError:
             return ""
 
