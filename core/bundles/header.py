@@ -17,6 +17,8 @@ MAX_HEADER_BYTES = 32 * 2**20
 MAX_HEADER_VALUES = 2**20
 MAX_RANK, MAX_NUMBER = 16, 2**63
 METADATA = "__metadata__"
+_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""First bytes of pickles, bare and in a zip file."""
 _BYTES_OF = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2,
     "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -65,8 +67,8 @@ def _header_text(path: Path) -> tuple[bytes, int]:
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
-            start = file.read(8)
-            if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
+            start, opens = file.read(8), file.read(1) == b"{"  # a header's length may begin with the bytes of a pickle; then JSON follows
+            if (start[:2] in _PICKLES and not opens) or path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
                 raise BundleError(f"{path.name} is a pickle, which can run code when it is read; only .safetensors bundles are accepted")
             if len(start) < 8:
                 raise BundleError(f"{path.name} is {size} bytes long: truncated or empty; copy it again")
@@ -75,6 +77,7 @@ def _header_text(path: Path) -> tuple[bytes, int]:
                 raise BundleError(f"{path.name} claims a header of {length} bytes, more than the {MAX_HEADER_BYTES} allowed: damaged")
             if length + 8 > size:
                 raise BundleError(f"{path.name} claims a header of {length} bytes but is {size} bytes long: truncated; copy it again")
+            file.seek(len(start))
             text = file.read(length)
     except OSError as error:
         raise BundleError(f"{path} cannot be opened ({error.strerror}); check its permissions") from error

@@ -35,6 +35,14 @@ def giant(shape):
     return json.dumps(META)[:-1].encode() + b', "t": {"dtype": "F32", "shape": [' + shape.encode() + b'], "data_offsets": [0, 8]}}'
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x4B50])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
+    header = json.dumps(META).encode()
+    path = raw(tmp_path / "x.safetensors", header + b" " * (length - len(header)))
+    assert path.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    assert read_info(path).kind == "kg" and mentions(path, "rapiddraw")
+
+
 HOSTILE = {
     "many giant dimensions": giant(",".join([DIGITS] * 220)),  # 0.9 MB
     "sixteen giant dimensions": giant(",".join([DIGITS] * 16)),
