@@ -24,7 +24,7 @@ from .common import chosen_names
 
 PARTS = ("sizes", "tricks", "slim", "decoder", "total")
 TRAINED = {"tricks": mobile_tricks, "slim": mobile_slim, "decoder": mobile_decoder, "total": mobile_total}
-STEPS = {"tricks": 100, "slim": 700, "decoder": 1200, "total": 300}
+STEPS = {"tricks": 100, "slim": 1200, "decoder": 300, "total": 300}
 """Training steps of each network of a part: about ten minutes of one core for the part."""
 NOTES = (
     "The papers' GFLOPs are multiply-adds: SD 1.5 has 392 of them in the paper and 401.6 here, where the matrix products of attention are "
