@@ -33,6 +33,7 @@ FAMILIES = (
     "slim",
     "slim_train",
     "control_adapter",
+    "train_control",
     "distill",
     "few_step",
     "train_domain",

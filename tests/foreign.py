@@ -18,6 +18,7 @@ _SMALL = {
     "RapidDrawDistillUNet": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawTrainTimeDecoupledPair": {"steps": 1, "batch_size": 1, "size": 32},
+    "RapidDrawTrainControlAdapter": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawTrainKroneckerAdapter": {"steps": 1, "batch_size": 1, "size": 32},
     "RapidDrawDistillFewSteps": {"steps": 1, "batch_size": 1, "size": 32, "drawn": 1, "teacher_steps": 4},
 }  # fmt: skip

@@ -31,6 +31,14 @@ def relative_name(folder: Path) -> str:
     return folder.resolve().relative_to(paths.output_dir().resolve()).as_posix()
 
 
+def annotated_name(picture: Path) -> str:
+    """Return the name by which Load Image finds a picture in the input, output or temp folder; else the file's name alone."""
+    for base, mark in ((paths.input_dir(), ""), (paths.output_dir(), " [output]"), (paths.temp_dir(), " [temp]")):
+        if picture.resolve().is_relative_to(base.resolve()):
+            return f"{picture.resolve().relative_to(base.resolve()).as_posix()}{mark}"
+    return picture.name
+
+
 def fingerprint(name: str | None) -> str:
     """Return a hash of the names, sizes and times of a folder's files; "" for a folder that is missing, unreadable or not named."""
     if not (name or "").strip():

@@ -6,6 +6,7 @@ base's weights are frozen, in bfloat16 on a GPU; the pairs are in float32.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,8 +96,28 @@ class DomainTuning(Recipe):
         rng = python_random(generator)
         chosen = self.order.indices(index)
         texts = ["" if rng.random() < self.caption_dropout else rng.choice(self.pictures.captions[i]) for i in chosen]
-        latents = torch.stack([rng.choice(self.prepared.latents[i]) for i in chosen])
-        return {"latents": latents, "given": self._together(texts, tuple(latents.shape[1:]))}
+        shown = [(i, rng.randrange(len(self.prepared.latents[i]))) for i in chosen]
+        latents = torch.stack([self.prepared.latents[i][side] for i, side in shown])
+        return {"latents": latents, "given": self.conditions_of(texts, shown, tuple(latents.shape[1:]), rng)}
+
+    def conditions_of(
+        self, texts: Sequence[str], shown: Sequence[tuple[int, int]], shape: tuple[int, ...], rng: random.Random | None = None
+    ) -> Any:
+        """Return what the network reads beside latents of `shape`: here the `texts`.
+
+        `shown` are the pictures, each its number and 0, or 1 for its mirror image; `rng` draws what is left out in training."""
+        return self._together(texts, shape)
+
+    def check_pictures(self, pictures: Pictures) -> None:
+        """Raise :class:`DataError` where the folder lacks what this recipe needs beside pictures and captions."""
+
+    def room(self, network: nn.Module) -> int:
+        """Return the bytes that what is trained needs. Raises :class:`InputError` where there is nothing to train."""
+        layers = [layer for name, layer in paired_layers(network) if role_of(name, LAYERS[self.layers])]
+        if not layers:
+            raise InputError(f"no layer of this {type(network).__name__} is among {self.layers!r}: choose other layers")
+        sides = [sum(layer.weight.flatten(1).shape) if getattr(layer, "weight", None) is not None else 0 for layer in layers]
+        return BYTES_A_WEIGHT * self.sets * self.rank * sum(sides)
 
     def loss(self, batch: dict[str, Any]) -> Losses:
         return {"loss": self.error_in(batch, self.steps)}
@@ -138,7 +159,8 @@ class DomainTuning(Recipe):
         total, count = 0.0, 0
         for i in self.pictures.parts[part][:MOST_HELD_OUT]:
             latent = self.prepared.latents[i][0][None].to(self.denoiser.device)
-            given = to_device(self._together([self.pictures.captions[i][0]], tuple(latent.shape[1:])), self.denoiser.device)
+            conditions = self.conditions_of([self.pictures.captions[i][0]], [(i, 0)], tuple(latent.shape[1:]))
+            given = to_device(conditions, self.denoiser.device)
             generator = torch.Generator().manual_seed(derived_seed(self.seed, part, i))
             for level in range(LEVELS):
                 t = first + (2 * level + 1) * (beyond - first) // (2 * LEVELS)
@@ -213,17 +235,13 @@ class DomainTuning(Recipe):
     def _once(self, shape: tuple[int, ...]) -> None:
         """Evaluate the network on one picture, to see what it needs."""
         sigma = self.denoiser.sigmas[self.steps[0] : self.steps[0] + 1].to(self.denoiser.device)
-        given = to_device(self._together([""], shape), self.denoiser.device)
+        given = to_device(self.conditions_of([""], [(0, 0)], shape), self.denoiser.device)
         self.denoiser.denoise(torch.zeros(1, *shape, device=self.denoiser.device), sigma, given)
 
 
 def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device) -> int:
     """Return the bytes that the trained pairs need. Raises :class:`InputError` where the base and they do not fit into free memory."""
-    layers = [layer for name, layer in paired_layers(network) if role_of(name, LAYERS[recipe.layers])]
-    if not layers:
-        raise InputError(f"no layer of this {type(network).__name__} is among {recipe.layers!r}: choose other layers")
-    sides = [sum(layer.weight.flatten(1).shape) if getattr(layer, "weight", None) is not None else 0 for layer in layers]
-    pairs = BYTES_A_WEIGHT * recipe.sets * recipe.rank * sum(sides)
+    pairs = recipe.room(network)
     weights = sum(one.numel() for one in network.parameters()) * (2 if device.type == "cuda" else 4)
     free = free_memory(device)
     if free is not None and weights + pairs > free:

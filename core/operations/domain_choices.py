@@ -9,5 +9,9 @@ LAYERS = {
 }
 """Choices of layers, and their roles."""
 CHECKPOINTING = ("auto", "on", "off")
+CONDITIONS = ("edges, sketch", "edges", "sketch", "segmentation", "edges, segmentation, sketch")
+CONTROL_MAPS = DRAWN, _ = ("drawn from the pictures", "maps of the folder")
+CONTROL_FORMATS = ("lowrank", "kronecker", "dense")
+"""Choices of Train Control Adapter: conditions, where their maps come from, and the format of the adapter's weights."""
 PAIR = STRUCTURE, TEXTURE = ("structure", "texture")
 """LoRAs of a time-decoupled pair: above and below the switch."""

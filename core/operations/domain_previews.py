@@ -24,7 +24,9 @@ MOST = 4
 
 @dataclass
 class Previews:
-    """`prompts` drawn by Euler's method, always from the same noise of `shape` (C, ...); `decode` makes an IMAGE of unscaled latents."""
+    """`prompts` drawn by Euler's method, always from the same noise of `shape` (C, ...); `decode` makes an IMAGE of unscaled latents.
+
+    `beside(number, shape, empty)` is what the condition of a prompt, or of the empty text in its place, holds beside the text."""
 
     denoiser: Denoiser
     texts: Mapping[str, Any]
@@ -32,6 +34,7 @@ class Previews:
     shape: tuple[int, ...]
     decode: Callable[[torch.Tensor], torch.Tensor]
     seed: int = 0
+    beside: Callable[[int, tuple[int, ...], bool], Mapping[str, torch.Tensor]] = lambda number, shape, empty: {}
     drawn: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def draw(self, path: Path, step: int) -> None:
@@ -67,7 +70,11 @@ class Previews:
         """Return latents of the prompts, in the model's scale. Given and empty texts are evaluated together where they can be."""
         denoiser, count = self.denoiser, len(prompts)
         first, beyond = denoiser.t_range
-        conditions = [owned(denoiser.condition(self.texts[text], self.shape)) for text in (*prompts, *[""] * count)]
+        texts = (*prompts, *[""] * count)
+        conditions = [
+            owned({**denoiser.condition(self.texts[text], self.shape), **self.beside(place % count, self.shape, place >= count)})
+            for place, text in enumerate(texts)
+        ]
         given = to_device(together(conditions) if denoiser.batches else conditions, denoiser.device)
         sigmas = [*denoiser.sigmas[torch.linspace(beyond - 1, first, STEPS).round().long()].tolist(), 0.0]
         noise = torch.cat([torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(self.seed + i)) for i in range(count)])

@@ -95,6 +95,7 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
         files.check_writable(workflow_path(job.filename).parent)
     framing = Framing(recipe.size, recipe.buckets, recipe.flip)
     pictures = open_domain(job.folder, framing, recipe.template, recipe.subject, recipe.seed)
+    recipe.check_pictures(pictures)
     network = host.speed.network_of("model", model)
     room = check_room(network, recipe, host.process.device())
     with memory_named(recipe):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ def workflow_path(filename: str) -> Path:
     return current().process.workflow_folder() / f"{Path(filename).name.removesuffix('.safetensors')}.json"
 
 
-def sources(api: Mapping[str, Any], node_id: str) -> tuple[dict[str, Any], dict[str, Link]]:
-    """Return (the nodes of a graph in API format that feed a node's inputs `model`, `clip` and `vae`, numbered from 1; the new links).
+PARTS = ("model", "clip", "vae")
+
+
+def sources(api: Mapping[str, Any], node_id: str, names: Sequence[str] = PARTS) -> tuple[dict[str, Any], dict[str, Link]]:
+    """Return (the nodes of a graph in API format that feed a node's inputs `names`, numbered from 1; the new links).
 
     Raises :class:`GraphError` where the node or one of the links is missing."""
-    names = ("model", "clip", "vae")
     links = links_of(api[node_id]) if node_id in api else {}
     if missing := [name for name in names if name not in links]:
         raise GraphError(f"the graph has no node {node_id} with links to {', '.join(missing)}")
@@ -62,23 +64,31 @@ class Sampler:
 
 
 def drawing_graph(
-    api: Mapping[str, Any], node_id: str, loader: Mapping[str, Any], prompt: str, size: int, sampler: Sampler | None = None
+    api: Mapping[str, Any],
+    node_id: str,
+    loader: Mapping[str, Any] | None,
+    prompt: str,
+    size: int,
+    sampler: Sampler | None = None,
+    names: Sequence[str] = PARTS,
 ) -> dict[str, Any]:
     """Return a graph in API format that draws `prompt` with the sources of the node `node_id` behind `loader`.
 
     `loader` is the node that takes `model` (and `clip`, where it has that input as `None`) and gives what `sampler` takes; where it takes
-    `clip`, it gives a CLIP second."""
+    `clip`, it gives a CLIP second. None: the model draws as it is. The sources of the inputs `names` are taken over."""
     sampler = sampler or Sampler()
-    nodes, links = sources(api, node_id)
+    nodes, links = sources(api, node_id, names)
     first = len(nodes) + 1
     number = {name: str(first + place) for place, name in enumerate(("loader", "yes", "no", "latent", "sampler", "decode", "save"))}
-    linked = {name: links[name] if name in ("model", "clip") and value is None else value for name, value in loader["inputs"].items()}
-    clip: Link = [number["loader"], 1] if "clip" in loader["inputs"] else links["clip"]
-    nodes[number["loader"]] = {**loader, "inputs": linked}
+    clip: Link = links["clip"]
+    if loader is not None:
+        linked = {name: links[name] if name in ("model", "clip") and value is None else value for name, value in loader["inputs"].items()}
+        clip = [number["loader"], 1] if "clip" in loader["inputs"] else clip
+        nodes[number["loader"]] = {**loader, "inputs": linked}
     nodes[number["yes"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": prompt, "clip": clip}}
     nodes[number["no"]] = {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": clip}}
     nodes[number["latent"]] = {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}}
-    given = {name: [number["loader"], slot] for name, slot in sampler.takes.items()}
+    given = {name: [number["loader"], slot] if loader is not None else links[name] for name, slot in sampler.takes.items()}
     given |= {"positive": [number["yes"], 0], "negative": [number["no"], 0], "latent_image": [number["latent"], 0]}
     nodes[number["sampler"]] = {"class_type": sampler.class_type, "inputs": {**given, **sampler.settings}}
     nodes[number["decode"]] = {"class_type": "VAEDecode", "inputs": {"samples": [number["sampler"], 0], "vae": links["vae"]}}

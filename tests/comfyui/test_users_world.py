@@ -76,6 +76,8 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawFactorizeUNet": {"mode": "rank", "value": 16.0, **dict.fromkeys(("attention", "feed_forward", "resnet"), False)},  # minutes
     "RapidDrawDistillUNet": {"mode": "rank", "value": 4.0, "batch_size": 1, "size": 64, "lr": 1e-5},
     "RapidDrawDistillFewSteps": FEW_STEPS,
+    "RapidDrawTrainKroneckerAdapter": {"size": 64},
+    "RapidDrawTrainControlAdapter": {"size": 64, "format": "kronecker"},
     "RapidDrawLoadFewStepModel": {"steps": 0, "file": ["student", 1]},
 }
 

@@ -83,6 +83,7 @@ WANTED = {
     "parallel steps": ("SamplerPicard",),
     "dreambooth": ("TrainDomainModel",),
     "train two loras": ("TrainTimeDecoupledPair",),
+    "train controlnet": ("TrainControlAdapter",),
     "train lokr": ("TrainKroneckerAdapter",),
     "lora pair": ("LoadTimeDecoupledLoras",),
     "speed lora": ("DistillFewSteps", "LoadFewStepModel"),

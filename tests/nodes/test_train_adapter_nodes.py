@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from rapiddraw.core import paths
-from rapiddraw.core.errors import BundleError, Cancelled, InputError
+from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError
 from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.host import current
@@ -16,7 +17,7 @@ from rapiddraw.core.operations import domain_run
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.core.progress import set_reporter
 from rapiddraw.nodes.registry import registry
-from rapiddraw.tests import sd_helpers
+from rapiddraw.tests import helpers, sd_helpers
 from rapiddraw.tests.core.train.toy import StopAfter
 
 SETTINGS = {
@@ -30,7 +31,11 @@ SETTINGS = {
     "seed": 0,
 }
 KRONECKER = "RapidDrawTrainKroneckerAdapter"
-CHANGES = {KRONECKER: {"rank": 2, "layers": "all"}}
+CONTROL = "RapidDrawTrainControlAdapter"
+CHANGES = {
+    KRONECKER: {"rank": 2, "layers": "all"},
+    CONTROL: {"conditions": "edges, sketch", "maps": "drawn from the pictures", "format": "lowrank", "ratio": 0.5},
+}
 NODES = list(CHANGES)
 
 
@@ -40,6 +45,7 @@ def checkpoints(tmp_path_factory):
     size = len(json.loads((sd_helpers.write_tokenizer(folder / "tokenizer") / "vocab.json").read_text(encoding="utf-8")))
     sd_helpers.write_single_file(folder / "sd15.safetensors", sd_helpers.narrow_sd15(size))
     sd_helpers.write_single_file(folder / "sdxl.safetensors", sd_helpers.narrow_sdxl(size))
+    helpers.write_segmenter(folder.parent / "tiny-segmenter.safetensors")
     return folder
 
 
@@ -48,7 +54,7 @@ def pack(tiny_pack, checkpoints, monkeypatch):
     made = tiny_pack / "output" / "rapiddraw"
     monkeypatch.setattr(paths, "weights_dirs", lambda: [checkpoints.parent, *([made] if made.is_dir() else [])])
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    write_dataset("train", 4, 64, tiny_pack / "input" / "fruit")
+    write_dataset("train", 4, 64, tiny_pack / "input" / "fruit", maps=("edges", "segmentation", "sketch"))
     return tiny_pack
 
 
@@ -71,11 +77,12 @@ def made(pack, name="tuned"):
     return pack / "output" / "rapiddraw" / f"{name}.safetensors"
 
 
-def denoised(model, width=None):
-    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+def denoised(model, control=None):
+    x, sigma = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([2.0])
     inner = model.model
     y = inner.encode_adm({"pooled_output": torch.ones(1, inner.pooled_width)}, x) if inner.pooled_width else None
-    return inner.apply_model(x, torch.tensor([2.0]), torch.ones(1, 3, inner.context_width), y)
+    given = {"c_crossattn": torch.ones(1, 3, inner.context_width), "y": y}
+    return inner.apply_model(x, sigma, **given, control=control and control.get_control(inner, x, sigma, 1, given))
 
 
 def test_a_kronecker_adapter_is_loaded_by_its_node_and_the_base_is_as_before(parts, pack):
@@ -87,6 +94,29 @@ def test_a_kronecker_adapter_is_loaded_by_its_node_and_the_base_is_as_before(par
     load = registry()["RapidDrawKroneckerAdapterLoader"]().execute
     assert torch.equal(denoised(load(parts[0], "tuned.safetensors", 1.0)[0]), denoised(model))
     assert load(parts[0], "tuned.safetensors", 0.0)[0] is parts[0]
+
+
+@pytest.mark.parametrize("form", ["lowrank", "kronecker", "dense"])
+def test_a_control_adapter_is_loaded_by_its_node_and_acts(parts, pack, form):
+    before = denoised(parts[0])
+    net, report, _, samples = run(CONTROL, parts, format=form, rank=2)["result"]
+    assert torch.equal(denoised(parts[0]), before) and samples.shape == (1, 128, 64, 3)
+    assert f"control adapter ({form}) for edges, sketch" in report and "for Load Control Adapter" in report
+    loaded = registry()["RapidDrawControlAdapterLoader"]().execute("tuned.safetensors", "edges")[0]
+    edges = torch.zeros(1, 3, 64, 64)
+    edges[..., 30] = 1
+    drawn = [denoised(parts[0], one.copy().set_cond_hint(edges)) for one in (net, loaded)]
+    assert torch.equal(*drawn) and float((drawn[0] - before).abs().max()) > 1e-4
+
+
+def test_maps_of_the_folder_are_read_and_missing_ones_are_named(sd15, pack):
+    with pytest.raises(InputError, match="put maps into maps/"):
+        run(CONTROL, sd15, conditions="segmentation")
+    report = run(CONTROL, sd15, conditions="edges, segmentation, sketch", maps="maps of the folder")["result"][1]
+    assert "for edges, segmentation, sketch" in report
+    next((pack / "input" / "fruit" / "maps" / "sketch").iterdir()).unlink()
+    with pytest.raises(DataError, match="no sketch map"):
+        run(CONTROL, sd15, conditions="sketch", maps="maps of the folder", filename="other")
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -129,12 +159,12 @@ def test_the_ready_workflow_draws_with_it(node, pack):
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_bad_settings_and_a_file_of_another_kind_are_one_line_before_any_work(node, sd15, pack, monkeypatch):
+def test_bad_settings_and_a_file_of_another_kind_are_one_line_before_any_work(node, sd15, pack, tiny_weights, monkeypatch):
     monkeypatch.setattr(domain_run, "encode_pictures", lambda *_: pytest.fail("encoded first"))
     for changes, words in (({"lr": float("nan")}, "lr"), ({"filename": "../x"}, "plain relative name"), ({"steps": 0}, "steps")):
         with pytest.raises(InputError, match=words):
             run(node, sd15, **changes)
     made(pack).parent.mkdir(parents=True, exist_ok=True)
-    made(pack).write_bytes((pack.parent / "unused").read_bytes() if (pack.parent / "unused").exists() else b"")
-    with pytest.raises(BundleError):
+    shutil.copy(tiny_weights / "tiny-esrgan.safetensors", made(pack))
+    with pytest.raises(BundleError, match="another kind"):
         run(node, sd15)

@@ -1,0 +1,162 @@
+"""Training of adapters inside a ComfyUI process, for MODELs of SD 1.5's and SDXL's shape; started as inside.py says."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from inside import COMFYUI, FOLDER, MODELS, load_pack, relative, write
+
+# isort: split
+import comfy.clip_vision
+import comfy.model_patcher
+import comfy.supported_models
+import families
+import torch
+from families import Texts
+from models import CPU, sd15_unet
+
+import nodes
+
+found: dict[str, Any] = {"comfyui": COMFYUI.name}
+SETTINGS = {
+    "folder": "fruit", "filename": "tuned", "steps": 3, "batch_size": 2, "lr": 0.05, "size": 64, "prompts": "a red fruit", "seed": 0,
+    "resume": False,
+}  # fmt: skip
+KRONECKER = {"rank": 2, "layers": "all"}
+CONTROL = {"conditions": "edges, sketch", "maps": "drawn from the pictures", "format": "lowrank", "ratio": 0.5}
+
+
+def sdxl_unet() -> Any:
+    """A MODEL of SDXL's family with random weights: `y` beside the tokens."""
+    shape = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
+        "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2, "context_dim": 32,
+        "num_head_channels": 16, "use_spatial_transformer": True, "legacy": False, "use_linear_in_transformer": True,
+        "adm_in_channels": 32 + 6 * 256, "num_classes": "sequential", "use_temporal_attention": False,
+    }  # fmt: skip
+    config = comfy.supported_models.SDXL(shape)
+    config.unet_config |= shape
+    inner = config.get_model({}, "")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in inner.diffusion_model.parameters():
+        parameter.data.normal_(std=0.05, generator=generator)
+    return comfy.model_patcher.ModelPatcher(inner, CPU, CPU)
+
+
+def with_pooled(clip: Any) -> Any:
+    """The CLIP with a pooled state of 32 features."""
+    texts = Texts("")
+    texts.encode_from_tokens_scheduled = lambda text, **_: [
+        [tokens, {**more, "pooled_output": tokens.mean(1)}] for tokens, more in nodes.CLIPTextEncode().encode(clip, text)[0]
+    ]
+    return texts
+
+
+def texts_of(clip: Any) -> list[Any]:
+    encode = getattr(clip, "encode_from_tokens_scheduled", None)
+    return [encode(text) if isinstance(clip, Texts) else nodes.CLIPTextEncode().encode(clip, text)[0] for text in ("a red fruit", "")]
+
+
+def sampled(model: Any, prompts: list[Any]) -> torch.Tensor:
+    latent = nodes.EmptyLatentImage().generate(64, 64, 1)[0]
+    return nodes.common_ksampler(model, 1, 3, 2.0, "euler", "normal", *prompts, latent)[0]["samples"]
+
+
+def refused(run: Any) -> str:
+    try:
+        run()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "it ran"
+
+
+def kronecker(parts: Any, graph: Any, files: Any) -> dict[str, Any]:
+    train, load = (nodes.NODE_CLASS_MAPPINGS[f"RapidDraw{name}"] for name in ("TrainKroneckerAdapter", "KroneckerAdapterLoader"))
+    model, clip, _ = parts
+    prompts = texts_of(clip)
+    before = sampled(model, prompts)
+
+    def trained(seed: int = 0) -> Any:
+        return train().execute(*parts, **{**SETTINGS, **KRONECKER, "seed": seed}, prompt=graph, unique_id="6")["result"]
+
+    made, report, _, samples = trained()
+    first = (files / "tuned.safetensors").read_bytes()
+    loaded = sampled(load().execute(model, "tuned.safetensors", 1.0)[0], prompts)
+    off = load().execute(model, "tuned.safetensors", 0.0)[0]
+    trained()
+    again = (files / "tuned.safetensors").read_bytes() == first
+    return {
+        "changes": relative(loaded, before), "as_returned": relative(sampled(made, prompts), loaded), "same_file": again,
+        "off": bool(torch.equal(sampled(off, prompts), before)), "unchanged": bool(torch.equal(sampled(model, prompts), before)),
+        "report": report, "samples": list(samples.shape),
+    }  # fmt: skip
+
+
+def control(parts: Any, graph: Any, files: Any) -> dict[str, Any]:
+    pick = [f"RapidDraw{name}" for name in ("TrainControlAdapter", "ControlAdapterLoader", "ControlAdapterApply")]
+    train, load, apply_ = (nodes.NODE_CLASS_MAPPINGS[name] for name in pick)
+    model, clip, _ = parts
+    prompts = texts_of(clip)
+    before = sampled(model, prompts)
+    edges = torch.zeros(1, 64, 64, 3)
+    edges[:, 20:40, 30] = 1
+
+    def trained() -> Any:
+        return train().execute(*parts, **{**SETTINGS, **CONTROL}, prompt=graph, unique_id="6")["result"]
+
+    net, report, _, samples = trained()
+    first = (files / "tuned.safetensors").read_bytes()
+    loaded = load().execute("tuned.safetensors", "edges")[0]
+
+    def drawn(control_net: Any, strength: float) -> torch.Tensor:
+        guided = apply_().execute(*prompts, control_net, strength, 0.0, 1.0, edges=edges)
+        return sampled(model, list(guided))
+
+    by_file = drawn(loaded, 1.0)
+    trained()
+    again = (files / "tuned.safetensors").read_bytes() == first
+    return {
+        "changes": relative(by_file, before), "as_returned": relative(drawn(net, 1.0), by_file), "same_file": again,
+        "off": bool(torch.equal(drawn(loaded, 0.0), before)), "unchanged": bool(torch.equal(sampled(model, prompts), before)),
+        "report": report, "samples": list(samples.shape),
+    }  # fmt: skip
+
+
+def run() -> None:
+    ours = load_pack()
+    host = ours("core.host").current()
+    ours("core.orchard.dataset").write_dataset("train", 4, 64, FOLDER / "input" / "fruit")
+    _, clip, vae = host.load_bundles(*(MODELS / f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")))
+    files = FOLDER / "output" / "rapiddraw"
+    graph = {
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base.safetensors"}},
+        "6": {"class_type": "Trainer", "inputs": {"model": ["4", 0], "clip": ["4", 1], "vae": ["4", 2], "clip_vision": ["4", 1]}},
+    }
+    for name, parts in {"SD 1.5": (sd15_unet(), clip, vae), "SDXL": (sdxl_unet(), with_pooled(clip), vae)}.items():
+        found[f"kronecker {name}"] = kronecker(parts, graph, files)
+        (files / "tuned.safetensors").unlink()
+        found[f"control {name}"] = control(parts, graph, files)
+        (files / "tuned.safetensors").unlink()
+    workflow = json.loads((host.process.workflow_folder() / "tuned.json").read_text(encoding="utf-8"))
+    found["workflow"] = sorted(node["type"] for node in workflow["nodes"])
+    flux = (families.model("Flux"), Texts("Flux"), families.vae("Flux"))
+    node = nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainControlAdapter"]
+    found["refused"] = refused(lambda: node().execute(*flux, **{**SETTINGS, **CONTROL}))
+    arguments = ours("core.host.comfy.unet")
+    found["config"] = []
+    for model in (sd15_unet(), sdxl_unet()):
+        told = model.model.model_config.unet_config
+        config = arguments.diffusers_config(told)
+        back = ours("core.host.comfy.control").encoder_arguments(ours("core.bundles.format").BundleInfo("unet", config))
+        names = ("model_channels", "channel_mult", "num_res_blocks", "transformer_depth", "transformer_depth_middle", "context_dim")
+        found["config"].append(all(list_of(back[name]) == list_of(told[name]) for name in names))
+    write(found)
+
+
+def list_of(value: Any) -> Any:
+    return [float(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+with torch.inference_mode():
+    run()

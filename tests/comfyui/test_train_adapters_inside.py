@@ -1,0 +1,34 @@
+"""Training of adapters in ComfyUI's own process, for MODELs of SD 1.5's and SDXL's shape; see probe_train_adapters.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def trained(weights: Path, run_inside: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
+    return run_inside("probe_train_adapters.py", weights)
+
+
+@pytest.mark.parametrize("what", ["kronecker SD 1.5", "kronecker SDXL", "control SD 1.5", "control SDXL"])
+def test_what_is_trained_is_loaded_by_its_node_and_the_base_is_as_before(trained: dict[str, Any], what: str) -> None:
+    one = trained[what]
+    assert one["changes"] > 1e-4 and one["as_returned"] < 1e-5 and one["off"] and one["unchanged"] and one["same_file"]
+    assert one["samples"][-1] == 3 and "3 steps on 4 pictures" in one["report"] and "tuned.json in your workflows" in one["report"]
+
+
+def test_the_ready_workflow_draws_by_the_maps_of_a_picture(trained: dict[str, Any]) -> None:
+    wanted = {"CheckpointLoaderSimple", "RapidDrawControlAdapterLoader", "RapidDrawControlAdapterApply", "LoadImage", "KSampler"}
+    assert wanted <= set(trained["workflow"]) and trained["workflow"].count("RapidDrawConditionMapExtractor") == 2
+
+
+def test_another_family_is_refused_by_a_control_trainer_before_any_work(trained: dict[str, Any]) -> None:
+    assert "a U-Net such as those of SD 1.5 and SDXL is needed here" in trained["refused"]
+
+
+def test_diffusers_config_of_a_users_unet_makes_the_same_encoder(trained: dict[str, Any]) -> None:
+    assert trained["config"] == [True, True]
