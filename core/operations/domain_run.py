@@ -103,8 +103,8 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
         latents = encode_pictures(host, vae, pictures, recipe.flip)
         prompts = [line.strip() for line in job.prompts.splitlines() if line.strip()][:MOST] or _some_captions(pictures)
         texts = encode_texts(host, clip, ["", *prompts, *(line for lines in pictures.captions for line in lines)])
-        recipe.fingerprint = fingerprint(network, pictures)
-        base = host.surgery.rebuild(model, lambda _: None)
+        base = host.surgery.rebuild(model, lambda _: None)  # a clone of the model may have left its patches on the weights until now
+        recipe.fingerprint = fingerprint(host.speed.network_of("model", base), pictures)
         denoiser = host.training.denoiser(base, train=True, room=room, frozen=True)
         if denoiser.device.type == "cuda":
             recipe.precision = "bf16"
