@@ -144,12 +144,12 @@ class LoadTimeDecoupledLoras:
         }
 
     @classmethod
-    def IS_CHANGED(cls, structure_lora: str = LINKED, texture_lora: str = LINKED, pair: str | None = None, **_: Any) -> str:
+    def IS_CHANGED(cls, structure_lora: str | None = None, texture_lora: str | None = None, pair: str | None = None, **_: Any) -> str:
         from ..core.errors import RapidDrawError
         from ..core.paths import file_sha256
 
         try:
-            return "".join(file_sha256(path) for path in _files(structure_lora or "", texture_lora or "", pair or ""))
+            return "".join(file_sha256(path) for path in _files(structure_lora or LINKED, texture_lora or LINKED, pair or ""))
         except RapidDrawError:
             return ""
 

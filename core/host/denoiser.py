@@ -81,6 +81,12 @@ def make_trainable(
     return lambda: replace(lambda weight, dtype, home: weight.to(home, dtype), False)
 
 
+def keeping_copies() -> Any:
+    """Return a context in which autograd keeps copies for the backward pass, for networks that change in place what it keeps."""
+    copied: Callable[[torch.Tensor], torch.Tensor] = lambda one: one if isinstance(one, nn.Parameter) else one.clone()  # noqa: E731
+    return torch.autograd.graph.saved_tensors_hooks(copied, lambda one: one)
+
+
 def first_of(conditioning: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
     """Return the tokens and the details of a CONDITIONING's first entry. Raises :class:`InputError` where there is none."""
     if not conditioning:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from .denoiser import Denoiser
     from .run import SamplingRun, Stage
+    from .texts import TextsInTraining
 
 
 class ProcessTopic(Protocol):
@@ -310,6 +311,10 @@ class TrainingTopic(Protocol):
         `release()` of the result ends that. With `frozen` too its weights take none, but gradients go through them to what is put on its
         layers (:mod:`~rapiddraw.core.lowrank.lora`); they are in bfloat16 on a GPU. Raises
         :class:`~rapiddraw.core.errors.InputError` for a model that predicts neither eps, v, x0 nor a flow."""
+
+    def texts(self, clip: Any) -> TextsInTraining:
+        """Return a CLIP of CLIP text encoders as training needs of it: copies of its encoders with its patches merged in, frozen, through
+        which gradients go."""
 
     def check(self, model: Any, conditioning: Any, size: int) -> None:
         """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`denoiser` cannot serve a MODEL with texts such as `conditioning`.

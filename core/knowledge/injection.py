@@ -51,7 +51,7 @@ def inject(
 
     `embed(id)` gives a token's embedding (width,), `project(e_kg)` is `W`: (dim,) to (width,). Weights and whatever else a token
     carries are kept; `rows` itself is not changed. Where there is nothing to add (`scale` 0, no link, an entity without triples) the
-    very same object comes back, so that the result is bit-identical to a prompt without a graph.
+    very same object comes back, so that the result is bit-identical to a prompt without a graph. Gradients go to what `project` learns.
     """
     scale = check_scale(scale)
     found = [(link, knowledge.vector(link.entity)) for link in links] if scale else []
@@ -60,9 +60,9 @@ def inject(
         return rows
     changed = [list(row) for row in rows]
     for link, vector in active:
-        extra = scale * project(vector).detach()
+        extra = scale * project(vector)
         for position in range(link.start, link.end):
             token = changed[link.row][position]
             base = embed(token[0]) if isinstance(token[0], int) else token[0]
-            changed[link.row][position] = (base.detach().float() + extra.to(base.device).float(), *token[1:])
+            changed[link.row][position] = (base.float() + extra.to(base.device).float(), *token[1:])
     return changed

@@ -1,6 +1,7 @@
 """LoRA files in ComfyUI's layout: `KEY.lora_up.weight`, `KEY.lora_down.weight` and `KEY.alpha` for each layer.
 
-KEY is `diffusion_model.` and the layer's name in ComfyUI's network, for any family of models. A U-Net of diffusers has other names for its
+KEY is `diffusion_model.` and the layer's name in ComfyUI's network, for any family of models; for a text encoder `text_encoders.` and the
+layer's name. A U-Net of diffusers has other names for its
 layers: :func:`comfy_name` translates them. ComfyUI's Load LoRA reads such a file, and so do programs that read ComfyUI's.
 """
 
@@ -21,6 +22,8 @@ from ..files import replacing
 from .lora import MAX_RANK, Factors
 
 PREFIX = "diffusion_model."
+TEXT_PREFIX = "text_encoders."
+"""Beginning of the keys of a text encoder's layers, in ComfyUI's own layout."""
 BESIDE = "rapiddraw."
 """Beginning of the names of tensors that a node of this pack keeps beside a LoRA; others pass over them."""
 _PARTS = ("lora_up.weight", "lora_down.weight", "alpha")

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
+from ..checks import real_number
 from ..device import free_memory
 from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
 from ..errors import InputError
@@ -31,6 +32,10 @@ from .distill import BYTES_A_WEIGHT
 from .domain_choices import CHECKPOINTING, LAYERS
 from .domain_data import BucketOrder, Pictures, Prepared, to_device
 from .domain_previews import Previews
+from .domain_text import PROJECTION, TEXT, TEXT_PARTS, TextSide, beside, text_factors
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 LEVELS, MOST_HELD_OUT = 4, 32
 """Noise levels at which each held-out picture is measured, and the most held-out pictures that are measured."""
@@ -44,6 +49,7 @@ class DomainTuning(Recipe):
     volatile: ClassVar[frozenset[str]] = frozenset({"prefetch", "checkpointing"})
     sets: ClassVar[int] = 1  # of pairs that lie on the network
     called: ClassVar[str] = "LoRA"
+    takes_text: ClassVar[bool] = True  # whether the text side can be trained along
     place: ClassVar[str] = "loras of the output folder, for Load LoRA"
 
     lr: float = 1e-4
@@ -62,6 +68,9 @@ class DomainTuning(Recipe):
     t_min: int = 0  # timesteps, of 1000, that are trained: from t_min up to t_max
     t_max: int = 1000
     checkpointing: str = "auto"  # whether the network computes its blocks again in the backward pass: auto (by free memory), on, off
+    text_rank: int = 0  # of pairs on the text encoder; 0 trains none
+    text_lr: float = 0.5  # of what is trained of the text encoder and of W, as a share of lr
+    learn_projection: bool = False  # whether the W of the CLIP's knowledge graph is trained
     fingerprint: str = ""  # of the base and the pictures, so that a run is resumed on the same ones only
 
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
@@ -70,9 +79,14 @@ class DomainTuning(Recipe):
         self.learned: Mapping[str, Hooked] = {}
         self.uncheckpoint = _nothing
 
-    def attach(self, network: nn.Module, device: torch.device) -> Mapping[str, Hooked]:
-        """Put what is trained onto the layers of `network`, and return it by name."""
-        return {"lora": attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)}
+    def placed(self, places: Sequence[Path], side: TextSide | None) -> None:
+        """Take the places of the files, and the text side where that is trained."""
+        self.places, self.side = tuple(places), side
+
+    def attach(self, network: nn.Module, device: torch.device) -> Mapping[str, Any]:
+        """Put what is trained onto the layers of `network` and of the text encoder, and return it by name."""
+        lora = attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device)
+        return {"lora": lora, **(self.side.attach(self) if self.side is not None else {})}
 
     def setup(self, device: torch.device) -> None:
         network = self.denoiser.network.eval()
@@ -92,12 +106,32 @@ class DomainTuning(Recipe):
     def modules(self) -> dict[str, nn.Module]:
         return dict(self.learned)
 
+    def optimizers(self) -> dict[str, Optimizer]:
+        texts = [one for name in TEXT_PARTS if name in self.learned for one in self.learned[name].parameters()]
+        rest = [weight for name, one in self.learned.items() if name not in TEXT_PARTS for weight in one.parameters()]
+        main = {"main": self.adamw(rest)}
+        return main | ({"text": self.adamw(texts, self.lr * self.text_lr)} if texts else {})
+
+    def settings(self) -> dict[str, Any]:
+        found = super().settings()
+        if not self.trains_text:  # files and checkpoints are then those of versions that could not train it
+            for name in ("text_rank", "text_lr", "learn_projection"):
+                del found[name]
+        return found
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether something of the text encoder is trained."""
+        return self.text_rank > 0 or self.learn_projection
+
     def batch(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         rng = python_random(generator)
         chosen = self.order.indices(index)
         texts = ["" if rng.random() < self.caption_dropout else rng.choice(self.pictures.captions[i]) for i in chosen]
         shown = [(i, rng.randrange(len(self.prepared.latents[i]))) for i in chosen]
         latents = torch.stack([self.prepared.latents[i][side] for i, side in shown])
+        if self.side is not None:  # encoded when the loss is computed, so that gradients reach the text side
+            return {"latents": latents, "given": texts}
         return {"latents": latents, "given": self.conditions_of(texts, shown, tuple(latents.shape[1:]), rng)}
 
     def conditions_of(
@@ -125,8 +159,11 @@ class DomainTuning(Recipe):
     def error_in(self, batch: dict[str, Any], steps: tuple[int, int]) -> torch.Tensor:
         """Return the mean error of a batch at random noise levels with indices in `steps`."""
         latents, (first, beyond) = batch["latents"], steps
+        given = batch["given"]
+        if self.side is not None:
+            given = to_device(self._together(given, tuple(latents.shape[1:])), latents.device)
         sigma = self.denoiser.sigmas[torch.randint(first, beyond, (len(latents),))].to(latents.device)
-        return self._error(latents, sigma, torch.randn_like(latents), batch["given"]).mean()
+        return self._error(latents, sigma, torch.randn_like(latents), given).mean()
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -182,7 +219,11 @@ class DomainTuning(Recipe):
 
     def write(self, out: Path, told: Mapping[str, Any]) -> list[Path]:
         """Write what was learned to `out`, with what is `told` of it; return the files."""
-        return [save_lora(out, self.keyed(self.learned["lora"]), told)]
+        written = [save_lora(out, self.keyed(self.learned["lora"]) | text_factors(self.learned), told)]
+        change: Any = self.learned.get(PROJECTION)
+        if change is not None:
+            written.append(change.saved(beside(out, self.places), dict(told)))
+        return written
 
     def keyed(self, lora: Any) -> dict[str, Factors]:
         """Return the factors of pairs on the network by their keys in a LoRA file."""
@@ -198,9 +239,14 @@ class DomainTuning(Recipe):
 
     def described(self) -> str:
         """Return what was trained, for the report."""
-        (one,) = self.learned.values()
+        one, *_ = self.learned.values()
         numbers = sum(weight.numel() for weight in one.parameters())
-        return f"{self.called} of rank {self.rank} on {len(one.names)} layers, {numbers:,} parameters"
+        line = f"{self.called} of rank {self.rank} on {len(one.names)} layers, {numbers:,} parameters"
+        if TEXT in self.learned:
+            text = self.learned[TEXT]
+            numbers = sum(weight.numel() for weight in text.parameters())
+            line += f"; of rank {self.text_rank} on {len(text.names)} layers of the text encoder, {numbers:,} parameters"
+        return line + ("; the projection of the knowledge graph" if PROJECTION in self.learned else "")
 
     def release(self) -> None:
         """Take what was trained off the base and give its memory free."""
@@ -208,6 +254,8 @@ class DomainTuning(Recipe):
             lora.detach()
         self.uncheckpoint()
         self.denoiser.release()
+        if self.side is not None:
+            self.side.release()
 
     def check(self) -> None:
         super().check()
@@ -219,6 +267,11 @@ class DomainTuning(Recipe):
             raise InputError(f"rank={self.rank}, alpha={self.alpha}: expected a rank of 1 to {MAX_RANK} and an alpha above 0")
         if not 0 <= self.t_min < self.t_max <= 1000:
             raise InputError(f"t_min={self.t_min}, t_max={self.t_max}: expected 0 <= t_min < t_max <= 1000")
+        if not 0 <= self.text_rank <= MAX_RANK:
+            raise InputError(f"text_rank={self.text_rank}: expected a rank of 1 to {MAX_RANK}, or 0 to leave the text encoder as it is")
+        if self.trains_text and not self.takes_text:
+            raise InputError(f"this recipe does not train the text encoder ({self.called}): set text_rank to 0 and learn_projection off")
+        real_number("text_lr", self.text_lr, 0.0, 10.0)
         if not 32 <= self.size <= 4096:
             raise InputError(f"size={self.size}: expected 32 to 4096 pixels")
 
@@ -229,7 +282,10 @@ class DomainTuning(Recipe):
         return scale * (denoised.float() - latents).square().flatten(1).mean(1)
 
     def _together(self, texts: Sequence[str], shape: tuple[int, ...]) -> Any:
-        conditions = [self.prepared.texts[text, shape] for text in texts]
+        if self.side is None:
+            conditions = [self.prepared.texts[text, shape] for text in texts]
+        else:
+            conditions = [self.denoiser.condition(self.side[text], shape) for text in texts]
         return together(conditions) if self.denoiser.batches else conditions
 
     def _once(self, shape: tuple[int, ...]) -> None:
@@ -239,10 +295,12 @@ class DomainTuning(Recipe):
         self.denoiser.denoise(torch.zeros(1, *shape, device=self.denoiser.device), sigma, given)
 
 
-def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device) -> int:
-    """Return the bytes that the trained pairs need. Raises :class:`InputError` where the base and they do not fit into free memory."""
+def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device, texts: int = 0) -> int:
+    """Return the bytes that the trained pairs need, beside the base and `texts` weights of a text encoder.
+
+    Raises :class:`InputError` where all of them do not fit into free memory."""
     pairs = recipe.room(network)
-    weights = sum(one.numel() for one in network.parameters()) * (2 if device.type == "cuda" else 4)
+    weights = (texts + sum(one.numel() for one in network.parameters())) * (2 if device.type == "cuda" else 4)
     free = free_memory(device)
     if free is not None and weights + pairs > free:
         raise InputError(

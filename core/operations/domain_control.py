@@ -46,6 +46,7 @@ class ControlTuning(DomainTuning):
 
     name: ClassVar[str] = "domain_control"
     called: ClassVar[str] = "control adapter"
+    takes_text: ClassVar[bool] = False
     place: ClassVar[str] = "rapiddraw of the output folder, for Load Control Adapter"
 
     caption_dropout: float = 0.5

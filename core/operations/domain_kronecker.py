@@ -33,6 +33,7 @@ class KroneckerTuning(DomainTuning):
 
     name: ClassVar[str] = "domain_kronecker"
     called: ClassVar[str] = "Kronecker adapter"
+    takes_text: ClassVar[bool] = False
     place: ClassVar[str] = "rapiddraw of the output folder, for Load Kronecker Adapter"
 
     lr: float = 1e-3

@@ -37,6 +37,7 @@ class PairTuning(DomainTuning):
 
     name: ClassVar[str] = "domain_pair"
     sets: ClassVar[int] = len(PAIR)
+    takes_text: ClassVar[bool] = False
 
     t_struct: int = T_STRUCT  # timestep of the switch, of 1000: the structure LoRA is trained from here upwards
 

@@ -29,7 +29,7 @@ class Previews:
     `beside(number, shape, empty)` is what the condition of a prompt, or of the empty text in its place, holds beside the text."""
 
     denoiser: Denoiser
-    texts: Mapping[str, Any]
+    texts: Any  # CONDITIONINGs by text
     prompts: Sequence[str]
     shape: tuple[int, ...]
     decode: Callable[[torch.Tensor], torch.Tensor]

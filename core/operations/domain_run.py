@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,8 +31,11 @@ from .distill import Run, gradients_explained
 from .domain import DomainTuning, check_room
 from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, encode_texts, open_domain, prepare, to_device
 from .domain_previews import MOST, Previews
+from .domain_text import TextSide
 from .ready_workflow import workflow_path
 
+KEPT = 3
+"""Checkpoints on the disk at a time, of which one is being written."""
 SHOWN = 4
 """Times in a run that samples are drawn and the held-out pictures are measured."""
 
@@ -64,7 +68,7 @@ class Trained:
 
     def report(self, recipe: DomainTuning, places: Sequence[Path]) -> list[str]:
         """Return the lines of a report. `places` are where the files should be."""
-        parts, saved = self.pictures.parts, self.result.files
+        parts, saved = self.pictures.parts, self.result.files[: len(places)]
         counts = ", ".join(f"{len(members)} for {part}" for part, members in sorted(parts.items()) if members)
         lines = [f"{self.result.steps} steps on {len(self.pictures)} pictures: {counts}", *self.pictures.notes, recipe.described()]
         lines += [
@@ -97,21 +101,28 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
     pictures = open_domain(job.folder, framing, recipe.template, recipe.subject, recipe.seed)
     recipe.check_pictures(pictures)
     network = host.speed.network_of("model", model)
-    room = check_room(network, recipe, host.process.device())
+    side = TextSide(host, clip, recipe.learn_projection) if recipe.trains_text else None
+    room = check_room(network, recipe, host.process.device(), side.weights() if side is not None else 0)
+    check_disk(run_dir, room)
+    recipe.placed(places, side)
     with memory_named(recipe):
         check_parts(host, model, clip, vae, pictures, recipe.size)
         latents = encode_pictures(host, vae, pictures, recipe.flip)
         prompts = [line.strip() for line in job.prompts.splitlines() if line.strip()][:MOST] or _some_captions(pictures)
         texts = encode_texts(host, clip, ["", *prompts, *(line for lines in pictures.captions for line in lines)])
         base = host.surgery.rebuild(model, lambda _: None)  # a clone of the model may have left its patches on the weights until now
-        recipe.fingerprint = fingerprint(host.speed.network_of("model", base), pictures)
+        recipe.fingerprint = fingerprint(host.speed.network_of("model", base), pictures, side)
         denoiser = host.training.denoiser(base, train=True, room=room, frozen=True)
         if denoiser.device.type == "cuda":
             recipe.precision = "bf16"
         prepared = prepare(denoiser, latents, texts, pictures.captions)
         shapes = [tuple(both[0].shape) for both in prepared.latents]
         shape = max(set(shapes), key=lambda one: (shapes.count(one), one))
-        previews = Previews(denoiser, texts, prompts, shape, lambda latent: host.vae.decode(vae, latent), recipe.seed)
+        if side is not None:
+            side.begin()
+        previews = Previews(
+            denoiser, texts if side is None else side, prompts, shape, lambda latent: host.vae.decode(vae, latent), recipe.seed
+        )
         recipe.given(base, denoiser, prepared, pictures, previews)
         _try_once(denoiser, prepared)
         every = Intervals(run.save_every, max(1, run.steps // 50), max(1, run.steps // SHOWN))
@@ -122,6 +133,22 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
         finally:
             recipe.release()
     return Trained(result, pictures, prompts, samples)
+
+
+def check_disk(folder: Path, room: int) -> None:
+    """Raise :class:`InputError` where the disk of `folder` has no space for a run's checkpoints and files.
+
+    `room` are the bytes that what is trained takes in memory, with its gradient and its moments."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:  # a file system that does not say
+        return
+    needed = KEPT * room
+    if needed > free:
+        raise InputError(
+            f"the files of this run need {needed / 2**20:.0f} MB and {free / 2**20:.0f} MB are free on the disk of {folder}: free space, "
+            "or lower rank"
+        )
 
 
 def lora_path(filename: str) -> Path:
@@ -166,11 +193,13 @@ def memory_named(recipe: DomainTuning) -> Iterator[None]:
         ) from error
 
 
-def fingerprint(network: nn.Module, pictures: Pictures) -> str:
-    """Return a hash of the base's weights (some of each, to four digits: with other threads the last ones differ) and of the pictures and
-    their captions."""
+def fingerprint(network: nn.Module, pictures: Pictures, side: TextSide | None = None) -> str:
+    """Return a hash of the weights of the base and of a text side (some of each, to four digits: with other threads the last ones differ),
+    and of the pictures and their captions."""
     sampled = (weight.detach().flatten()[:: max(1, weight.numel() // 4096)] for weight in network.parameters())
     weights = sum(float(one.float().abs().sum()) for one in sampled)
+    if side is not None:
+        weights += side.weight_sum()
     both = zip(pictures.images.items, pictures.captions, strict=True)
     listed = "".join(f"{picture_key(item.path, '').hex()}:{lines};" for item, lines in both)
     return hashlib.sha256(f"{weights:.4g};{listed}".encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 
 from ..host import current
+from ..knowledge.projection import load_projection
+from ..paths import made_bundle_path, made_weights_dir
+from ..train.recipe import check_bundle
 from .distill import Run
 from .domain import DomainTuning
 from .domain_run import Job, lora_name, lora_path, run_domain
@@ -29,16 +33,54 @@ class Tuned:
 
 def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run: Run) -> Tuned:
     """Train LoRA pairs for `parts` (MODEL, CLIP, VAE), none of which is changed. See :func:`~.domain_run.run_domain`."""
-    model, clip, _ = parts
     out = lora_path(job.filename)
-    made = run_domain(parts, job, recipe, run, [out])
-    (path,) = made.result.files
-    with torch.inference_mode():
-        tuned, _ = current().surgery.add_lora(model, None, path, 1.0, 0.0)
+    places = [out, *([projection_path(job.filename)] if recipe.learn_projection else [])]
+    made = run_domain(parts, job, recipe, run, places)
+    paths = tuple(made.result.files)
+    model, clip = learned(parts[0], parts[1], recipe, paths)
     inputs = {"model": None, "clip": None, "lora_name": lora_name(out), "strength_model": 1.0, "strength_clip": 1.0}
-    lines = made.report(recipe, [out])
-    if job.graph:
+    lines, graph = made.report(recipe, [out]), job.graph
+    if recipe.learn_projection:
+        name = projection_name(paths[1])
+        lines.append(f"saved the projection as {name}, for the input projection of Apply Knowledge")
+        graph = with_projection(graph, name)
+    if graph:
         loader = {"class_type": "LoraLoader", "inputs": inputs}
-        graph = drawing_graph(job.graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
-        lines.append(workflow_line(job.filename, graph, job.classes))
-    return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, (path,))
+        drawing = drawing_graph(graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
+        lines.append(workflow_line(job.filename, drawing, job.classes))
+    return Tuned(model, clip, "\n".join(lines), made.plot(), made.samples, paths)
+
+
+def learned(model: Any, clip: Any, recipe: DomainTuning, paths: tuple[Path, ...]) -> tuple[Any, Any]:
+    """Return (MODEL, CLIP) with what `recipe` has written to `paths`, as loaders would."""
+    host = current()
+    with torch.inference_mode():
+        tuned, texts = host.surgery.add_lora(model, clip if recipe.text_rank else None, paths[0], 1.0, float(recipe.text_rank > 0))
+        texts = clip if texts is None else texts
+        if recipe.learn_projection:
+            (one,) = host.knowledge.reader_of(clip).attachments
+            texts = host.knowledge.attach(texts, one.knowledge, one.scale, load_projection(paths[1]))
+    return tuned, texts
+
+
+def projection_path(filename: str) -> Path:
+    """Return where the projection beside the LoRA `filename` is written. Raises :class:`BundleError` where anything else has its name."""
+    path = made_bundle_path(f"{filename.strip().removesuffix('.safetensors')}-projection")
+    if path.exists():
+        check_bundle("learn_projection", str(path), "projection")
+    return path
+
+
+def projection_name(path: Path) -> str:
+    """Return the name by which Apply Knowledge lists a projection."""
+    folder = made_weights_dir().resolve()
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def with_projection(api: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a graph in API format whose Apply Knowledge nodes read their graph by the projection `name`."""
+    changed = {"projection": name}
+    return {
+        number: {**node, "inputs": {**node.get("inputs", {}), **changed}} if node.get("class_type") == "RapidDrawApplyKnowledge" else node
+        for number, node in api.items()
+    }

@@ -16,7 +16,7 @@ from rapiddraw.core.train.recipes.kg import orchard_graph
 def small(orchard, monkeypatch):
     monkeypatch.setattr(domain_training, "SIDE", 64)
     monkeypatch.setattr(domain_training, "STEPS", 2)
-    monkeypatch.setattr(domain_training, "SETTINGS", {"batch_size": 2, "rank": 2, "size": 64})
+    monkeypatch.setattr(domain_training, "SETTINGS", {"batch_size": 2, "lr": 1e-2, "rank": 2, "size": 64})
     return argparse.Namespace(quick=True)
 
 

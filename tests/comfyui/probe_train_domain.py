@@ -8,6 +8,7 @@ from typing import Any
 from inside import COMFYUI, FOLDER, MODELS, load_pack, relative, write
 
 # isort: split
+import comfyui_version
 import families
 import torch
 from families import Texts, drawn
@@ -15,7 +16,7 @@ from models import sd15_unet
 
 import nodes
 
-found: dict[str, Any] = {"comfyui": COMFYUI.name}
+found: dict[str, Any] = {"comfyui": COMFYUI.name, "version": comfyui_version.__version__}
 SETTINGS = {
     "folder": "fruit", "filename": "tuned", "steps": 3, "batch_size": 2, "lr": 0.2, "rank": 2, "layers": "all", "size": 64,
     "prompts": "a red fruit", "seed": 0, "alpha": 2.0, "save_every": 500, "resume": False,
@@ -82,13 +83,40 @@ def run() -> None:
             "report": report,
         }  # fmt: skip
 
+    def with_texts() -> dict[str, Any]:
+        """The text encoder and the projection of a graph, trained along."""
+        model, graph_of = sd15_unet(), ours("core.knowledge.graph").load_knowledge(MODELS / "tiny-kg.safetensors")
+        informed = host.knowledge.attach(clip, graph_of, 1.0)
+        before = sampled(model, informed)
+        made, texts = trained(model, informed, vae, filename="texts", text_rank=2, learn_projection=True)[:2]
+        chosen = ours("core.knowledge.choices").load_chosen_projection("texts-projection.safetensors")
+        stock, stock_clip = nodes.LoraLoader().load_lora(model, clip, "texts.safetensors", 1.0, 1.0)
+        stock_clip = host.knowledge.attach(stock_clip, graph_of, 1.0, chosen)
+        encode = nodes.CLIPTextEncode().encode
+        first, second, base = (encode(one, "a red mirado")[0][0][0] for one in (texts, stock_clip, informed))
+        plain = nodes.LoraLoader().load_lora(model, clip, "texts.safetensors", 1.0, 1.0)[1]
+        return {
+            "unchanged": bool(torch.equal(sampled(model, informed), before)), "learned": relative(first, base),
+            "stock": relative(second, first), "drawn": relative(sampled(stock, stock_clip), sampled(made, texts)),
+            "lora_alone": relative(encode(plain, "a")[0][0][0], encode(clip, "a")[0][0][0]),
+        }  # fmt: skip
+
+    run_module, encoded = ours("core.operations.domain_run"), []
+    plainly = run_module.encode_pictures
+    run_module.encode_pictures = lambda *given: encoded.append(1) or plainly(*given)
     pairs = {"SD 1.5": (sd15_unet(), clip, vae, lambda model: sampled(model, clip))}
     found["SD 1.5"] = checked(sd15_unet(), clip, vae, lambda model: sampled(model, clip))
     for name in ("Flux", "Z-Image", "Qwen-Image"):
         if name in families.available():
             parts = (families.model(name), Texts(name), families.vae(name), lambda model, name=name: drawn(model, name))
-            found[name] = checked(*parts)
+            encoded.clear()
+            try:
+                found[name] = checked(*parts)
+            except ours("core.errors").InputError as error:
+                found[name] = {"error": str(error), "encoded": len(encoded)}
+                continue
             pairs |= {name: parts} if name == "Z-Image" else {}
+    found["texts"] = with_texts()
     found["pair"] = {name: paired(*parts) for name, parts in pairs.items()}
     path = host.process.workflow_folder() / "tuned.json"
     workflow = json.loads(path.read_text(encoding="utf-8"))

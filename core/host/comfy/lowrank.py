@@ -52,7 +52,7 @@ def copy_model(inner: Any, share: bool = False) -> Any:
     """Return a copy of a BaseModel without patches. `share` gives it parameters of its own on the memory of the original's, which holds
     until ComfyUI moves or patches one of the two."""
     comfy.model_management.unload_all_models()  # so that the network holds its own weights, on the offload device
-    same = (inner.model_config, getattr(inner, "current_patcher", None))  # who it is, and who runs it: not copied
+    same = (getattr(inner, "model_config", None), getattr(inner, "current_patcher", None))  # who it is, and who runs it: not copied
     known: dict[int, Any] = {id(one): one for one in same if one is not None}
     for one in inner.parameters():
         if share or type(one) is not torch.nn.Parameter:  # torch cannot copy ComfyUI's quantized weights without being told how

@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
 
+import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_sampling
 import torch
 
 from ...errors import InputError
-from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, make_trainable
+from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, keeping_copies, make_trainable
 from .surgery import is_unet
+from .texts import texts
+
+__all__ = ["check", "denoiser", "prediction_of", "texts"]
 
 _WITHOUT_GRADIENTS = ("apply_rope_split_half",)
 _INFERENCE_ONLY = ("rms_rope", "rms_rope_split_half")
@@ -43,8 +47,7 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
             management.in_training = before
 
     def one_by_one(x: torch.Tensor, sigma: torch.Tensor, given: Sequence[Condition]) -> torch.Tensor:
-        # Many transformers add to their tokens in place, after autograd has kept them for the backward pass: it keeps copies.
-        with torch.autograd.graph.saved_tensors_hooks(_kept, _as_is):
+        with keeping_copies():  # many transformers add to their tokens in place
             return torch.cat([denoise(x[i : i + 1], sigma[i : i + 1], one) for i, one in enumerate(given)])
 
     run: Callable[..., torch.Tensor] = denoise if unet else one_by_one
@@ -73,7 +76,8 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
 
 def check(model: Any, conditioning: Any, size: int) -> None:
     """See :meth:`TrainingTopic.check`."""
-    if kernel := _kernel_without_gradients(model.model.diffusion_model):
+    network = model.model.diffusion_model
+    if kernel := _kernel_without_gradients(network) or _rope_without_gradients(network, model.load_device):
         raise InputError(
             f"this ComfyUI computes the model with {kernel}, a kernel that has no gradients, so that the model cannot be trained; take "
             "another version of ComfyUI, or another model"
@@ -96,6 +100,38 @@ def _kernel_without_gradients(network: torch.nn.Module) -> str | None:
                 if kernel in names:
                     return kernel
     return None
+
+
+def _rope_without_gradients(network: torch.nn.Module, device: torch.device) -> str | None:
+    """Return `apply_rope` where `network` turns its queries and keys by that function of ComfyUI and gradients do not go through it.
+
+    ComfyUI 0.8.0 always takes a kernel of comfy_kitchen there, later versions do not in training."""
+    flux = vars(comfy.ldm.flux.math)
+    known = [flux[name] for name in ("apply_rope", "apply_rope1", "attention") if name in flux]
+    for kind in {type(module) for module in network.modules()}:
+        for function in vars(kind).values():
+            named = getattr(function, "__globals__", {})
+            used = [named[name] for name in _names(getattr(function, "__code__", None)) if name in named]
+            if any(one is rope for one in used for rope in known):
+                return None if _gradients_through_rope(device) else "apply_rope"
+    return None
+
+
+def _gradients_through_rope(device: torch.device) -> bool:
+    """Return whether gradients go through ComfyUI's rotary position embedding in training, by trying two tokens."""
+    management: Any = comfy.model_management
+    before = getattr(management, "in_training", False)
+    management.in_training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            tokens = torch.ones(1, 1, 2, 4, device=device, requires_grad=True)
+            turned = comfy.ldm.flux.math.apply_rope(tokens, tokens, torch.ones(1, 1, 2, 2, 2, 2, device=device))
+            turned[0].sum().backward()
+        return tokens.grad is not None
+    except RuntimeError:  # of a kernel that autograd knows nothing of
+        return False
+    finally:
+        management.in_training = before
 
 
 def _names(code: Any) -> set[str]:
@@ -137,14 +173,6 @@ def prediction_of(sampling: Any) -> str:
         "only diffusion models that predict eps, v or x0 on a table of noise levels, such as SD 1.5 and SDXL, and flow models, such as "
         "Flux and Qwen-Image, can be distilled"
     )
-
-
-def _kept(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if isinstance(tensor, torch.nn.Parameter) else tensor.clone()
-
-
-def _as_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 def _to_cpu(value: Any) -> Any:

@@ -57,6 +57,10 @@ class Clip:
     @torch.no_grad()
     def encode_from_tokens(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (1, rows * length, width) hidden states and the first row's pooled state (1, width); see :func:`encode_weighted`."""
+        return self.states(tokens)
+
+    def states(self, tokens: dict[str, Rows]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what :meth:`encode_from_tokens` does, under the caller's gradient mode."""
         config = self.encoder.config
         padding = [config["pad_token_id"]] * (self.encoder.length - 2)
         return encode_weighted(tokens[ENCODER], [config["bos_token_id"], config["eos_token_id"], *padding], self._encode)

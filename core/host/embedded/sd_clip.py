@@ -46,11 +46,10 @@ class SdEncoder:
         """Return token embeddings (..., width) of ids (...), without positions."""
         return self.network.text_model.embeddings.token_embedding(ids)
 
-    @torch.no_grad()
     def encode(self, rows: Rows, layer: int | None = None) -> tuple[Tensor, Tensor]:
         """Return (1, rows * length, width) hidden states and the first row's projected pooled state; see :func:`encode_weighted`.
 
-        `layer` replaces `hidden_layer`, unless there are not so many.
+        `layer` replaces `hidden_layer`, unless there are not so many. It runs under the caller's gradient mode.
         """
         empty = [self.start, self.end, *[self.pad] * (self.length - 2)]
         return encode_weighted(rows, empty, lambda tokens: self._states(tokens, layer))
@@ -96,8 +95,13 @@ class SdClip:
         spelled = self.reader.respell(text)
         return {key: encoder.rows(spelled) for key, encoder in self.encoders.items()}
 
+    @torch.no_grad()
     def encode_from_tokens(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
         """Return hidden states (1, T, sum of widths) of all encoders side by side, and the last encoder's pooled state (1, width)."""
+        return self.states(tokens)
+
+    def states(self, tokens: Mapping[str, Rows]) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`encode_from_tokens` does, under the caller's gradient mode."""
         encoded = [encoder.encode(tokens[key], self.layer) for key, encoder in self.encoders.items()]
         shortest = min(hidden.shape[1] for hidden, _ in encoded)
         return torch.cat([hidden[:, :shortest] for hidden, _ in encoded], dim=-1), encoded[-1][1]

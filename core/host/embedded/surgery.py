@@ -6,17 +6,19 @@ import copy
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ...errors import BundleError
 from ...lowrank.kronecker import add_deltas, can_update, dense_shape
 from ...lowrank.layers import has_factors
-from ...lowrank.lora_file import PREFIX, comfy_name, delta_of, read_lora
+from ...lowrank.lora_file import PREFIX, TEXT_PREFIX, comfy_name, delta_of, read_lora
 from .model import Model, copy_options
+from .texts import add_to_texts, text_layers, text_shapes
 
 logger = logging.getLogger("rapiddraw")
+Place = TypeVar("Place", str, tuple[str, str])
 
 
 def rebuild(model: Model, surgery: Callable[[Any], None]) -> Model:
@@ -58,24 +60,30 @@ def lora_key(model: Model, layer: str) -> str:
 def add_lora(model: Model | None, clip: Any, path: Path, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
     """See :meth:`SurgeryTopic.add_lora`. Keys may be ComfyUI's, or those of other trainers with `_` in the place of dots."""
     factors, used = read_lora(path), set()
+    if clip is not None and (places := {key: place for key, place in text_layers(clip).items() if key in factors}):
+        used |= set(places)
+        changes = _fitting({place: delta_of(factors[key]) for key, place in places.items()}, text_shapes(clip), path.name)
+        clip = add_to_texts(clip, changes, strength_clip) if strength_clip != 0 else clip
     if model is not None:
         names: dict[str, str] = {}
         for layer in weight_shapes(model):
             key = lora_key(model, layer)
             names |= {key: layer, f"lora_unet_{key.removeprefix(PREFIX).replace('.', '_')}": layer, f"unet.{layer}": layer}
             names[f"lora_unet_{layer.replace('.', '_')}"] = layer
-        used = set(names) & set(factors)
-        deltas = {names[key]: delta_of(factors[key]) for key in used}
+        fitting = set(names) & set(factors)
+        used |= fitting
+        deltas = {names[key]: delta_of(factors[key]) for key in fitting}
         if deltas and strength_model != 0:
             model = add_weights(model, _fitting(deltas, weight_shapes(model), path.name), strength_model)
     if not used:
         raise BundleError(f"{path.name} fits no layer of this model; it was made for another family of models")
-    if left := len(factors) - len(used):
+    texts = (TEXT_PREFIX, "lora_te")
+    if left := sum(key not in used and not (clip is None and key.startswith(texts)) for key in factors):
         logger.warning("%s: %d of its %d layers fit nothing here and are left out", path.name, left, len(factors))
     return model, clip
 
 
-def _fitting(deltas: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size], name: str) -> dict[str, torch.Tensor]:
+def _fitting(deltas: Mapping[Place, torch.Tensor], shapes: Mapping[Place, torch.Size], name: str) -> dict[Place, torch.Tensor]:
     """Return `deltas` in the shapes of their layers' weights. Raises :class:`BundleError` where one has another size."""
     for layer, delta in deltas.items():
         if (delta.shape[0], delta.shape[1:].numel()) != (shapes[layer][0], shapes[layer][1:].numel()):

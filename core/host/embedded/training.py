@@ -8,6 +8,9 @@ import torch
 
 from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, make_trainable
 from .model import Model
+from .texts import texts
+
+__all__ = ["check", "denoiser", "texts"]
 
 
 def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = False) -> Denoiser:
