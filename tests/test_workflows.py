@@ -77,6 +77,8 @@ def orchard(tmp_path_factory):
         "cartoon-adapter": helpers.write_adapter,
     }.items():  # fmt: skip
         write(folder / f"orchard-{name}.safetensors")
+    for steps in (8, 4, 1):
+        helpers.write_student(folder / f"orchard-{steps}-step{'s' * (steps > 1)}.safetensors", steps)
     helpers.write_unet(folder / "flow-unet.safetensors", schedule=Schedule(prediction="flow"))
     tower = helpers.write_image(folder / "pretrained-orchard-image.safetensors")
     helpers.write_text(folder / "pretrained-orchard-text.safetensors")
