@@ -46,8 +46,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     from dataclasses import replace
 
-    from ..core.metrics.bootstrap import difference, mean
-    from ..core.metrics.orchard import AA_ATTRIBUTES, FRUIT, accuracy_by_picture, evaluation_scenes, fid_a, prompts_for, sample_pictures
+    from ..core.metrics.bootstrap import difference, mean, ratio_of_means
+    from ..core.metrics.orchard import (
+        AA_ATTRIBUTES,
+        FRUIT,
+        accuracy_by_picture,
+        evaluation_scenes,
+        fid_a,
+        prompts_for,
+        render_batch,
+        sample_pictures,
+    )
+    from ..core.metrics.reconstruction import gradient_energy
     from ..core.scoring.judge import attribute_accuracy, judge_pictures
     from ..core.train.recipes.text import control_graph
     from .shipped import shipped_graph, shipped_judge, shipped_parts
@@ -62,10 +72,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
     rows: list[dict[str, Any]] = []
     accuracy: dict[tuple[str, str], Any] = {}
+    fruit: dict[str, Any] = {}
+    energy: dict[str, tuple[Any, Any]] = {}
     for split in SPLITS:
         pairs = evaluation_scenes(split, count)
         prompts, scenes = prompts_for(pairs), [scene for _, scene in pairs]
         real, floor = (_real_features(judge, split, count, seed) for seed in (1, 2))
+        of_renders = gradient_energy(render_batch(scenes, 128))
         base = {"table": "names", "split": split, "pictures": count}
         if (distance := fid_a(real, floor)) is not None:
             rows.append({**base, "condition": "renders (floor)", "FID-A": distance})
@@ -75,7 +88,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             accuracy[split, condition] = accuracy_by_picture(predicted, scenes, AA_ATTRIBUTES)
             shown = attribute_accuracy(predicted, scenes, AA_ATTRIBUTES)
             shown["pattern_colour"] = attribute_accuracy(predicted, scenes, ("pattern_colour",))["AA"]
-            shown["fruit AA"] = float(accuracy_by_picture(predicted, scenes, FRUIT).mean())
+            its_fruit, its_energy = accuracy_by_picture(predicted, scenes, FRUIT), gradient_energy(pictures)
+            if condition == "graph":
+                fruit[split], energy[split] = its_fruit, (its_energy, of_renders)
+            shown |= {"fruit AA": float(its_fruit.mean()), "gradient energy": float(its_energy.mean() / of_renders.mean())}
             cells = {name: round(value, 3) for name, value in shown.items()}
             rows.append({**base, "condition": condition, **cells, "FID-A": fid_a(features, real)})
     pairs = evaluation_scenes("seen", sweep_count, seed=5)
@@ -90,14 +106,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             rows.append({"table": "samplers", **row, "seconds a picture": round(seconds, 3)})
     without = accuracy["unseen", "none"]
     checks = [
-        wanted["seen"].judge(mean(accuracy["seen", "graph"])),
-        wanted["unseen"].judge(mean(accuracy["unseen", "graph"])),
+        *(wanted[split].judge(mean(accuracy[split, "graph"])) for split in SPLITS),
+        wanted["fruit"].judge(mean(fruit["unseen"])),
+        wanted["sharp"].judge(ratio_of_means(*energy["seen"])),
         wanted["gain"].judge(difference(accuracy["unseen", "graph"], without)),
         wanted["lead"].judge(difference(accuracy["unseen", "shuffled"], without)),
     ]
     notes = (
         f"AA is the mean over {', '.join(AA_ATTRIBUTES)}; ground and sky stand in every prompt, so a model that ignores the name "
-        f"still gets those. 'none' is the same U-Net with its knowledge switched off. {MAIN_STEPS} steps of dpmpp_2m (karras), CFG {CFG:g}."
+        f"still gets those. Gradient energy is over that of the scenes' renders. 'none' is the same U-Net with its knowledge switched off. "
+        f"{MAIN_STEPS} steps of dpmpp_2m (karras), CFG {CFG:g}."
     )
     return common.result("orchard", "python -m rapiddraw bench orchard", rows, checks, notes=notes)
 
