@@ -35,8 +35,11 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
     """Return the expectations by key."""
     basis = Basis(args.count)
     return {
-        "seen": Expectation("attribute accuracy of seen names with the graph", at_least(0.85), CHOSEN, basis),
-        "unseen": Expectation("attribute accuracy of unseen names with the graph", at_least(0.5), CHOSEN, basis),
+        "seen": Expectation("attribute accuracy of seen names with the graph", at_least(0.95), CHOSEN, basis),
+        "rare": Expectation("attribute accuracy of rare names with the graph", at_least(0.9), CHOSEN, basis),
+        "unseen": Expectation("attribute accuracy of unseen names with the graph", at_least(0.85), CHOSEN, basis),
+        "fruit": Expectation("attribute accuracy of the fruit alone, unseen names with the graph", at_least(0.8), CHOSEN, basis),
+        "sharp": Expectation("gradient energy of pictures of seen names over that of renders", at_least(0.85), CHOSEN, basis),
         "gain": Expectation("attribute accuracy that the graph adds on unseen names", at_least(0.25), CHOSEN, basis),
         "lead": Expectation("attribute accuracy that a shuffled graph adds on unseen names", at_most(0.05), CHOSEN, basis),
     }

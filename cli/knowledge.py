@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     extend.add_argument("--out", type=Path, help="the bundle to write; without it the report alone is shown")
     query = actions.add_parser(
         "query", help="show the facts and nearest neighbours of a thing", description="Show what a graph says of a thing.",
-        epilog="example: python -m rapiddraw knowledge query weights/orchard-kg.safetensors quelnampe",
+        epilog="example: python -m rapiddraw knowledge query weights/orchard-kg.safetensors mudo",
     )  # fmt: skip
     query.add_argument("graph", type=Path, help="a bundle of kind kg, or a .tsv or .jsonl file of triples")
     query.add_argument("entity", help="an id, a name, or the last part of an id")
