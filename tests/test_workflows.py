@@ -48,6 +48,8 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawFactorizeUNet": {"value": 0.8},
     "RapidDrawTrainDomainModel": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawTrainTimeDecoupledPair": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawTrainKroneckerAdapter": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawTrainControlAdapter": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawSlimUNet": {"steps": 1, "robust_steps": 1, "batch_size": 1, "size": 64, "latency": 0.9},
     "RapidDrawPruneVAEDecoder": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawBlockImportance": {"size": 64, "inner_blocks": False},

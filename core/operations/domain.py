@@ -108,7 +108,8 @@ class DomainTuning(Recipe):
 
     def optimizers(self) -> dict[str, Optimizer]:
         texts = [one for name in TEXT_PARTS if name in self.learned for one in self.learned[name].parameters()]
-        rest = [weight for name, one in self.learned.items() if name not in TEXT_PARTS for weight in one.parameters()]
+        others = [one for name, one in self.modules().items() if name not in TEXT_PARTS]
+        rest = [weight for one in others for weight in one.parameters() if weight.requires_grad]
         main = {"main": self.adamw(rest)}
         return main | ({"text": self.adamw(texts, self.lr * self.text_lr)} if texts else {})
 
