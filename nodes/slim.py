@@ -22,7 +22,8 @@ class SkipBlocks:
     DESCRIPTION = (
         "Leaves out blocks of a U-Net by name, to see at once what they do and how much faster the model is without them: the removal "
         "of SnapFusion's Algorithm 1 by hand. A removed block is the identity; a residual block that changes the number of channels "
-        "leaves its shortcut. LoRAs on the kept blocks still work. Save Low-Rank UNet keeps the result."
+        "leaves its shortcut. LoRAs on the kept blocks still work. Save Low-Rank UNet keeps the result. "
+        "U-Nets only."
     )
     WORKS_WITH = "U-Nets such as SD 1.5 and SDXL, fine-tunes of them, and bundles. Other models are refused."
     RETURN_TYPES = ("MODEL", "STRING")
@@ -61,7 +62,7 @@ class BlockImportance:
     DESCRIPTION = (
         "Shows which blocks of a U-Net are worth their time: for each one its milliseconds on this machine, its parameters, and how much "
         "the prediction changes without it. The block with the least change for a saved millisecond is the first to remove (SnapFusion, "
-        "Algorithm 1). With a VAE and a scorer it also draws pictures without each block."
+        "Algorithm 1). With a VAE and a scorer it also draws pictures without each block. U-Nets only."
     )
     WORKS_WITH = "U-Nets such as SD 1.5 and SDXL, fine-tunes of them, and bundles. Other models are refused."
     RETURN_TYPES = ("STRING", "IMAGE")

@@ -53,7 +53,8 @@ class SlimUNet:
         "Makes a U-Net faster, to a share of its time that you set: trains it to do without any one block, removes those that are least "
         "missed for each saved millisecond, copies the most useful ones, and trains what is left to predict what the whole model predicts "
         "(SnapFusion, Algorithm 1). MobileDiffusion's changes of single layers can be switched on too. A stopped run goes on when it is "
-        "queued again with the same settings. The result is saved under filename, for Load Low-Rank UNet; LoRAs on kept blocks still work."
+        "queued again with the same settings. The result is saved under filename, for Load Low-Rank UNet; LoRAs on kept blocks still work. "
+        "U-Nets only."
     )
     WORKS_WITH = "U-Nets such as SD 1.5 and SDXL, fine-tunes of them, and bundles. Other models are refused."
     RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
