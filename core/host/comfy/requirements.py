@@ -56,6 +56,7 @@ REQUIRED = (
     "comfy.model_base:SDXL",
     "comfy.model_base:SDXLRefiner",
     # training
+    "comfy.ldm.flux.math:apply_rope",
     "comfy.model_base:BaseModel.extra_conds",
     "comfy.ldm.modules.attention:attention_pytorch",
     "comfy.model_sampling:EPS",

@@ -14,7 +14,7 @@ from .knowledge import KnowledgeTokenizer
 from .lowrank import copy_model
 
 
-def texts(clip: Any) -> TextsInTraining:
+def in_training(clip: Any) -> TextsInTraining:
     """See :meth:`TrainingTopic.texts`."""
     inner, device = _merged(clip), clip.patcher.load_device
     release = make_trainable(inner, device, frozen_dtype(device), trained=False)

@@ -14,10 +14,9 @@ import torch
 
 from ...errors import InputError
 from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, keeping_copies, make_trainable
+from ..texts import TextsInTraining
 from .surgery import is_unet
-from .texts import texts
-
-__all__ = ["check", "denoiser", "prediction_of", "texts"]
+from .texts import in_training
 
 _WITHOUT_GRADIENTS = ("apply_rope_split_half",)
 _INFERENCE_ONLY = ("rms_rope", "rms_rope_split_half")
@@ -72,6 +71,11 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
         lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, inner.process_latent_out, release,
         taken, batches=unet,
     )  # fmt: skip
+
+
+def texts(clip: Any) -> TextsInTraining:
+    """See :meth:`TrainingTopic.texts`."""
+    return in_training(clip)
 
 
 def check(model: Any, conditioning: Any, size: int) -> None:

@@ -21,7 +21,7 @@ _KOHYA = {"l": ("lora_te_", "lora_te1_"), "g": ("lora_te2_",)}
 """Beginnings of the names that other trainers give the layers of an encoder."""
 
 
-def texts(clip: Clip | SdClip) -> TextsInTraining:
+def in_training(clip: Clip | SdClip) -> TextsInTraining:
     """See :meth:`TrainingTopic.texts`."""
     copies = {key: _copied(network) for key, network in _networks(clip).items()}
     informed, device = _with_networks(clip, copies), _device(clip)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, make_trainable
+from ..texts import TextsInTraining
+from .clip import Clip
 from .model import Model
-from .texts import texts
-
-__all__ = ["check", "denoiser", "texts"]
+from .sd_clip import SdClip
+from .texts import in_training
 
 
 def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = False) -> Denoiser:
@@ -50,6 +51,11 @@ def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = Fa
         lambda latents, sigma, noise: levels.noise_scaling(sigma, noise, latents), condition, inner.process_latent_in,
         inner.process_latent_out, release, taken,
     )  # fmt: skip
+
+
+def texts(clip: Clip | SdClip) -> TextsInTraining:
+    """See :meth:`TrainingTopic.texts`."""
+    return in_training(clip)
 
 
 def check(model: Model, conditioning: Any, size: int) -> None:
