@@ -55,11 +55,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     parts = {name: shipped_parts(unet) for name, unet in MODELS.items()}
     pairs = evaluation_scenes("seen", args.count)
     prompts, scenes = prompts_for(pairs), [scene for _, scene in pairs]
+    encoded = {name: [one.host.clip.encode(one.clip, prompt)[0] for prompt in prompts] for name, one in parts.items()}
     rows: list[dict[str, Any]] = []
     found: dict[str, list[Any]] = {name: [] for name in MODELS}
     for height, width in bucket_sizes("structure", SCALE, MULTIPLE):
         renders = torch.stack([torch.from_numpy(render_wide(scene, height, width)) for scene in scenes])
-        drawn = {name: draw(one, prompts, height, width) for name, one in parts.items()}
+        drawn = {name: draw(one, encoded[name], height, width) for name, one in parts.items()}
         row: dict[str, Any] = {"width x height": f"{width}x{height}", "pictures": args.count}
         for name, pictures in {**drawn, "renders": renders.permute(0, 3, 1, 2).float() / 127.5 - 1}.items():
             accuracy = accuracy_by_picture(read(judge, pictures), scenes, AA_ATTRIBUTES)
@@ -74,20 +75,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return common.result("buckets", f"python -m rapiddraw bench buckets --count {args.count}", rows, checks, notes=notes)
 
 
-def draw(parts: Parts, prompts: list[str], height: int, width: int) -> Tensor:
-    """Return pictures (N, 3, height, width) in [-1, 1]. Number i starts from the same noise whichever model draws it."""
+def draw(parts: Parts, conditions: list[Any], height: int, width: int) -> Tensor:
+    """Return pictures (N, 3, height, width) in [-1, 1], one for each entry of a CONDITIONING.
+
+    Number i starts from the same noise whichever model draws it, and whatever its condition is.
+    """
     import torch
 
     from ..core.metrics.orchard import to_pictures
     from .shipped import sampling
 
     host, sample, done = parts.host, sampling(parts.host, CFG, STEPS, "simple"), []
-    empty = host.clip.encode(parts.clip, "")
-    for first in range(0, len(prompts), BATCH):
-        encoded = [host.clip.encode(parts.clip, prompt)[0] for prompt in prompts[first : first + BATCH]]
-        latent = {"samples": torch.zeros(len(encoded), 4, height // 8, width // 8)}
-        positive, negative = joined(encoded), joined([empty[0]] * len(encoded))
-        done.append(to_pictures(host.vae.decode(parts.vae, sample(parts.model, positive, negative, latent, first))))
+    empty = host.clip.encode(parts.clip, "")[0]
+    for first in range(0, len(conditions), BATCH):
+        part = conditions[first : first + BATCH]
+        latent = {"samples": torch.zeros(len(part), 4, height // 8, width // 8)}
+        samples = sample(parts.model, joined(part), joined([empty] * len(part)), latent, first)
+        done.append(to_pictures(host.vae.decode(parts.vae, samples)))
     return torch.cat(done)
 
 

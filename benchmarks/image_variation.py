@@ -13,10 +13,10 @@ import argparse
 from typing import Any
 
 from . import common
-from .buckets import BATCH, joined
+from .buckets import CFG, STEPS, draw
 from .checks import CHOSEN, Basis, Expectation, at_least
 
-CFG, STEPS, SIDE = 3.0, 20, 128
+SIDE = 128
 ROWS = ("picture", "another picture", "name", "name and picture")
 
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     rows, fruit = [], {}
     for row in ROWS:
-        predicted, _ = judge_pictures(judge, _draw(parts, conditions(row)))
+        predicted, _ = judge_pictures(judge, draw(parts, conditions(row), SIDE, SIDE))
         fruit[row] = accuracy_by_picture(predicted, scenes, FRUIT)
         accuracy = accuracy_by_picture(predicted, scenes, AA_ATTRIBUTES)
         shares = {"AA": round(float(accuracy.mean()), 3), "fruit AA": round(float(fruit[row].mean()), 3)}
@@ -69,20 +69,3 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     ]
     notes = f"{args.count} pictures a row, {STEPS} steps of dpmpp_2m (simple), CFG {CFG:g}, strength 1. AA: attribute accuracy."
     return common.result("image_variation", f"python -m rapiddraw bench image_variation --count {args.count}", rows, checks, notes=notes)
-
-
-def _draw(parts: Any, conditions: list[Any]) -> Any:
-    """Return pictures (N, 3, SIDE, SIDE) in [-1, 1]; number i starts from the same noise whatever its condition is."""
-    import torch
-
-    from ..core.metrics.orchard import to_pictures
-    from .shipped import sampling
-
-    host, sample, done = parts.host, sampling(parts.host, CFG, STEPS, "simple"), []
-    empty = host.clip.encode(parts.clip, "")[0]
-    for first in range(0, len(conditions), BATCH):
-        part = conditions[first : first + BATCH]
-        latent = {"samples": torch.zeros(len(part), 4, SIDE // 8, SIDE // 8)}
-        samples = sample(parts.model, joined(part), joined([empty] * len(part)), latent, first)
-        done.append(to_pictures(host.vae.decode(parts.vae, samples)))
-    return torch.cat(done)

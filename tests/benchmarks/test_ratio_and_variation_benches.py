@@ -46,6 +46,6 @@ def test_every_ratio_has_a_row(monkeypatch):
 
 
 def test_every_kind_of_prompt_has_a_row(monkeypatch):
-    monkeypatch.setattr(image_variation, "STEPS", 1)
+    monkeypatch.setattr(buckets, "STEPS", 1)
     outcome = image_variation.run(options(image_variation, count=2))
     assert [row["prompt"] for row in outcome["rows"]] == list(image_variation.ROWS) and len(outcome["checks"]) == 2
