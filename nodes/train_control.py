@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .train_domain import TrainDomainModel, training_inputs
+from .train_domain import FolderTraining, training_inputs
 
 if TYPE_CHECKING:
+    from ..core.operations.distill import Run
+    from ..core.operations.domain_run import Job
     from .sockets import Inputs
 
 _FILENAME = (
@@ -27,7 +29,7 @@ _RANK = "Rank of the updates of kronecker, 1 to 1024. Higher can learn more. Els
 _DROPOUT = "Share of captions replaced by the empty text, 0 to 1, so that the adapter listens to its maps. 0.5 is usual for control."
 
 
-class TrainControlAdapter:
+class TrainControlAdapter(FolderTraining):
     """MODEL, CLIP, VAE and a folder in, a control adapter and a workflow out."""
 
     DISPLAY_NAME = "Train Control Adapter"
@@ -71,36 +73,14 @@ class TrainControlAdapter:
         optional["rank"] = ("INT", {**rank[1], "default": 4, "advanced": True, "tooltip": _RANK})
         return inputs
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        return TrainDomainModel.IS_CHANGED(folder)
-
-    def execute(
-        self,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        folder: str,
-        filename: str,
-        steps: int,
-        prompts: str,
-        conditions: str,
-        save_every: int = 500,
-        resume: bool = True,
-        prompt: dict[str, Any] | None = None,
-        unique_id: str | None = None,
-        **settings: Any,
-    ) -> dict[str, Any]:
-        from ..core.operations.distill import Run
+    def train(self, graph: tuple[Any, Any, Any], job: Job, settings: dict[str, Any], run: Run) -> tuple[str, tuple[Any, ...]]:
+        """See :meth:`FolderTraining.train`."""
         from ..core.operations.domain_control import ControlTuning
-        from ..core.operations.domain_run import Job
         from ..core.operations.train_control import train_control
-        from . import NODE_CLASS_MAPPINGS
 
-        job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)
-        recipe = ControlTuning(conditions=tuple(kind.strip() for kind in conditions.split(",")), **settings)
-        made = train_control((model, clip, vae), job, recipe, Run(steps, save_every, resume))
-        return {"ui": {"text": [made.report]}, "result": (made.control_net, made.report, made.plot, made.samples)}
+        conditions = tuple(kind.strip() for kind in settings["conditions"].split(","))
+        made = train_control(graph, job, ControlTuning(**{**settings, "conditions": conditions}), run)
+        return made.report, (made.control_net, made.report, made.plot, made.samples)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawTrainControlAdapter": TrainControlAdapter}

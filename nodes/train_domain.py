@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..core.operations.distill import Run
+    from ..core.operations.domain_run import Job
     from .sockets import Inputs
 
 _TIPS = {
@@ -111,7 +113,44 @@ def training_inputs() -> Inputs:
     }  # fmt: skip
 
 
-class TrainDomainModel:
+class FolderTraining:
+    """What the nodes share that train on a folder of pictures: their run, and when it is run again."""
+
+    @classmethod
+    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
+        from ..core.data.places import fingerprint
+
+        return fingerprint(folder)
+
+    def execute(
+        self,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        folder: str,
+        filename: str,
+        steps: int,
+        prompts: str,
+        save_every: int = 500,
+        resume: bool = True,
+        prompt: dict[str, Any] | None = None,
+        unique_id: str | None = None,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        from ..core.operations.distill import Run
+        from ..core.operations.domain_run import Job
+        from . import NODE_CLASS_MAPPINGS
+
+        job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)
+        report, result = self.train((model, clip, vae), job, settings, Run(steps, save_every, resume))
+        return {"ui": {"text": [report]}, "result": result}
+
+    def train(self, graph: tuple[Any, Any, Any], job: Job, settings: dict[str, Any], run: Run) -> tuple[str, tuple[Any, ...]]:
+        """Train on MODEL, CLIP and VAE by the node's other inputs, and return (the report, the node's outputs)."""
+        raise NotImplementedError
+
+
+class TrainDomainModel(FolderTraining):
     """MODEL, CLIP, VAE and a folder in, a LoRA file and a workflow out."""
 
     DISPLAY_NAME = "Train Domain Model"
@@ -150,36 +189,13 @@ class TrainDomainModel:
         }
         return inputs
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        from ..core.data.places import fingerprint
-
-        return fingerprint(folder)
-
-    def execute(
-        self,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        folder: str,
-        filename: str,
-        steps: int,
-        prompts: str,
-        save_every: int = 500,
-        resume: bool = True,
-        prompt: dict[str, Any] | None = None,
-        unique_id: str | None = None,
-        **settings: Any,
-    ) -> dict[str, Any]:
-        from ..core.operations.distill import Run
+    def train(self, graph: tuple[Any, Any, Any], job: Job, settings: dict[str, Any], run: Run) -> tuple[str, tuple[Any, ...]]:
+        """See :meth:`FolderTraining.train`."""
         from ..core.operations.domain import DomainTuning
-        from ..core.operations.domain_run import Job
         from ..core.operations.train_domain import train_domain
-        from . import NODE_CLASS_MAPPINGS
 
-        job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)
-        made = train_domain((model, clip, vae), job, DomainTuning(**settings), Run(steps, save_every, resume))
-        return {"ui": {"text": [made.report]}, "result": (made.model, made.clip, made.report, made.plot, made.samples)}
+        made = train_domain(graph, job, DomainTuning(**settings), run)
+        return made.report, (made.model, made.clip, made.report, made.plot, made.samples)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawTrainDomainModel": TrainDomainModel}

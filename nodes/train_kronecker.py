@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .train_domain import TrainDomainModel, training_inputs
+from .train_domain import FolderTraining, TrainDomainModel, training_inputs
 
 if TYPE_CHECKING:
+    from ..core.operations.distill import Run
+    from ..core.operations.domain_run import Job
     from .sockets import Inputs
 
 _FILENAME = (
@@ -20,7 +22,7 @@ _RANK = (
 )
 
 
-class TrainKroneckerAdapter:
+class TrainKroneckerAdapter(FolderTraining):
     """MODEL, CLIP, VAE and a folder in, an adapter file and a workflow out."""
 
     DISPLAY_NAME = "Train Kronecker Adapter"
@@ -55,33 +57,12 @@ class TrainKroneckerAdapter:
         del optional["alpha"]
         return inputs
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        return TrainDomainModel.IS_CHANGED(folder)
-
-    def execute(
-        self,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        folder: str,
-        filename: str,
-        steps: int,
-        prompts: str,
-        save_every: int = 500,
-        resume: bool = True,
-        prompt: dict[str, Any] | None = None,
-        unique_id: str | None = None,
-        **settings: Any,
-    ) -> dict[str, Any]:
-        from ..core.operations.distill import Run
+    def train(self, graph: tuple[Any, Any, Any], job: Job, settings: dict[str, Any], run: Run) -> tuple[str, tuple[Any, ...]]:
+        """See :meth:`FolderTraining.train`."""
         from ..core.operations.domain_kronecker import KroneckerTuning, train_kronecker
-        from ..core.operations.domain_run import Job
-        from . import NODE_CLASS_MAPPINGS
 
-        job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)
-        made = train_kronecker((model, clip, vae), job, KroneckerTuning(**settings), Run(steps, save_every, resume))
-        return {"ui": {"text": [made.report]}, "result": (made.model, made.report, made.plot, made.samples)}
+        made = train_kronecker(graph, job, KroneckerTuning(**settings), run)
+        return made.report, (made.model, made.report, made.plot, made.samples)
 
 
 NODE_CLASS_MAPPINGS = {"RapidDrawTrainKroneckerAdapter": TrainKroneckerAdapter}

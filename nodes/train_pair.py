@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .train_domain import TrainDomainModel, training_inputs
+from .train_domain import FolderTraining, TrainDomainModel, training_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..core.operations.distill import Run
+    from ..core.operations.domain_run import Job
     from .sockets import Inputs
 
 LINKED = "(the linked pair)"
@@ -26,7 +28,7 @@ _SWITCH = (
 )
 
 
-class TrainTimeDecoupledPair:
+class TrainTimeDecoupledPair(FolderTraining):
     """MODEL, CLIP, VAE and a folder in, two LoRA files and a workflow out."""
 
     DISPLAY_NAME = "Train Time-Decoupled Pair"
@@ -62,35 +64,13 @@ class TrainTimeDecoupledPair:
         required["t_struct"] = ("INT", {"default": 500, "min": 1, "max": 999, "tooltip": _SWITCH})
         return inputs
 
-    @classmethod
-    def IS_CHANGED(cls, folder: str | None = None, **_: Any) -> str:
-        return TrainDomainModel.IS_CHANGED(folder)
-
-    def execute(
-        self,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        folder: str,
-        filename: str,
-        steps: int,
-        prompts: str,
-        save_every: int = 500,
-        resume: bool = True,
-        prompt: dict[str, Any] | None = None,
-        unique_id: str | None = None,
-        **settings: Any,
-    ) -> dict[str, Any]:
-        from ..core.operations.distill import Run
+    def train(self, graph: tuple[Any, Any, Any], job: Job, settings: dict[str, Any], run: Run) -> tuple[str, tuple[Any, ...]]:
+        """See :meth:`FolderTraining.train`."""
         from ..core.operations.domain_pair import PairTuning
-        from ..core.operations.domain_run import Job
         from ..core.operations.train_pair import train_pair
-        from . import NODE_CLASS_MAPPINGS
 
-        job = Job(folder, filename, prompts, prompt or {}, str(unique_id), NODE_CLASS_MAPPINGS)
-        made = train_pair((model, clip, vae), job, PairTuning(**settings), Run(steps, save_every, resume))
-        result = (made.structure, made.texture, made.name, made.report, made.plot, made.samples)
-        return {"ui": {"text": [made.report]}, "result": result}
+        made = train_pair(graph, job, PairTuning(**settings), run)
+        return made.report, (made.structure, made.texture, made.name, made.report, made.plot, made.samples)
 
 
 class LoadTimeDecoupledLoras:
