@@ -24,6 +24,7 @@ import hashlib
 import json
 import logging
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     wanted, graph, galleries, seed = expectations(args), shipped_graph(), _galleries(), args.seed
     rows: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
-    for arm, (text_path, image_path) in _train_arms(shipped("kg", "kg"), args).items():
+    for arm, (text_path, image_path) in train_arms(shipped("kg", "kg"), args).items():
         encoder, tower = load_text_encoder(load_bundle(text_path, "text")), load_image_tower(load_bundle(image_path, "image"))
         found, first[arm] = _score(arm, encoder, tower, _table(encoder, graph, arm, seed), galleries)
         rows += found
@@ -117,8 +118,8 @@ def _galleries() -> list[dict[str, Any]]:
     return found
 
 
-def _train_arms(kg_path: Path, args: argparse.Namespace) -> dict[str, tuple[Path, Path]]:
-    """Return the files (text encoder, image tower) of every arm, from the cache or by training them now."""
+def train_arms(kg_path: Path, args: argparse.Namespace, arms: Sequence[str] = ARMS) -> dict[str, tuple[Path, Path]]:
+    """Return the files (text encoder, image tower) of each of `arms`, from the cache or by training them now."""
     from ..core.paths import image_bundle_path
     from ..core.train.loop import Intervals, train
     from ..core.train.recipes.text import TextRecipe
@@ -148,7 +149,7 @@ def _train_arms(kg_path: Path, args: argparse.Namespace) -> dict[str, tuple[Path
 
     graph_hash = hashlib.sha256(kg_path.read_bytes()).hexdigest()
     start = trained("start", args.start_steps, names=False)
-    texts = {arm: trained(arm, args.steps, start, knowledge=arm) for arm in ARMS}
+    texts = {arm: trained(arm, args.steps, start, knowledge=arm) for arm in arms}
     return {arm: (text, image_bundle_path(text)) for arm, text in texts.items()}
 
 
