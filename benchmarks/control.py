@@ -3,7 +3,8 @@
     python -m rapiddraw bench control
 
 Three adapters of the shipped U-Net, trained alike for a short time on the Orchard's maps, then asked for pictures after maps of scenes that
-no training showed. The adapters are taken from `runs/control-FORMAT.safetensors` where they exist, else trained there.
+no training showed. The adapters are taken from `runs/control-FORMAT.safetensors` where they exist, else trained there. Beside them the
+quality of the shipped adapter is measured.
 
 Edges are compared by an F-score with a tolerance of two pixels, and by the paper's NMSE, which has none: the renders themselves, encoded
 and decoded once by the VAE, already have an NMSE of about 0.8, and shifted by one pixel 1.0. The row `renders through the VAE` gives both:
@@ -24,7 +25,7 @@ from typing import Any
 
 from . import common
 from .checks import CHOSEN, EARLIER, PAPER, Basis, Check, Expectation, at_least, at_most, exact
-from .control_quality import CFG, NAMES, STEPS, iou_ratio, quality
+from .control_quality import CEILING, CFG, NAMES, SHIPPED, STEPS, iou_ratio, mean_iou, quality
 from .stopwatch import interleave, ratio, turns
 
 FORMATS = ("dense", "lowrank", "kronecker")
@@ -56,18 +57,23 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
         wanted[f"{kind} F"] = Expectation(edges, at_least(0.9), EARLIER, basis)
         wanted[f"{kind} NMSE"] = Expectation(nmse, at_most(1.1), CHOSEN, basis)
         wanted[f"{kind} IoU"] = Expectation(iou, at_least(0.9), CHOSEN, basis)
+    for kind in (SHIPPED, *FORMATS):
+        edges = f"{NAMES[kind]}: edge F-score over that of the renders through the VAE"
+        wanted[f"{kind} ceiling"] = Expectation(edges, at_least(0.8), CHOSEN, basis)
+        wanted[f"{kind} segments"] = Expectation(f"{NAMES[kind]}: IoU", at_least(0.85), CHOSEN, basis)
     return wanted
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train what is not there, measure, and return the result (see :func:`common.result`)."""
     from ..core.metrics.bootstrap import ratio_of_means
+    from .shipped import shipped
 
     wanted = expectations(args)
     files = {kind: _trained(kind, args.data, args.steps) for kind in FORMATS}
     own, slower = _costs(OWN)
     costs = [*own, *_costs_of_shapes(LARGE)]
-    rows, found = quality(files, args.count)
+    rows, found = quality({**files, SHIPPED: shipped("control", "control")}, args.count)
     checks: list[Check] = []
     full = found["dense"]
     for kind in FORMATS[1:]:
@@ -82,6 +88,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             wanted[f"{kind} NMSE"].judge(ratio_of_means(made.nmse, full.nmse)),
             wanted[f"{kind} IoU"].judge(iou_ratio(made.segments, full.segments)),
         ]
+    for kind in (SHIPPED, *FORMATS):
+        checks.append(wanted[f"{kind} ceiling"].judge(ratio_of_means(found[kind].f_score, found[CEILING].f_score)))
+        checks.append(wanted[f"{kind} segments"].judge(mean_iou(found[kind].segments)))
     notes = (
         f"{args.count} scenes, {STEPS} steps of dpmpp_2m (karras), CFG {CFG:g}. Edges are Canny edges of the pictures against those of the "
         "renders, with edges given; IoU with the segmentation given, classes found by the shipped segmenter; CLIP score with all three "

@@ -5,8 +5,9 @@
 Two settings. `pair`: a model made for 64 px (VAE of factor 4) hands over to one made for 128 px (VAE of factor 8), at several t_low.
 `one`: the 128 px model goes on at 256 px, a size that it was not trained for; only here, where both ends have one latent space, is there a
 naive way (the noisy latent enlarged, bilinear). In both: the small picture enlarged by bicubic and by ESRGAN, and all steps at the large
-size. All ways have the same prompts and the same first noise. Measured are the attribute accuracy (AA) and the share of the pictures'
-power above half the Nyquist frequency (high band), beside that of renders. FID-A is given from 1000 pictures.
+size. "At equal time" the small picture gets as many steps as fill the seconds of the bridge. All ways have the same prompts and the same
+first noise. Measured are the attribute accuracy (AA) and the share of the pictures' power above half the Nyquist frequency (high band),
+beside that of renders. FID-A is given from 1000 pictures.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ from .checks import CHOSEN, EARLIER, Basis, Check, Expectation, above, at_least,
 
 CFG, STEPS, SEED, BATCH = 4.0, 20, 0, 8
 T_LOWS = {"pair": (200, 300, 400, 500, 700), "one": (200, 400)}
+UPSCALER = "orchard-esrgan-x4.safetensors"
 MAIN = {"pair": 500, "one": 200}
 """The t_low of the checks. At a size that a model was not trained for, it is left little to invent."""
+RIVALS = ("bicubic", "ESRGAN")
+LEAST_STEPS, MOST_STEPS = 4, 400
+"""Steps that a rival at equal time gets at least and at most."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench coop_resolution`."""
     parser.add_argument("--count", type=int, default=48, help="pictures a row (48)")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"sampling steps ({STEPS})")
+    parser.add_argument("--upscaler", default=UPSCALER, help=f"the ESRGAN, a name in a weights folder ({UPSCALER})")
 
 
 def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
@@ -76,6 +82,12 @@ def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
         wanted[f"{setting} bicubic"] = Expectation(f"{bicubic}, attribute accuracy", at_least(-0.05), EARLIER, basis)
         wanted[f"{setting} band"] = Expectation(f"{bicubic}, high band", above(0), EARLIER, basis)
         wanted[f"{setting} seconds"] = Expectation(seconds, between(0.5, 0.8), CHOSEN, batches)
+        for rival in RIVALS:
+            equal = f"{setting}: bridge less {rival} at equal time"
+            spent = f"{setting}: seconds of the bridge over {rival}'s at equal time"
+            wanted[f"{setting} equal {rival}"] = Expectation(f"{equal}, attribute accuracy", at_least(-0.05), CHOSEN, basis)
+            wanted[f"{setting} band {rival}"] = Expectation(f"{equal}, high band", above(0), CHOSEN, basis)
+            wanted[f"{setting} spent {rival}"] = Expectation(spent, between(0.85, 1.15), CHOSEN, batches)
         if args.count >= LEAST_FOR_FID:
             worse, ratio = f"{setting}: FID-A of the bridge over all at the large size", f"{setting}: FID-A of ESRGAN over the bridge"
             wanted[f"{setting} FID whole"] = Expectation(worse, at_most(1.05), CHOSEN, basis)
@@ -88,12 +100,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     from ..core.metrics.orchard import AA_ATTRIBUTES, accuracy_by_picture, evaluation_scenes, fid_a, prompts_for, render_batch
     from ..core.scoring.judge import judge_pictures
-    from .shipped import shipped, shipped_judge, shipped_parts
+    from ..core.upscale.find import resolve_upscaler
+    from .shipped import shipped_judge, shipped_parts
 
     count, steps, judge = args.count, args.steps, shipped_judge()
     large, small = shipped_parts("unet", "vae"), shipped_parts("unet-64", "vae-f4")
     host, clip = large.host, large.clip
-    upscaler = host.upscale.load(shipped("esrgan-x4", "esrgan"))
+    upscaler = host.upscale.load(resolve_upscaler(args.upscaler))
     pairs = evaluation_scenes("seen", count)
     prompts, scenes = prompts_for(pairs), [scene for _, scene in pairs]
     settings = {
@@ -111,14 +124,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         ways: dict[str, Callable[..., Any]] = {f"bridge, t_low {t_low}": partial(draw.bridge, t_low) for t_low in T_LOWS[setting]}
         if setting == "one":
             ways[f"naive, t_low {main}"] = partial(draw.naive, main)
-        ways |= {"bicubic": partial(draw.small, None), "ESRGAN": partial(draw.small, upscaler), "all": draw.large}
+        rivals = {"bicubic": partial(draw.small, None), "ESRGAN": partial(draw.small, upscaler)}
+        ways |= {**{rival: partial(way, steps) for rival, way in rivals.items()}, "all": draw.large}
+        ways |= {f"{rival}, equal time": way for rival, way in rivals.items()}
         for way, function in ways.items():
+            spent = steps
+            if way.endswith("equal time"):
+                spent = draw.steps_for(prompts, function, found[setting, f"bridge, t_low {main}"].seconds)
+                function = partial(function, spent)
             pictures, seconds = draw.all(prompts, function)
             predicted, features = judge_pictures(judge, pictures)
             one = Found(accuracy_by_picture(predicted, scenes, AA_ATTRIBUTES), high_band(pictures), features, seconds)
             found[setting, way] = one
-            title = {"bicubic": f"{low} px, bicubic", "ESRGAN": f"{low} px, ESRGAN", "all": f"all at {high} px"}.get(way, way)
-            cells = {"high band": round(float(one.band.mean()), 5), "AA": round(float(one.accuracy.mean()), 3)}
+            title = f"all at {high} px" if way == "all" else f"{low} px, {way}" if way.startswith(RIVALS) else way
+            cells = {"steps": spent, "high band": round(float(one.band.mean()), 5), "AA": round(float(one.accuracy.mean()), 3)}
             distance = {"FID-A": fid_a(features, real), "seconds": round(sum(seconds) / count, 3)}
             rows.append({"setting": setting, "way": title, "pictures": count, **cells, **distance})
     noise = settings["one"].noise(prompts)
@@ -127,7 +146,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         rows.append({"way": f"noise after {way}", **means})
     notes = (
         f"{steps} steps of dpmpp_2m (karras), CFG {CFG:g}, x2 bicubic. Both models of `pair` work on 16 x 16 latent cells, so that handing "
-        "over saves no work there; in `one` the second stage works on four times as many."
+        "over saves no work there; in `one` the second stage works on four times as many. At equal time the steps of the small picture "
+        f"follow from the seconds of a batch at two numbers of steps. ESRGAN is {args.upscaler}."
     )
     command = f"python -m rapiddraw bench coop_resolution --count {count}"
     return common.result("coop_resolution", command, rows, _checks(expectations(args), found, noise["bridge"]), notes=notes)
@@ -149,6 +169,13 @@ def _checks(wanted: dict[str, Expectation], found: dict[tuple[str, str], Found],
             wanted[f"{setting} band"].judge(difference(bridge.band, bicubic.band)),
             wanted[f"{setting} seconds"].judge(median_ratio(bridge.seconds, whole.seconds)),
         ]
+        for rival in RIVALS:
+            equal = found[setting, f"{rival}, equal time"]
+            checks += [
+                wanted[f"{setting} equal {rival}"].judge(difference(bridge.accuracy, equal.accuracy)),
+                wanted[f"{setting} band {rival}"].judge(difference(bridge.band, equal.band)),
+                wanted[f"{setting} spent {rival}"].judge(median_ratio(bridge.seconds, equal.seconds)),
+            ]
         if f"{setting} FID whole" in wanted:
             real, esrgan = found[setting, "renders"].features, found[setting, "ESRGAN"]
 
@@ -222,10 +249,26 @@ class _Draw:
         drawn = self.sample(self.high, positive, negative, low, {"samples": _enlarged(half)}, None)
         return self.host.vae.decode(self.high.vae, drawn["samples"])
 
-    def small(self, upscaler: Any, positive: Any, negative: Any, seed: int) -> Any:
+    def steps_for(self, prompts: list[str], way: Callable[..., Any], seconds: list[float]) -> int:
+        """Return with how many steps `way(steps, positive, negative, seed)` takes as long as a batch that took `seconds`, the median.
+
+        One batch is timed at `self.steps` and one at twice as many: what is decoded and enlarged at the end costs no step.
+        """
+        from statistics import median
+
+        batch = next(iter(self.batches(prompts)))
+        times = []
+        for steps in (self.steps, 2 * self.steps):
+            began = time.perf_counter()
+            way(steps, *batch)
+            times.append(time.perf_counter() - began)
+        return steps_that_fill(median(seconds), self.steps, times[0], times[1])
+
+    def small(self, upscaler: Any, steps: int, positive: Any, negative: Any, seed: int) -> Any:
         from ..core.bridge.resample import enlarge
 
-        drawn = self.sample(self.low, positive, negative, self.sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
+        sigmas = self.host.sampling.calculate_sigmas(self.low.model, "karras", steps)
+        drawn = self.sample(self.low, positive, negative, sigmas, self.low.empty(len(positive[0][0])), seed)["samples"]
         return enlarge(self.host.vae.decode(self.low.vae, drawn), (self.high.side, self.high.side), "bicubic", upscaler)
 
     def large(self, positive: Any, negative: Any, seed: int) -> Any:
@@ -254,6 +297,12 @@ class _Draw:
             return [noise_statistics(one, other, sigma) for one, other in zip(noisy.split(1), plain.split(1), strict=True)]
 
         return {"bridge": each(start, larger), "naive": each(old, new)}
+
+
+def steps_that_fill(seconds: float, steps: int, once: float, twice: float) -> int:
+    """Return how many steps take `seconds` where `steps` took `once` and twice as many took `twice`; of those that are allowed."""
+    a_step = max(twice - once, 1e-9) / steps
+    return min(max(round(steps + (seconds - once) / a_step), LEAST_STEPS), MOST_STEPS)
 
 
 def _enlarged(latent: Any) -> Any:

@@ -13,7 +13,8 @@ from rapiddraw.tests import helpers
 def test_every_encoder_meets_every_language(tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     weights.mkdir()
-    for name, write, more in (("unet", helpers.write_unet, {}), ("vae", helpers.write_vae, {}), ("text", helpers.write_text, {}),
+    for name, write, more in (("unet", helpers.write_unet, {}), ("bilingual-unet", helpers.write_unet, {"seed": 9}),
+                              ("vae", helpers.write_vae, {}), ("text", helpers.write_text, {}),
                               ("zh-text", helpers.write_text, {"width": 16}), ("en-text", helpers.write_text, {"width": 16}),
                               ("kg", helpers.write_kg, {})):  # fmt: skip
         write(weights / f"orchard-{name}.safetensors", **more)
@@ -24,9 +25,12 @@ def test_every_encoder_meets_every_language(tmp_path, monkeypatch):
     monkeypatch.setattr(bilingual, "SIDE", 32)
     outcome = bilingual.run(argparse.Namespace(count=2, train_steps=1, folder=tmp_path, data=""))
     assert {(row["encoder"], row["prompts"]) for row in outcome["rows"]} >= {
-        (e, p) for e in bilingual.ENCODERS for p in bilingual.LANGUAGES
+        (e, p) for e in (*bilingual.ENCODERS, bilingual.SHIPPED, bilingual.SINGLE) for p in bilingual.LANGUAGES
     }
-    assert len(outcome["rows"]) == 12 and len(outcome["checks"]) == 5
+    assert len(outcome["rows"]) == 15
+    wanted = bilingual.expectations(argparse.Namespace(count=2))
+    assert {check["claim"] for check in outcome["checks"]} == {one.claim for one in wanted.values()} and len(outcome["checks"]) == 9
+    assert sum(check["expected"] == "at most 0.03" for check in outcome["checks"]) == 4
 
 
 def test_mixed_prompts_say_the_looks_in_one_language_and_the_place_in_the_other():

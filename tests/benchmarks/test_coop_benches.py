@@ -49,11 +49,24 @@ def test_the_latent_bridge_is_model_a_at_strength_0():
 
 
 def test_the_resolution_bridge_is_measured_in_both_settings():
-    result = coop_resolution.run(argparse.Namespace(count=6, steps=6))
+    args = argparse.Namespace(count=6, steps=6, upscaler=coop_resolution.UPSCALER)
+    result = coop_resolution.run(args)
     checks = held(result, "coop_resolution")
     assert checks["its standard deviation"] and not any("FID" in claim for claim in checks), "six pictures are too few for FID-A"
+    assert set(checks) == {one.claim for one in coop_resolution.expectations(args).values()}
     ways = [row["way"] for row in result["rows"] if row.get("setting") == "pair"]
-    assert ways[0] == "renders, 128 px" and ways[-1] == "all at 128 px" and len(ways) == 1 + len(coop_resolution.T_LOWS["pair"]) + 3
+    assert ways[0] == "renders, 128 px" and "all at 128 px" in ways and len(ways) == 1 + len(coop_resolution.T_LOWS["pair"]) + 5
+    assert ways[-2:] == ["64 px, bicubic, equal time", "64 px, ESRGAN, equal time"]
+    steps = {row["way"]: row["steps"] for row in result["rows"] if row.get("setting") == "pair" and "steps" in row}
+    assert steps["64 px, bicubic"] == 6 and steps[ways[-1]] >= coop_resolution.LEAST_STEPS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "once", "twice", "expected"),
+    [(3.0, 3.0, 5.0, 20), (5.0, 3.0, 5.0, 40), (2.0, 3.0, 5.0, 10), (0.5, 3.0, 5.0, 4), (9e9, 3.0, 5.0, 400), (4.0, 3.0, 2.9, 400)],
+)
+def test_the_steps_at_equal_time_follow_from_two_timings(seconds, once, twice, expected):
+    assert coop_resolution.steps_that_fill(seconds, 20, once, twice) == expected
 
 
 def test_a_fresh_start_is_measured():
