@@ -286,6 +286,32 @@ class Editor:
         with contextlib.suppress(RuntimeError):
             self.page.run("await app.extensionManager.setting.set('Comfy.Execution.PreviewMethod', 'latent2rgb')")
 
+    def hold_messages(self) -> None:
+        """Keep back what the server tells the page from now on. :meth:`next_message` hands it on."""
+        self.page.run(
+            """
+            window.held = [];
+            const hold = (event) => { if (event.isTrusted) { event.stopImmediatePropagation(); held.push(event.data); } };
+            app.api.socket.addEventListener('message', hold, true);  // a capturing listener comes before the editor's own
+            """
+        )
+
+    def next_message(self, seconds: float = 5) -> bool:
+        """Hand on what was kept back, up to the next preview or the next node, and let the page draw. Returns False where none comes."""
+        shown = "(data) => typeof data !== 'string' || data.includes('\"type\": \"execut')"
+        try:
+            self.page.wait(f"held.some({shown})", seconds=seconds)
+        except TimeoutError:
+            return False
+        self.page.run(
+            f"""
+            for (const data of held.splice(0, held.findIndex({shown}) + 1))
+                app.api.socket.dispatchEvent(new MessageEvent('message', {{ data }}));
+            for (const frame of [1, 2, 3]) await new Promise((done) => requestAnimationFrame(done));
+            """
+        )
+        return True
+
     def has_picture_on(self, node_type: str) -> bool:
         """Whether a node of that type shows a picture now."""
         pictures = "app.graph.nodes.filter((n) => n.type === args[0]).flatMap((n) => n.imgs ?? [])"

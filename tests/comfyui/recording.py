@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageChops
 
@@ -15,8 +16,11 @@ DIFFERENT = 24
 """Of 255: two frames whose pixels differ by less are one."""
 
 
-def record(screenshot: Callable[[], bytes], is_done: Callable[[], bool], seconds: float, every: float = 0.5) -> list[Image.Image]:
-    """Return small frames of what is seen until `is_done()`, those that look alike left out. Raises TimeoutError after `seconds`."""
+def record(screenshot: Callable[[], bytes], go_on: Callable[[], Any], is_done: Callable[[], bool], seconds: float) -> list[Image.Image]:
+    """Return small frames of what is seen until `is_done()`, those that look alike left out. Raises TimeoutError after `seconds`.
+
+    `go_on()` brings what is seen one step on: the number of frames is that of the steps, however long a screenshot takes.
+    """
     frames: list[Image.Image] = []
     deadline = time.monotonic() + seconds
     while True:
@@ -28,7 +32,7 @@ def record(screenshot: Callable[[], bytes], is_done: Callable[[], bool], seconds
             return frames
         if time.monotonic() > deadline:
             raise TimeoutError(f"the run was not done after {seconds:.0f} s")
-        time.sleep(every)
+        go_on()
 
 
 def write_animation(frames: list[Image.Image], path: Path) -> Path:
