@@ -291,6 +291,7 @@ class Editor:
         self.page.run(
             """
             window.held = [];
+            window.runIsOver = false;
             const hold = (event) => { if (event.isTrusted) { event.stopImmediatePropagation(); held.push(event.data); } };
             app.api.socket.addEventListener('message', hold, true);  // a capturing listener comes before the editor's own
             """
@@ -305,17 +306,19 @@ class Editor:
             return False
         self.page.run(
             f"""
-            for (const data of held.splice(0, held.findIndex({shown}) + 1))
+            for (const data of held.splice(0, held.findIndex({shown}) + 1)) {{
                 app.api.socket.dispatchEvent(new MessageEvent('message', {{ data }}));
+                window.runIsOver ||= /"type": "executing".*"node": null/.test(data);
+            }}
             for (const frame of [1, 2, 3]) await new Promise((done) => requestAnimationFrame(done));
             """
         )
         return True
 
-    def has_picture_on(self, node_type: str) -> bool:
-        """Whether a node of that type shows a picture now."""
+    def run_is_shown(self, node_type: str) -> bool:
+        """Whether the messages of a run are handed on to the last, and a node of that type shows a picture."""
         pictures = "app.graph.nodes.filter((n) => n.type === args[0]).flatMap((n) => n.imgs ?? [])"
-        return bool(self.page.run(f"return {pictures}.some((i) => i.complete && i.naturalWidth > 0)", node_type))
+        return bool(self.page.run(f"return runIsOver && {pictures}.some((i) => i.complete && i.naturalWidth > 0)", node_type))
 
     def picture_on(self, node_type: str, seconds: float) -> list[int]:
         """Wait until a node of that type shows a picture. Returns its width and height in pixels."""
