@@ -20,7 +20,7 @@ from .coop_latent import BATCH, Draw
 
 log = logging.getLogger("rapiddraw")
 FLOW = "orchard-flow-unet.safetensors"
-COUNT, STEPS = 16, 16
+COUNT, STEPS = 64, 16
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Rows = list[dict[str, Any]]
 
