@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,36 @@ def result(name: str, command: str, rows: list[dict[str, Any]], checks: list[dic
     """
     rows = [{key: value for key, value in row.items() if key != "FID-A" or value is not None} for row in rows]
     return {"name": name, "command": command, "environment": environment(), "rows": rows, "checks": checks, **more}
+
+
+Parts = dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+"""(rows, checks) by part of a benchmark that is measured in parts."""
+
+
+def parts_before(name: str, part_of: Callable[[str], str | None], first: str = "") -> Parts:
+    """Return the parts of the last result of `name`, none where there is none.
+
+    A row says its part, or belongs to `first`; `part_of` tells the part of a check from its claim (None: the check is left out).
+    """
+    path = results_dir() / f"{name}.json"
+    if not path.is_file():
+        return {}
+    last = json.loads(path.read_text(encoding="utf-8"))
+    parts: Parts = {}
+    for row in last["rows"]:
+        parts.setdefault(row.get("part", first), ([], []))[0].append(row)
+    for check in last["checks"]:
+        part = part_of(check["claim"])
+        if part is not None:
+            parts.setdefault(part, ([], []))[1].append(check)
+    return parts
+
+
+def joined_parts(parts: Parts, order: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows and the checks of all parts, in the order of their names in `order`; each row says its part."""
+    named = [name for name in order if name in parts]
+    rows = [{"part": name, **row} for name in named for row in parts[name][0]]
+    return rows, [check for name in named for check in parts[name][1]]
 
 
 def save_result(outcome: dict[str, Any], folder: Path | None = None) -> Path:

@@ -72,13 +72,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "solvers": lambda: solvers(wanted),
         "bridge": bridge,
     }
-    parts = before()
-    for name in chosen:
-        rows, checks = measures[name]()
-        parts[name] = {"rows": [{"part": name, **row} for row in rows], "checks": checks}
-    kept = [parts[name] for name in PARTS if name in parts]
-    rows, checks = ([entry for part in kept for entry in part[key]] for key in ("rows", "checks"))
-    return common.result("families", "python -m rapiddraw bench families", rows, checks, notes=NOTES)
+    parts = common.parts_before("families", part_of) | {name: measures[name]() for name in chosen}
+    return common.result("families", "python -m rapiddraw bench families", *common.joined_parts(parts, PARTS), notes=NOTES)
+
+
+def part_of(claim: str) -> str:
+    """Return the part that a check belongs to."""
+    named = claim.partition(":")[0]
+    return named if named in PARTS else "bridge"
 
 
 NOTES = (
@@ -93,21 +94,6 @@ def chosen_parts(args: argparse.Namespace) -> list[str]:
     if args.rows:
         return chosen_names(args.rows, list(PARTS), "part", "--rows")
     return [name for name in PARTS if name != "matrix" or (comfyui_folder(args.comfyui) and probe().is_file())]
-
-
-def before() -> dict[str, Any]:
-    """Return the parts of the last result."""
-    path = common.results_dir() / "families.json"
-    if not path.is_file():
-        return {}
-    last: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    parts: dict[str, Any] = {name: {"rows": [], "checks": []} for name in PARTS}
-    for row in last["rows"]:
-        parts[row["part"]]["rows"].append(row)
-    for check in last["checks"]:
-        named = check["claim"].partition(":")[0]
-        parts[named if named in PARTS else "bridge"]["checks"].append(check)
-    return parts
 
 
 def probe() -> Path:

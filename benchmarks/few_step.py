@@ -34,7 +34,7 @@ FID_RESAMPLES = 40
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench few-step`."""
     parser.add_argument("--count", type=int, default=64, help="pictures a split and condition (64); FID-A needs 1000")
-    parser.add_argument("--few", type=int, nargs="+", default=list(FEW), help="steps of the students (8 4 2 1)")
+    parser.add_argument("--few", type=int, nargs="+", default=list(FEW), help="steps of the students that are trained here (8 4 2 1)")
     parser.add_argument("--methods", nargs="+", choices=NAMES, default=NAMES, help="methods (all)")
     parser.add_argument("--teacher-steps", type=int, nargs="+", default=list(TEACHER_STEPS), help="steps of the teacher (1 2 4 8 50)")
     parser.add_argument("--train-steps", type=int, default=300, help="training steps of a student that is missing (300)")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 row = {"model": f"teacher, {name}", "steps": taken, "scale": GUIDANCE, "evaluations": 2 * drawn.calls}
                 rows.append(reader.row(row, drawn.latents, seen))
         for method in args.methods:
-            for few in args.few:
+            for few in FEW if method == SHIPPED else args.few:
                 path = find_student(method, few, args.students, args.train_steps)
                 if path is None:
                     continue
@@ -100,7 +100,7 @@ def _command(args: argparse.Namespace) -> str:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = ["python -m rapiddraw bench few-step"]
-    for name in ("count", "few", "methods", "teacher_steps"):
+    for name in ("count", "few", "methods", "teacher_steps", "train_steps"):
         value = getattr(args, name)
         if value != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]

@@ -13,7 +13,6 @@ not measured are kept from the result before. With --repeats 0 nothing is timed.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -57,35 +56,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     whole_number("count", args.count, 2, 4096)
     whole_number("pictures", args.pictures, 16, 65536)
     whole_number("repeats", args.repeats, 0, 99)
-    chosen, found = _parts(args), before(args)
-    lab = Lab(args.folder.absolute(), args.pictures, args.count, args.repeats)
-    for part in chosen:
-        if part == "sizes":
-            rows, checks = mobile_sizes.measure()
-        else:
-            rows, checks = TRAINED[part].measure(lab, args.train_steps or STEPS[part])
-        found[part] = ([{"part": part, **row} for row in rows], checks)
-    kept = [found[part] for part in PARTS if part in found]
-    rows, checks = ([entry for part in kept for entry in part[i]] for i in (0, 1))
-    named = ",".join(part for part in PARTS if part in found)
-    return common.result("mobile", f"python -m rapiddraw bench mobile --parts {named}", rows, checks, notes=NOTES)
-
-
-def before(args: argparse.Namespace) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Return (rows, checks) of the parts of the last result; a check belongs to the part that expects it."""
-    path = common.results_dir() / "mobile.json"
-    if not path.is_file():
-        return {}
-    last = json.loads(path.read_text(encoding="utf-8"))
     timed = argparse.Namespace(**{**vars(args), "repeats": 1})
     claims = {one.claim: part for part in PARTS for one in _expected(part, timed).values()}
-    parts: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
-    for row in last["rows"]:
-        parts.setdefault(row.get("part", "sizes"), ([], []))[0].append({"part": "sizes", **row})
-    for check in last["checks"]:
-        if claims.get(check["claim"]) in parts:
-            parts[claims[check["claim"]]][1].append(check)
-    return parts
+    found = common.parts_before("mobile", claims.get, "sizes")
+    lab = Lab(args.folder.absolute(), args.pictures, args.count, args.repeats)
+    for part in _parts(args):
+        found[part] = mobile_sizes.measure() if part == "sizes" else TRAINED[part].measure(lab, args.train_steps or STEPS[part])
+    named = ",".join(part for part in PARTS if part in found)
+    return common.result("mobile", f"python -m rapiddraw bench mobile --parts {named}", *common.joined_parts(found, PARTS), notes=NOTES)
 
 
 def _expected(part: str, args: argparse.Namespace) -> dict[str, Expectation]:

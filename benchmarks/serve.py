@@ -4,7 +4,7 @@
     python -m rapiddraw bench serve                                              (Ray Serve too; needs the extra `ray`)
 
 Each replica has one thread. `overhead` and the parts with replicas draw `text_to_image` with few steps; the others draw an empty picture:
-they measure the service itself. Time on a quiet machine only.
+they measure the service itself. Parts that are not measured are kept from the result before. Time on a quiet machine only.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from .serve_process import ServeProcess
 
 PARTS = ("overhead", "kills", "clients", "memory", "replicas", "burst")
 _RAY = ("replicas", "burst")
+PICTURES = 120
 _DRAW = "Steps.steps"
 _EMPTY = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}, "_meta": {"title": "Colour"}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "empty"}},
 }
+_BLOCK = 10
+"""Pictures that follow each other and are counted as one: two replicas end theirs in pairs, so that single gaps lean on each other."""
 _LOAD = 0.7  # share of the time in which two replicas are busy while the simulator is checked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m rapiddraw bench serve`."""
     parser.add_argument("--parts", help=f"parts to measure, separated by commas (default: all of {','.join(PARTS)})")
-    parser.add_argument("--pictures", type=int, default=40, help="pictures in each measurement of time (40)")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help=f"pictures in each measurement of time ({PICTURES})")
     parser.add_argument("--steps", type=int, default=5, help="steps of one picture (5)")
     parser.add_argument("--jobs", type=int, default=1000, help="jobs of the part with kills (1000)")
     parser.add_argument("--kill-every", type=int, default=50, help="jobs between two kills (50)")
@@ -72,18 +75,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if args.parts:
             raise InputError('these parts need Ray: pip install "rapiddraw[ray]"')
         chosen = [part for part in chosen if part not in _RAY]
-    rows: list[dict[str, Any]] = []
-    checks: list[Check] = []
+    wanted = expectations(args)
+    parts_of = {wanted[key].claim: part for part, keys in _CHECKS.items() for key in keys}
+    found = common.parts_before("serve", parts_of.get)
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen:
             place = Path(folder) / part
             place.mkdir()
             (place / "empty.json").write_text(json.dumps(_EMPTY), encoding="utf-8")
-            more_rows, more_checks = _MEASURE[part](args, place, expectations(args))
-            rows += more_rows
-            checks += more_checks
-    command = "python -m rapiddraw bench serve" + (f" --parts {','.join(chosen)}" if len(chosen) < len(PARTS) else "")
-    return common.result("serve", command, rows, checks)
+            found[part] = _MEASURE[part](args, place, wanted)
+    named = [part for part in PARTS if part in found]
+    command = "python -m rapiddraw bench serve" + (f" --parts {','.join(named)}" if len(named) < len(PARTS) else "")
+    command += f" --pictures {args.pictures}" if args.pictures != PICTURES else ""
+    return common.result("serve", command, *common.joined_parts(found, PARTS))
 
 
 Measured = tuple[list[dict[str, Any]], list[Check]]
@@ -97,6 +101,12 @@ def _gaps(server: ServeProcess) -> list[float]:
     """Seconds between the ends of jobs that follow each other."""
     ends = sorted(job.finished or 0.0 for job in _done(server))
     return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+
+
+def _blocks(gaps: list[float]) -> list[float]:
+    """Mean gap of every :data:`_BLOCK` that follow each other; of all of them where there are fewer."""
+    size = min(_BLOCK, len(gaps))
+    return [sum(gaps[first : first + size]) / size for first in range(0, len(gaps) - size + 1, size)]
 
 
 def _done(server: ServeProcess) -> list[Any]:
@@ -135,7 +145,7 @@ def _overhead(args: argparse.Namespace, place: Path, wanted: dict[str, Expectati
     finally:
         server.stop()
     served, bare = _gaps(server), bare[1:]  # the first one loads the models
-    row = {"part": "overhead", "bare s": round(sum(bare) / len(bare), 4), "served s": round(sum(served) / len(served), 4)}
+    row = {"bare s": round(sum(bare) / len(bare), 4), "served s": round(sum(served) / len(served), 4)}
     return [row], [wanted["overhead"].judge(ratio_of_means(served, bare))]
 
 
@@ -158,7 +168,6 @@ def _kills(args: argparse.Namespace, place: Path, wanted: dict[str, Expectation]
     pictures = {_pixel(server.folder / "results" / job.id / str(job.attempt) / name) for job in jobs for name in job.files}
     odd = sum(len(job.files) != 1 for job in jobs) + len(jobs) - len(pictures)
     row = {
-        "part": "kills",
         "jobs": args.jobs,
         "kills": kills,
         "pictures": len(pictures),
@@ -197,7 +206,7 @@ def _clients(args: argparse.Namespace, place: Path, wanted: dict[str, Expectatio
             thread.join()
     finally:
         server.stop()
-    return [{"part": "clients", "clients": args.clients, "got": len(got)}], [wanted["clients"].judge(args.clients - len(got))]
+    return [{"clients": args.clients, "got": len(got)}], [wanted["clients"].judge(args.clients - len(got))]
 
 
 def _memory(args: argparse.Namespace, place: Path, wanted: dict[str, Expectation]) -> Measured:
@@ -213,7 +222,7 @@ def _memory(args: argparse.Namespace, place: Path, wanted: dict[str, Expectation
             sizes.append(server.memory())
     finally:
         server.stop()
-    row = {"part": "memory", "jobs": args.memory_jobs, "MB after a fifth": sizes[0] >> 20, "MB at the end": sizes[1] >> 20}
+    row = {"jobs": args.memory_jobs, "MB after a fifth": sizes[0] >> 20, "MB at the end": sizes[1] >> 20}
     return [row], [wanted["memory"].judge(sizes[1] / sizes[0])]
 
 
@@ -233,23 +242,25 @@ def _replicas(args: argparse.Namespace, place: Path, wanted: dict[str, Expectati
             server.stop()
         gaps[count] = _gaps(server)[: args.pictures]
         seconds = [(job.finished or 0.0) - (job.started or 0.0) for job in _done(server)][count:]
-        rows.append({"part": "replicas", "replicas": count, "pictures/s": round(len(gaps[count]) / sum(gaps[count]), 3)})
-    load = Load(_LOAD * 2 * len(seconds) / sum(seconds), sum(seconds) / len(seconds), measured=tuple(seconds))
+        rows.append({"replicas": count, "pictures/s": round(len(gaps[count]) / sum(gaps[count]), 3)})
     server = ServeProcess("text_to_image", place / "waits", "--ray", "--min", "2", "--max", "2").start()
-    chance = random.Random(0)
+    chance, qps = random.Random(0), _LOAD * 2 * len(seconds) / sum(seconds)
     try:
         for body in _bodies(args, args.pictures):
-            time.sleep(chance.expovariate(load.qps))
+            time.sleep(chance.expovariate(qps))
             server.ask("/generate", body)
         server.wait(args.pictures, args.patience)
     finally:
         server.stop()
-    waits = [(job.finished or 0.0) - job.created for job in _done(server)]
-    simulated = simulate(load, 2)
+    jobs = _done(server)
+    times = tuple((job.finished or 0.0) - (job.started or 0.0) for job in jobs)
+    waits = [(job.finished or 0.0) - job.created for job in jobs]
+    arrivals = tuple(job.created - jobs[0].created for job in jobs)
+    simulated = simulate(Load(qps, sum(times) / len(times), measured=times, arrivals=arrivals), 2)
     measured = {"p50": percentile(waits, 50), "p95": percentile(waits, 95)}
-    rows.append({"part": "waits", "replicas": 2, "p50 s": round(measured["p50"], 3), "p95 s": round(measured["p95"], 3),
+    rows.append({"replicas": 2, "load": _LOAD, "p50 s": round(measured["p50"], 3), "p95 s": round(measured["p95"], 3),
                  "simulated p50 s": round(simulated.p50, 3), "simulated p95 s": round(simulated.p95, 3)})  # fmt: skip
-    checks = [wanted["replicas"].judge(ratio_of_means(gaps[1], gaps[2]))]
+    checks = [wanted["replicas"].judge(ratio_of_means(_blocks(gaps[1]), _blocks(gaps[2])))]
     return rows, checks + [wanted[name].judge(getattr(simulated, name) / value) for name, value in measured.items()]
 
 
@@ -270,10 +281,14 @@ def _burst(args: argparse.Namespace, place: Path, wanted: dict[str, Expectation]
     finally:
         server.stop()
     lost = args.pictures - len(_done(server))
-    row = {"part": "burst", "jobs": args.pictures, "most replicas": most, "replicas after": now}
+    row = {"jobs": args.pictures, "most replicas": most, "replicas after": now}
     return [row], [wanted["up"].judge(most), wanted["down"].judge(now), wanted["burst"].judge(lost)]
 
 
+_CHECKS = {
+    "overhead": ("overhead",), "kills": ("lost", "twice"), "clients": ("clients",), "memory": ("memory",),
+    "replicas": ("replicas", "p50", "p95"), "burst": ("up", "down", "burst"),
+}  # fmt: skip
 _MEASURE = {
     "overhead": _overhead, "kills": _kills, "clients": _clients, "memory": _memory, "replicas": _replicas, "burst": _burst,
 }  # fmt: skip

@@ -2,15 +2,16 @@
 
 The queue is the service's own: requests arrive one by one, wait in one line, and go to the first replica that is free. Arrivals are a
 Poisson process; the time of one picture follows a gamma distribution (with a coefficient of variation of 1 it is exponential, with 0
-constant), or is drawn from measured times.
+constant), or is drawn from measured times. Measured arrivals can stand in for the Poisson process.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..core.checks import real_number, whole_number
@@ -25,12 +26,14 @@ _STEPS = 12  # of the bisection for the highest load
 @dataclass(frozen=True)
 class Load:
     """What comes in. `qps`: requests a second. `latency`: seconds of one picture on one replica. `variation`: standard deviation of that
-    over its mean. `measured`: times to draw from instead. `requests`: how many are simulated."""
+    over its mean. `measured`: times to draw from instead. `arrivals`: seconds at which requests came; they come like this again and again,
+    each time to an empty queue, and `qps` is not used. `requests`: how many are simulated."""
 
     qps: float
     latency: float
     variation: float = 0.2
     measured: tuple[float, ...] = ()
+    arrivals: tuple[float, ...] = ()
     requests: int = 20_000
     seed: int = 0
 
@@ -63,18 +66,31 @@ def rule_of_thumb(load: Load, utilisation: float = 0.8) -> int:
 
 
 def simulate(load: Load, replicas: int) -> Waits:
-    """Return the waits of a load. Each event is an arrival; the heap holds when each replica is free."""
-    chance, free = random.Random(load.seed), [0.0] * whole_number("replicas", replicas, 1, MOST_REPLICAS)  # noqa: S311 - a simulation
-    now, busy, waits = 0.0, 0.0, []
-    for _ in range(load.requests):
-        now += chance.expovariate(load.qps)
+    """Return the waits of a load."""
+    chance, count = random.Random(load.seed), whole_number("replicas", replicas, 1, MOST_REPLICAS)  # noqa: S311 - a simulation
+    if load.arrivals:
+        runs = [_queued(sorted(load.arrivals), load, count, chance) for _ in range(-(-load.requests // len(load.arrivals)))]
+        waits = [wait for found, _ in runs for wait in found]
+        return _waits(count, waits, sum(share for _, share in runs) / len(runs))
+    arrivals = itertools.accumulate(chance.expovariate(load.qps) for _ in range(load.requests))
+    waits, utilisation = _queued(arrivals, load, count, chance)
+    return _waits(count, waits[int(len(waits) * _WARM) :], utilisation)
+
+
+def _queued(arrivals: Iterable[float], load: Load, count: int, chance: random.Random) -> tuple[list[float], float]:
+    """Return the wait of each request, and the share of time that the replicas are busy. The heap holds when each replica is free."""
+    free, busy, waits = [0.0] * count, 0.0, []
+    for now in arrivals:
         begins = max(now, free[0])
         seconds = _service(load, chance)
         heapq.heapreplace(free, begins + seconds)
         busy += seconds
         waits.append(begins + seconds - now)
-    steady = waits[int(len(waits) * _WARM) :]
-    return Waits(replicas, percentile(steady, 50), percentile(steady, 95), sum(steady) / len(steady), busy / (replicas * max(free)))
+    return waits, busy / (count * max(free))
+
+
+def _waits(count: int, waits: list[float], utilisation: float) -> Waits:
+    return Waits(count, percentile(waits, 50), percentile(waits, 95), sum(waits) / len(waits), utilisation)
 
 
 def _service(load: Load, chance: random.Random) -> float:

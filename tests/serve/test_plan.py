@@ -44,6 +44,12 @@ def test_measured_times_are_drawn_from():
     assert simulate(Load(qps=0.001, latency=1.0, measured=(3.0,)), 1).p95 == pytest.approx(3.0)
 
 
+def test_measured_arrivals_come_again_and_again_to_an_empty_queue():
+    waits = simulate(Load(qps=1.0, latency=1.0, variation=0.0, arrivals=(0.0, 0.0, 0.5), requests=300), 1)
+    assert (waits.p50, waits.p95) == (2.0, 2.5) and waits.mean == pytest.approx((1 + 2 + 2.5) / 3) and waits.utilisation == 1
+    assert simulate(Load(qps=1.0, latency=1.0, variation=0.0, arrivals=(0.0, 0.0, 0.5)), 3).p95 == 1.0
+
+
 def test_the_smallest_number_is_found():
     load = Load(qps=3.0, latency=1.0, variation=1.0)
     found = needed(load, 3.5)
