@@ -94,6 +94,14 @@ def feature_layers(network: nn.Module) -> list[nn.Module]:
     return found
 
 
+def is_unet(network: nn.Module) -> bool:
+    """Return whether `network` has the levels of a U-Net, diffusers' or ComfyUI's."""
+    try:
+        return bool(feature_layers(network))
+    except InputError:
+        return False
+
+
 @contextmanager
 def recorded(layers: list[nn.Module]) -> Iterator[list[torch.Tensor]]:
     """Record the first output of each of `layers`, in the order in which they run, inside the `with` block."""

@@ -166,7 +166,7 @@ def fingerprint(network: nn.Module, images: Any) -> str:
     """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures and
     their captions."""
     listed = "".join(f"{picture_key(item.path, '').hex()}:{[caption.text for caption in item.captions]};" for item in images.items)
-    return hashlib.sha256(f"{weight_sum(network):.5g};{listed}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{weight_sum(network.parameters()):.5g};{listed}".encode()).hexdigest()[:16]
 
 
 def distillation_report(sizes: str, result: TrainResult, pictures: int, out: Path) -> str:

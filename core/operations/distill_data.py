@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,21 +54,28 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     latents = encode_pictures(host, vae, images, batch)
     number: dict[str, int] = {"": 0}
     captions = [[number.setdefault(caption.text, len(number)) for caption in item.captions] for item in images.items]
-    encoded, taken = [], 0
-    with Progress(len(number), "encoding texts", "text") as bar:
-        for text in number:
-            encoded.append(host.clip.encode(clip, text))
-            taken += encoded[-1][0][0].nbytes
-            if taken > MAX_TOKEN_BYTES:
-                raise InputError(
-                    f"{len(number)} different captions do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or the "
-                    "recipe `python -m rapiddraw train distill`, which encodes them as it goes"
-                )
-            bar.update()
+    encoded = encode_texts(host, clip, list(number))
     denoiser: Denoiser = denoiser_of()
-    made = [denoiser.condition(one, tuple(latents.shape[1:])) for one in encoded]
+    made = [denoiser.condition(one, tuple(latents.shape[1:])) for one in encoded.values()]
     texts = [{key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in one.items()} for one in made]
     return Encoded(denoiser.latent(latents).clone(), texts, captions)
+
+
+def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the CONDITIONING of each text. Raises :class:`InputError` where they would not fit into memory."""
+    encoded: dict[str, Any] = {}
+    taken, wanted = 0, list(dict.fromkeys(texts))
+    with Progress(len(wanted), "encoding texts", "text") as bar:
+        for text in wanted:
+            encoded[text] = host.clip.encode(clip, text)
+            taken += encoded[text][0][0].nbytes
+            if taken > MAX_TOKEN_BYTES:
+                raise InputError(
+                    f"{len(wanted)} different texts do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or fewer "
+                    "prompts"
+                )
+            bar.update()
+    return encoded
 
 
 def encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> torch.Tensor:

@@ -22,7 +22,6 @@ from ..paths import temp_dir
 from ..progress import Progress
 from ..text.templates import OBJECT, apply_template
 from ..train.recipe import derived_seed
-from .distill_data import MAX_TOKEN_BYTES
 
 DEMONSTRATION = 16
 """How many pictures of one new fruit are drawn where no folder is named."""
@@ -144,20 +143,6 @@ def encode_pictures(host: Any, vae: Any, pictures: Pictures, flip: bool, batch: 
                         found[i].append(latent.clone())
                 bar.update(len(chosen))
     return found
-
-
-def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Return the CONDITIONING of each text. Raises :class:`InputError` where they would not fit into memory."""
-    encoded: dict[str, Any] = {}
-    taken, wanted = 0, list(dict.fromkeys(texts))
-    with Progress(len(wanted), "encoding texts", "text") as bar:
-        for text in wanted:
-            encoded[text] = host.clip.encode(clip, text)
-            taken += encoded[text][0][0].nbytes
-            if taken > MAX_TOKEN_BYTES:
-                raise InputError(f"{len(wanted)} captions do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder")
-            bar.update()
-    return encoded
 
 
 def prepare(denoiser: Denoiser, latents: list[list[torch.Tensor]], texts: Mapping[str, Any], captions: list[list[str]]) -> Prepared:

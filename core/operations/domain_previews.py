@@ -77,8 +77,8 @@ class Previews:
         ]
         given = to_device(together(conditions) if denoiser.batches else conditions, denoiser.device)
         sigmas = [*denoiser.sigmas[torch.linspace(beyond - 1, first, STEPS).round().long()].tolist(), 0.0]
-        noise = torch.cat([torch.randn(1, *self.shape, generator=torch.Generator().manual_seed(self.seed + i)) for i in range(count)])
-        noise = noise.to(denoiser.device)
+        sources = [torch.Generator().manual_seed((self.seed + i) % 2**64) for i in range(count)]
+        noise = torch.cat([torch.randn(1, *self.shape, generator=one) for one in sources]).to(denoiser.device)
         x = denoiser.noised(torch.zeros_like(noise), torch.full((count,), sigmas[0], device=denoiser.device), noise)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
             level = torch.full((2 * count,), sigma, device=denoiser.device)

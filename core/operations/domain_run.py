@@ -22,20 +22,24 @@ from ..errors import BundleError, InputError
 from ..graph.inputs import Registry
 from ..host import current
 from ..host.denoiser import Denoiser
+from ..networks import weight_sum
 from ..paths import made_bundle_path, made_weights_dir
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import loss_image
 from ..train.writing import check_writable
 from .distill import Run, gradients_explained
+from .distill_data import encode_texts
 from .domain import DomainTuning, check_room
-from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, encode_texts, open_domain, prepare, to_device
+from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, open_domain, prepare, to_device
 from .domain_previews import MOST, Previews
 from .domain_text import TextSide
 from .ready_workflow import workflow_path
 
 KEPT = 3
 """Checkpoints on the disk at a time, of which one is being written."""
+SAMPLED = 4096
+"""Numbers of each weight by which one base is told from another."""
 SHOWN = 4
 """Times in a run that samples are drawn and the held-out pictures are measured."""
 
@@ -196,13 +200,12 @@ def memory_named(recipe: DomainTuning) -> Iterator[None]:
 def fingerprint(network: nn.Module, pictures: Pictures, side: TextSide | None = None) -> str:
     """Return a hash of the weights of the base and of a text side (some of each, to four digits: with other threads the last ones differ),
     and of the pictures and their captions."""
-    sampled = (weight.detach().flatten()[:: max(1, weight.numel() // 4096)] for weight in network.parameters())
-    weights = sum(float(one.float().abs().sum()) for one in sampled)
+    marks = f"{weight_sum(network.parameters(), SAMPLED):.4g}"
     if side is not None:
-        weights += side.weight_sum()
+        marks += f" {side.weight_sum():.4g}"
     both = zip(pictures.images.items, pictures.captions, strict=True)
     listed = "".join(f"{picture_key(item.path, '').hex()}:{lines};" for item, lines in both)
-    return hashlib.sha256(f"{weights:.4g};{listed}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{marks};{listed}".encode()).hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..knowledge.attach import Attachment, KnowledgeReader
 from ..knowledge.projection import Projection, save_projection
 from ..lowrank.lora import Factors, attach_lora
 from ..lowrank.lora_file import TEXT_PREFIX
+from ..networks import weight_sum
 from .domain_choices import LAYERS
 
 TEXT_PARTS = TEXT, PROJECTION = ("text", "projection")
@@ -95,7 +96,7 @@ class TextSide:
         """Return a sum over the encoders' weights and W, to tell one CLIP from another."""
         network = self.host.speed.network_of("clip", self.clip)
         projections = [one for attached in self.reader.attachments for one in attached.weights.values()]
-        return sum(float(one.detach().float().abs().mean()) for one in (*network.parameters(), *projections))
+        return weight_sum([*network.parameters(), *projections])
 
     def begin(self) -> TextsInTraining:
         """Make the copies of the encoders that are trained."""

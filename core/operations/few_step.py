@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint.loras import made_lora_path
 from ..data.folder import ImageFolder
 from ..errors import BundleError, InputError
 from ..fewstep.about import About, scale_to_use
@@ -20,24 +19,28 @@ from ..fewstep.find import read_student
 from ..fewstep.guidance_embedded import ScaleEmbedding
 from ..host import current
 from ..host.denoiser import Denoiser, prediction_named
+from ..lowrank.distill import is_unet
 from ..lowrank.kronecker import dense_shape
 from ..lowrank.lora import paired_layers
 from ..lowrank.lora_file import BESIDE, read_lora
 from ..networks import weight_sum
 from ..paths import input_dir, made_weights_dir, safe_join
-from ..progress import Progress
+from ..train.inputs.latent_cache import picture_key
 from ..train.loop import TrainResult, train
 from ..train.plot import loss_image
 from ..train.recipes.few_step import FewStepRecipe
-from ..train.recipes.few_step_files import SCALE, Source, prompt_lines, read_prompts, shape_of
+from ..train.recipes.few_step_files import SCALE, UNETS_ONLY, Source, prompt_lines, read_prompts, shape_of
 from ..train.recipes.few_step_samples import sheet
 from ..train.writing import check_writable
 from .checkpointing import checkpoint_blocks, needs_checkpoints
 from .distill import Run, gradients_explained
-from .distill_data import encode_pictures
+from .distill_data import encode_pictures, encode_texts, training_folder
+from .domain_run import lora_path
 from .factorize import unet_path
 
 logger = logging.getLogger("rapiddraw")
+KEPT = "teacher-"
+"""Beginning of the names of files in which latents are kept that the teacher drew."""
 EVALUATIONS = 5
 """How often in a run the student is tried on prompts that it is not trained on."""
 
@@ -75,24 +78,25 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     host, model = current(), parts.model
     recipe.fingerprint = "given"
     recipe.check()
-    out = unet_path(filename) if recipe.network == "whole" else made_lora_path(filename)
+    out = unet_path(filename) if recipe.network == "whole" else lora_path(filename)
     run_dir = made_weights_dir() / f"{out.stem}-run"
     check_writable(out, run_dir)
-    images = ImageFolder(safe_join(input_dir(), folder.strip()), size=recipe.size) if folder.strip() else None
+    if recipe.method in UNETS_ONLY and not is_unet(host.speed.network_of("model", model)):
+        raise InputError(f"method={recipe.method} is for U-Nets, such as SD 1.5 and SDXL; choose another method for this model")
+    images = training_folder(folder, recipe.size) if folder.strip() else None
     texts, rows = _texts(prompts, images)
     host.training.check(model, host.clip.encode(parts.clip, ""), recipe.size)
     latents = None
     if images is not None and parts.vae is not None:
         latents = encode_pictures(host, parts.vae, images, recipe.batch_size)
-    with Progress(len(texts), "encoding texts", "text") as bar:
-        encoded = []
-        for text in texts:
-            encoded.append(host.clip.encode(parts.clip, text))
-            bar.update()
+    encoded = list(encode_texts(host, parts.clip, texts).values())
     shape = tuple(latents.shape[1:]) if latents is not None else shape_of(host, model, recipe.size)
     student = host.surgery.rebuild(model, lambda network: None)
-    recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), texts, shape)
-    kept = run_dir / f"teacher-{recipe.fingerprint}.safetensors"
+    recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), texts, shape, images)
+    kept = run_dir / f"{KEPT}{recipe.drawing_key()}.safetensors"
+    if not run.resume:
+        for old in set(run_dir.glob(f"{KEPT}*.safetensors")) - {kept}:
+            old.unlink(missing_ok=True)
     decode: Callable[[Tensor], Tensor] | None = None if parts.vae is None else lambda z: host.vae.decode(parts.vae, z)
     recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode, _spare))
     if model.load_device.type == "cuda":
@@ -170,9 +174,11 @@ def _texts(prompts: str, images: ImageFolder | None) -> tuple[list[str], list[li
     return list(number), rows
 
 
-def _fingerprint(network: torch.nn.Module, texts: list[str], shape: tuple[int, ...]) -> str:
-    """Return a hash of the teacher's weights (to five digits: with other threads the last ones differ), of the texts and of the size."""
-    return hashlib.sha256(f"{weight_sum(network):.5g};{texts};{shape}".encode()).hexdigest()[:16]
+def _fingerprint(network: torch.nn.Module, texts: list[str], shape: tuple[int, ...], images: ImageFolder | None) -> str:
+    """Return a hash of the teacher's weights (to five digits: with other threads the last ones differ), of the texts, of the size and of
+    the pictures."""
+    shown = [] if images is None else [picture_key(item.path, "").hex() for item in images.items]
+    return hashlib.sha256(f"{weight_sum(network.parameters()):.5g};{texts};{shape};{shown}".encode()).hexdigest()[:16]
 
 
 def _report(recipe: FewStepRecipe, result: TrainResult, in_place: bool) -> str:

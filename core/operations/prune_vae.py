@@ -127,7 +127,8 @@ def prune_vae(
     recipe.given(teacher, student, seen, exported.info)
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=host.process.device())
     made = host.vae.load(result.files[0])
-    report = _report(sizes, _psnr(teacher, student, held if apart else seen), result, len(seen), out)
+    measured = f"{_psnr(teacher, student, held if apart else seen):.1f} dB on {'latents apart' if apart else 'the same latents'}"
+    report = _report(sizes, measured, result, len(seen), out)
     return made, report, loss_image(result.losses, f"decoder: loss over {result.steps} steps")
 
 
@@ -170,16 +171,16 @@ def _psnr(teacher: Any, student: Any, latents: torch.Tensor) -> float:
 
 
 def _fingerprint(teacher: nn.Module, latents: torch.Tensor) -> str:
-    """Return a hash of the decoder's weights and of the latents, to five digits."""
+    """Return a hash of the VAE's weights and of the latents, to a few digits."""
     total = float(latents.double().abs().sum())
-    return hashlib.sha256(f"{weight_sum(teacher):.5g} {tuple(latents.shape)} {total:.4g}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{weight_sum(teacher.parameters()):.5g} {tuple(latents.shape)} {total:.4g}".encode()).hexdigest()[:16]
 
 
-def _report(sizes: list[tuple[int, int]], psnr: float, result: TrainResult, count: int, out: Path) -> str:
+def _report(sizes: list[tuple[int, int]], measured: str, result: TrainResult, count: int, out: Path) -> str:
     (before, room), (after, small) = sizes
     lines = [
         f"decoder: {after:,} of {before:,} parameters ({after / before:.3f}), {small / 2**20:.1f} of {room / 2**20:.1f} MB",
-        f"{result.steps} steps on {count} latents; PSNR to the whole decoder's pictures {psnr:.1f} dB on latents apart",
+        f"{result.steps} steps on {count} latents; PSNR to the whole decoder's pictures {measured}",
     ]
     if result.losses:
         lines.append(f"loss {result.losses[0][1]:.4g} at the start, {result.losses[-1][1]:.4g} at the end")

@@ -143,7 +143,7 @@ def _drops(
         pictures = []
         for number, cond in enumerate(conds):
             guider = host.sampling.make_guider(model, cond, empty, 4.0)
-            run = SamplingRun(rate.seed + number, rate.steps, "euler", "simple")
+            run = SamplingRun((rate.seed + number) % 2**64, rate.steps, "euler", "simple")
             pictures.append(host.vae.decode(vae, host.sampling.sample(guider, latent, run)["samples"]).movedim(-1, 1) * 2 - 1)
         return float(scorer.score(torch.cat(pictures).float(), texts).mean())
 

@@ -27,6 +27,7 @@ from ..paths import made_bundle_path
 from ..progress import track
 from ..scoring.find import resolve_network
 from ..scoring.perceptual import Perceptual, load_perceptual
+from ..train.inputs.latent_cache import picture_key
 from ..train.loop import TrainResult, train
 from ..train.plot import loss_image
 from ..train.recipes.esrgan import EsrganRecipe, enlarge_with
@@ -53,8 +54,9 @@ class UpscalerTraining(EsrganRecipe):
     def given(self, upscaler: Upscaler, card: Card | None, vae: Any) -> None:
         """Take the upscaler to start from, the folder's card (`None`: Orchard scenes are drawn) and the VAE of round trips (or `None`)."""
         self.upscaler, self.card, self.through = upscaler, card, vae
-        files = "" if card is None else ";".join(f"{item.path.name}:{item.path.stat().st_size}" for item in card.usable)
-        self.fingerprint = hashlib.sha256(f"{weight_sum(upscaler.model):.6g};{files};{vae is not None}".encode()).hexdigest()[:16]
+        files = "" if card is None else ";".join(picture_key(item.path, "").hex() for item in card.usable)
+        marks = f"{weight_sum(upscaler.model.parameters()):.6g};{files};{vae is not None}"
+        self.fingerprint = hashlib.sha256(marks.encode()).hexdigest()[:16]
 
     def started(self) -> Upscaler:
         """See :meth:`EsrganRecipe.started`. The upscaler that was given stays as it is."""

@@ -176,28 +176,37 @@ class _Run:
     def _advance(self, take: Callable[[int], Any], bar: Progress | None) -> None:
         """Do one step, with what belongs to it: evaluation, log, checkpoint, progress."""
         started = time.perf_counter()
-        try:
+        with self._kept():
             scalars = self._one_step(take)
-        except Exception as error:  # a host may stop the work inside a network, and memory may run out
-            alone = self.processes.count == 1  # several write a checkpoint together or not at all
-            if alone and self.whole and not isinstance(error, TrainingError):
-                self.save()
-            raise
         self.step += 1
         taken = time.perf_counter() - started
         self.log.seconds += taken
         if self.step == 1:
             self.first_step = taken
         last = self.step == self.steps
-        if self.every.evaluate and (self.step % self.every.evaluate == 0 or last):
-            self._evaluate()
-        self.log.record(self.step, scalars, last=last)
+        with self._kept():
+            try:
+                if self.every.evaluate and (self.step % self.every.evaluate == 0 or last):
+                    self._evaluate()
+            finally:
+                self.log.record(self.step, scalars, last=last)
         if self.step % self.every.save == 0 or last:
             self.save()
         stop = self._report(bar, scalars["loss"])
         if stop is not None:
             self.save()
             raise stop
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Write a checkpoint where an error ends the block: a host may stop the work inside a network, and memory may run out."""
+        try:
+            yield
+        except BaseException as error:
+            alone = self.processes.count == 1  # several write a checkpoint together or not at all
+            if alone and self.whole and not isinstance(error, TrainingError):
+                self.save()
+            raise
 
     def _one_step(self, take: Callable[[int], Any]) -> dict[str, float]:
         recipe, processes = self.recipe, self.processes

@@ -11,7 +11,7 @@ import torch
 from rapiddraw.core import paths
 from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.bundles.lora_about import read_about as told_of_lora
-from rapiddraw.core.errors import BundleError, Cancelled, InputError
+from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, TrainingError
 from rapiddraw.core.fewstep.about import KEY, METHODS, About, read_about, scale_to_use
 from rapiddraw.core.fewstep.find import list_students, read_student
 from rapiddraw.core.host import current
@@ -24,6 +24,7 @@ from rapiddraw.nodes.few_step import LINKED, DistillFewSteps, LoadFewStepModel
 from rapiddraw.nodes.few_step import METHODS as SHOWN
 from rapiddraw.tests import helpers
 from rapiddraw.tests.core.train.toy import StopAfter
+from safetensors.torch import save_file
 
 SETTINGS = {
     "prompts": "a red fruit\na tall fruit at night", "filename": "student", "method": "trajectory", "few_steps": 2, "guidance": 3.0,
@@ -193,6 +194,7 @@ def test_pictures_and_a_file_of_prompts(parts, tiny_pack):
         ({"guidance": float("nan")}, "guidance must be"),
         ({"drawn": 10**9}, "drawn must be"),
         ({"rank": 0}, "rank must be"),
+        ({"method": "guidance_embedded", "guidance": 20.0}, "scales from 2 to 14"),
         ({"layers": "none of them"}, "expected some of"),
         ({"steps": 0}, "steps must be"),
     ],
@@ -201,6 +203,58 @@ def test_bad_settings_are_refused_in_one_line(parts, changes, words):
     with pytest.raises(InputError, match=words) as caught:
         run(parts, **changes)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_found_in_the_output_folder_too(parts):
+    write_dataset("train", 4, 64, paths.output_dir() / "made")
+    assert "on 4 latents" in run(parts, folder="made")[2]
+    with pytest.raises(DataError, match="no such folder"):
+        run(parts, folder="nowhere")
+
+
+@pytest.mark.parametrize("change", [{"guidance": 7.0}, {"seed": 5}, {"teacher_steps": 8}, {"scheduler": "karras"}])
+def test_what_the_teacher_drew_is_not_used_with_other_settings(parts, change):
+    run(parts, resume=False)
+    run(parts, resume=False, **change)
+    run(parts, filename="fresh", **change)
+    one, other = (read_lora(paths.output_dir() / "loras" / f"{name}.safetensors") for name in ("student", "fresh"))
+    assert all(torch.equal(a, b) for key in one for a, b in zip(one[key][:2], other[key][:2], strict=True))
+    assert len(list((paths.made_weights_dir() / "student-run").glob("teacher-*"))) == 1
+
+
+def test_a_run_with_other_pictures_is_not_resumed(parts, tiny_pack):
+    for name in ("train", "validation"):
+        write_dataset(name, 2, 64, tiny_pack / "input" / name)
+        (tiny_pack / "input" / name / "captions.jsonl").unlink()
+        for picture in (tiny_pack / "input" / name / "images").iterdir():
+            picture.with_suffix(".txt").write_text("a fruit", encoding="utf-8")
+    run(parts, folder="train")
+    with pytest.raises(TrainingError, match="fingerprint was"):
+        run(parts, folder="validation")
+
+
+def test_a_disk_that_is_full_does_not_end_a_run_whose_teacher_has_drawn(parts, monkeypatch):
+    def full(path, states):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rapiddraw.core.train.inputs.few_step._write", full)
+    assert "3 training steps" in run(parts)[2]
+
+
+def test_a_lora_of_another_program_is_not_replaced(parts):
+    loras = paths.output_dir() / "loras"
+    loras.mkdir(parents=True)
+    save_file({"x": torch.zeros(1)}, loras / "student.safetensors")
+    with pytest.raises(BundleError, match="LoRA of another program"):
+        run(parts)
+
+
+@pytest.mark.parametrize("method", ["adversarial", "guidance_embedded"])
+def test_methods_for_u_nets_refuse_other_networks_before_any_work(parts, method, monkeypatch):
+    monkeypatch.setattr(few_step, "is_unet", lambda network: False)
+    monkeypatch.setattr(current().clip, "encode", lambda *_: pytest.fail("it began"))
+    with pytest.raises(InputError, match=f"method={method} is for U-Nets"):
+        run(parts, method=method)
 
 
 def test_a_student_of_another_model_is_refused(parts, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from rapiddraw.core.bundles.lora_about import read_about
-from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, WriteError
+from rapiddraw.core.errors import BundleError, Cancelled, DataError, InputError, TrainingError, WriteError
 from rapiddraw.core.graph.execute import execute
 from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.host import current
@@ -70,6 +70,25 @@ def test_the_same_seed_gives_the_same_file_and_another_one_does_not(parts, tiny_
     assert read_about(made(tiny_pack, "a"))["steps"] == 4
 
 
+def test_the_largest_seed_draws_its_samples(parts):
+    assert run(parts, steps=1, seed=2**64 - 1, prompts="a red fruit\na tall fruit")[4].isfinite().all()
+
+
+@pytest.mark.parametrize("noise", [0.01, 1e-7])
+def test_a_run_on_another_base_is_not_resumed_and_one_on_the_same_is(parts, noise):
+    run(parts, steps=1)
+    network = current().surgery.rebuild(parts[0], lambda one: None)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.model.diffusion_model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator) * noise * weight.std())
+    if noise < 1e-6:  # as much as other threads change in a base with a LoRA
+        run((network, *parts[1:]), steps=1)
+        return
+    with pytest.raises(TrainingError, match="fingerprint was"):
+        run((network, *parts[1:]), steps=1)
+
+
 def test_a_cancelled_run_goes_on_when_it_is_queued_again(parts, tiny_pack):
     run(parts, filename="whole")
     set_reporter(lambda _, label, __: StopAfter(2 if label.startswith("train") else 10**9, Cancelled("enough")))
@@ -98,6 +117,22 @@ def test_the_ready_workflow_draws_with_the_lora(parts, tiny_pack):
     (name,) = (image["filename"] for ui in drawn.outputs.values() for image in ui["images"])
     with Image.open(tiny_pack / "output" / name) as picture:
         assert picture.size == (64, 64)
+
+
+def test_a_workflow_of_the_user_stays_and_none_is_no_failure(parts, tiny_pack):
+    mine = tiny_pack / "output" / "workflows" / "tuned.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"nodes": ["mine"]}', encoding="utf-8")
+    inputs = {name: ["7", slot] for slot, name in enumerate(("model", "clip", "vae"))}
+    graph = {
+        "7": {"class_type": "RapidDrawBundleLoader", "inputs": {f"{kind}_name": f"tiny-{kind}.safetensors" for kind in KINDS}},
+        "9": {"class_type": "RapidDrawTrainDomainModel", "inputs": {**SETTINGS, **inputs}},
+    }
+    for _ in range(2):
+        assert "tuned 2.json in your workflows" in run(parts, steps=1, prompt=graph, unique_id="9")[2]
+    assert mine.read_text(encoding="utf-8") == '{"nodes": ["mine"]}'
+    assert sorted(path.name for path in mine.parent.iterdir()) == ["tuned 2.json", "tuned.json"]
+    assert "no workflow was written (the graph has no node 5" in run(parts, steps=1, prompt=graph, unique_id="5")[2]
 
 
 def pictures(folder: Path, *names: str, size=(40, 32), mode="RGB"):

@@ -19,6 +19,7 @@ from ...files import replacing
 from ...host.denoiser import Condition, Denoiser, together
 from ...progress import Progress
 from ..recipe import derived_seed
+from ..writing import tried
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def draw(denoiser: Denoiser, teacher: Denoise, convention: Convention, texts: Se
                 start = Segment(first_state(convention, levels[0].to(part.device), part), levels[:1], levels[-1:], text, empty)
                 found.append(teacher_run(teacher, start, levels, how.parts, how.scale, bar.update).float().cpu())
         states = torch.cat(found)
-        _write(kept, states)
+        tried(lambda: _write(kept, states), f"keeping what the teacher drew in {kept.name}")
     return Material(texts, rows, states[:, -1].clone(), states, noise)
 
 

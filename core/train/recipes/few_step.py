@@ -10,6 +10,7 @@ them. The node Distill Few Steps runs the same recipe on any MODEL.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -229,6 +230,11 @@ class FewStepRecipe(FewStepFiles, Recipe):
     def _sampler(self) -> str:
         return SAMPLERS.get(self.method, "euler") if self.few > 1 or self.method == "consistency" else "euler"
 
+    def drawing_key(self) -> str:
+        """Return a hash of all settings that change what the teacher draws, and of what a node gave."""
+        told = (self.fingerprint, self.few, self.teacher_steps, self.scheduler, self.guidance, self.drawn, self.seed)
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
     def check(self) -> None:
         super().check()
         if self.method not in METHODS or self.network not in NETWORKS:
@@ -244,6 +250,11 @@ class FewStepRecipe(FewStepFiles, Recipe):
         real_number("reconstruction", self.reconstruction, 0, 1e6)
         if self.guidance_low > self.guidance_high:
             raise InputError(f"guidance_low={self.guidance_low:g} is above guidance_high={self.guidance_high:g}")
+        if self.method == "guidance_embedded" and not self.guidance_low <= self.guidance <= self.guidance_high:
+            raise InputError(
+                f"guidance={self.guidance:g}: a student of guidance_embedded learns the scales from {self.guidance_low:g} to "
+                f"{self.guidance_high:g}; choose one of them to be used where no other is given"
+            )
         self.check_shares("guided_share", "caption_dropout", "average")
         ratio = self.teacher_steps // self.few
         if self.method == "progressive" and (ratio * self.few != self.teacher_steps or ratio & (ratio - 1) or ratio < 2):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SCALE = f"{BESIDE}scale."
 """Beginning of the names of the tensors that embed the guidance scale, beside the LoRA in a file."""
+UNETS_ONLY = ("guidance_embedded", "adversarial")
+"""Methods that reach into a U-Net: its tokens, the maps of its encoder."""
 SHOWN = 4
 
 
@@ -67,8 +69,8 @@ class FewStepFiles:
         self.source, lora = source, None
         whole = self.network == "whole"
         self.learner = source.host.training.denoiser(source.student, train=True, frozen=not whole)
-        if self.method == "guidance_embedded" and not self.learner.batches:
-            raise InputError("guidance_embedded is for U-Nets, such as SD 1.5 and SDXL; other models take a guidance scale of their own")
+        if self.method in UNETS_ONLY and not self.learner.batches:
+            raise InputError(f"method={self.method} is for U-Nets, such as SD 1.5 and SDXL; choose another method for this model")
         if self.learner.t_range != (0, len(self.learner.sigmas)):
             first, beyond = self.learner.t_range
             raise InputError(f"this model draws the timesteps {first} to {beyond - 1} alone; distil one that draws all of them")

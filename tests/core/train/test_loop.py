@@ -92,6 +92,20 @@ def test_a_hosts_own_interrupt_saves_first_and_passes_through(tmp_path):
     assert load_checkpoint(checkpoints(tmp_path / "a")[-1])[0] == 9
 
 
+@pytest.mark.parametrize("error", [Cancelled("enough"), KeyboardInterrupt()])
+def test_a_stop_inside_an_evaluation_keeps_the_steps_before_it(tmp_path, error):
+    class Stopping(Curve):
+        def evaluate(self, step, run_dir):
+            raise error
+
+    whole = run(tmp_path, "whole")
+    with pytest.raises(type(error)):
+        run(tmp_path, "parts", recipe=Stopping(), every=Intervals(save=6, log=4, evaluate=5))
+    assert load_checkpoint(checkpoints(tmp_path / "parts")[-1])[0] == 5
+    parts = run(tmp_path, "parts")
+    assert same(weights(whole.files[0]), weights(parts.files[0])) and whole.losses == parts.losses
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_weights(tmp_path):
     with pytest.raises(TrainingError, match=r"loss is nan at step 8 .*lr.*checkpoint-00000006"):
         run(tmp_path, "a", recipe=Curve(explode_at=8))
