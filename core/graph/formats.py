@@ -84,12 +84,17 @@ def as_api(graph: Graph | Mapping[str, Any], registry: Registry) -> dict[str, An
 def write_graph(path: str | os.PathLike[str], graph: Mapping[str, Any]) -> Path:
     """Write a graph of either format as JSON, whole or not at all."""
     path = Path(path)
+    with replacing(path) as temporary:
+        temporary.write_text(graph_text(graph), encoding="utf-8")
+    return path
+
+
+def graph_text(graph: Mapping[str, Any]) -> str:
+    """Return the text that :func:`write_graph` writes."""
     text = json.dumps(graph, ensure_ascii=False, indent=2)
     if not is_text(text):  # it holds a lone surrogate, which no file in UTF-8 can hold
         text = json.dumps(graph, indent=2)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    return path
+    return text + "\n"
 
 
 def _read_png(path: Path) -> Graph:

@@ -64,6 +64,6 @@ def train_kronecker(parts: tuple[Any, Any, Any], job: Job, recipe: KroneckerTuni
     if job.graph:
         inputs = {"model": None, "adapter_name": bundle_name(out), "strength": 1.0}
         loader = {"class_type": "RapidDrawKroneckerAdapterLoader", "inputs": inputs}
-        graph = drawing_graph(job.graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
-        lines.append(workflow_line(job.filename, graph, job.classes))
+        size = max(64, recipe.size // 8 * 8)
+        lines.append(workflow_line(job.filename, lambda: drawing_graph(job.graph, job.node_id, loader, made.prompts[0], size), job.classes))
     return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, (path,))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import GraphError
-from ..graph.formats import write_graph
+from ..errors import GraphError, RapidDrawError
+from ..files import write_numbered
+from ..graph.formats import graph_text, write_graph
 from ..graph.inputs import Registry, is_link, links_of
 from ..graph.layout import to_ui
 from ..graph.stock.registry import STOCK_NODES
@@ -96,12 +97,28 @@ def drawing_graph(
     return nodes
 
 
-def workflow_line(filename: str, api: Mapping[str, Any], classes: Registry) -> str:
-    """Write a graph among the user's workflows, and return the line of a report that says where it is."""
-    written = write_workflow(workflow_path(filename), api, classes)
+def workflow_line(filename: str, make: Callable[[], Mapping[str, Any]], classes: Registry) -> str:
+    """Write the graph that `make` gives among the user's workflows, and return the line of a report that says where it is. A graph that
+    cannot be made or written does not end the node: the training is done."""
+    try:
+        written = write_workflow(workflow_path(filename), make(), classes)
+    except (RapidDrawError, OSError) as error:
+        return f"no workflow was written ({error})"
     return f"a workflow that draws with it: {written.name} in your workflows ({written.parent})"
 
 
 def write_workflow(path: Path, api: Mapping[str, Any], classes: Registry) -> Path:
-    """Write a graph for the editor, laid out. `classes` are this pack's nodes; the host adds its own."""
-    return write_graph(path, to_ui(api, {**STOCK_NODES, **classes, **current().process.node_classes()}))
+    """Write a graph for the editor, laid out, and return its file. `classes` are this pack's nodes; the host adds its own.
+
+    A file at `path` that holds another graph stays, because it may be the user's; this one then gets a number behind its name."""
+    graph = to_ui(api, {**STOCK_NODES, **classes, **current().process.node_classes()})
+
+    def named(number: int) -> str:
+        return path.name if number == 1 else f"{path.stem} {number}{path.suffix}"
+
+    number = 1
+    while (known := path.with_name(named(number))).is_file():
+        if known.read_text(encoding="utf-8", errors="replace") == graph_text(graph):
+            return known
+        number += 1
+    return write_numbered(path.parent, named, number, lambda temporary: write_graph(temporary, graph))[0]

@@ -42,10 +42,14 @@ def train_control(parts: tuple[Any, Any, Any], job: Job, recipe: ControlTuning, 
     made = run_domain(parts, job, recipe, run, [out])
     lines = made.report(recipe, [out])
     if job.graph:
-        drawn = drawing_graph(job.graph, job.node_id, None, made.prompts[0], max(64, recipe.size // 8 * 8))
         shown = [*made.pictures.parts["validation"], *made.pictures.parts["train"]][0]
         picture = annotated_name(made.pictures.images.items[shown].path)
-        lines.append(workflow_line(job.filename, controlled(drawn, bundle_name(out), picture, recipe.conditions), job.classes))
+
+        def drawing() -> Mapping[str, Any]:
+            drawn = drawing_graph(job.graph, job.node_id, None, made.prompts[0], max(64, recipe.size // 8 * 8))
+            return controlled(drawn, bundle_name(out), picture, recipe.conditions)
+
+        lines.append(workflow_line(job.filename, drawing, job.classes))
     with torch.inference_mode():
         control_net = host.control.load(made.result.files[0], recipe.conditions[0])
     return TunedControl(control_net, "\n".join(lines), made.plot(), made.samples)

@@ -46,8 +46,8 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         graph = with_projection(graph, name)
     if graph:
         loader = {"class_type": "LoraLoader", "inputs": inputs}
-        drawing = drawing_graph(graph, job.node_id, loader, made.prompts[0], max(64, recipe.size // 8 * 8))
-        lines.append(workflow_line(job.filename, drawing, job.classes))
+        size = max(64, recipe.size // 8 * 8)
+        lines.append(workflow_line(job.filename, lambda: drawing_graph(graph, job.node_id, loader, made.prompts[0], size), job.classes))
     return Tuned(model, clip, "\n".join(lines), made.plot(), made.samples, paths)
 
 

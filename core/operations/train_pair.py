@@ -56,8 +56,9 @@ def train_pair(parts: tuple[Any, Any, Any], job: Job, recipe: PairTuning, run: R
         inputs = {"model": None, "structure_lora": names[0], "texture_lora": names[1], "structure_strength": 1.0, "texture_strength": 1.0}
         loader = {"class_type": "RapidDrawLoadTimeDecoupledLoras", "inputs": inputs}
         size = max(64, recipe.size // 8 * 8)
-        graph = drawing_graph(job.graph, job.node_id, loader, made.prompts[0], size, SAMPLER)
-        lines.append(workflow_line(job.filename, graph, job.classes))
+        lines.append(
+            workflow_line(job.filename, lambda: drawing_graph(job.graph, job.node_id, loader, made.prompts[0], size, SAMPLER), job.classes)
+        )
     first, second, _ = load_pair(parts[0], structure, texture, (1.0, 1.0))
     return TunedPair(first, second, filename, "\n".join(lines), made.plot(), made.samples, (structure, texture))
 
