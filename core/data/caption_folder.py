@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import check_writable
+from ..language import is_cjk
 from ..progress import track
 from ..text.captioner import Captioner
 from ..text.templates import OBJECT, apply_template
@@ -78,12 +79,11 @@ def caption_folder(root: Path, out: Path, how: Captions, model: Captioner | None
     for item in track(card.usable, len(card.usable), "captioning", "picture"):
         if how.old != "only_missing" or not item.captions:
             texts[item.path] = apply_template(how.template, _subject(item, root, how, model))
-    language = "zh" if any("\u4e00" <= letter <= "\u9fff" for letter in how.template + how.subject) else "en"
 
     def written(item: Item) -> list[dict[str, str]]:
         old = [asdict(caption) for caption in item.captions] if how.old != "drop" else []
         text = texts.get(item.path)
-        return [*([{"text": text, "language": language, "kind": KIND}] if text else []), *old]
+        return [*([{"text": text, "language": "zh" if any(map(is_cjk, text)) else "en", "kind": KIND}] if text else []), *old]
 
     folder = write_subset(root, card.usable, out, written)
     return Captioned(folder, card, tuple((item.path, texts.get(item.path, "")) for item in card.usable))

@@ -20,6 +20,7 @@ from .graph import KnowledgeGraph
 
 SCORED = 5000
 """Triples that link prediction scores; of larger graphs a sample of that many."""
+MAX_EPOCHS = 100_000
 _DISTANCES = 2**22  # distances held at a time
 
 
@@ -35,7 +36,7 @@ class TransEConfig:
     lr: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name, most in (("dim", 4096), ("negatives", 1024), ("epochs", 100_000), ("batch", 1_000_000)):
+        for name, most in (("dim", 4096), ("negatives", 1024), ("epochs", MAX_EPOCHS), ("batch", 1_000_000)):
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"TransE: {name}={getattr(self, name)}, expected 1 to {most}")
         if not (self.margin > 0 and self.lr > 0):

@@ -51,6 +51,14 @@ def test_a_template_and_the_names_of_folders_and_files(pictures):
     assert sheet.dim() == 4 and float(sheet.min()) >= 0 and float(sheet.max()) <= 1
 
 
+def test_each_caption_has_its_own_language(pictures):
+    (pictures / "red chair").rename(pictures / "\u7ea2\u6905\u5b50")
+    captioned(template="{object}")
+    rows = [json.loads(line) for line in (paths.output_dir() / "captioned" / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    said = {row["file_name"]: row["captions"][0]["language"] for row in rows}
+    assert said["\u7ea2\u6905\u5b50/IMG_0001.png"] == "zh" and said["blue_lamp_12.png"] == "en"
+
+
 def test_a_subject_and_old_captions(pictures):
     assert captioned(subject="my cat", old="drop")[0]["IMG_1234.png"] == ["a photo of my cat"]
     assert captioned(subject="my cat", old="keep")[0]["IMG_1234.png"] == ["a photo of my cat", "a door by hand"]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from rapiddraw.core.errors import BundleError, InputError, KnowledgeError
 from rapiddraw.core.knowledge.graph import build_graph, load_knowledge
+from rapiddraw.core.knowledge.transe import fit
 from rapiddraw.core.paths import made_bundle_path
+from rapiddraw.core.train.recipes import kg
 from rapiddraw.nodes.facts import ExtendKnowledgeGraph
 from rapiddraw.nodes.train_graph import TrainKnowledgeGraph
 from rapiddraw.tests import helpers
@@ -27,6 +29,14 @@ def test_triples_become_a_graph_that_can_be_loaded_and_extended(tiny_pack):
     loaded = load_knowledge(made_bundle_path("mine"))
     assert torch.equal(loaded.embeddings, graph.embeddings) and torch.equal(loaded.relation_vectors, graph.relation_vectors)
     assert "new, 1 fact" in ExtendKnowledgeGraph().execute(loaded, "blumo, colour, c1")[1]
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(40, 20), (1, 1)])
+def test_the_second_run_is_as_long_as_the_first(tiny_pack, monkeypatch, steps, epochs):
+    taken = []
+    monkeypatch.setattr(kg, "fit", lambda graph, config, seed: (taken.append(config.epochs), fit(graph, config, seed))[1])
+    trained(held_out=0.2, steps=steps)  # 20 triples are left: two batches of 16
+    assert taken == [epochs]
 
 
 def test_the_same_seed_gives_the_same_vectors_and_vectors_at_the_input_are_not_used(tiny_pack):

@@ -9,7 +9,7 @@ Paper: TransE (Bordes et al. 2013), by which Rapid Diffusion (section 3.1.1) mak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from ...errors import InputError
 from ...knowledge.graph import KnowledgeGraph, build_graph, save_knowledge
-from ...knowledge.transe import Corruptor, TransE, TransEConfig, fit, link_prediction, split_triples
+from ...knowledge.transe import MAX_EPOCHS, Corruptor, TransE, TransEConfig, fit, link_prediction, split_triples
 from ...knowledge.triples import load_triples
 from ..recipe import EpochOrder, Losses, Recipe
 
@@ -84,7 +84,8 @@ class KgRecipe(Recipe):
         metrics = {f"known_{key}": value for key, value in link_prediction(model, self.graph).items()}
         if self.held_out:
             rest, hidden = split_triples(self.graph, self.held_out, self.seed)
-            trained, _ = fit(rest, self.settings_of_model, self.seed)
+            epochs = round(provenance["steps"] / -(-len(rest.triples) // self.batch_size))
+            trained, _ = fit(rest, replace(self.settings_of_model, epochs=min(max(1, epochs), MAX_EPOCHS)), self.seed)
             metrics |= {f"held_out_{key}": value for key, value in link_prediction(trained, self.graph, hidden).items()}
         provenance["metrics"] = {**provenance.get("metrics", {}), **metrics}
         return [save_knowledge(out, self.graph.with_embeddings(model.entities.detach(), relations=model.relations.detach()), provenance)]
