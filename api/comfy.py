@@ -41,11 +41,15 @@ class ComfyEngine:
         except ValueError as error:
             raise InputError(f"COMFYUI_ARGS cannot be read ({error}); write it as on a command line") from error
         self._comfy: ComfyProcess = start(places, arguments)
-        self._ready: tuple[dict[str, Any], list[str]] = ({}, [])
+        self._ready: tuple[Graph | None, dict[str, Any], list[str]] = (None, {}, [])
         self.registry: Registry = self._comfy.node_classes
 
     def check(self, graph: Graph) -> None:
         """See :meth:`Engine.check`. ComfyUI's own check is the one that counts; classes that it does not have are all named."""
+        self._ready = (graph, *self._checked(graph))
+
+    def _checked(self, graph: Graph) -> tuple[dict[str, Any], list[str]]:
+        """Return what ComfyUI runs of `graph`: the prompt, whose values its check turns into the types of their inputs, and the outputs."""
         prompt = copy.deepcopy(graph.to_api(self.registry))
         missing = [node_id for node_id, node in prompt.items() if node.get("class_type") not in self.registry]
         if missing:
@@ -56,14 +60,16 @@ class ComfyEngine:
             raise InvalidGraphError([_problem(node_id, text, prompt) for node_id, text in found])
         if any("filename_prefix" in prompt[node_id]["inputs"] for node_id in outputs):
             check_writable(self.folders()["output"])
-        self._ready = (
-            prompt,
-            [node_id for node_id in prompt if node_id in outputs],
-        )  # ComfyUI's check also turns values into the types of their inputs
+        return prompt, [node_id for node_id in prompt if node_id in outputs]
 
     def run(self, graph: Graph, on_node: Callable[[NodeEvent], None] | None = None) -> RunResult:
-        """See :meth:`Engine.run`; the graph is the one that was checked last. Steps inside a node are told too, as `NodeEvent.steps`."""
-        (prompt, outputs), done = self._ready, [-1]
+        """See :meth:`Engine.run`. Steps inside a node are told too, as `NodeEvent.steps`.
+
+        Another thread may have checked another graph since; this one is then checked again."""
+        checked, prompt, outputs = self._ready
+        if checked is not graph:
+            prompt, outputs = self._checked(graph)
+        done = [-1]
 
         def hear(event: str, data: dict[str, Any]) -> None:
             node_id = str(data.get("display_node") or data.get("node"))
