@@ -29,8 +29,8 @@ class ExtendKnowledgeGraph:
     DESCRIPTION = (
         "Makes a product, a character or a dish drawable as soon as its facts are typed, without training. Its vector is the mean of what "
         "its facts say (tail - relation and head + relation, as TransE places them), weighted by how well each relation holds. A changed "
-        "fact of a known thing changes that in the picture. For KG Text Encode and Apply Knowledge, also with the projection of a model of "
-        "your own."
+        "fact of a known thing changes that in some of the pictures. For KG Text Encode and Apply Knowledge, also with the projection of a "
+        "model of your own."
     )
     RETURN_TYPES = ("KNOWLEDGE_GRAPH", "STRING")
     RETURN_NAMES = ("knowledge", "report")
