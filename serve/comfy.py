@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 import uuid
 from typing import Any
 
@@ -18,6 +16,7 @@ from .http import REFUSALS, client_of, error_answer, file_answer, json_object, s
 from .object_info import ObjectInfo
 from .service import Service
 from .store import ENDED, Job
+from .system import machine_stats
 from .uploads import keep_picture, uploaded
 
 
@@ -123,7 +122,7 @@ def router(service: Service, info: ObjectInfo) -> APIRouter:
 
     @routes.get("/system_stats")
     def system_stats() -> dict[str, Any]:
-        return _system_stats()
+        return machine_stats(service.settings.engine)
 
     @routes.get("/features")
     def features() -> dict[str, Any]:
@@ -189,21 +188,3 @@ def _past(job: Job, registry: Any) -> dict[str, Any]:
         "prompt": _entry(job, registry), "outputs": job.outputs, "meta": meta,
         "status": {**status, "messages": [["execution_start", began], [kind, ended]]},
     }  # fmt: skip
-
-
-def _system_stats() -> dict[str, Any]:
-    """What ComfyUI says of its machine, without names of files."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    free, total = torch.cuda.mem_get_info() if device == "cuda" else (0, 0)
-    system = {
-        "os": platform.system().lower(), "python_version": platform.python_version(), "pytorch_version": torch.__version__,
-        "comfyui_version": "0.18.1", "embedded_python": False, "argv": ["rapiddraw serve"], "ram_total": 0, "ram_free": 0,
-        "byteorder": sys.byteorder,
-    }  # fmt: skip
-    entry = {
-        "name": device, "type": device, "index": 0, "vram_total": total, "vram_free": free, "torch_vram_total": total,
-        "torch_vram_free": free,
-    }  # fmt: skip
-    return {"system": system, "devices": [entry]}
