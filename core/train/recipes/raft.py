@@ -24,6 +24,7 @@ Papers: RAFT (Dong et al. 2023); PanGu-Draw (section 7, prompt enhancement), sec
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...bundles.find import resolve_bundle
 from ...bundles.format import save_bundle
 from ...bundles.load import load_bundle
-from ...errors import InputError
+from ...errors import BundleError, InputError
 from ...host import SamplingRun, current
 from ...knowledge.graph import load_knowledge
 from ...metrics.orchard import Parts, sample_pictures
+from ...paths import file_sha256
 from ...scoring.aesthetics import preference
 from ...scoring.clip_score import load_scorer
 from ...scoring.judge import load_judge
@@ -49,7 +52,10 @@ from ..inputs.prompt_data import Request, orchard_pairs, orchard_request
 from ..recipe import Losses, Recipe, derived_seed
 from .prompt import IGNORE, next_token_loss, padded
 
+logger = logging.getLogger("rapiddraw")
 ANCHORS = 4000
+MEASURING = "orchard-judge.safetensors"
+"""The judge that the benchmarks measure with."""
 
 
 class Kept(nn.Module):
@@ -83,7 +89,8 @@ class RaftRecipe(Recipe):
     """Settings of the recipe `raft`.
 
     `base` is the prompt bundle of the recipe `prompt`; `unet`, `text`, `vae` and `graph` draw the pictures; `scorer` is a text bundle with
-    its image bundle beside it; `judge` is an attribute classifier, not the one that measures results later.
+    its image bundle beside it; `judge` is an attribute classifier of another seed and other pictures than the one that measures results
+    later: the recipe `judge` with `data` trains one in minutes. A warning names the included judge where it is given.
     """
 
     name: ClassVar[str] = "raft"
@@ -125,9 +132,22 @@ class RaftRecipe(Recipe):
             self.parts = model, self.host.knowledge.attach(clip, graph, 1.0), vae
         self.clip_scorer = load_scorer(self.scorer, graph)
         self.attribute_judge = load_judge(self.judge).requires_grad_(False)
+        self._warn_of_the_measuring_judge()
         self.pairs = orchard_pairs(ANCHORS, self.seed)
         self.kept = Kept(self.prompts, self.model.length).to(device)
         self.device = device
+
+    def _warn_of_the_measuring_judge(self) -> None:
+        """Warn where `judge` is the included one: a benchmark would then measure how well its own reward was met."""
+        try:
+            measuring = file_sha256(resolve_bundle(MEASURING, "judge"))
+        except BundleError:  # it is not there
+            return
+        if file_sha256(self.judge) == measuring:
+            logger.warning(
+                "judge: %s is the one that benchmarks measure with; train another with the recipe judge, another seed and data=DIR",
+                Path(self.judge).name,
+            )
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "kept": self.kept}

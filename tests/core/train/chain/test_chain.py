@@ -45,6 +45,14 @@ def test_the_shipped_chain_makes_every_shipped_file():
     assert made == set(read_manifest(pack_root() / "weights"))
 
 
+def test_the_reward_of_prompts_comes_from_another_judge_than_the_one_that_measures():
+    chain = read_chain()
+    rewarding = chain.maker_of(chain.maker_of("orchard-prompt").files["judge"])
+    measuring = chain.maker_of("orchard-judge")
+    assert rewarding.recipe == measuring.recipe == "judge" and rewarding.name != measuring.name
+    assert rewarding.data and rewarding.settings["seed"] != measuring.settings.get("seed", 0) and not rewarding.keep
+
+
 @pytest.mark.parametrize(
     ("stage", "said"),
     [

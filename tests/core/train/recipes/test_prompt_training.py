@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import pytest
 import torch
+from rapiddraw.core import paths
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.text.prompt_model import load_prompt_model
@@ -96,3 +98,15 @@ def test_the_second_stage_keeps_the_best_and_resumes_with_them(tmp_path, tiny_we
 def test_raft_says_what_it_lacks():
     with pytest.raises(InputError, match="scorer"):
         make_recipe("raft", {"base": "x", "unet": "x", "text": "x", "vae": "x"}).check()
+
+
+def test_the_judge_that_measures_is_warned_of(tmp_path, tiny_weights, monkeypatch, caplog):
+    monkeypatch.setattr(paths, "weights_dirs", lambda: [tmp_path])
+    recipe = make_recipe("raft", {"judge": str(tiny_weights / "tiny-judge.safetensors")})
+    recipe._warn_of_the_measuring_judge()  # there is none
+    (tmp_path / "orchard-judge.safetensors").write_bytes((tiny_weights / "tiny-vae.safetensors").read_bytes())
+    recipe._warn_of_the_measuring_judge()  # there is another one
+    assert not caplog.records
+    shutil.copy(recipe.judge, tmp_path / "orchard-judge.safetensors")
+    recipe._warn_of_the_measuring_judge()
+    assert "tiny-judge.safetensors is the one that benchmarks measure with" in caplog.text
