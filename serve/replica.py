@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,8 @@ class Replica:
             tell("failed", {"entry": failure(error), "is_stopped": is_stopped})
         finally:
             self._worker.clean(task.job)
+            if task.input_dir is not None:
+                shutil.rmtree(task.input_dir, ignore_errors=True)
 
 
 def packed(done: Done) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -35,6 +36,8 @@ from .hub import PREVIEW
 Tell = Callable[[str, dict[str, Any]], None]
 _MOST_ENGINES, _MOST_EARLY = 4, 1000
 _SEND_SECONDS, _PREVIEW_PIXELS = 0.1, 256
+_FOLDERS = re.compile(r"""(?<![\w.:/\\])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'"()]+[/\\])+""")
+"""The folders of an absolute path in a message; the name of the file stays."""
 
 
 @dataclass(frozen=True)
@@ -248,9 +251,9 @@ def _files(outputs: dict[str, Any], folders: dict[str, Path]) -> Iterator[tuple[
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """Return an error as a job keeps it: `type`, `message`, and for a node's failure `node_id` and `class_type`. No paths of this machine
+    """Return an error as a job keeps it: `type`, `message`, and for a node's failure `node_id` and `class_type`. No folders of this machine
     and no traceback: both stay in the log."""
-    entry: dict[str, Any] = {"type": type(error).__name__, "message": " ".join(str(error).split())[:2000]}
+    entry: dict[str, Any] = {"type": type(error).__name__, "message": _FOLDERS.sub("", " ".join(str(error).split()))[:2000]}
     if isinstance(error, NodeError):
         entry |= {"node_id": error.node_id, "class_type": error.class_type}
     elif not isinstance(error, RapidDrawError):

@@ -11,10 +11,11 @@ import time
 import urllib.request
 
 import pytest
+from rapiddraw.core.errors import DataError
 from rapiddraw.core.progress import Progress
 from rapiddraw.serve.settings import Limits
 from rapiddraw.serve.store import JobStore, NewJob
-from rapiddraw.serve.worker import Done
+from rapiddraw.serve.worker import Done, failure
 
 
 class Slow:
@@ -197,3 +198,15 @@ def test_previews_of_a_run_reach_its_client(serving):
     preview = next(message for message in told if message.kind == "preview")
     picture = Image.open(io.BytesIO(base64.b64decode(preview.data["jpeg"])))
     assert preview.data["node"] == "1" and picture.format == "JPEG" and picture.size == (256, 128) and picture.getpixel((5, 5))[0] > 240
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("/srv/uploads/a/b.png is not a readable image ('/srv/uploads/a/b.png')", "b.png is not a readable image ('b.png')"),
+        (r"cannot write C:\Users\me\out\a.png", "cannot write a.png"),
+        ("see https://example.org/a/b and loras/x and/or y", "see https://example.org/a/b and loras/x and/or y"),
+    ],
+)
+def test_an_error_tells_no_folder_of_this_machine(said, kept):
+    assert failure(DataError(said))["message"] == kept
