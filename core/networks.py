@@ -52,7 +52,7 @@ def weight_sum(weights: Iterable[Tensor], most: int = 2**62) -> float:
     weights; a sum of their sizes would stay the same to five digits."""
     total = 0.0
     for weight in weights:
-        sampled = weight.detach().flatten()[:: max(1, weight.numel() // most)].double()
+        sampled = weight.detach().flatten()[:: max(1, weight.numel() // most)].cpu().double()  # some devices have no float64
         total += float(sampled[::2].sum() - sampled[1::2].sum())
     return total
 

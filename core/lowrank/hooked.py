@@ -16,7 +16,24 @@ from torch import nn
 from .layers import FACTORED, is_linear
 
 
-class Hooked(nn.Module):
+class Switched(nn.Module):
+    """What is added to a network, `strength` (default 1) times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength = 1.0
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Switch it off until the block ends."""
+        before, self.strength = self.strength, 0.0
+        try:
+            yield
+        finally:
+            self.strength = before
+
+
+class Hooked(Switched):
     """A part for each layer, `part(layer, x)`, whose result is added to what the layer gives for its input `x`.
 
     `strength` (default 1) scales what is added, as `scale` does; at 0, and inside :meth:`off`, the network computes what it did before, bit
@@ -25,7 +42,7 @@ class Hooked(nn.Module):
 
     def __init__(self, layers: Mapping[str, Any], make: Callable[[Any], nn.Module], scale: float = 1.0) -> None:
         super().__init__()
-        self.scale, self.strength = scale, 1.0
+        self.scale = scale
         self.names = sorted(layers)
         self.pairs: Any = nn.ModuleList(make(layers[name]) for name in self.names)
         self._hooks = [layers[name].register_forward_hook(self._hook(pair)) for name, pair in zip(self.names, self.pairs, strict=True)]
@@ -37,15 +54,6 @@ class Hooked(nn.Module):
             return output + (pair(layer, given[0]) * (self.strength * self.scale)).to(output.dtype)
 
         return add
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Switch the parts off until the block ends."""
-        before, self.strength = self.strength, 0.0
-        try:
-            yield
-        finally:
-            self.strength = before
 
     def detach(self) -> None:
         """Take the parts off the network, which is then as it was. The parts keep their values."""

@@ -6,8 +6,7 @@ encoder's weights are frozen: pairs on its layers are trained, or W, or both, by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..errors import InputError, KnowledgeError
 from ..host.texts import TextsInTraining
 from ..knowledge.attach import Attachment, KnowledgeReader
 from ..knowledge.projection import Projection, save_projection
+from ..lowrank.hooked import Switched
 from ..lowrank.lora import Factors, attach_lora
 from ..lowrank.lora_file import TEXT_PREFIX
 from ..networks import weight_sum
@@ -28,7 +28,7 @@ TEXT_PARTS = TEXT, PROJECTION = ("text", "projection")
 """Names of what is trained of the text side."""
 
 
-class ProjectionChange(nn.Module):
+class ProjectionChange(Switched):
     """A change of the W of a graph for each encoder, zero at the start. Its parameters are those that are trained."""
 
     def __init__(self, attachment: Attachment, device: torch.device) -> None:
@@ -38,21 +38,11 @@ class ProjectionChange(nn.Module):
             graph = graph.with_embeddings(graph.embeddings.clone())  # tensors that autograd may keep
         self.attachment = replace(attachment, knowledge=graph)
         self.changes = nn.ParameterDict({key: torch.zeros(*one.shape, device=device) for key, one in attachment.weights.items()})
-        self.strength = 1.0
 
     def informed(self, reader: KnowledgeReader) -> KnowledgeReader:
         """Return `reader` with the changed W in the place of its own."""
         weights = {key: one.to(self.changes[key]) + self.strength * self.changes[key] for key, one in self.attachment.weights.items()}
         return replace(reader, attachments=(replace(self.attachment, weights=weights),))
-
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Read with the W of the start until the block ends."""
-        before, self.strength = self.strength, 0.0
-        try:
-            yield
-        finally:
-            self.strength = before
 
     def detach(self) -> None:
         """Do nothing: no network holds the change."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     """Train a few-step student of `parts.model` and return it. The model is not changed; patches on it are taught as well.
 
     `prompts` are lines, or the name of a .txt file in the input folder; the captions of `folder` (in the input or output folder) are
-    added. With a VAE the latents are those of the folder's pictures; else the teacher draws them. A stopped run goes on from its last
-    checkpoint where all settings are equal. Raises :class:`InputError`, before any work, for settings out of range, missing prompts and
-    places that cannot be written, and whatever training raises.
+    added. With a VAE the latents are those of the folder's pictures, with their captions alone; else the teacher draws them. A stopped run
+    goes on from its last checkpoint where all settings are equal. Raises :class:`InputError`, before any work, for settings out of range,
+    missing prompts and places that cannot be written, and whatever training raises.
     """
     run.check()
     host, model = current(), parts.model
@@ -84,11 +84,10 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     if recipe.method in UNETS_ONLY and not is_unet(host.speed.network_of("model", model)):
         raise InputError(f"method={recipe.method} is for U-Nets, such as SD 1.5 and SDXL; choose another method for this model")
     images = training_folder(folder, recipe.size) if folder.strip() else None
-    texts, rows = _texts(prompts, images)
+    pictures = None if parts.vae is None else images
+    texts, rows = _texts(prompts if pictures is None else "", images)
     host.training.check(model, host.clip.encode(parts.clip, ""), recipe.size)
-    latents = None
-    if images is not None and parts.vae is not None:
-        latents = encode_pictures(host, parts.vae, images, recipe.batch_size)
+    latents = None if pictures is None else encode_pictures(host, parts.vae, pictures, recipe.batch_size)
     encoded = list(encode_texts(host, parts.clip, texts).values())
     shape = tuple(latents.shape[1:]) if latents is not None else shape_of(host, model, recipe.size)
     student = host.surgery.rebuild(model, lambda network: None)
@@ -101,12 +100,9 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode, _spare))
     if model.load_device.type == "cuda":
         recipe.precision = "bf16"
-    every = run.every
+    every = replace(run.every, evaluate=max(1, run.steps // EVALUATIONS))
     with gradients_explained():
-        result = train(
-            recipe, out, run.steps, run_dir=run_dir, resume=run.resume,
-            every=type(every)(every.save, every.log, max(1, run.steps // EVALUATIONS)), device=model.load_device,
-        )  # fmt: skip
+        result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=every, device=model.load_device)
     loss = loss_image(result.losses, f"distillation into few steps: loss over {result.steps} steps")
     samples = loss if decode is None else sheet(*recipe.samples())
     if recipe.network == "lora":

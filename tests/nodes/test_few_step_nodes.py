@@ -171,6 +171,7 @@ def test_pictures_and_a_file_of_prompts(parts, tiny_pack):
     (tiny_pack / "input" / "prompts.txt").write_text("one\n\ntwo\none\n", encoding="utf-8")
     _, _, report, *_ = run(parts, folder="fruit", prompts="", method="progressive", teacher_steps=4)
     assert "on 4 latents" in report
+    assert run(parts, folder="fruit", prompts="not a caption", method="progressive", teacher_steps=4)[2] == report
     _, _, report, *_ = run(parts, prompts="prompts.txt", filename="other")
     assert "2 prompts" in report
     first = DistillFewSteps.IS_CHANGED(prompts="prompts.txt")

@@ -118,9 +118,9 @@ class FewStepRecipe(FewStepFiles, Recipe):
         self.round = min(step // length, self.rounds - 1)
         if self.networks.other is not None:
             if self.method == "consistency":
-                self.networks.other.follow(self.average if step else 0.0)
+                self.networks.other.follow(self.average if step else 0.0, step)
             elif self.round and step == self.round * length:
-                self.networks.other.follow(0.0)
+                self.networks.other.follow(0.0, step)
         if self.rounds == 1:
             return super().lr_factor(step, steps)
         return super().lr_factor(step - self.round * length, steps - self.round * length if self.round == self.rounds - 1 else length)

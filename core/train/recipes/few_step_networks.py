@@ -18,14 +18,22 @@ from ...lowrank.lora import Lora
 class OtherWeights(nn.Module):
     """A second set of values for the parameters of a student: those of an earlier round, or their average."""
 
+    followed: Tensor
+
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self._live = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self.values = nn.ParameterList(nn.Parameter(one.detach().clone(), requires_grad=False) for one in self._live)
+        self.register_buffer("followed", torch.tensor(-1))
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
-        """Move the values towards those of the student: to `decay` of the old ones. 0 copies the student."""
+    def follow(self, decay: float, step: int) -> None:
+        """Move the values towards those of the student: to `decay` of the old ones. 0 copies the student.
+
+        A `step` counts once: one that was stopped in the middle is done again by the run that goes on."""
+        if int(self.followed) == step:
+            return
+        self.followed.fill_(step)
         for value, live in zip(self.values, self._live, strict=True):
             value.lerp_(live, 1 - decay)
 

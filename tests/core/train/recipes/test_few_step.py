@@ -83,11 +83,12 @@ def test_second_values_follow_the_student(learner):
     networks = Networks(learner, lora, None, other=True)
     for pair in lora.pairs:
         torch.nn.init.ones_(pair.up)
-    networks.other.follow(0.75)
+    networks.other.follow(0.75, 1)
+    networks.other.follow(0.75, 1)  # the same step again
     with networks.other.applied():
         assert all(float(pair.up.detach().mean()) == 0.25 for pair in lora.pairs)
     assert all(float(pair.up.detach().mean()) == 1.0 for pair in lora.pairs)
-    networks.other.follow(0.0)
+    networks.other.follow(0.0, 2)
     assert torch.equal(networks.before(x, sigma, text), networks.student(x, sigma, text).detach())
 
 
