@@ -2,11 +2,13 @@
 
     COMFYUI_PATH=/where/ComfyUI python -m rapiddraw bench families
     python -m rapiddraw bench families --rows solvers
+    python -m rapiddraw bench families --rows matrix --nodes TrainDomainModel,TrainImageTokens
 
 `matrix` (needs a ComfyUI and the repository's tests) asks every node that takes a MODEL to work with every family of
 tests/comfyui/families.py, or to refuse in one line before any work. It writes tests/data/families.json and docs/families.md. `solvers`
 measures every sampler on a mixture of Gaussians, whose exact solution is known, as a diffusion and as a flow model. `bridge` lets two
-models of the Orchard draw one picture, of which one is a flow model. Rows that are not measured are kept from the result before.
+models of the Orchard draw one picture, of which one is a flow model. Rows that are not measured are kept from the result before; with
+`--nodes`, those of other nodes too.
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rows", metavar="PARTS", help="matrix, solvers, bridge, with commas between them (default: all that can run here)"
     )
 
+    parser.add_argument(
+        "--nodes", metavar="NAMES", default="", help="rows of the matrix to measure, with commas between them (default: all)"
+    )
+
 
 def expectations(args: argparse.Namespace) -> dict[str, Expectation]:
     """Return the expectations by key."""
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the result (see :func:`common.result`)."""
     wanted, chosen = expectations(args), chosen_parts(args)
     measures: dict[str, Callable[[], tuple[list[dict[str, Any]], list[dict[str, Any]]]]] = {
-        "matrix": lambda: matrix(needed_comfyui(args.comfyui, "the matrix of families"), wanted),
+        "matrix": lambda: matrix(needed_comfyui(args.comfyui, "the matrix of families"), wanted, chosen_rows(args)),
         "solvers": lambda: solvers(wanted),
         "bridge": bridge,
     }
@@ -96,22 +102,29 @@ def chosen_parts(args: argparse.Namespace) -> list[str]:
     return [name for name in PARTS if name != "matrix" or (comfyui_folder(args.comfyui) and probe().is_file())]
 
 
+def chosen_rows(args: argparse.Namespace) -> list[str]:
+    """Return the rows of the matrix that `--nodes` names; [] for all."""
+    return [name.strip() for name in args.nodes.split(",") if name.strip()]
+
+
 def probe() -> Path:
     """Return the script that measures the matrix inside ComfyUI; an installed package may lack it."""
     return pack_root() / "tests" / "comfyui" / "probe_matrix.py"
 
 
-def matrix(root: Path, wanted: dict[str, Expectation]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure the matrix in the ComfyUI at `root`, write it and its page, and return (rows, checks)."""
+def matrix(root: Path, wanted: dict[str, Expectation], chosen: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure the rows `chosen` of the matrix (all for []) in the ComfyUI at `root`, write it and its page, and return (rows, checks)."""
     if not probe().is_file():
         raise InputError("the matrix needs the repository's folder tests/, which this installation does not have")
-    found = measured(root)
+    found = measured(root, chosen)
+    if unknown := sorted(set(chosen) - set(found["rows"])):
+        raise InputError(f"--nodes: the matrix has no row {', '.join(unknown)}; its rows are {', '.join(found['rows'])}")
     kinds = {row: {family: cell.split(":")[0] for family, cell in cells.items()} for row, cells in found["matrix"].items()}
     for row, cells in found["matrix"].items():
         for family, cell in cells.items():
             if not cell.startswith(("works", "refused")):
                 log.warning("%s x %s: %s", row, family, cell)
-    record(kinds, found["unets"], found["lacks"])
+    kinds = record(kinds, found)
     counts = {kind: sum(cell == kind for cells in kinds.values() for cell in cells.values()) for kind in ("crash", "wrong")}
     families = len(next(iter(kinds.values())))
     checks = [wanted["crash"].judge(counts["crash"]), wanted["wrong"].judge(counts["wrong"]), wanted["families"].judge(families)]
@@ -119,31 +132,35 @@ def matrix(root: Path, wanted: dict[str, Expectation]) -> tuple[list[dict[str, A
     return [{"name": row, **{word: list(cells.values()).count(word) for word in words}} for row, cells in kinds.items()], checks
 
 
-def measured(root: Path) -> dict[str, Any]:
-    """Return what the probe finds in a process of the ComfyUI at `root`."""
+def measured(root: Path, chosen: list[str]) -> dict[str, Any]:
+    """Return what the probe finds of the rows `chosen` (all for []) in a process of the ComfyUI at `root`."""
     helpers = importlib.import_module(f"{__package__.rpartition('.')[0]}.tests.helpers")
     with tempfile.TemporaryDirectory(prefix="rapiddraw-bench-") as name:
         folder = Path(name)
         (folder / "rapiddraw").symlink_to(pack_root(), target_is_directory=True)
         (folder / "weights").mkdir()
         weights, result = helpers.write_bundles(folder / "weights"), folder / "result.json"
-        command = [comfyui_python(), str(probe()), str(root), str(folder), str(weights), str(result)]
+        command = [comfyui_python(), str(probe()), str(root), str(folder), str(weights), str(result), *chosen]
         done = subprocess.run(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)  # noqa: S603 - our own script
         if done.returncode or not result.is_file():
             raise RuntimeError(f"the matrix failed inside ComfyUI with exit code {done.returncode}; its output stands above")
         return json.loads(result.read_text(encoding="utf-8"))
 
 
-def record(kinds: dict[str, dict[str, str]], unets: list[str], lacks: list[str]) -> None:
-    """Write tests/data/families.json and docs/families.md. Cells of families that this ComfyUI lacks stay as they were."""
+def record(kinds: dict[str, dict[str, str]], found: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Write tests/data/families.json and docs/families.md, and return the whole matrix.
+
+    Cells of families that this ComfyUI lacks, and rows that were not measured, stay as they were. `found` is what the probe told."""
     path = pack_root() / "tests" / "data" / "families.json"
     old = json.loads(path.read_text(encoding="utf-8"))["matrix"] if path.is_file() else {}
     for row, cells in kinds.items():
-        cells |= {family: old[row][family] for family in lacks if family in old.get(row, {})}
-    known = {"matrix": kinds, "unets": unets}
+        cells |= {family: old[row][family] for family in found["lacks"] if family in old.get(row, {})}
+    kinds = {row: kinds.get(row) or old[row] for row in found["rows"] if row in kinds or row in old}
+    known = {"matrix": kinds, "unets": found["unets"]}
     for target, text in ((path, json.dumps(known, indent=1) + "\n"), (pack_root() / "docs" / "families.md", page(known))):
         with replacing(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    return kinds
 
 
 def solvers(wanted: dict[str, Expectation]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

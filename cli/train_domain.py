@@ -20,12 +20,17 @@ PARTS = {
     "unet": "orchard-unet.safetensors",
     "text": "orchard-text.safetensors",
     "vae": "orchard-vae.safetensors",
-    "prompts": "",
+    "graph": "",
+    "projection": "none",
+    "kg_scale": "1.0",
 }
-"""Settings beside the recipe's: the model, as the name of a checkpoint or of three bundles, and prompts to draw, parted by `|`."""
+"""Settings of the model: a checkpoint's name or those of three bundles; a knowledge graph for its texts, with projection and strength."""
+PROMPTS = "prompts"
+"""The setting of prompts to draw, parted by `|`."""
 EXAMPLES = {
     DOMAIN: """  python -m rapiddraw train domain --data my_pictures --steps 1500 --out my-fruit \\
-      --set checkpoint=my-checkpoint.safetensors --set subject="milowex fruit" --set rank=16""",
+      --set checkpoint=my-checkpoint.safetensors --set subject="milowex fruit" --set rank=16
+  python -m rapiddraw train domain --data my_pictures --out my-fruit --set graph=my-kg.safetensors --set learn_projection=true""",
     PAIR: """  python -m rapiddraw train pair --data my_pictures --steps 750 --out my-pair \\
       --set checkpoint=my-checkpoint.safetensors --set subject="milowex fruit" --set t_struct=500""",
 }
@@ -44,7 +49,7 @@ def about(name: str) -> str:
     from dataclasses import fields
 
     recipe = recipe_of(name)()
-    lines = [f"settings of {name}, for --set NAME=VALUE:", *(f"  {part}={value!r}" for part, value in PARTS.items())]
+    lines = [f"settings of {name}, for --set NAME=VALUE:", *(f"  {part}={value!r}" for part, value in {**PARTS, PROMPTS: ""}.items())]
     lines += [f"  {one.name}={getattr(recipe, one.name)!r}" for one in fields(recipe) if one.name not in ("data", "fingerprint")]
     return "\n".join([*lines, "", "example:", EXAMPLES[name]])
 
@@ -72,16 +77,15 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     if args.device:
         os.environ["RAPIDDRAW_DEVICE"] = args.device
     data = Path(str(settings.pop("data", ""))).expanduser().absolute() if settings.get("data") else None
-    parts = {key: str(settings.pop(key, default)) for key, default in PARTS.items()}
+    prompts = "\n".join(str(settings.pop(PROMPTS, "")).split("|"))
+    graph, links = model_graph({key: str(settings.pop(key, default)) for key, default in PARTS.items()})
     recipe = configured(recipe_of(args.recipe), args.recipe, settings)
-    graph = {"1": loader(parts), "2": {"class_type": NODES[args.recipe], "inputs": _links()}}
     with using_dirs(input=data.parent if data else None):
-        loaded = execute({"1": graph["1"]}, registry(), ["1"]).values["1"]
-        model, clip, vae = (slot[0] for slot in loaded)
-        prompts = "\n".join(parts["prompts"].split("|"))
-        job = Job(data.name if data else "", name.name, prompts, graph, "2", NODE_CLASS_MAPPINGS)
-        steps = 1000 if args.steps is None else args.steps
-        given, length = (model, clip, vae), Run(steps, args.save_every, not args.fresh)
+        loaded = execute(graph, registry(), [number for number, _ in links.values()]).values
+        given: Any = tuple(loaded[number][slot][0] for number, slot in links.values())
+        graph["train"] = {"class_type": NODES[args.recipe], "inputs": links}
+        job = Job(data.name if data else "", name.name, prompts, graph, "train", NODE_CLASS_MAPPINGS)
+        length = Run(1000 if args.steps is None else args.steps, args.save_every, not args.fresh)
         made: Any = train_pair(given, job, recipe, length) if isinstance(recipe, PairTuning) else train_domain(given, job, recipe, length)
     say(made.report)
     for path in made.paths:
@@ -89,13 +93,29 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     return 0
 
 
-def loader(parts: dict[str, str]) -> dict[str, Any]:
-    """Return the node, in API format, that loads the checkpoint or the bundles of `parts`."""
+def model_graph(parts: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (a graph in API format that loads the model of `parts`, the links to its MODEL, CLIP and VAE).
+
+    Raises :class:`InputError` for a strength that is no number, and for a projection without a graph."""
+    from ..core.checks import real_number
+    from ..core.errors import InputError
+    from ..core.knowledge.choices import NO_PROJECTION
+
     if parts["checkpoint"]:
-        return {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": parts["checkpoint"]}}
-    names = {"unet_name": parts["unet"], "text_name": parts["text"], "vae_name": parts["vae"]}
-    return {"class_type": "RapidDrawBundleLoader", "inputs": names}
-
-
-def _links() -> dict[str, Any]:
-    return {name: ["1", slot] for slot, name in enumerate(("model", "clip", "vae"))}
+        first = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": parts["checkpoint"]}}
+    else:
+        names = {"unet_name": parts["unet"], "text_name": parts["text"], "vae_name": parts["vae"]}
+        first = {"class_type": "RapidDrawBundleLoader", "inputs": names}
+    graph, links = {"1": first}, {name: ["1", slot] for slot, name in enumerate(("model", "clip", "vae"))}
+    if not parts["graph"]:
+        if parts["projection"] != NO_PROJECTION:
+            raise InputError(f"projection={parts['projection']!r} tells how the text encoder reads a graph; name the graph too, in graph")
+        return graph, links
+    try:
+        scale = float(parts["kg_scale"])
+    except ValueError as error:
+        raise InputError(f"kg_scale={parts['kg_scale']!r}: expected a number, such as 1.0") from error
+    given = {"knowledge": ["2", 0], "kg_scale": real_number("kg_scale", scale, 0.0, 2.0), "projection": parts["projection"]}
+    graph["2"] = {"class_type": "RapidDrawKnowledgeGraphLoader", "inputs": {"kg_name": parts["graph"]}}
+    graph["3"] = {"class_type": "RapidDrawApplyKnowledge", "inputs": {"clip": links["clip"], **given}}
+    return graph, {**links, "clip": ["3", 0]}

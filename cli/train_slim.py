@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .common import say
-from .train_domain import PARTS as MODEL
-from .train_domain import loader
+from .train_domain import PARTS, model_graph
 
 SLIM = "slim"
-PARTS = {**{key: MODEL[key] for key in ("checkpoint", "unet", "text", "vae")}, "graph": ""}
-"""Settings beside the method's: the model, as the name of a checkpoint or of three bundles, and a knowledge graph for its texts."""
 EXAMPLE = """  python -m rapiddraw train slim --data my_pictures --steps 1000 --out my-slim --set checkpoint=my-checkpoint.safetensors \\
       --set latency=0.6 --set "switches=trimmed feed-forward,swish for gelu\""""
 
@@ -52,24 +49,12 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     slim = configured(Slim, SLIM, {key: settings.pop(key) for key in vars(Slim()) if key in settings})
     recipe = configured(SlimDistillation, SLIM, settings)
     steps = 1000 if args.steps is None else args.steps
-    graph, last = _graph(parts)
+    graph, links = model_graph(parts)
     with using_dirs(input=data.parent if data else None):
-        values = execute(graph, registry(), ["1", last]).values
-        (model, clip, vae), out = (slot[0] for slot in values["1"]), unet_path(name.name)
-        clip = clip if last == "1" else values[last][0][0]
+        values = execute(graph, registry(), [number for number, _ in links.values()]).values
+        (model, clip, vae), out = (values[number][slot][0] for number, slot in links.values()), unet_path(name.name)
         run = Run(steps, args.save_every, not args.fresh)
         report = slim_model(model, clip, vae, data.name if data else "", name.name, slim, recipe, run)[1]
     say(report)
     say(str(out))
     return 0
-
-
-def _graph(parts: dict[str, str]) -> tuple[dict[str, Any], str]:
-    """Return a graph in API format that loads the model (node 1), and the id of the node that gives its CLIP."""
-    graph = {"1": loader(parts)}
-    if not parts["graph"]:
-        return graph, "1"
-    graph["2"] = {"class_type": "RapidDrawKnowledgeGraphLoader", "inputs": {"kg_name": parts["graph"]}}
-    applied = {"clip": ["1", 1], "knowledge": ["2", 0], "kg_scale": 1.0, "projection": "none"}
-    graph["3"] = {"class_type": "RapidDrawApplyKnowledge", "inputs": applied}
-    return graph, "3"

@@ -42,6 +42,7 @@ FAMILIES = (
     "train_kronecker",
     "condition_maps",
     "image_variation",
+    "train_image_tokens",
     "profile",
     "compile",
 )

@@ -40,10 +40,13 @@ class _OfFolder:
     """A node that runs again when its folder, or a file that it reads, has changed."""
 
     @classmethod
-    def IS_CHANGED(cls, folder: str | None = None, scorer: str | None = NONE, judge: str | None = NONE, **_: Any) -> str:
+    def IS_CHANGED(
+        cls, folder: str | None = None, scorer: str | None = NONE, judge: str | None = NONE, aesthetic_head: str | None = None, **_: Any
+    ) -> str:
         from ..core.data.places import fingerprint
 
-        return f"{fingerprint(folder)}-{content_of(scorer=scorer, judge=judge)}"
+        head = {} if aesthetic_head is None else {"head": aesthetic_head}
+        return f"{fingerprint(folder)}-{content_of(scorer=scorer, judge=judge, **head)}"
 
 
 class OrchardDataset(_OfFolder):
@@ -111,11 +114,16 @@ class FilterDataset(_OfFolder):
 
     DISPLAY_NAME = "Filter Dataset"
     CATEGORY = "RapidDraw/dataset"
-    SEARCH_ALIASES = ("clean dataset", "remove watermark pictures", "watermark", "aesthetic score", "clip score filter", "dataset curation")
+    WORKS_WITH = "Any CLIP Vision model; for CLIP scores, the CLIP that was trained with it. Without these, this pack's own networks."
+    SEARCH_ALIASES = (
+        "clean dataset", "remove watermark pictures", "watermark", "aesthetic score", "clip score filter", "dataset curation",
+        "aesthetic predictor", "duplicates", "similar pictures",
+    )  # fmt: skip
     DESCRIPTION = (
         "Keeps the pictures of a folder that are worth training on: by resolution, aspect ratio, looks, watermark and CLIP score, the "
-        "filters of PanGu-Draw's dataset (section 5). The kept pictures are linked into a new folder, with captions and maps; nothing is "
-        "deleted. filter.jsonl lists every measure and reason."
+        "filters of PanGu-Draw's dataset (section 5). Your own CLIP, CLIP Vision model and aesthetic head can score the pictures, and near "
+        "copies are found. The kept pictures are linked into a new folder, with captions and maps; nothing is deleted. filter.jsonl lists "
+        "every measure and reason."
     )
     RETURN_TYPES = ("STRING", "STRING", "IMAGE")
     RETURN_NAMES = ("folder", "report", "sheet")
@@ -132,6 +140,22 @@ class FilterDataset(_OfFolder):
         looks_tip = (
             "Lowest score for looks, 0 to 1; 0: any. Without a judge the score comes from sharpness, contrast, colour and exposure; with "
             "one it is how surely the judge reads the picture. Neither is trained on people's taste."
+        )
+        from ..core.scoring.find import list_heads
+
+        clip_tip = (
+            "Your own CLIP for min_clip, with clip_vision in the place of the scorer. The two must have been trained together: "
+            "clip_l.safetensors by Load CLIP with ViT-L/14, SDXL's CLIP with ViT-bigG. A CLIP inside an SD 1.5 checkpoint does not fit."
+        )
+        vision_tip = "Your own CLIP Vision model. It reads the pictures for clip, aesthetic_head and max_likeness."
+        head_tip = (
+            "A head that scores looks by the embedding of clip_vision, trained on people's votes: a .safetensors or .pth in "
+            "models/rapiddraw with aesthetic or linearMSE in its name, such as LAION's for ViT-L/14."
+        )
+        score_tip = "Lowest score of the aesthetic head; higher keeps fewer pictures. LAION's go from 1 to 10. 0: any."
+        likeness_tip = (
+            "Largest likeness to a picture kept before, 0 to 1, by clip_vision: of pictures that are more alike the first is kept. "
+            "0.95 finds near copies; lower finds other views of one thing. 0: any."
         )
         mark_tip = (
             "Highest likeness of a corner to the folder's common mark, 0 to 1; 0: any. 0.5 is a good limit. A mark is what several "
@@ -175,7 +199,14 @@ class FilterDataset(_OfFolder):
                 "scorer": (_choices("text"), {"default": NONE, "tooltip": _SCORER_TIP}),
                 "judge": (_choices("judge"), {"default": NONE, "tooltip": _JUDGE_TIP}),
             },
-            "optional": {"knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions mean."})},
+            "optional": {
+                "knowledge": ("KNOWLEDGE_GRAPH", {"tooltip": "Tells the scorer what the names in captions mean."}),
+                "clip": ("CLIP", {"tooltip": clip_tip}),
+                "clip_vision": ("CLIP_VISION", {"tooltip": vision_tip}),
+                "aesthetic_head": ([NONE, *list_heads()], {"default": NONE, "tooltip": head_tip}),
+                "min_score": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 100.0, "step": 0.1, "tooltip": score_tip}),
+                "max_likeness": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01, "tooltip": likeness_tip}),
+            },
         }
 
     def execute(
@@ -190,16 +221,25 @@ class FilterDataset(_OfFolder):
         scorer: str,
         judge: str,
         knowledge: KnowledgeGraph | None = None,
+        clip: Any = None,
+        clip_vision: Any = None,
+        aesthetic_head: str = NONE,
+        min_score: float = 0.0,
+        max_likeness: float = 0.0,
     ) -> dict[str, Any]:
         from ..core.data.filters import Limits, filter_folder
         from ..core.data.places import new_folder, relative_name, resolve_folder
         from ..core.data.sheet import contact_sheet
+        from ..core.operations.filter import vision_of
 
         source = resolve_folder(folder)
-        limits = Limits(min_side, max_aspect, min_aesthetics, min_clip, max_watermark)
-        found = filter_folder(source, limits, new_folder(out), _load("text", scorer, knowledge), _load("judge", judge))
+        limits = Limits(min_side, max_aspect, min_aesthetics, min_clip, max_watermark, min_score, max_likeness)
+        limits.check()
+        vision, doubts = vision_of(clip, clip_vision, aesthetic_head, min_clip > -1)
+        found = filter_folder(source, limits, new_folder(out), _load("text", scorer, knowledge), _load("judge", judge), vision)
+        report = "\n".join([found.report, *doubts])
         sheet = contact_sheet(*([source / row.file_name for row in rows] for rows in (found.kept, found.dropped)))
-        return {"ui": {"text": [found.report]}, "result": (relative_name(new_folder(out)), found.report, sheet)}
+        return {"ui": {"text": [report]}, "result": (relative_name(new_folder(out)), report, sheet)}
 
 
 class RecaptionDataset(_OfFolder):

@@ -34,7 +34,8 @@ class ImageVariationEncode:
 
     @classmethod
     def INPUT_TYPES(cls) -> Inputs:
-        tokens = "The projection from the picture's embedding to tokens, from python -m rapiddraw train image_tokens."
+        tokens = "The projection from the picture's embedding to tokens, from Train Image Tokens or python -m rapiddraw train image_tokens."
+        trained = "A projection's name, from Train Image Tokens, in the place of tokens_name."
         strength = "How strongly the picture acts, 0 to 10. 0: the text alone. 1: as trained. Higher follows the picture more closely."
         vision = "Used instead of the image tower. It needs a projection that was trained for this CLIP_VISION; the shipped one was not."
         return {
@@ -60,6 +61,7 @@ class ImageVariationEncode:
                         "the empty pooled state that models such as SDXL and SD 3 read."
                     },
                 ),
+                "trained": ("STRING", {"forceInput": True, "tooltip": trained}),
             },
         }
 
@@ -76,13 +78,14 @@ class ImageVariationEncode:
         conditioning: Any = None,
         clip_vision: Any = None,
         model: Any = None,
+        trained: str = "",
     ) -> tuple[Any]:
         from ..core.bundles.find import resolve_bundle
         from ..core.host import current
         from ..core.text.bilingual import check_width
         from ..core.text.image_tokens import encode_variation
 
-        tokens, tower = resolve_bundle(tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")
+        tokens, tower = resolve_bundle(trained or tokens_name, "image_tokens"), resolve_bundle(tower_name, "image")
         host = current().model
         width, needed = (None, ()) if model is None else (host.pooled_width(model), host.needed_details(model))
         encoded = encode_variation(image, tokens, tower, strength, conditioning, clip_vision, width, needed)

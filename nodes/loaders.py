@@ -20,13 +20,15 @@ def bundle_choices(kind: str) -> list[str]:
 def content_of(**names: str | None) -> str:
     """Return a fingerprint of the contents of the files with these names, for IS_CHANGED.
 
-    A keyword is the kind of its file: a bundle's kind, `kg`, `upscaler`, or `scorer` for a text bundle with its image tower. A name without
-    a file ("none", or a file that is gone) counts as itself. A name that comes by a link is `None`: it is not known before the graph runs.
+    A keyword is the kind of its file: a bundle's kind, `kg`, `upscaler`, `head`, or `scorer` for a text bundle with its image tower. A name
+    without a file ("none", or a file that is gone) counts as itself. A name that comes by a link is `None`: it is not known before the
+    graph runs.
     """
     from ..core.bundles.find import resolve_bundle
     from ..core.errors import RapidDrawError
     from ..core.knowledge.choices import resolve_graph
     from ..core.paths import file_sha256, image_bundle_path
+    from ..core.scoring.find import resolve_network
     from ..core.upscale.find import files_of, resolve_upscaler
 
     def content(kind: str, name: str) -> str:
@@ -35,6 +37,8 @@ def content_of(**names: str | None) -> str:
             return f"{file_sha256(text)}-{file_sha256(image_bundle_path(text))}"
         if kind == "kg":
             return file_sha256(resolve_graph(name))
+        if kind == "head":
+            return file_sha256(resolve_network(name))
         files = files_of(resolve_upscaler(name)) if kind == "upscaler" else [resolve_bundle(name, kind)]
         return "-".join(map(file_sha256, files))
 

@@ -50,6 +50,7 @@ FEWER = {  # the same graphs, small enough for a test
     "RapidDrawTrainTimeDecoupledPair": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawTrainKroneckerAdapter": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawTrainControlAdapter": {"steps": 1, "batch_size": 1, "size": 64},
+    "RapidDrawTrainImageTokens": {"steps": 1, "batch_size": 1, "size": 64, "reading": 1},
     "RapidDrawSlimUNet": {"steps": 1, "robust_steps": 1, "batch_size": 1, "size": 64, "latency": 0.9},
     "RapidDrawPruneVAEDecoder": {"steps": 1, "batch_size": 1, "size": 64},
     "RapidDrawBlockImportance": {"size": 64, "inner_blocks": False},

@@ -36,6 +36,7 @@ from .watermark import Watermark, find_watermark, thumbnail
 if TYPE_CHECKING:
     from ..scoring.clip_score import ClipScorer
     from ..scoring.judge import Judge
+    from ..scoring.vision import Vision
 
 log = logging.getLogger("rapiddraw")
 MEASURED = "filter.jsonl"
@@ -50,6 +51,8 @@ class Limits:
 
     `min_side` is in pixels, `max_aspect` the ratio of the longer to the shorter side, `aesthetics` from 0 to 1, `clip` the cosine (-1 to 1)
     of the picture and its best caption. `watermark` is the largest correlation, from 0 to 1, with a mark that pictures of the folder share.
+    `score` is the lowest score of an aesthetic head, in its own scale, and `likeness` the largest cosine (0 to 1) with a picture that was
+    kept before.
     """
 
     min_side: int = 0
@@ -57,10 +60,12 @@ class Limits:
     aesthetics: float = 0.0
     clip: float = -1.0
     watermark: float = 0.0
+    score: float = 0.0
+    likeness: float = 0.0
 
     def check(self) -> None:
         """Raise :class:`InputError` for a limit that is out of range or no number."""
-        ranges = {"min_side": (0, 65536), "aesthetics": (0, 1), "clip": (-1, 1), "watermark": (0, 1)}
+        ranges = {"min_side": (0, 65536), "aesthetics": (0, 1), "clip": (-1, 1), "watermark": (0, 1), "score": (0, 100), "likeness": (0, 1)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected {low} to {high}")
@@ -111,16 +116,23 @@ def filter_folder(
     out: str | os.PathLike[str] | None = None,
     scorer: ClipScorer | None = None,
     judge: Judge | None = None,
+    vision: Vision | None = None,
 ) -> Filtered:
     """Measure every picture of the image folder `root`; link those within `limits` into the folder `out`, where one is given.
 
-    `scorer` gives CLIP scores; a limit on them needs it. `aesthetics` is measured by :func:`~..scoring.aesthetics.appearance`, or with
-    `judge` by how surely the judge reads an Orchard picture. A file that cannot be read is left out as "unreadable". Raises
-    :class:`InputError` or :class:`DataError`.
+    `scorer` gives CLIP scores, or `vision` with a CLIP, which takes its place; a limit on them needs one of them. `aesthetics` is measured
+    by :func:`~..scoring.aesthetics.appearance`, or with `judge` by how surely the judge reads an Orchard picture. `vision` gives the score of
+    its head, and the likeness of pictures: of pictures that are alike, the first is kept. A file that cannot be read is left out as
+    "unreadable". Raises :class:`InputError` or :class:`DataError`.
     """
     limits.check()
-    if limits.clip > -1 and scorer is None:
-        raise InputError("a limit on the CLIP score needs a scorer: a text bundle with its image tower beside it")
+    reads = vision is not None and vision.texts is not None
+    if limits.clip > -1 and scorer is None and not reads:
+        raise InputError("a limit on the CLIP score needs a scorer: a text bundle with its image tower, or a CLIP and a CLIP_VISION")
+    if limits.score and (vision is None or vision.head is None):
+        raise InputError("a limit on the aesthetic score needs an aesthetic head and the CLIP_VISION that it was trained for")
+    if limits.likeness and vision is None:
+        raise InputError("a limit on the likeness of pictures needs a CLIP_VISION: link clip_vision")
     if out is not None:
         check_writable(Path(out))
     folder = ImageFolder(root, captions=limits.clip > -1)
@@ -129,9 +141,8 @@ def filter_folder(
     if len(folder) > MAX_PICTURES:
         raise InputError(f"{folder.root} holds {len(folder)} pictures; split it into folders of at most {MAX_PICTURES}")
     mark = _common_mark(folder) if limits.watermark > 0 else None
-    rows = []
-    for item in track(folder.items, len(folder), "filtering", "image"):
-        rows.append(_measure(item, folder.root, limits, scorer, judge, mark))
+    measure = _Measurer(folder.root, limits, scorer, judge, vision, mark)
+    rows = [measure(item) for item in track(folder.items, len(folder), "filtering", "image")]
     kept = tuple(row for row in rows if not row.reasons)
     dropped = tuple(row for row in rows if row.reasons)
     if out is None:
@@ -193,28 +204,75 @@ def check_target(root: Path, out: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _measure(item: Item, root: Path, limits: Limits, scorer: ClipScorer | None, judge: Judge | None, mark: Watermark | None) -> Measured:
-    pixels = _pixels(item)
-    if pixels is None:
-        return Measured(_name(item, root), 0, 0, reasons=["unreadable"])
-    height, width = pixels.shape[-2:]
-    row = Measured(_name(item, root), int(width), int(height))
-    if min(width, height) < limits.min_side:
-        row.reasons.append("resolution")
-    if limits.max_aspect and max(width, height) > limits.max_aspect * min(width, height):
-        row.reasons.append("aspect ratio")
-    if limits.aesthetics:
-        found = appearance(pixels)["aesthetics"] if judge is None else float(confidence(judge, pixels[None] * 2 - 1)[0])
-        row.values["aesthetics"] = round(found, 4)
-        row.reasons += ["aesthetics"] if found < limits.aesthetics else []
-    if scorer is not None and item.captions:
-        cosines = scorer.texts([caption.text for caption in item.captions]) @ scorer.images(pixels[None] * 2 - 1)[0]
-        row.values["clip"] = round(float(cosines.max()), 4)
-        row.reasons += ["CLIP score"] if row.values["clip"] < limits.clip else []
-    if mark is not None:
-        row.values["watermark"] = round(mark.share(thumbnail(pixels)), 4)
-        row.reasons += ["watermark"] if row.values["watermark"] > limits.watermark else []
-    return row
+@dataclass
+class _Measurer:
+    """What the pictures of a folder are measured by."""
+
+    root: Path
+    limits: Limits
+    scorer: ClipScorer | None
+    judge: Judge | None
+    vision: Vision | None
+    mark: Watermark | None
+    seen: _Seen = field(default_factory=lambda: _Seen())
+
+    def __call__(self, item: Item) -> Measured:
+        """Return the measures of one picture, and the reasons against it."""
+        limits, pixels = self.limits, _pixels(item)
+        if pixels is None:
+            return Measured(_name(item, self.root), 0, 0, reasons=["unreadable"])
+        height, width = pixels.shape[-2:]
+        row = Measured(_name(item, self.root), int(width), int(height))
+        if min(width, height) < limits.min_side:
+            row.reasons.append("resolution")
+        if limits.max_aspect and max(width, height) > limits.max_aspect * min(width, height):
+            row.reasons.append("aspect ratio")
+        if limits.aesthetics:
+            found = appearance(pixels)["aesthetics"] if self.judge is None else float(confidence(self.judge, pixels[None] * 2 - 1)[0])
+            row.values["aesthetics"] = round(found, 4)
+            row.reasons += ["aesthetics"] if found < limits.aesthetics else []
+        embedding = None if self.vision is None else self.vision.embedding(pixels)
+        if item.captions and (cosine := self._cosine([caption.text for caption in item.captions], pixels, embedding)) is not None:
+            row.values["clip"] = round(cosine, 4)
+            row.reasons += ["CLIP score"] if row.values["clip"] < limits.clip else []
+        if self.vision is not None and self.vision.head is not None and embedding is not None:
+            row.values["score"] = round(float(self.vision.head(embedding[None])[0]), 4)
+            row.reasons += ["aesthetic score"] if row.values["score"] < limits.score else []
+        if self.mark is not None:
+            row.values["watermark"] = round(self.mark.share(thumbnail(pixels)), 4)
+            row.reasons += ["watermark"] if row.values["watermark"] > limits.watermark else []
+        if limits.likeness and embedding is not None and not row.reasons:
+            row.values["likeness"] = round(self.seen.likeness(embedding), 4)
+            row.reasons += ["likeness to a kept picture"] if row.values["likeness"] > limits.likeness else []
+            if not row.reasons:
+                self.seen.add(embedding)
+        return row
+
+    def _cosine(self, texts: list[str], pixels: Tensor, embedding: Tensor | None) -> float | None:
+        """Return the CLIP score of a picture's best caption; None where nothing reads both."""
+        if self.vision is not None and self.vision.texts is not None and embedding is not None:
+            return self.vision.similarity(texts, embedding)
+        if self.scorer is None:
+            return None
+        return float((self.scorer.texts(texts) @ self.scorer.images(pixels[None] * 2 - 1)[0]).max())
+
+
+class _Seen:
+    """Unit vectors of the pictures that were kept, in a table that doubles when it is full."""
+
+    def __init__(self) -> None:
+        self.rows, self.count = torch.empty(0, 0), 0
+
+    def likeness(self, embedding: Tensor) -> float:
+        """Return the largest cosine with a vector of the table, 0 where there is none."""
+        return float((self.rows[: self.count] @ embedding).max()) if self.count else 0.0
+
+    def add(self, embedding: Tensor) -> None:
+        """Add a unit vector (width,)."""
+        if self.count == len(self.rows):
+            self.rows = torch.cat([self.rows.reshape(-1, len(embedding)), torch.zeros(max(256, self.count), len(embedding))])
+        self.rows[self.count] = embedding
+        self.count += 1
 
 
 def _pixels(item: Item) -> Tensor | None:

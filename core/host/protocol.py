@@ -93,6 +93,11 @@ class ClipTopic(Protocol):
     def encode(self, clip: Any, text: str) -> Any:
         """Return the CONDITIONING of `text`. Weights `(text:1.2)` are understood; a long prompt takes several rows."""
 
+    def beside_pictures(self, clip: Any, texts: Sequence[str], width: int) -> Tensor:
+        """Return the vectors (N, width) of texts in the space that a CLIP shares with a network for pictures, in float32 on the CPU.
+
+        Raises :class:`~rapiddraw.core.errors.InputError` for a CLIP without an encoder whose texts have `width` features there."""
+
 
 class KnowledgeTopic(Protocol):
     """Knowledge graphs attached to a CLIP."""
@@ -320,6 +325,11 @@ class TrainingTopic(Protocol):
         """Raise :class:`~rapiddraw.core.errors.InputError` where :meth:`denoiser` cannot serve a MODEL with texts such as `conditioning`.
 
         `size` is the side of the pictures in pixels. Nothing is loaded to the device."""
+
+    def levels(self, model: Any) -> tuple[tuple[int, int], int]:
+        """Return (the indices [first, last) of the noise levels that a MODEL was trained at, the number of its noise levels).
+
+        Raises :class:`~rapiddraw.core.errors.InputError` as :meth:`denoiser` does."""
 
 
 class Host:

@@ -61,6 +61,11 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     return Encoded(denoiser.latent(latents).clone(), texts, captions)
 
 
+def too_many_texts(count: int) -> str:
+    """Return what is said where the states of so many texts are too large for memory."""
+    return f"{count} different texts do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or fewer prompts"
+
+
 def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
     """Return the CONDITIONING of each text. Raises :class:`InputError` where they would not fit into memory."""
     encoded: dict[str, Any] = {}
@@ -70,10 +75,7 @@ def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
             encoded[text] = host.clip.encode(clip, text)
             taken += encoded[text][0][0].nbytes
             if taken > MAX_TOKEN_BYTES:
-                raise InputError(
-                    f"{len(wanted)} different texts do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or fewer "
-                    "prompts"
-                )
+                raise InputError(too_many_texts(len(wanted)))
             bar.update()
     return encoded
 

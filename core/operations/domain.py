@@ -51,6 +51,7 @@ class DomainTuning(Recipe):
     called: ClassVar[str] = "LoRA"
     takes_text: ClassVar[bool] = True  # whether the text side can be trained along
     place: ClassVar[str] = "loras of the output folder, for Load LoRA"
+    advice: ClassVar[str] = "choose t_min and t_max inside that range"
 
     lr: float = 1e-4
     batch_size: int = 1
@@ -143,6 +144,18 @@ class DomainTuning(Recipe):
         `shown` are the pictures, each its number and 0, or 1 for its mirror image; `rng` draws what is left out in training."""
         return self._together(texts, shape)
 
+    def check_model(self, model: Any, empty: Any) -> None:
+        """Raise :class:`InputError` where this recipe cannot train `model` with texts such as `empty`, the CONDITIONING of the empty text.
+
+        Here: where the model was trained at none of the noise levels of one of :meth:`ranges`."""
+        (low, high), count = current().training.levels(model)
+        for name, (first, beyond) in self.ranges((low, high), count).items():
+            if first >= beyond:
+                raise InputError(
+                    f"the model was trained at timesteps {round(low * 1000 / count)} to {round(high * 1000 / count)} of 1000 alone, which "
+                    f"leaves nothing for {f'the {name} LoRA' if name else 'this training'}: {self.advice}, or give a model of all timesteps"
+                )
+
     def check_pictures(self, pictures: Pictures) -> None:
         """Raise :class:`DataError` where the folder lacks what this recipe needs beside pictures and captions."""
 
@@ -169,18 +182,16 @@ class DomainTuning(Recipe):
     @property
     def steps(self) -> tuple[int, int]:
         """The indices [first, last) of the noise levels that are trained."""
-        return self.indices(self.t_min, self.t_max)
-
-    def indices(self, t_min: int, t_max: int) -> tuple[int, int]:
-        """Return the indices [first, last) of the noise levels of timesteps from `t_min` up to `t_max`, of 1000."""
-        first, beyond = self.denoiser.t_range
-        low, high = (round(t * len(self.denoiser.sigmas) / 1000) for t in (t_min, t_max))
-        return max(first, low), min(beyond, high)
+        return indices((self.t_min, self.t_max), self.denoiser.t_range, len(self.denoiser.sigmas))
 
     @property
     def measured(self) -> dict[str, tuple[int, int]]:
-        """The ranges of noise levels at which held-out pictures are measured, by a name for the report."""
-        return {"": self.steps}
+        """The ranges of noise levels that are trained, and at which held-out pictures are measured, by a name for the report."""
+        return self.ranges(self.denoiser.t_range, len(self.denoiser.sigmas))
+
+    def ranges(self, t_range: tuple[int, int], count: int) -> dict[str, tuple[int, int]]:
+        """Return :attr:`measured` for a model that was trained at the indices `t_range` of `count` noise levels."""
+        return {"": indices((self.t_min, self.t_max), t_range, count)}
 
     def evaluate(self, step: int, run_dir: Path) -> dict[str, float]:
         self.previews.draw(run_dir / f"samples-{step:08d}.png", step)
@@ -294,6 +305,12 @@ class DomainTuning(Recipe):
         sigma = self.denoiser.sigmas[self.steps[0] : self.steps[0] + 1].to(self.denoiser.device)
         given = to_device(self.conditions_of([""], [(0, 0)], shape), self.denoiser.device)
         self.denoiser.denoise(torch.zeros(1, *shape, device=self.denoiser.device), sigma, given)
+
+
+def indices(timesteps: tuple[int, int], t_range: tuple[int, int], count: int) -> tuple[int, int]:
+    """Return the indices [first, last) of the noise levels of `timesteps` [from, to), of 1000, inside `t_range`, of `count` levels."""
+    low, high = (round(t * count / 1000) for t in timesteps)
+    return max(t_range[0], low), min(t_range[1], high)
 
 
 def check_room(network: nn.Module, recipe: DomainTuning, device: torch.device, texts: int = 0) -> int:

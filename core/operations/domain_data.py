@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from ..data.buckets import Size, nearest_bucket
 from ..data.folder import ImageFolder
 from ..data.places import resolve_folder
 from ..errors import DataError, InputError
-from ..host.denoiser import Denoiser
+from ..host.denoiser import Denoiser, together
 from ..orchard.claim import INDEX
 from ..orchard.new_fruits import write_new_fruits
 from ..paths import temp_dir
 from ..progress import Progress
 from ..text.templates import OBJECT, apply_template
 from ..train.recipe import derived_seed
+from .distill_data import MAX_TOKEN_BYTES, too_many_texts
 
 DEMONSTRATION = 16
 """How many pictures of one new fruit are drawn where no folder is named."""
@@ -118,8 +119,9 @@ def split(count: int, seed: int) -> dict[str, list[int]]:
     return {"validation": sorted(order[:tenth]), "test": sorted(order[tenth : 2 * tenth]), "train": sorted(order[2 * tenth :])}
 
 
-def check_parts(host: Any, model: Any, clip: Any, vae: Any, pictures: Pictures, size: int) -> None:
-    """Raise :class:`InputError` where MODEL, CLIP and VAE do not belong together, before anything else is encoded."""
+def check_parts(host: Any, model: Any, clip: Any, vae: Any, pictures: Pictures, size: int) -> Any:
+    """Return the CONDITIONING of the empty text. Raises :class:`InputError`, before anything else is encoded, where MODEL, CLIP and VAE do
+    not belong together, and where the captions do not fit into memory."""
     conditioning = host.clip.encode(clip, "")
     width, given = host.model.attended_width(model), conditioning[0][0].shape[-1]
     if width is not None and width != given:
@@ -129,6 +131,10 @@ def check_parts(host: Any, model: Any, clip: Any, vae: Any, pictures: Pictures, 
     channels = getattr(space, "latent_channels", None) or space.channels
     if first.shape[1] != channels:
         raise InputError(f"the VAE gives latents of {first.shape[1]} channels and the model takes {channels}; link the VAE of the model")
+    captions = {line for lines in pictures.captions for line in lines}
+    if len(captions) * conditioning[0][0].nbytes > MAX_TOKEN_BYTES:
+        raise InputError(too_many_texts(len(captions)))
+    return conditioning
 
 
 def encode_pictures(host: Any, vae: Any, pictures: Pictures, flip: bool, batch: int = 4) -> list[list[torch.Tensor]]:
@@ -168,6 +174,20 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
         return [to_device(one, device) for one in value]
     return {key: one.to(device) if isinstance(one, torch.Tensor) else one for key, one in value.items()}
+
+
+def evaluator(denoiser: Denoiser, conditions: Sequence[Mapping[str, Any]]) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return the function (x, sigma) -> `denoised` of a model for one condition a picture.
+
+    Where the conditions cannot be joined to one batch, or only by repeating all of their texts, pictures are evaluated one by one."""
+    given = to_device(list(conditions), denoiser.device)
+    if not denoiser.batches:
+        return lambda x, sigma: denoiser.denoise(x, sigma, given)
+    lengths = {one["tokens"].shape[1] for one in given}
+    if math.lcm(*lengths) == max(lengths):
+        joined = together(given)
+        return lambda x, sigma: denoiser.denoise(x, sigma, joined)
+    return lambda x, sigma: torch.cat([denoiser.denoise(x[i : i + 1], sigma[i : i + 1], one) for i, one in enumerate(given)])
 
 
 class BucketOrder:

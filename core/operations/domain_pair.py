@@ -22,7 +22,7 @@ from ..host.denoiser import Denoiser
 from ..lowrank.lora import Lora, attach_lora
 from ..lowrank.lora_file import save_lora
 from ..train.recipe import Losses
-from .domain import DomainTuning
+from .domain import DomainTuning, indices
 from .domain_choices import LAYERS, PAIR, STRUCTURE
 from .domain_data import Pictures, Prepared
 from .domain_previews import Previews
@@ -38,6 +38,7 @@ class PairTuning(DomainTuning):
     name: ClassVar[str] = "domain_pair"
     sets: ClassVar[int] = len(PAIR)
     takes_text: ClassVar[bool] = False
+    advice: ClassVar[str] = "choose a t_struct inside that range"
 
     t_struct: int = T_STRUCT  # timestep of the switch, of 1000: the structure LoRA is trained from here upwards
 
@@ -46,13 +47,6 @@ class PairTuning(DomainTuning):
         switched = replace(denoiser, denoise=self._switched)
         previews.denoiser = switched
         super().given(model, switched, prepared, pictures, previews)
-        for name, (first, beyond) in self.measured.items():
-            if first >= beyond:
-                low, high = denoiser.t_range
-                raise InputError(
-                    f"the model was trained at timesteps {low} to {high} alone, which leaves nothing for the {name} LoRA at "
-                    f"t_struct={self.t_struct}; choose a switch inside that range"
-                )
 
     def attach(self, network: nn.Module, device: torch.device) -> dict[str, Lora]:
         return {name: attach_lora(network, LAYERS[self.layers], self.rank, self.alpha, device) for name in PAIR}
@@ -63,10 +57,9 @@ class PairTuning(DomainTuning):
     def phases(self) -> list[tuple[list[str], Callable[[Any], Losses]]]:
         return [([name], partial(self._loss_of, name)) for name in PAIR]
 
-    @property
-    def measured(self) -> dict[str, tuple[int, int]]:
-        """The ranges of noise levels of both LoRAs, by name."""
-        return dict(zip(PAIR, (self.indices(self.t_struct, self.t_max), self.indices(self.t_min, self.t_struct)), strict=True))
+    def ranges(self, t_range: tuple[int, int], count: int) -> dict[str, tuple[int, int]]:
+        both = ((self.t_struct, self.t_max), (self.t_min, self.t_struct))
+        return {name: indices(timesteps, t_range, count) for name, timesteps in zip(PAIR, both, strict=True)}
 
     def write(self, out: Path, told: Mapping[str, Any]) -> list[Path]:
         written = []

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from ..files import replacing
-from ..host.denoiser import Denoiser, together
+from ..host.denoiser import Denoiser
 from ..progress import Progress
 from ..train.writing import tried
-from .domain_data import owned, to_device
+from .domain_data import evaluator, owned
 
 STEPS, GUIDANCE = 12, 4.0
 MOST = 4
@@ -75,14 +75,14 @@ class Previews:
             owned({**denoiser.condition(self.texts[text], self.shape), **self.beside(place % count, self.shape, place >= count)})
             for place, text in enumerate(texts)
         ]
-        given = to_device(together(conditions) if denoiser.batches else conditions, denoiser.device)
+        evaluate = evaluator(denoiser, conditions)
         sigmas = [*denoiser.sigmas[torch.linspace(beyond - 1, first, STEPS).round().long()].tolist(), 0.0]
         sources = [torch.Generator().manual_seed((self.seed + i) % 2**64) for i in range(count)]
         noise = torch.cat([torch.randn(1, *self.shape, generator=one) for one in sources]).to(denoiser.device)
         x = denoiser.noised(torch.zeros_like(noise), torch.full((count,), sigmas[0], device=denoiser.device), noise)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
             level = torch.full((2 * count,), sigma, device=denoiser.device)
-            named, empty = denoiser.denoise(torch.cat([x, x]), level, given).float().chunk(2)
+            named, empty = evaluate(torch.cat([x, x]), level).float().chunk(2)
             denoised = empty + GUIDANCE * (named - empty)
             x = denoised + (x - denoised) * (following / sigma)
         return x

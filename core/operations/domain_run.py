@@ -24,6 +24,7 @@ from ..host import current
 from ..host.denoiser import Denoiser
 from ..networks import weight_sum
 from ..paths import made_bundle_path, made_weights_dir
+from ..train.checkpoint import check_resumable
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import loss_image
@@ -40,6 +41,8 @@ KEPT = 3
 """Checkpoints on the disk at a time, of which one is being written."""
 SAMPLED = 4096
 """Numbers of each weight by which one base is told from another."""
+FOUND = frozenset({"fingerprint", "precision"})
+"""Settings that are known only when a run is about to begin."""
 SHOWN = 4
 """Times in a run that samples are drawn and the held-out pictures are measured."""
 
@@ -110,7 +113,9 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
     check_disk(run_dir, room)
     recipe.placed(places, side)
     with memory_named(recipe):
-        check_parts(host, model, clip, vae, pictures, recipe.size)
+        recipe.check_model(model, check_parts(host, model, clip, vae, pictures, recipe.size))
+        if run.resume:
+            check_resumable(run_dir, recipe, run.steps, FOUND)
         latents = encode_pictures(host, vae, pictures, recipe.flip)
         prompts = [line.strip() for line in job.prompts.splitlines() if line.strip()][:MOST] or _some_captions(pictures)
         texts = encode_texts(host, clip, ["", *prompts, *(line for lines in pictures.captions for line in lines)])

@@ -8,6 +8,8 @@ from .. import paths
 from ..bundles.find import list_bundles
 from ..errors import BundleError
 
+HEADS = ("aesthetic", "linearmse", "vit_l_14_linear", "vit_b_32_linear", "vit_b_16_linear")
+"""Words of which one is in the file name of a head; LAION's are among them."""
 INCLUDED = "pretrained-orchard-image.safetensors"
 
 
@@ -25,8 +27,18 @@ def list_networks() -> list[str]:
     return [*sorted(files), *(name for name in list_bundles("image") if name != INCLUDED)]
 
 
+def list_heads() -> list[str]:
+    """Return the names of `.pth`, `.pt` and `.safetensors` files in the weights folders whose names are like those of aesthetic heads."""
+    return sorted(
+        name
+        for folder in paths.weights_dirs()
+        for name, path in paths.model_files(folder)
+        if any(word in path.name.lower() for word in HEADS) and path.suffix.lower() in (".pth", ".pt", ".safetensors") and path.is_file()
+    )
+
+
 def resolve_network(name: str) -> Path:
-    """Return the file of a name from :func:`list_networks`. Raises :class:`BundleError` for an unknown one."""
+    """Return the file of a name from :func:`list_networks` or :func:`list_heads`. Raises :class:`BundleError` for an unknown one."""
     for folder in paths.weights_dirs():
         path = paths.model_path(folder, name)
         if path.is_file():

@@ -10,7 +10,7 @@ The tower and the U-Net stay as they are; only the projection is trained (recipe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from ..bundles.format import Bundle, BundleInfo, halved
 from ..bundles.load import load_bundle
 from ..errors import BundleError, InputError
 from ..paths import file_sha256
-from .image_tower import load_image_tower
+from .bilingual import joined_mask
+from .picture_reader import clip_vision_mark, embed_by_clip_vision, same_mark, tower_reader
 
 MAX_STRENGTH = 10.0
 _POOLED = {2048: 1280, 4096: 2048}  # SDXL; SD 3 and HiDream
 """Width of the pooled text state by that of the tokens, where they differ."""
-_LIMITS = {"embedding": 8192, "hidden": 8192, "tokens": 256, "width": 8192}
+_LIMITS = {"embedding": 8192, "hidden": 8192, "tokens": 256, "width": 16384}
 
 
 class ImageTokens(nn.Module):
@@ -93,7 +94,7 @@ def encode_variation(
         raise InputError(f"an IMAGE (B, H, W, 3) is expected, not {tuple(image.shape)}")
     bundle = load_bundle(tokens_path, "image_tokens")
     projection = load_image_tokens(bundle)
-    if conditioning is None and (missing := [name for name in needed if name != "attention_mask"]):
+    if conditioning is None and (missing := lacking(needed)):
         raise InputError(f"this model reads {', '.join(missing)} beside a picture's tokens; link a text for it to `conditioning`")
     if strength == 0 and conditioning is not None:
         return conditioning
@@ -102,14 +103,32 @@ def encode_variation(
         embedded = _by_tower(image, tower_path, tower, tokens_path.name)
     else:
         embedded = _by_clip_vision(clip_vision, image, tower, projection.config["embedding"], tokens_path.name)
-    tokens = strength * projection(embedded)
-    if conditioning is None:
-        width = _POOLED.get(tokens.shape[-1], tokens.shape[-1]) if pooled_width is None else pooled_width
-        details = {"pooled_output": torch.zeros(len(tokens), width)} if width else {}
-        if "attention_mask" in needed:
-            details["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.long)
-        return [[tokens, details]]
-    return [[_joined(text, tokens), dict(details)] for text, details in conditioning]
+    return prompt_of(strength * projection(embedded), conditioning, pooled_width, needed)
+
+
+def lacking(needed: Sequence[str]) -> list[str]:
+    """Return those of the details that a model has `needed` beside its tokens which only a text gives."""
+    return [name for name in needed if name != "attention_mask"]
+
+
+def prompt_of(tokens: Tensor, conditioning: Any = None, pooled_width: int | None = None, needed: Sequence[str] = ()) -> Any:
+    """Return the CONDITIONING of a picture's `tokens` (B, T, width), after those of `conditioning` where that is given.
+
+    For `pooled_width` and `needed` see :func:`encode_variation`. Gradients flow to `tokens`.
+    """
+    if conditioning is not None:
+        return [[_joined(text, tokens), _longer(text, tokens, details)] for text, details in conditioning]
+    width = _POOLED.get(tokens.shape[-1], tokens.shape[-1]) if pooled_width is None else pooled_width
+    details = {"pooled_output": torch.zeros(len(tokens), width)} if width else {}
+    if "attention_mask" in needed:
+        details["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.long)
+    return [[tokens, details]]
+
+
+def _longer(text: Tensor, tokens: Tensor, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details of a text to which a picture's tokens were added: an attention mask covers these too."""
+    mask = joined_mask(text, tokens, (details.get("attention_mask"), None), "token")
+    return {**details, **({} if mask is None else {"attention_mask": mask})}
 
 
 def _joined(text: Tensor, tokens: Tensor) -> Tensor:
@@ -130,15 +149,17 @@ def _by_tower(image: Tensor, path: Path, tower: dict[str, Any], name: str) -> Te
         raise InputError(f"{name} was trained for the embeddings of a {tower.get('kind')!r:.40}, not for an image tower; connect that one")
     if tower.get("sha256") != file_sha256(path):
         raise InputError(f"{name} was trained for another image tower than {path.name}; choose the one that its README names")
-    return load_image_tower(load_bundle(path, "image"))(image[..., :3].movedim(-1, 1).float() * 2 - 1)
+    return tower_reader(path).read(image)
 
 
 def _by_clip_vision(clip_vision: Any, image: Tensor, tower: dict[str, Any], width: int, name: str) -> Tensor:
-    """Return the embeddings of a host's CLIP_VISION, where the projection was trained for one of that width."""
-    embedded = clip_vision.encode_image(image)["image_embeds"]
+    """Return the embeddings of a host's CLIP_VISION, where the projection was trained for it."""
+    embedded = embed_by_clip_vision(clip_vision, image)
     if tower.get("kind") != "clip_vision" or embedded.shape[-1] != width:
         raise InputError(
             f"no projection was trained for this CLIP_VISION ({embedded.shape[-1]} features): {name} takes {width} features of "
             f"{tower.get('kind')!r:.40}. Disconnect clip_vision to use the image tower"
         )
-    return embedded.float().cpu()
+    if "mark" in tower and not same_mark(tower["mark"], clip_vision_mark(clip_vision)):
+        raise InputError(f"{name} was trained for another CLIP_VISION of {width} features; load the one that it was trained with")
+    return embedded

@@ -88,19 +88,50 @@ def _unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return {key: _unflatten(item, tensors) for key, item in value["items"]}
 
 
+def check_resumable(run_dir: Path, recipe: Recipe, steps: int, unknown: frozenset[str] = frozenset()) -> None:
+    """Raise :class:`TrainingError`, as the loop would, where a run of `recipe` cannot go on from the newest checkpoint in `run_dir`.
+
+    Settings in `unknown` are not compared. Only the file's header is read, so that this can be asked before any work."""
+    from safetensors import SafetensorError, safe_open
+
+    found = checkpoints(run_dir)
+    if not found:
+        return
+    try:
+        with safe_open(found[-1], "pt") as file:
+            meta = json.loads((file.metadata() or {})[_KEY])
+        told = dict(meta["state"]["items"])
+        state = {key: _unflatten(told[key], {}) for key in ("recipe", "settings")}
+        step = int(meta["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return  # the loop says what is wrong with the file
+    _compare(state, found[-1], recipe, unknown)
+    check_step(found[-1], step, steps)
+
+
 def check_same(state: dict[str, Any], path: Path, recipe: Recipe, steps: int, processes: int) -> None:
     """Raise :class:`TrainingError` where a checkpoint belongs to another recipe or to other settings than `recipe` has now.
 
     The recipe's volatile settings may differ. Another number of steps or processes only logs a warning.
     """
-    if state.get("recipe") != recipe.name:
-        raise TrainingError(f"{path} belongs to recipe {state.get('recipe')!r}, not {recipe.name!r}; choose another run folder")
-    then, now = state["settings"], json.loads(json.dumps(recipe.settings()))
-    differing = [k for k in sorted({*then, *now} - recipe.volatile) if then.get(k) != now.get(k)]
-    if differing:
-        listed = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
-        raise TrainingError(f"cannot resume from {path}: {listed}. Use the same settings, or start over with resume off")
+    _compare(state, path, recipe)
     if state["steps"] != steps or state["processes"] != processes:
         logger.warning(
             "%s: resumed with another number of steps or processes, so that the result differs from that of an uninterrupted run", path.name
         )
+
+
+def check_step(path: Path, step: int, steps: int) -> None:
+    """Raise :class:`TrainingError` where a checkpoint after `step` steps is past the `steps` of a run."""
+    if step > steps:
+        raise TrainingError(f"{path} is already at step {step}, past the {steps} asked for; ask for more, or start over")
+
+
+def _compare(state: dict[str, Any], path: Path, recipe: Recipe, unknown: frozenset[str] = frozenset()) -> None:
+    if state.get("recipe") != recipe.name:
+        raise TrainingError(f"{path} belongs to recipe {state.get('recipe')!r}, not {recipe.name!r}; choose another run folder")
+    then, now = state["settings"], json.loads(json.dumps(recipe.settings()))
+    differing = [k for k in sorted({*then, *now} - recipe.volatile - unknown) if then.get(k) != now.get(k)]
+    if differing:
+        listed = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
+        raise TrainingError(f"cannot resume from {path}: {listed}. Use the same settings, or start over with resume off")

@@ -28,7 +28,7 @@ from ..errors import TrainingError
 from ..progress import Progress, raise_if_cancelled
 from .average import AveragedWeights
 from .batches import batches
-from .checkpoint import check_same, checkpoints, load_checkpoint, save_checkpoint
+from .checkpoint import check_same, check_step, checkpoints, load_checkpoint, save_checkpoint
 from .losslog import LossLog
 from .plot import plot_losses
 from .processes import Processes, check_precision, join_processes
@@ -327,8 +327,7 @@ class _Run:
         if self.budget is not None and step >= MEASURED:
             self.steps = min(self.steps, state["steps"])
         check_same(state, found[-1], self.recipe, self.steps, self.processes.count)
-        if step > self.steps:
-            raise TrainingError(f"{found[-1]} is already at step {step}, past the {self.steps} asked for; ask for more, or start over")
+        check_step(found[-1], step, self.steps)
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])

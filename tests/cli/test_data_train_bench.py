@@ -94,6 +94,29 @@ def test_train_domain_makes_a_lora_and_a_workflow_of_a_folder_anywhere(tiny_pack
     assert main(["train", "domain", "--settings"]) == 0 and "checkpoint=''" in capsys.readouterr().out
 
 
+def test_train_domain_learns_how_a_graph_is_read_and_its_workflow_reads_it_so(tiny_pack, tmp_path, capsys):
+    from rapiddraw.core.orchard.dataset import write_dataset
+
+    write_dataset("train", 3, 64, tmp_path / "fruit")
+    settings = {kind: f"tiny-{kind}.safetensors" for kind in ("unet", "text", "vae")} | {"graph": "tiny-kg.safetensors"}
+    settings |= {"size": "64", "rank": "2", "text_rank": "2", "learn_projection": "true", "kg_scale": "0.5", "prompts": "a mirado"}
+
+    def run(**changes):
+        parts = [word for item in (settings | changes).items() for word in ("--set", "=".join(item))]
+        return main(["train", "domain", "--data", str(tmp_path / "fruit"), "--steps", "2", "--out", "known", *parts])
+
+    assert run() == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "on 8 layers of the text encoder" in "".join(said) and said[-1].endswith("known-projection.safetensors")
+    nodes = json.loads((tiny_pack / "output" / "workflows" / "known.json").read_text(encoding="utf-8"))["nodes"]
+    (applied,) = (node for node in nodes if node["type"] == "RapidDrawApplyKnowledge")
+    assert applied["widgets_values"] == [0.5, "known-projection.safetensors"]
+    assert run(kg_scale="much") == 1 and "kg_scale='much': expected a number" in capsys.readouterr().err
+    assert run(kg_scale="3") == 1 and "from 0 up to 2" in capsys.readouterr().err
+    assert run(graph="") == 1 and "the CLIP has no knowledge graph" in capsys.readouterr().err
+    assert run(graph="", learn_projection="false", projection="mine") == 1 and "name the graph too" in capsys.readouterr().err
+
+
 def test_train_lists_settings_and_refuses_what_it_does_not_know(capsys):
     assert main(["train", "kg", "--settings"]) == 0
     assert "dim=64" in capsys.readouterr().out

@@ -23,7 +23,7 @@ import torch
 
 import nodes
 
-PARTS = ("matrix_guidance", "matrix_bridge", "matrix_students", "matrix_conditions", "matrix_sampling", "matrix_small")
+PARTS = ("matrix_guidance", "matrix_bridge", "matrix_students", "matrix_conditions", "matrix_sampling", "matrix_small", "matrix_training")
 """Modules that enter rows, in the order of docs/families.md."""
 
 
@@ -62,6 +62,7 @@ def run() -> None:
         importlib.import_module(part)
     root = ours("core.errors").RapidDrawError
     ours("core.orchard.dataset").write_dataset("train", 2, 128, FOLDER / "input" / "fruit")
+    ours("core.orchard.dataset").write_dataset("train", 3, 128, FOLDER / "input" / "fruits")
     found: dict[str, dict[str, str]] = {}
     with torch.inference_mode():
         for name in families.available():
@@ -78,9 +79,8 @@ def run() -> None:
         if name.startswith("RapidDraw") and takes_a_model(node) and not any(key.split()[0] == name[9:] for key in matrix.ROWS)
     )
     lacks = [name for name in families.FAMILIES if name not in families.available()]
-    write(
-        {"matrix": found, "lacks": lacks, "unasked": unasked, "unets": [n for n in families.FAMILIES if families.FAMILIES[n].unet_blocks]}
-    )
+    unets = [name for name in families.FAMILIES if families.FAMILIES[name].unet_blocks]
+    write({"matrix": found, "rows": list(matrix.ROWS), "lacks": lacks, "unasked": unasked, "unets": unets})
 
 
 run()

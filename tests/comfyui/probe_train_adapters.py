@@ -24,6 +24,7 @@ SETTINGS = {
     "resume": False,
 }  # fmt: skip
 KRONECKER = {"rank": 2, "layers": "all"}
+TOKENS = {"tokens": 3, "hidden": 16, "reading": 2, "tower_name": "(the linked clip_vision)"}
 CONTROL = {"conditions": "edges, sketch", "maps": "drawn from the pictures", "format": "lowrank", "ratio": 0.5}
 
 
@@ -123,6 +124,48 @@ def control(parts: Any, graph: Any, files: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def clip_vision(seed: int, width: int = 24) -> Any:
+    """ComfyUI's CLIP_VISION with a small random network that gives `width` features."""
+    config = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
+        "hidden_act": "quick_gelu", "num_channels": 3, "projection_dim": width, "model_type": "clip_vision_model",
+    }  # fmt: skip
+    path = FOLDER / "vision.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    made = comfy.clip_vision.ClipVisionModel(str(path))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in made.model.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return made
+
+
+def tokens(parts: Any, graph: Any, files: Any) -> dict[str, Any]:
+    train, encode = (nodes.NODE_CLASS_MAPPINGS[f"RapidDraw{name}"] for name in ("TrainImageTokens", "ImageVariationEncode"))
+    model, clip, _ = parts
+    prompts, vision = texts_of(clip), clip_vision(0)
+    before = sampled(model, prompts)
+    picture = torch.rand(1, 48, 40, 3, generator=torch.Generator().manual_seed(3))
+
+    def trained() -> Any:
+        return train().execute(*parts, **{**SETTINGS, **TOKENS}, clip_vision=vision, prompt=graph, unique_id="6")["result"]
+
+    name, report, _, samples = trained()
+    first = (files / "tuned.safetensors").read_bytes()
+
+    def drawn(strength: float, reader: Any) -> torch.Tensor:
+        given = {"tokens_name": name, "tower_name": "tiny-image.safetensors", "conditioning": prompts[0], "model": model}
+        return sampled(model, [encode().execute(picture, **given, strength=strength, clip_vision=reader)[0], prompts[1]])
+
+    by_file, off = drawn(1.0, vision), drawn(0.0, vision)
+    trained()
+    again = (files / "tuned.safetensors").read_bytes() == first
+    return {
+        "changes": relative(by_file, before), "same_file": again, "off": bool(torch.equal(off, before)),
+        "unchanged": bool(torch.equal(sampled(model, prompts), before)), "report": report, "samples": list(samples.shape),
+        "other": refused(lambda: drawn(1.0, clip_vision(1))), "wider": refused(lambda: drawn(1.0, clip_vision(0, 40))),
+    }  # fmt: skip
+
+
 def run() -> None:
     ours = load_pack()
     host = ours("core.host").current()
@@ -138,8 +181,12 @@ def run() -> None:
         (files / "tuned.safetensors").unlink()
         found[f"control {name}"] = control(parts, graph, files)
         (files / "tuned.safetensors").unlink()
+        workflow = json.loads((host.process.workflow_folder() / "tuned.json").read_text(encoding="utf-8"))
+        found["workflow"] = sorted(node["type"] for node in workflow["nodes"])
+        found[f"tokens {name}"] = tokens(parts, graph, files)
+        (files / "tuned.safetensors").unlink()
     workflow = json.loads((host.process.workflow_folder() / "tuned.json").read_text(encoding="utf-8"))
-    found["workflow"] = sorted(node["type"] for node in workflow["nodes"])
+    found["workflow of tokens"] = sorted(node["type"] for node in workflow["nodes"])
     flux = (families.model("Flux"), Texts("Flux"), families.vae("Flux"))
     node = nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainControlAdapter"]
     found["refused"] = refused(lambda: node().execute(*flux, **{**SETTINGS, **CONTROL}))

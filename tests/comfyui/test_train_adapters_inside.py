@@ -21,6 +21,15 @@ def test_what_is_trained_is_loaded_by_its_node_and_the_base_is_as_before(trained
     assert one["samples"][-1] == 3 and "3 steps on 4 pictures" in one["report"] and "tuned.json in your workflows" in one["report"]
 
 
+@pytest.mark.parametrize("what", ["tokens SD 1.5", "tokens SDXL"])
+def test_a_picture_is_a_prompt_by_the_clip_vision_that_it_was_trained_with(trained: dict[str, Any], what: str) -> None:
+    one = trained[what]
+    assert one["changes"] > 1e-4 and one["off"] and one["unchanged"] and one["same_file"] and one["samples"][-1] == 3
+    assert "projection of 24 features to 3 tokens of" in one["report"] and "tuned.json in your workflows" in one["report"]
+    assert "another CLIP_VISION of 24 features" in one["other"] and "no projection was trained for this CLIP_VISION (40" in one["wider"]
+    assert {"LoadImage", "RapidDrawImageVariationEncode", "KSampler"} <= set(trained["workflow of tokens"])
+
+
 def test_the_ready_workflow_draws_by_the_maps_of_a_picture(trained: dict[str, Any]) -> None:
     wanted = {"CheckpointLoaderSimple", "RapidDrawControlAdapterLoader", "RapidDrawControlAdapterApply", "LoadImage", "KSampler"}
     assert wanted <= set(trained["workflow"]) and trained["workflow"].count("RapidDrawConditionMapExtractor") == 2

@@ -78,6 +78,7 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawDistillFewSteps": FEW_STEPS,
     "RapidDrawTrainKroneckerAdapter": {"size": 64},
     "RapidDrawTrainControlAdapter": {"size": 64, "format": "kronecker"},
+    "RapidDrawTrainImageTokens": {"size": 64, "tower_name": "tiny-image.safetensors"},
     "RapidDrawLoadFewStepModel": {"steps": 0, "file": ["student", 1]},
 }
 

@@ -92,7 +92,8 @@ WANTED = {
     "dynamic prompts": ("KeywordPromptGenerator",),
     "highres fix": ("ResolutionBridgeSampler", "ResolutionBridge"),
     "style slider": ("StyleGuidance",),
-    "ipadapter": ("ImageVariationEncode",),
+    "ipadapter": ("ImageVariationEncode", "TrainImageTokens"),
+    "train ip adapter": ("TrainImageTokens",),
 }  # fmt: skip
 
 

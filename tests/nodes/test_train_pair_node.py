@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image
+from rapiddraw.core.bundles.format import Schedule
 from rapiddraw.core.bundles.lora_about import read_about
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.graph.execute import execute
@@ -12,11 +13,13 @@ from rapiddraw.core.graph.formats import read_graph
 from rapiddraw.core.graph.stock.loaders import LoraLoaderModelOnly
 from rapiddraw.core.host import current
 from rapiddraw.core.lowrank.lora_file import read_lora
+from rapiddraw.core.operations.domain import DomainTuning
 from rapiddraw.core.operations.domain_pair import PairTuning, part_path
 from rapiddraw.core.operations.train_pair import load_pair
 from rapiddraw.core.orchard.dataset import write_dataset
 from rapiddraw.nodes.registry import registry
 from rapiddraw.nodes.train_pair import LINKED, LoadTimeDecoupledLoras, TrainTimeDecoupledPair
+from rapiddraw.tests.helpers import write_unet
 from rapiddraw.tests.nodes.test_train_domain_node import KINDS, denoised
 
 SETTINGS = {
@@ -131,6 +134,19 @@ def test_settings_out_of_range_are_one_line_before_any_work(parts, monkeypatch, 
     monkeypatch.setattr("rapiddraw.core.operations.domain_run.open_domain", lambda *_: pytest.fail("read first"))
     with pytest.raises(InputError, match=words):
         run(parts, **changes)
+
+
+@pytest.mark.parametrize(("t_min", "t_struct", "left"), [(0, 600, "the structure LoRA"), (500, 400, "the texture LoRA")])
+def test_a_base_of_some_timesteps_only_is_refused_before_any_work(parts, tmp_path, monkeypatch, t_min, t_struct, left):
+    monkeypatch.setattr("rapiddraw.core.operations.domain_run.encode_pictures", lambda *_: pytest.fail("encoded first"))
+    part = write_unet(tmp_path / "part.safetensors", schedule=Schedule(t_min=t_min, t_max=t_min + 500))
+    model = current().model.load(part)
+    with pytest.raises(InputError, match=f"timesteps {t_min} to {t_min + 500} of 1000 alone, which leaves nothing for {left}") as raised:
+        run((model, *parts[1:]), t_struct=t_struct)
+    assert "choose a t_struct inside that range" in str(raised.value)
+    recipe = DomainTuning(t_min=t_min - 300 if t_min else 600, t_max=t_min or 900)
+    with pytest.raises(InputError, match="leaves nothing for this training: choose t_min and t_max inside that range"):
+        recipe.check_model(model, None)
 
 
 def test_a_file_of_the_pair_that_another_program_made_is_left_alone(parts, tiny_pack):

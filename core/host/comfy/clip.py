@@ -4,6 +4,7 @@ projection W that it was trained with; see :mod:`.knowledge`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import folder_paths
 import torch
 
 from ...bundles.load import load_bundle
+from ...errors import InputError
 from ...text.encoder import check_text_bundle
 from ...text.tokenizer import make_tokenizer
 from .weights import check_shapes
@@ -82,6 +84,30 @@ def clip_target(config: dict[str, Any], vocabulary: list[str], projection: torch
 def encode(clip: Any, text: str) -> Any:
     """See :meth:`ClipTopic.encode`."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+@torch.no_grad()
+def beside_pictures(clip: Any, texts: Sequence[str], width: int) -> torch.Tensor:
+    """See :meth:`ClipTopic.beside_pictures`. Only CLIP's own text encoders have such a space; `l`, `g` and `h` are ComfyUI's keys."""
+    inner = clip.cond_stage_model
+    found = {key: getattr(inner, f"clip_{key}", None) for key in ("l", "g", "h")}
+    projections = {key: getattr(getattr(one, "transformer", None), "text_projection", None) for key, one in found.items()}
+    widths = {key: len(one.weight) for key, one in projections.items() if getattr(one, "weight", None) is not None}
+    key = next((key for key, own in widths.items() if own == width), None)
+    if key is None:
+        given = f"vectors of {' and '.join(map(str, widths.values()))} features" if widths else "no vectors beside pictures"
+        raise InputError(
+            f"the CLIP gives {given} and the CLIP_VISION vectors of {width}: link two that belong together, such as clip_l.safetensors "
+            "and ViT-L/14, or SDXL's CLIP and ViT-bigG"
+        )
+    clip.load_model()
+    inner.reset_clip_options()
+    inner.set_clip_options({"execution_device": clip.patcher.load_device, "projected_pooled": True})
+    try:
+        rows = [found[key].encode_token_weights(clip.tokenize(text)[key])[1] for text in texts]
+    finally:
+        inner.reset_clip_options()
+    return torch.cat(rows).float().cpu()
 
 
 def load(path: Path) -> Any:

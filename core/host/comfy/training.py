@@ -62,12 +62,9 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
     def noised(latents: torch.Tensor, sigma: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         return sampling.noise_scaling(sigma.reshape(-1, *[1] * (latents.dim() - 1)), noise.clone(), latents)
 
-    bundle = getattr(type(inner.model_config), "bundle", None)
-    schedule = None if bundle is None else bundle.schedule
-    steps = (0, len(sampling.sigmas)) if schedule is None else (schedule.t_min, schedule.t_max)
-    levels = sampling.sigmas.detach().float().cpu().clone()
+    sigmas = sampling.sigmas.detach().float().cpu().clone()
     return Denoiser(
-        inner.diffusion_model, prediction, levels, steps, device, run if train else as_loaded, noised,
+        inner.diffusion_model, prediction, sigmas, levels(model)[0], device, run if train else as_loaded, noised,
         lambda conditioning, shape: _condition(model, conditioning, shape), inner.process_latent_in, inner.process_latent_out, release,
         taken, batches=unet,
     )  # fmt: skip
@@ -76,6 +73,15 @@ def denoiser(model: Any, train: bool = False, room: int = 0, frozen: bool = Fals
 def texts(clip: Any) -> TextsInTraining:
     """See :meth:`TrainingTopic.texts`."""
     return in_training(clip)
+
+
+def levels(model: Any) -> tuple[tuple[int, int], int]:
+    """See :meth:`TrainingTopic.levels`."""
+    sampling = model.get_model_object("model_sampling")
+    prediction_of(sampling)
+    bundle = getattr(type(model.model.model_config), "bundle", None)
+    schedule, count = None if bundle is None else bundle.schedule, len(sampling.sigmas)
+    return (0, count) if schedule is None else (schedule.t_min, schedule.t_max), count
 
 
 def check(model: Any, conditioning: Any, size: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...bundles.load import load_bundle
+from ...errors import InputError
 from ...knowledge.attach import KnowledgeReader, TokenSpace
 from ...text.encoder import TextEncoder, load_text_encoder
 from . import process
@@ -85,6 +86,16 @@ def load(path: Path) -> Clip:
 def encode(clip: Any, text: str) -> list[list[Any]]:
     """See :meth:`ClipTopic.encode`."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+@torch.no_grad()
+def beside_pictures(clip: Any, texts: Sequence[str], width: int) -> torch.Tensor:
+    """See :meth:`ClipTopic.beside_pictures`."""
+    own = int(clip.encoder.config["projection_dim"]) if isinstance(clip, Clip) else clip.encode_from_tokens(clip.tokenize(""))[1].shape[-1]
+    if own != width:
+        raise InputError(f"the CLIP gives vectors of {own} features and the CLIP_VISION of {width}: link two that were trained together")
+    pooled = torch.cat([clip.encode_from_tokens(clip.tokenize(text))[1] for text in texts])
+    return (clip.encoder.project(pooled) if isinstance(clip, Clip) else pooled).float().cpu()
 
 
 def _space(encoder: TextEncoder, device: torch.device) -> TokenSpace:

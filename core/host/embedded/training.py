@@ -44,10 +44,8 @@ def denoiser(model: Model, train: bool = False, room: int = 0, frozen: bool = Fa
             found["y"] = inner.encode_adm(details, torch.zeros(1, *shape))
         return found
 
-    schedule = levels.schedule
-    steps = (schedule.t_min, schedule.t_max)
     return Denoiser(
-        network, levels.prediction, levels.sigmas, steps, inner.device, denoise,
+        network, levels.prediction, levels.sigmas, _range(model), inner.device, denoise,
         lambda latents, sigma, noise: levels.noise_scaling(sigma, noise, latents), condition, inner.process_latent_in,
         inner.process_latent_out, release, taken,
     )  # fmt: skip
@@ -60,6 +58,16 @@ def texts(clip: Clip | SdClip) -> TextsInTraining:
 
 def check(model: Model, conditioning: Any, size: int) -> None:
     """See :meth:`TrainingTopic.check`. Every model here can be trained."""
+
+
+def levels(model: Model) -> tuple[tuple[int, int], int]:
+    """See :meth:`TrainingTopic.levels`."""
+    return _range(model), len(model.model.model_sampling.sigmas)
+
+
+def _range(model: Model) -> tuple[int, int]:
+    schedule = model.model.model_sampling.schedule
+    return schedule.t_min, schedule.t_max
 
 
 def _nothing() -> None:

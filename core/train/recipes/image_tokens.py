@@ -88,20 +88,9 @@ class ImageTokensRecipe(UnetRecipe):
                 read = [self.readers.tokens(number, texts) for number in range(len(self.readers.encoders))]
                 batch = {"ids": [ids.to(device) for ids, _ in read], "rows": [rows.to(device) for _, rows in read]}
                 states.append(super().context(batch).half())
-        wanted, given = torch.cat(states), self.embeddings[self.used].to(device)
         optimizer = self.adamw(list(self.projection.parameters()), self.reading_lr)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.reading)
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, "reading"))
-        with Progress(self.reading, "reading", "step") as bar:
-            for _ in range(self.reading):
-                chosen = torch.randint(len(given), (min(256, len(given)),), generator=generator).to(device)
-                error = (self.projection(given[chosen]) - wanted[chosen].float()).square().mean()
-                optimizer.zero_grad()
-                error.backward()
-                optimizer.step()
-                decay.step()
-                bar.update(loss=f"{float(error.detach()):.4f}")
-        self.reading_error = float(error.detach() / wanted.float().var())
+        both = (self.embeddings[self.used].to(device), torch.cat(states))
+        self.reading_error = learn_to_read(self.projection, both, optimizer, self.reading, self.seed)
 
     def _description(self, index: int) -> str:
         """Return what a picture shows in words: all looks of an Orchard scene, else the longest caption."""
@@ -145,3 +134,25 @@ class ImageTokensRecipe(UnetRecipe):
         if self.reading < 0 or self.pictures < 0:
             raise InputError(f"reading={self.reading}, pictures={self.pictures}: expected 0 or more")
         self.check_shares("alone", "image_dropout")
+
+
+def learn_to_read(
+    projection: ImageTokens, both: tuple[torch.Tensor, torch.Tensor], optimizer: torch.optim.Optimizer, steps: int, seed: int
+) -> float:
+    """Fit a projection by `steps` of regression from embeddings (N, features) to states (N, tokens, width), the two of `both`.
+
+    Returns the last error as a share of the states' variance."""
+    given, wanted = both
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "reading"))
+    with Progress(steps, "reading", "step") as bar:
+        for _ in range(steps):
+            chosen = torch.randint(len(given), (min(256, len(given)),), generator=generator).to(given.device)
+            error = (projection(given[chosen]) - wanted[chosen].float()).square().mean()
+            optimizer.zero_grad()
+            error.backward()
+            optimizer.step()
+            decay.step()
+            bar.update(loss=f"{float(error.detach()):.4f}")
+    optimizer.zero_grad()  # the training's first step, and a resumed run's, begins without a gradient
+    return float(error.detach() / wanted.float().var())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rapiddraw.core.data.filters import MEASURED, Limits, filter_folder, write_subset
+from rapiddraw.core.data.filters import MEASURED, Limits, _Seen, filter_folder, write_subset
 from rapiddraw.core.data.folder import ImageFolder
 from rapiddraw.core.data.sheet import contact_sheet
 from rapiddraw.core.data.spoil import TRUTH, write_crawl
@@ -16,6 +16,8 @@ from rapiddraw.core.data.watermark import SIDE, find_watermark, thumbnail
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.scoring.aesthetics import appearance
 from rapiddraw.core.scoring.clip_score import load_scorer
+from rapiddraw.core.scoring.vision import AestheticHead, Vision
+from rapiddraw.core.text.picture_reader import PictureReader
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_a_folder_in_the_way_is_named_before_any_picture_is_measured(tmp_path, m
     (tmp_path / "full").mkdir()
     picture(tmp_path / "in", "a.png", 64, 64)
     (tmp_path / "full" / "mine.txt").write_text("x")
-    monkeypatch.setattr("rapiddraw.core.data.filters._measure", lambda *rest: pytest.fail("measured before the folder was tried"))
+    monkeypatch.setattr("rapiddraw.core.data.filters._Measurer.__call__", lambda *rest: pytest.fail("measured before the folder was tried"))
     with pytest.raises(DataError, match="already holds something else"):
         filter_folder(tmp_path / "in", Limits(), tmp_path / "full")
 
@@ -190,3 +192,57 @@ def test_names_that_differ_in_case_alone_are_not_mixed_up_on_a_disk_that_ignores
     (target / ".RAPIDDRAW-SUBSET").touch()  # what such a disk would show
     with pytest.raises(DataError, match="ignores case"):
         write_subset(root, items, target)
+
+
+def colours(root):
+    """Pictures of two plain colours, each twice with little noise, and captions that name the colour; the last is named wrongly."""
+    root.mkdir()
+    for name, colour, said in (("a", 200, "red"), ("b", 202, "red"), ("c", 60, "blue"), ("d", 58, "red")):
+        pixels = np.full((40, 40, 3), (colour, 20, 255 - colour), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{name}.png")
+        (root / f"{name}.txt").write_text(f"a {said} thing", encoding="utf-8")
+    return root
+
+
+def seen(head=None, texts=True):
+    reader = PictureReader(lambda image: image.mean((1, 2)) - 0.4, 3, {})
+    said = {"red": [1.0, 0.0, 0.0], "blue": [0.0, 0.0, 1.0]}
+    return Vision(reader, (lambda lines: torch.tensor([said[line.split()[1]] for line in lines])) if texts else None, head)
+
+
+def test_a_users_networks_find_wrong_captions_dull_pictures_and_near_copies(tmp_path):
+    root = colours(tmp_path / "in")
+    head = AestheticHead([(torch.tensor([[10.0, 0.0, 0.0]]), torch.tensor([1.0]))])
+    found = filter_folder(root, Limits(clip=0.2), vision=seen())
+    assert {row.file_name: row.reasons for row in found.dropped} == {"d.png": ["CLIP score"]}
+    found = filter_folder(root, Limits(score=3.0), vision=seen(head, texts=False))
+    assert [row.file_name for row in found.kept] == ["a.png", "b.png"] and "left out for aesthetic score: 2" in found.report
+    found = filter_folder(root, Limits(likeness=0.98), tmp_path / "out", vision=seen(texts=False))
+    assert [row.file_name for row in found.kept] == ["a.png", "c.png"] and "likeness to a kept picture: 2" in found.report
+    assert len(list(root.iterdir())) == 8 and len(ImageFolder(tmp_path / "out", captions=False)) == 2
+    every = filter_folder(root, Limits(clip=0.2, score=3.0, likeness=0.98), vision=seen(head))
+    assert [row.file_name for row in every.kept] == ["a.png"] and every.kept[0].values.keys() == {"clip", "score", "likeness"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "vision", "words"),
+    [
+        (Limits(clip=0.2), seen(texts=False), "a CLIP and a CLIP_VISION"),
+        (Limits(score=3.0), seen(), "aesthetic head"),
+        (Limits(score=3.0), None, "aesthetic head"),
+        (Limits(likeness=0.9), None, "link clip_vision"),
+        (Limits(likeness=1.1), seen(), "likeness"),
+        (Limits(score=float("nan")), seen(), "score"),
+    ],
+)
+def test_limits_without_their_networks_are_refused(tmp_path, limits, vision, words):
+    with pytest.raises(InputError, match=words):
+        filter_folder(colours(tmp_path / "in"), limits, vision=vision)
+
+
+def test_the_table_of_kept_pictures_grows():
+    table, rows = _Seen(), torch.nn.functional.normalize(torch.randn(600, 4), dim=-1)
+    assert table.likeness(rows[0]) == 0.0
+    for row in rows:
+        table.add(row)
+    assert table.likeness(rows[0]) == pytest.approx(1.0) and table.count == 600 and torch.equal(table.rows[:600], rows)
