@@ -78,6 +78,21 @@ class ControlAdapter(nn.Module):
         return states, unet.mid_block(h, emb, **attends)
 
 
+def adapter_config(unet: Mapping[str, Any], factor: int, conditions: Sequence[str], features: Sequence[int]) -> dict[str, Any]:
+    """Return the config of an adapter of a U-Net of diffusers' config `unet` for a VAE of `factor`.
+
+    Raises :class:`InputError` for a factor that is no power of two."""
+    strides, levels = round(math.log2(max(factor, 1))), len(unet["block_out_channels"])
+    if 2**strides != factor:
+        raise InputError(f"a VAE of factor {factor}: the condition's features are made by strides of 2, so a power of two is needed")
+    return {
+        "unet": {key: value for key, value in unet.items() if not key.startswith("_") and value is not None},
+        "conditions": list(conditions),
+        "stem": [features[0]] * strides,
+        "features": [features[min(i, len(features) - 1)] for i in range(levels)],
+    }
+
+
 def copy_of_unet(
     unet: Any, factor: int, conditions: Sequence[str] = CONDITIONS, features: Sequence[int] = FEATURES
 ) -> tuple[ControlAdapter, dict[str, Any]]:
@@ -93,18 +108,11 @@ def copy_of_weights(
     unet: Mapping[str, Any], weights: Mapping[str, Tensor], factor: int, conditions: Sequence[str], features: Sequence[int]
 ) -> tuple[ControlAdapter, dict[str, Any]]:
     """Return what :func:`copy_of_unet` returns for a U-Net of diffusers' config `unet` with `weights`, in float32 copies."""
-    strides = round(math.log2(max(factor, 1)))
-    if 2**strides != factor:
-        raise InputError(f"a VAE of factor {factor}: the condition's features are made by strides of 2, so a power of two is needed")
-    levels = len(unet["block_out_channels"])
-    config: dict[str, Any] = {
-        "unet": {key: value for key, value in unet.items() if not key.startswith("_") and value is not None},
-        "conditions": list(conditions),
-        "stem": [features[0]] * strides,
-        "features": [features[min(i, len(features) - 1)] for i in range(levels)],
-    }
+    config = adapter_config(unet, factor, conditions, features)
     adapter = ControlAdapter(**config)
-    tensors = {key: tensor.detach().to(torch.float32, copy=True) for key, tensor in copied_weights(weights, levels).items()}
+    tensors = {
+        key: tensor.detach().to(torch.float32, copy=True) for key, tensor in copied_weights(weights, len(config["features"])).items()
+    }
     open_factors(adapter, tensors, "the U-Net")
     adapter.load_state_dict(tensors, strict=False, assign=True)
     return adapter.requires_grad_(True), config

@@ -70,15 +70,21 @@ def make_trainable(
                 made = how(getattr(module, name).detach(), dtype, home)
                 module._parameters[name] = nn.Parameter(made, requires_grad=trained)
 
+    check_floating(network)
     for module in network.modules():
         for name, weight in module._parameters.items():
-            if weight is None:
-                continue
-            if not weight.is_floating_point():
-                raise InputError(f"{type(module).__name__}.{name} is stored as {weight.dtype}; a quantized model cannot be trained")
-            changed.append((module, name, weight.dtype, weight.device))
+            if weight is not None:
+                changed.append((module, name, weight.dtype, weight.device))
     replace(lambda weight, _, __: weight.to(device, dtype, copy=True), trained)
     return lambda: replace(lambda weight, dtype, home: weight.to(home, dtype), False)
+
+
+def check_floating(network: nn.Module) -> None:
+    """Raise :class:`InputError` for weights that are no floating-point numbers."""
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and not weight.is_floating_point():
+                raise InputError(f"{type(module).__name__}.{name} is stored as {weight.dtype}; a quantized model cannot be trained")
 
 
 def keeping_copies() -> Any:

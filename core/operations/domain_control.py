@@ -18,14 +18,16 @@ import torch
 from torch import nn
 
 from ..bundles.format import Bundle
-from ..control.adapter import DECODER, copy_of_weights
+from ..control.adapter import DECODER, ControlAdapter, adapter_config, copy_of_weights
 from ..control.bundle import save_control
 from ..control.hints import CHANNELS, map_hint
 from ..control.layers import parameters_of
 from ..errors import InputError
 from ..host.denoiser import Denoiser
-from ..lowrank.factorize import factorize
+from ..lowrank.factorize import factored_names, factorize
 from ..lowrank.hooked import Hooked
+from ..lowrank.plan import planned
+from ..lowrank.roles import DEFAULT_TARGETS
 from ..train.recipes.control import EXTRACTORS, freeze_with_updates, kept_conditions, with_updates_merged
 from .distill import BYTES_A_WEIGHT
 from .domain import DomainTuning
@@ -62,6 +64,14 @@ class ControlTuning(DomainTuning):
             raise InputError("a control adapter needs a U-Net that predicts eps or v, such as SD 1.5 and SDXL; this one is of another kind")
         if unet.info.extra:
             raise InputError("this U-Net is slimmed, and a control adapter copies whole encoders only; train it for the U-Net as it was")
+        config = adapter_config(unet.info.config, unet.info.latent.factor, self.conditions, FEATURES)
+        if self.format == "lowrank":
+            if factored_names(unet.tensors):
+                raise InputError("this U-Net is low-rank already, and format=lowrank factors a dense one: choose dense or kronecker")
+            with torch.device("meta"):
+                encoder = ControlAdapter(**config).encoder
+            for _ in planned(encoder, "param_ratio", self.ratio, DEFAULT_TARGETS, values=False):  # raises where the ratio is out of reach
+                pass
         kept = {key: tensor for key, tensor in unet.tensors.items() if not key.startswith(DECODER)}
         self.unet = Bundle(unet.info, kept)
 

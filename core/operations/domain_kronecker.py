@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..host import current
 from ..lowrank.adapter import save_adapter
 from ..lowrank.hooked import Hooked, paired_layers
@@ -40,10 +41,19 @@ class KroneckerTuning(DomainTuning):
     rank: int = 4
     layers: str = "attention and feed-forward"
 
+    def check_model(self, model: Any, empty: Any) -> None:
+        super().check_model(model, empty)
+        network = current().speed.network_of("model", model)
+        if not self.chosen(network, model):
+            raise InputError(f"no layer of this {type(network).__name__} that an adapter file can name is among {self.layers!r}")
+
     def attach(self, network: nn.Module, device: torch.device) -> Mapping[str, Hooked]:
-        known = current().surgery.layer_names(self.model)
-        names = [name for name, _ in paired_layers(network) if name in known and role_of(name, LAYERS[self.layers])]
-        return {"updates": hook_updates(network, names, self.rank, device)}
+        return {"updates": hook_updates(network, self.chosen(network, self.model), self.rank, device)}
+
+    def chosen(self, network: nn.Module, model: Any) -> list[str]:
+        """Return the names of the layers that get an update: those of a kind in `layers` for which an adapter file has a name."""
+        known = current().surgery.layer_names(model)
+        return [name for name, _ in paired_layers(network) if name in known and role_of(name, LAYERS[self.layers])]
 
     def write(self, out: Path, told: Mapping[str, Any]) -> list[Path]:
         hooked: Any = self.learned["updates"]

@@ -161,6 +161,12 @@ def test_the_ready_workflow_draws_with_it(node, pack):
     assert (pack / "output" / image["filename"]).is_file()
 
 
+def test_a_ratio_out_of_reach_is_refused_before_any_work(sd15, pack, monkeypatch):
+    monkeypatch.setattr(domain_run, "encode_pictures", lambda *_: pytest.fail("encoded first"))
+    with pytest.raises(InputError, match="cannot be reached"):
+        run(CONTROL, sd15, ratio=1e-4)
+
+
 @pytest.mark.parametrize("node", NODES)
 def test_bad_settings_and_a_file_of_another_kind_are_one_line_before_any_work(node, sd15, pack, tiny_weights, monkeypatch):
     monkeypatch.setattr(domain_run, "encode_pictures", lambda *_: pytest.fail("encoded first"))

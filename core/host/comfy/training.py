@@ -13,7 +13,7 @@ import comfy.model_sampling
 import torch
 
 from ...errors import InputError
-from ..denoiser import Condition, Denoiser, Inputs, first_of, frozen_dtype, keeping_copies, make_trainable
+from ..denoiser import Condition, Denoiser, Inputs, check_floating, first_of, frozen_dtype, keeping_copies, make_trainable
 from ..texts import TextsInTraining
 from .surgery import is_unet
 from .texts import in_training
@@ -87,6 +87,7 @@ def levels(model: Any) -> tuple[tuple[int, int], int]:
 def check(model: Any, conditioning: Any, size: int) -> None:
     """See :meth:`TrainingTopic.check`."""
     network = model.model.diffusion_model
+    check_floating(network)
     if kernel := _kernel_without_gradients(network) or _rope_without_gradients(network, model.load_device):
         raise InputError(
             f"this ComfyUI computes the model with {kernel}, a kernel that has no gradients, so that the model cannot be trained; take "
