@@ -176,17 +176,14 @@ def run() -> None:
         "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base.safetensors"}},
         "6": {"class_type": "Trainer", "inputs": {"model": ["4", 0], "clip": ["4", 1], "vae": ["4", 2], "clip_vision": ["4", 1]}},
     }
+    workflow = host.process.workflow_folder() / "tuned.json"
+    kinds = {"kronecker": kronecker, "control": control, "tokens": tokens}
     for name, parts in {"SD 1.5": (sd15_unet(), clip, vae), "SDXL": (sdxl_unet(), with_pooled(clip), vae)}.items():
-        found[f"kronecker {name}"] = kronecker(parts, graph, files)
-        (files / "tuned.safetensors").unlink()
-        found[f"control {name}"] = control(parts, graph, files)
-        (files / "tuned.safetensors").unlink()
-        workflow = json.loads((host.process.workflow_folder() / "tuned.json").read_text(encoding="utf-8"))
-        found["workflow"] = sorted(node["type"] for node in workflow["nodes"])
-        found[f"tokens {name}"] = tokens(parts, graph, files)
-        (files / "tuned.safetensors").unlink()
-    workflow = json.loads((host.process.workflow_folder() / "tuned.json").read_text(encoding="utf-8"))
-    found["workflow of tokens"] = sorted(node["type"] for node in workflow["nodes"])
+        for kind, trained in kinds.items():
+            found[f"{kind} {name}"] = trained(parts, graph, files)
+            found[f"workflow of {kind}"] = sorted(node["type"] for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"])
+            for path in (files / "tuned.safetensors", workflow):
+                path.unlink()
     flux = (families.model("Flux"), Texts("Flux"), families.vae("Flux"))
     node = nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainControlAdapter"]
     found["refused"] = refused(lambda: node().execute(*flux, **{**SETTINGS, **CONTROL}))

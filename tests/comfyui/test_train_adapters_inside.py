@@ -32,7 +32,7 @@ def test_a_picture_is_a_prompt_by_the_clip_vision_that_it_was_trained_with(train
 
 def test_the_ready_workflow_draws_by_the_maps_of_a_picture(trained: dict[str, Any]) -> None:
     wanted = {"CheckpointLoaderSimple", "RapidDrawControlAdapterLoader", "RapidDrawControlAdapterApply", "LoadImage", "KSampler"}
-    assert wanted <= set(trained["workflow"]) and trained["workflow"].count("RapidDrawConditionMapExtractor") == 2
+    assert wanted <= set(trained["workflow of control"]) and trained["workflow of control"].count("RapidDrawConditionMapExtractor") == 2
 
 
 def test_another_family_is_refused_by_a_control_trainer_before_any_work(trained: dict[str, Any]) -> None:
