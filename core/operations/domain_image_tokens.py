@@ -65,7 +65,7 @@ class ImageTokensTuning(DomainTuning):
         super().check_model(model, empty)
         host, (text, details) = current(), empty[0]
         self.width = int(text.shape[-1])
-        self.beside = {"pooled_width": host.model.pooled_width(model), "needed": host.model.needed_details(model)}
+        self.pooled, self.needed = host.model.pooled_width(model), host.model.needed_details(model)
         with torch.device("meta"):
             self.projected()
         picture = torch.zeros(1, self.tokens, self.width)
@@ -98,7 +98,7 @@ class ImageTokensTuning(DomainTuning):
     def conditions_of(
         self, texts: Sequence[str], shown: Sequence[tuple[int, int]], shape: tuple[int, ...], rng: random.Random | None = None
     ) -> Any:
-        alone = rng is not None and rng.random() < ALONE and not lacking(self.beside["needed"])
+        alone = rng is not None and rng.random() < ALONE and not lacking(self.needed)
         embeddings = torch.stack([self.embeddings[number][side] for number, side in shown])
         return {"texts": [None if alone else text for text in texts], "embeddings": embeddings}
 
@@ -141,7 +141,7 @@ class ImageTokensTuning(DomainTuning):
 
     def _prompt(self, text: str | None, tokens: torch.Tensor) -> Any:
         """Return the CONDITIONING of a picture's tokens (1, T, width) after those of `text`; alone for None."""
-        return prompt_of(tokens, None, **self.beside) if text is None else prompt_of(tokens, self.texts[text][:1])
+        return prompt_of(tokens, None, self.pooled, self.needed) if text is None else prompt_of(tokens, self.texts[text][:1])
 
     def _drawn_by(self, number: int, shape: tuple[int, ...], empty: bool) -> Mapping[str, torch.Tensor]:
         """Return the condition of a prompt that is drawn with a picture of the folder; nothing new without what was learned."""

@@ -90,9 +90,10 @@ def encode(clip: Any, text: str) -> Any:
 def beside_pictures(clip: Any, texts: Sequence[str], width: int) -> torch.Tensor:
     """See :meth:`ClipTopic.beside_pictures`. Only CLIP's own text encoders have such a space; `l`, `g` and `h` are ComfyUI's keys."""
     inner = clip.cond_stage_model
-    found = {key: getattr(inner, f"clip_{key}", None) for key in ("l", "g", "h")}
+    found: dict[str, Any] = {key: getattr(inner, f"clip_{key}", None) for key in ("l", "g", "h")}
     projections = {key: getattr(getattr(one, "transformer", None), "text_projection", None) for key, one in found.items()}
-    widths = {key: len(one.weight) for key, one in projections.items() if getattr(one, "weight", None) is not None}
+    weights: dict[str, Any] = {key: getattr(one, "weight", None) for key, one in projections.items()}
+    widths = {key: len(weight) for key, weight in weights.items() if weight is not None}
     key = next((key for key, own in widths.items() if own == width), None)
     if key is None:
         given = f"vectors of {' and '.join(map(str, widths.values()))} features" if widths else "no vectors beside pictures"
