@@ -56,7 +56,7 @@ class TrainImageTokens(FolderTraining):
         "The projection's name, for the input trained of Image Variation Encode.",
         "The pictures, the loss on held-out pictures by the text alone and with the picture, the file and the workflow.",
         "The loss over the steps.",
-        "The prompts, drawn from the text alone (first row) and with a picture of the folder (second row).",
+        "The prompts, drawn from the text alone (first row) and with a picture of the folder (second row); the pictures (third row).",
     )
     FUNCTION = "execute"
     OUTPUT_NODE = True

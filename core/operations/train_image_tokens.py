@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..data.places import annotated_name
 from ..errors import InputError
 from ..text.picture_reader import PictureReader, clip_vision_reader, tower_reader
 from .distill import Run
+from .domain_data import Pictures
 from .domain_image_tokens import ImageTokensTuning
 from .domain_run import Job, bundle_name, bundle_path, run_domain
 from .ready_workflow import PARTS, drawing_graph, sources, workflow_line
@@ -21,7 +22,8 @@ from .ready_workflow import PARTS, drawing_graph, sources, workflow_line
 
 @dataclass(frozen=True)
 class TunedTokens:
-    """The projection's name for Image Variation Encode, a report, and two IMAGEs: the loss, and samples before (first row) and after."""
+    """The projection's name for Image Variation Encode, a report, and two IMAGEs: the loss, and samples before (first row) and after, by
+    the pictures in the third row."""
 
     name: str
     report: str
@@ -60,7 +62,16 @@ def train_image_tokens(parts: tuple[Any, Any, Any], reader: PictureReader, job: 
             return prompted(drawn, {"tokens_name": bundle_name(out), "tower_name": tower, "strength": 1.0, **taken}, picture)
 
         lines.append(workflow_line(job.filename, drawing, job.classes))
-    return TunedTokens(bundle_name(out), "\n".join(lines), made.plot(), made.samples, made.result.files[0])
+    samples = with_pictures(made.samples, made.pictures, recipe.shown, len(made.prompts))
+    return TunedTokens(bundle_name(out), "\n".join(lines), made.plot(), samples, made.result.files[0])
+
+
+def with_pictures(samples: torch.Tensor, pictures: Pictures, shown: Sequence[int], count: int) -> torch.Tensor:
+    """Return a sheet (1, 2 H, count W, 3) of samples with a third row: the pictures `shown` by which they were drawn."""
+    height, width = samples.shape[1] // 2, samples.shape[2] // count
+    chosen = [pictures.images.fitted(shown[number % len(shown)], height, width) for number in range(count)]
+    row = torch.cat([(one.movedim(0, -1) + 1) / 2 for one in chosen], dim=1)
+    return torch.cat([samples, row[None].to(samples)], dim=1)
 
 
 def prompted(graph: Mapping[str, Any], encode: Mapping[str, Any], picture: str) -> dict[str, Any]:

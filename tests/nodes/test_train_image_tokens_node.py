@@ -68,7 +68,7 @@ def test_a_projection_of_a_users_clip_vision_serves_that_clip_vision_alone(parts
     vision = Vision()
     trained, report, plot, samples = run(parts, clip_vision=vision)
     assert trained == "mine.safetensors" and "projection of 24 features to 3 tokens of" in report and "for Image Variation Encode" in report
-    assert plot.shape[-1] == 3 and samples.shape == (1, 128, 64, 3) and not torch.equal(samples[:, :64], samples[:, 64:])
+    assert plot.shape[-1] == 3 and samples.shape == (1, 192, 64, 3) and not torch.equal(samples[:, :64], samples[:, 64:128])
     text = [[torch.randn(1, 5, varied(trained, vision)[0][0].shape[-1]), {}]]
     ((alone, _),), ((joined, _),) = varied(trained, vision), varied(trained, vision, text)
     assert joined.shape == (1, 8, alone.shape[-1]) and torch.equal(joined[:, 5:], alone) and torch.equal(joined[:, :5], text[0][0])
