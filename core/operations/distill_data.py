@@ -61,9 +61,12 @@ def encode_folder(host: Any, denoiser_of: Any, clip: Any, vae: Any, images: Imag
     return Encoded(denoiser.latent(latents).clone(), texts, captions)
 
 
-def too_many_texts(count: int) -> str:
-    """Return what is said where the states of so many texts are too large for memory."""
-    return f"{count} different texts do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or fewer prompts"
+def check_texts(count: int, size: int) -> None:
+    """Raise :class:`InputError` where the states of `count` texts, `size` bytes, do not fit into memory."""
+    if size > MAX_TOKEN_BYTES:
+        raise InputError(
+            f"{count} different texts do not fit into {MAX_TOKEN_BYTES >> 30} GB of memory; use a smaller folder, or fewer prompts"
+        )
 
 
 def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
@@ -74,8 +77,7 @@ def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
         for text in wanted:
             encoded[text] = host.clip.encode(clip, text)
             taken += encoded[text][0][0].nbytes
-            if taken > MAX_TOKEN_BYTES:
-                raise InputError(too_many_texts(len(wanted)))
+            check_texts(len(wanted), taken)
             bar.update()
     return encoded
 

@@ -22,7 +22,7 @@ from ..paths import temp_dir
 from ..progress import Progress
 from ..text.templates import OBJECT, apply_template
 from ..train.recipe import derived_seed
-from .distill_data import MAX_TOKEN_BYTES, too_many_texts
+from .distill_data import check_texts
 
 DEMONSTRATION = 16
 """How many pictures of one new fruit are drawn where no folder is named."""
@@ -132,8 +132,7 @@ def check_parts(host: Any, model: Any, clip: Any, vae: Any, pictures: Pictures, 
     if first.shape[1] != channels:
         raise InputError(f"the VAE gives latents of {first.shape[1]} channels and the model takes {channels}; link the VAE of the model")
     captions = {line for lines in pictures.captions for line in lines}
-    if len(captions) * conditioning[0][0].nbytes > MAX_TOKEN_BYTES:
-        raise InputError(too_many_texts(len(captions)))
+    check_texts(len(captions), len(captions) * conditioning[0][0].nbytes)
     return conditioning
 
 

@@ -21,11 +21,11 @@ log = logging.getLogger("rapiddraw")
 def vision_of(clip: Any, clip_vision: Any, head_name: str, reads_texts: bool) -> tuple[Vision | None, list[str]]:
     """Return (what reads pictures, lines for a report). `reads_texts`: whether texts are to be compared with pictures, by `clip`.
 
-    None for no CLIP_VISION. Raises :class:`InputError` for a CLIP or a head without a CLIP_VISION, and for those whose width is another
-    one; :class:`BundleError` for a file that is no head.
+    None for no CLIP_VISION. Raises :class:`InputError` where a CLIP is asked, or a head is given, without a CLIP_VISION, and where
+    widths differ; :class:`BundleError` for a file that is no head.
     """
     if clip_vision is None:
-        wanted = [name for name, given in (("clip", clip is not None), ("aesthetic_head", head_name != NO_HEAD)) if given]
+        wanted = [name for name, given in (("clip", clip is not None and reads_texts), ("aesthetic_head", head_name != NO_HEAD)) if given]
         if wanted:
             raise InputError(f"{' and '.join(wanted)} need a CLIP_VISION to read the pictures: link clip_vision from Load CLIP Vision")
         return None, []

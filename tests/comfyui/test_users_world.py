@@ -56,6 +56,12 @@ PARTS: Graph = {  # what feeds a node, by the name of the part; only those that 
         "RapidDrawDistillFewSteps", model=["checkpoint", 0], clip=["checkpoint", 1], filename="loaded", method="trajectory", guidance=2.0,
         steps=1, lr=1e-4, network="LoRA", layers="attention", seed=0, save_every=100, resume=True, **FEW_STEPS,
     ),
+    "pictures": node("RapidDrawOrchardDataset", folder="world", count=3, size=64, spoiled=0.0, seed=0),
+    "pair": node(
+        "RapidDrawTrainTimeDecoupledPair", model=["checkpoint", 0], clip=["checkpoint", 1], vae=["checkpoint", 2], folder="",
+        filename="world-pair", steps=1, batch_size=1, lr=1e-4, rank=1, layers="attention", size=64, prompts="a red apple", seed=0,
+        t_struct=500,
+    ),
     "quick": node("RapidDrawCompile", model=["checkpoint", 0], compile="never", precision="keep", budget=1.0),
 }  # fmt: skip
 SOURCES: dict[str, list[Any]] = {
@@ -79,6 +85,8 @@ CHANGES: dict[str, dict[str, Any]] = {  # inputs beyond the defaults, by node
     "RapidDrawTrainKroneckerAdapter": {"size": 64},
     "RapidDrawTrainControlAdapter": {"size": 64, "format": "kronecker"},
     "RapidDrawTrainImageTokens": {"size": 64, "tower_name": "tiny-image.safetensors"},
+    "RapidDrawFilterDataset": {"folder": ["pictures", 0], "out": "world-filtered"},
+    "RapidDrawLoadTimeDecoupledLoras": {"pair": ["pair", 2]},
     "RapidDrawLoadFewStepModel": {"steps": 0, "file": ["student", 1]},
 }
 

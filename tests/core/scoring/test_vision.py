@@ -8,20 +8,20 @@ from rapiddraw.core.errors import BundleError
 from rapiddraw.core.scoring.vision import COLOURS, Vision, load_head
 from rapiddraw.core.text.picture_reader import PictureReader
 from safetensors.torch import save_file
-from torch import nn
+from torch.nn import Dropout, Linear, Sequential, functional
 
 
 def laion(width=8):
     """The layers of LAION's MLP, narrow: dropouts between them at 1, 3 and 5."""
     torch.manual_seed(0)
     sides = {0: (width, 6), 2: (6, 5), 4: (5, 4), 6: (4, 3), 7: (3, 1)}
-    return nn.Sequential(*(nn.Linear(*sides[i]) if i in sides else nn.Dropout() for i in range(8))).eval()
+    return Sequential(*(Linear(*sides[i]) if i in sides else Dropout() for i in range(8))).eval()
 
 
 def test_a_linear_head_and_laions_layers_score_unit_vectors(tmp_path):
     embeddings = torch.randn(5, 8)
-    unit = nn.functional.normalize(embeddings, dim=-1)
-    network, linear = laion(), nn.Linear(8, 1)
+    unit = functional.normalize(embeddings, dim=-1)
+    network, linear = laion(), Linear(8, 1)
     named = {f"layers.{key}": one for key, one in network.state_dict().items()}
     for path, state, expected in ((tmp_path / "a.pth", named, network), (tmp_path / "b.pt", linear.state_dict(), linear)):
         torch.save(state, path)
