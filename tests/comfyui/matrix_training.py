@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import torch
+from inside import FOLDER
 from matrix import Case, Wrong, equal, finite, row
 
 SIZES = {"PixArt Sigma": 512}
@@ -13,14 +14,11 @@ SIZES = {"PixArt Sigma": 512}
 
 
 def trained(case: Case, node: str, **given: Any) -> tuple[Any, ...]:
-    """What a training node returns after one step on three pictures; a second row that asks for it gets it again."""
-    made: dict[str, tuple[Any, ...]] = vars(case).setdefault("trained", {})
-    if node not in made:
-        made[node] = case.node(
-            node, model=case.model, clip=case.clip, vae=case.vae, folder="fruits", steps=1, batch_size=1, size=SIZES.get(case.name, 128),
-            prompts="a red fruit", filename=name_of(case, node), **given,
-        )  # fmt: skip
-    return made[node]
+    """What a training node returns after one step on three pictures."""
+    return case.node(
+        node, model=case.model, clip=case.clip, vae=case.vae, folder="fruits", steps=1, batch_size=1, size=SIZES.get(case.name, 128),
+        prompts="a red fruit", filename=name_of(case, node), **given,
+    )  # fmt: skip
 
 
 def name_of(case: Case, node: str) -> str:
@@ -46,11 +44,22 @@ def _(case: Case) -> None:
 
 @row("LoadTimeDecoupledLoras")
 def _(case: Case) -> None:
-    structure, texture, pair, *_ = trained(case, "TrainTimeDecoupledPair", rank=1)
-    first, second, switch = case.node("LoadTimeDecoupledLoras", model=case.model, pair=pair)
-    for loaded, made in ((first, structure), (second, texture)):
-        equal("the node's model", case.sampled(case.guider(loaded)), case.sampled(case.guider(made)))
-    if switch != 500:
+    """Two LoRAs of one layer, as the trainer writes them."""
+    layers = case.ours("core.lowrank.hooked").paired_layers(case.model.model.diffusion_model)
+    name, layer = max(((name, layer) for name, layer in layers if layer.weight.dim() == 2), key=lambda one: one[1].weight.numel())
+    key, (out, inner) = case.host.surgery.lora_key(case.model, name), layer.weight.shape
+    pair, paths = name_of(case, "pair"), []
+    for seed, part in enumerate(("structure", "texture")):
+        generator = torch.Generator().manual_seed(seed)
+        up, down = torch.randn(out, 1, generator=generator), torch.randn(1, inner, generator=generator) / inner
+        paths.append(FOLDER / "output" / "loras" / f"{pair}-{part}.safetensors")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        case.ours("core.lowrank.lora_file").save_lora(paths[-1], {key: (up, down, 1.0)}, {"part": part, "t_struct": 400})
+    *models, switch = case.node("LoadTimeDecoupledLoras", model=case.model, pair=pair)
+    for model, path in zip(models, paths, strict=True):
+        stock = case.host.surgery.add_lora(case.model, None, path, 1.0, 0.0)[0]
+        equal(f"{path.stem} by Load LoRA", case.sampled(case.guider(model)), case.sampled(case.guider(stock)))
+    if switch != 400:
         raise Wrong(f"the switch is at {switch}")
 
 

@@ -182,7 +182,7 @@ def prediction_of(sampling: Any) -> str:
                 return name
     raise InputError(
         "only diffusion models that predict eps, v or x0 on a table of noise levels, such as SD 1.5 and SDXL, and flow models, such as "
-        "Flux and Qwen-Image, can be distilled"
+        "Flux and Qwen-Image, can be distilled or trained"
     )
 
 
