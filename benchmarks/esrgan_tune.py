@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     notes = (
         f"distance: between feature maps of the {perceptual.name}. {args.steps} steps of {args.batch} patches, lr 1e-4 halved on the way."
     )
-    command = f"python -m rapiddraw bench esrgan-tune --start {args.start} --steps {args.steps}"
+    command = f"python -m rapiddraw bench esrgan-tune --start {args.start} --steps {args.steps} --batch {args.batch}"
     return common.result("esrgan_tune", command, rows, checks, start=args.start, notes=notes)
 
 
