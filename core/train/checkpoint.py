@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rapiddraw")
 _KEY = "rapiddraw_checkpoint"
 _VERSION = 1
+_GIVEN = "the model, the pictures or the texts are others"
+"""What a setting `fingerprint`, a hash that a node takes of what it was given, tells where it differs."""
 
 
 def save_checkpoint(run_dir: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
@@ -133,5 +135,5 @@ def _compare(state: dict[str, Any], path: Path, recipe: Recipe, unknown: frozens
     then, now = state["settings"], json.loads(json.dumps(recipe.settings()))
     differing = [k for k in sorted({*then, *now} - recipe.volatile - unknown) if then.get(k) != now.get(k)]
     if differing:
-        listed = ", ".join(f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
+        listed = ", ".join(_GIVEN if k == "fingerprint" else f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in differing)
         raise TrainingError(f"cannot resume from {path}: {listed}. Use the same settings, or start over with resume off")

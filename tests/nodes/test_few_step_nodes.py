@@ -230,7 +230,7 @@ def test_a_run_with_other_pictures_is_not_resumed(parts, tiny_pack):
         for picture in (tiny_pack / "input" / name / "images").iterdir():
             picture.with_suffix(".txt").write_text("a fruit", encoding="utf-8")
     run(parts, folder="train")
-    with pytest.raises(TrainingError, match="fingerprint was"):
+    with pytest.raises(TrainingError, match="the pictures or the texts are others. Use the same"):
         run(parts, folder="validation")
 
 

@@ -85,7 +85,7 @@ def test_a_run_on_another_base_is_not_resumed_and_one_on_the_same_is(parts, nois
     if noise < 1e-6:  # as much as other threads change in a base with a LoRA
         run((network, *parts[1:]), steps=1)
         return
-    with pytest.raises(TrainingError, match="fingerprint was"):
+    with pytest.raises(TrainingError, match="the model, the pictures or the texts are others. Use"):
         run((network, *parts[1:]), steps=1)
 
 
