@@ -21,7 +21,7 @@ NAME = "manifest.json"
 LORA = "lora"
 """The kind of a file that is no bundle, so that stock loaders read it too."""
 REWRITE = "`python -m rapiddraw inspect --write-manifest`"
-MAX_TOTAL_BYTES = 100 * 10**6
+MAX_TOTAL_BYTES = 90 * 10**6
 
 
 def describe_weights(folder: Path) -> dict[str, dict[str, Any]]:
