@@ -10,6 +10,7 @@ from inside import COMFYUI, FOLDER, MODELS, load_pack, relative, write
 # isort: split
 import comfy.clip_vision
 import comfy.model_patcher
+import comfy.sd1_clip
 import comfy.supported_models
 import families
 import torch
@@ -166,6 +167,43 @@ def tokens(parts: Any, graph: Any, files: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class SmallEncoder(comfy.sd1_clip.SDClipModel):
+    """CLIP's text encoder of 32 features, as Flux and SD 3 make theirs: the pooled state is not projected."""
+
+    def __init__(self, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+        config = {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 77,
+            "vocab_size": 49408, "hidden_act": "quick_gelu", "eos_token_id": 49407, "bos_token_id": 49406, "pad_token_id": 1,
+            "layer_norm_eps": 1e-5, "projection_dim": 32, "model_type": "clip_text_model", "torch_dtype": "float32",
+        }  # fmt: skip
+        super().__init__(
+            device=device,
+            dtype=torch.float32,
+            textmodel_json_config=config,
+            return_projected_pooled=False,
+            model_options=model_options or {},
+        )
+
+
+def beside_pictures(read: Any) -> dict[str, Any]:
+    """What `read` gives for texts of a small random CLIP, and what it says of another width."""
+    network = comfy.sd1_clip.SD1ClipModel(device="cpu", dtype=torch.float32, clip_model=SmallEncoder)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    clip = Texts("")
+    clip.cond_stage_model, clip.patcher = network, comfy.model_patcher.ModelPatcher(network, CPU, CPU)
+    clip.tokenize = comfy.sd1_clip.SD1Tokenizer().tokenize_with_weights
+    clip.load_model = lambda *_: clip.patcher
+    made = read(clip, ["a red picture", "a blue picture"], 32)
+    pooled = network.encode_token_weights(clip.tokenize("a red picture"))[1]
+    wanted = network.clip_l.transformer.text_projection(pooled)
+    return {
+        "shape": list(made.shape), "projected": relative(made[:1], wanted), "changed": relative(made[:1], pooled),
+        "left": network.clip_l.return_projected_pooled, "wider": refused(lambda: read(clip, ["x"], 40)),
+    }  # fmt: skip
+
+
 def run() -> None:
     ours = load_pack()
     host = ours("core.host").current()
@@ -184,6 +222,7 @@ def run() -> None:
             found[f"workflow of {kind}"] = sorted(node["type"] for node in json.loads(workflow.read_text(encoding="utf-8"))["nodes"])
             for path in (files / "tuned.safetensors", workflow):
                 path.unlink()
+    found["beside"] = beside_pictures(host.clip.beside_pictures)
     flux = (families.model("Flux"), Texts("Flux"), families.vae("Flux"))
     node = nodes.NODE_CLASS_MAPPINGS["RapidDrawTrainControlAdapter"]
     found["refused"] = refused(lambda: node().execute(*flux, **{**SETTINGS, **CONTROL}))

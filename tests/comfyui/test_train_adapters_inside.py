@@ -30,6 +30,12 @@ def test_a_picture_is_a_prompt_by_the_clip_vision_that_it_was_trained_with(train
     assert {"LoadImage", "RapidDrawImageVariationEncode", "KSampler"} <= set(trained["workflow of tokens"])
 
 
+def test_a_users_clip_gives_texts_their_projected_vectors(trained: dict[str, Any]) -> None:
+    found = trained["beside"]
+    assert found["shape"] == [2, 32] and found["projected"] < 1e-5 and found["changed"] > 0.1 and found["left"] is False
+    assert "vectors of 32 features and the CLIP_VISION vectors of 40" in found["wider"]
+
+
 def test_the_ready_workflow_draws_by_the_maps_of_a_picture(trained: dict[str, Any]) -> None:
     wanted = {"CheckpointLoaderSimple", "RapidDrawControlAdapterLoader", "RapidDrawControlAdapterApply", "LoadImage", "KSampler"}
     assert wanted <= set(trained["workflow of control"]) and trained["workflow of control"].count("RapidDrawConditionMapExtractor") == 2
