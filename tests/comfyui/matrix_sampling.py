@@ -24,7 +24,7 @@ def _(case: Case) -> None:
 @row("ProfilePipeline")
 def _(case: Case) -> None:
     side = max(128, case.family.size[-1] * families.FACTOR)  # PixArt draws nothing smaller than its positions allow
-    table, chart, _ = case.node(
+    table, chart, *_ = case.node(
         "ProfilePipeline", model=case.model, clip=case.clip, vae=case.vae, width=side, height=side, steps=2, runs=1, warmup=0
     )
     finite("the chart", chart)
