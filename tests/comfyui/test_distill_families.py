@@ -29,7 +29,9 @@ def test_what_cannot_be_distilled_is_refused_before_any_layer_is_factored(distil
     for name, (message, factored) in refused.items():
         assert message.startswith("InputError") and factored == 0, name
     assert "takes more than a text" in refused["SD 1.5 inpainting"][0] and "takes more than a text" in refused["Wan 2.2 image"][0]
-    assert "flow models" in refused["Cosmos Predict 2"][0] and "set features to 0" in refused["Flux"][0]
+    # Where ComfyUI computes Cosmos with a kernel that has no gradients (0.33.0), that is said first.
+    assert any(words in refused["Cosmos Predict 2"][0] for words in ("flow models", "no gradients"))
+    assert "set features to 0" in refused["Flux"][0]
 
 
 def test_the_profile_of_a_transformer_has_rows_for_its_layers(distilled: dict[str, Any]) -> None:
