@@ -100,7 +100,8 @@ def _command(args: argparse.Namespace) -> str:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = ["python -m rapiddraw bench few-step"]
-    for name in ("count", "few", "methods", "teacher_steps", "train_steps"):
+    trained = ["train_steps"] if set(args.methods) - {SHIPPED} else []
+    for name in ("count", "few", "methods", "teacher_steps", *trained):
         value = getattr(args, name)
         if value != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .train_domain import FolderTraining, TrainDomainModel, training_inputs
+from .works_with import ANY_MODEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,12 +79,12 @@ class LoadTimeDecoupledLoras:
 
     DISPLAY_NAME = "Load Time-Decoupled LoRAs"
     CATEGORY = "RapidDraw/time-decoupled"
-    WORKS_WITH = "The model that the LoRAs were trained for, and fine-tunes of it."
+    WORKS_WITH = ANY_MODEL
     SEARCH_ALIASES = ("load lora", "load two loras", "lora pair", "two experts", "wan high low noise", "structure and texture")
     DESCRIPTION = (
         "Loads both LoRAs of a time-decoupled pair onto one model and gives the two models and the switch that the time-decoupled nodes "
         "take. LoRAs of Train Time-Decoupled Pair tell their switch, and whether they were exchanged. Any other two LoRAs of the model "
-        "work too."
+        "work too. For any model that the LoRAs were trained for."
     )
     RETURN_TYPES = ("MODEL", "MODEL", "INT")
     RETURN_NAMES = ("structure", "texture", "t_struct")

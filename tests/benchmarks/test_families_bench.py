@@ -84,8 +84,10 @@ def test_cells_of_families_that_a_comfyui_lacks_are_kept(monkeypatch: pytest.Mon
     for folder in ("tests/data", "docs"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.setattr(families, "pack_root", lambda: tmp_path)
-    families.record({"Compile": {"SD 1.5": "works", "New": "refused"}}, ["SD 1.5"], [])
-    families.record({"Compile": {"SD 1.5": "works"}}, ["SD 1.5"], ["New"])
+    told = {"rows": ["Compile", "TimeDecoupledGuider"], "unets": ["SD 1.5"], "lacks": []}
+    both = {"SD 1.5": "works", "New": "refused"}
+    families.record({"Compile": dict(both), "TimeDecoupledGuider": both}, told)
+    families.record({"Compile": {"SD 1.5": "works"}}, told | {"lacks": ["New"]})
     kept = json.loads((tmp_path / "tests" / "data" / "families.json").read_text(encoding="utf-8"))
-    assert kept["matrix"]["Compile"] == {"SD 1.5": "works", "New": "refused"}
+    assert kept["matrix"] == {"Compile": both, "TimeDecoupledGuider": both}
     assert (tmp_path / "docs" / "families.md").read_text(encoding="utf-8") == page(kept)

@@ -96,7 +96,8 @@ def test_no_nodes_of_a_template_overlap_and_texts_are_large_enough_to_read(edito
             editor.fit()
             boxes = editor.boxes(nodes_2)
             assert boxes.keys() >= {str(node["id"]) for node in ui["nodes"]}
-            over = [pair for pair in itertools.combinations(sorted(boxes), 2) if overlap(boxes[pair[0]], boxes[pair[1]])]
+            pairs = itertools.combinations(sorted(boxes.items()), 2)
+            over = [(one, other) for one, other in pairs if overlap(one[1], other[1])]
             assert (name, over) == (name, [])
             assert editor.page.run("return app.canvas.ds.scale") > (FIRST_SCALE if name[:1].isdigit() else LEAST_SCALE), name
         assert editor.problems() == []
