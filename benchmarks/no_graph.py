@@ -7,8 +7,8 @@ read names through the Orchard's graph, those of `none` never do. Pictures, capt
 
 * The text encoders are those of `bench retrieval`: both go on from a start whose captions never named a fruit.
 * The U-Nets have the shipped shape. Training one from nothing takes hours, so both go on from one start that cannot read: the shipped U-Net
-  with its cross-attention drawn anew, its outputs at zero. Only these layers receive text, so the start draws fruits and knows no name and
-  no word. Both then learn cross-attention alone; the text encoders stay as they are.
+  whose cross-attention has new random weights and gives zero. Only these layers receive text, so the start draws fruits and knows no
+  name and no word. Both then learn cross-attention alone; the text encoders stay as they are.
 
 The other layers learned to draw beside features of the graph. Both models share them, so the difference of the two is that of their own
 training. Measured is the attribute accuracy (AA) of seen, rare and unseen names, from the same noise. A third row switches the knowledge
@@ -125,7 +125,7 @@ def _models(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, An
 
 
 def cannot_read(out: Path, seed: int) -> Path:
-    """Write the shipped U-Net with its cross-attention drawn anew from `seed`, whose outputs are zero, to `out`; return `out`.
+    """Write the shipped U-Net to `out`, with cross-attention of new random weights that gives zero; return `out`.
 
     A file that is there stays where it was made from the same U-Net.
     """

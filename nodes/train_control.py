@@ -61,8 +61,7 @@ class TrainControlAdapter(FolderTraining):
         inputs = training_inputs()
         required, optional = inputs["required"], inputs["optional"]
         rank = required.pop("rank")
-        for name in ("layers",):
-            del required[name]
+        del required["layers"]
         required["filename"] = ("STRING", {"default": "my-control", "tooltip": _FILENAME})
         required["conditions"] = (list(CONDITIONS), {"default": CONDITIONS[0], "tooltip": _CONDITIONS})
         required["maps"] = (list(CONTROL_MAPS), {"default": CONTROL_MAPS[0], "tooltip": _MAPS})

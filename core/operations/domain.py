@@ -7,7 +7,7 @@ base's weights are frozen, in bfloat16 on a GPU; the pairs are in float32.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..diffusion.weighting import WEIGHTINGS, loss_weight, output_slope
 from ..errors import InputError
 from ..host import current
 from ..host.denoiser import Denoiser, together
-from ..lowrank.hooked import Hooked, paired_layers
+from ..lowrank.hooked import Hooked, Switched, paired_layers
 from ..lowrank.lora import MAX_RANK, Factors, attach_lora
 from ..lowrank.lora_file import save_lora
 from ..lowrank.roles import role_of
@@ -245,9 +245,13 @@ class DomainTuning(Recipe):
     def off(self) -> Iterator[None]:
         """Have the network compute as the base does until the block ends."""
         with ExitStack() as stack:
-            for lora in self.learned.values():
-                stack.enter_context(lora.off())
+            for one in self.switches():
+                stack.enter_context(one.off())
             yield
+
+    def switches(self) -> Iterable[Switched]:
+        """Return what :meth:`off` switches: what was put onto the networks."""
+        return self.learned.values()
 
     def described(self) -> str:
         """Return what was trained, for the report."""

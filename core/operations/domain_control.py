@@ -7,8 +7,7 @@ are drawn from the pictures or lie in the folder. The model is frozen. Maps and 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..control.layers import parameters_of
 from ..errors import InputError
 from ..host.denoiser import Denoiser
 from ..lowrank.factorize import factored_names, factorize
-from ..lowrank.hooked import Hooked
+from ..lowrank.hooked import Hooked, Switched
 from ..lowrank.plan import planned
 from ..lowrank.roles import DEFAULT_TARGETS
 from ..train.recipes.control import EXTRACTORS, freeze_with_updates, kept_conditions, with_updates_merged
@@ -76,7 +75,7 @@ class ControlTuning(DomainTuning):
         self.unet = Bundle(unet.info, kept)
 
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
-        self.evaluate_plain, self.acting = denoiser.denoise, True
+        self.evaluate_plain, self.switch = denoiser.denoise, Switched()
         controlled = replace(denoiser, denoise=self._controlled)
         shown = [*pictures.parts["validation"], *pictures.parts["train"]]
         previews.denoiser = controlled
@@ -117,13 +116,8 @@ class ControlTuning(DomainTuning):
         merged = with_updates_merged(self.adapter) if self.format == "kronecker" else self.adapter
         return [save_control(out, merged, self.config, self.unet.info, told)]
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        self.acting = False
-        try:
-            yield
-        finally:
-            self.acting = True
+    def switches(self) -> Iterable[Switched]:
+        return [self.switch]
 
     def described(self) -> str:
         trained, every = parameters_of(self.adapter)
@@ -150,7 +144,7 @@ class ControlTuning(DomainTuning):
     def _controlled(self, x: torch.Tensor, sigma: torch.Tensor, given: Any) -> torch.Tensor:
         """Evaluate the base under the adapter, where the condition has a hint."""
         plain = {key: value for key, value in given.items() if key != "hint"}
-        if self.acting and "hint" in given:
+        if self.switch.strength and "hint" in given:
             network_input, timestep, tokens, told = self.denoiser.inputs(x, sigma, plain)
             added = None if told is None else {name: value.float() for name, value in told.items()}
             skips, middle = self.adapter(network_input.float(), timestep, tokens.float(), given["hint"].to(x.device), added)

@@ -8,8 +8,7 @@ regression to the text encoder's states for the picture's caption, then by the d
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +20,7 @@ from ..bundles.format import save_bundle
 from ..checks import real_number, whole_number
 from ..host import current
 from ..host.denoiser import Denoiser
-from ..lowrank.hooked import Hooked
+from ..lowrank.hooked import Hooked, Switched
 from ..progress import Progress
 from ..text.image_tokens import ImageTokens, lacking, prompt_of, to_bundle
 from ..text.picture_reader import PictureReader
@@ -72,7 +71,7 @@ class ImageTokensTuning(DomainTuning):
         host.training.check(model, prompt_of(picture, [[text, details]]), self.size)
 
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
-        self.base, self.acting, self.texts = denoiser, True, previews.texts
+        self.base, self.switch, self.texts = denoiser, Switched(), previews.texts
         self.shown = [*pictures.parts["validation"], *pictures.parts["train"]]
         self.embeddings = self._embedded(pictures, prepared)
         previews.beside = self._drawn_by
@@ -105,13 +104,8 @@ class ImageTokensTuning(DomainTuning):
     def write(self, out: Path, told: Mapping[str, Any]) -> list[Path]:
         return [save_bundle(out, *to_bundle(self.projection, self.told, dict(told)))]
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        self.acting = False
-        try:
-            yield
-        finally:
-            self.acting = True
+    def switches(self) -> Iterable[Switched]:
+        return [self.switch]
 
     def described(self) -> str:
         numbers = sum(weight.numel() for weight in self.projection.parameters())
@@ -131,7 +125,7 @@ class ImageTokensTuning(DomainTuning):
         if not isinstance(given, Mapping) or "embeddings" not in given:
             return self.base.denoise(x, sigma, given)
         shape, texts = tuple(x.shape[1:]), given["texts"]
-        if self.acting:
+        if self.switch.strength:
             tokens = self.projection(given["embeddings"].to(x.device)).cpu()
             prompts = [self._prompt(text, one[None]) for text, one in zip(texts, tokens, strict=True)]
         else:
@@ -145,7 +139,7 @@ class ImageTokensTuning(DomainTuning):
 
     def _drawn_by(self, number: int, shape: tuple[int, ...], empty: bool) -> Mapping[str, torch.Tensor]:
         """Return the condition of a prompt that is drawn with a picture of the folder; nothing new without what was learned."""
-        if empty or not self.acting:
+        if empty or not self.switch.strength:
             return {}
         embedding = self.embeddings[self.shown[number % len(self.shown)]][0]
         tokens = self.projection(embedding[None].to(self.base.device)).cpu()

@@ -24,7 +24,7 @@ from .distill import Run
 from .domain import DomainTuning
 from .domain_choices import LAYERS
 from .domain_run import Job, bundle_name, bundle_path, run_domain
-from .ready_workflow import drawing_graph, workflow_line
+from .ready_workflow import workflow_line
 from .train_domain import Tuned
 
 
@@ -74,6 +74,5 @@ def train_kronecker(parts: tuple[Any, Any, Any], job: Job, recipe: KroneckerTuni
     if job.graph:
         inputs = {"model": None, "adapter_name": bundle_name(out), "strength": 1.0}
         loader = {"class_type": "RapidDrawKroneckerAdapterLoader", "inputs": inputs}
-        size = max(64, recipe.size // 8 * 8)
-        lines.append(workflow_line(job.filename, lambda: drawing_graph(job.graph, job.node_id, loader, made.prompts[0], size), job.classes))
+        lines.append(workflow_line(job.filename, lambda: made.drawing(recipe, job, loader), job.classes))
     return Tuned(tuned, clip, "\n".join(lines), made.plot(), made.samples, (path,))

@@ -6,8 +6,7 @@ one run: each step gives the same pictures to both, at noise levels of their own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 from ..diffusion.time_decoupled import T_STRUCT, is_structure
 from ..errors import InputError
 from ..host.denoiser import Denoiser
+from ..lowrank.hooked import Switched
 from ..lowrank.lora import Lora, attach_lora
 from ..lowrank.lora_file import save_lora
 from ..train.recipe import Losses
@@ -43,7 +43,7 @@ class PairTuning(DomainTuning):
     t_struct: int = T_STRUCT  # timestep of the switch, of 1000: the structure LoRA is trained from here upwards
 
     def given(self, model: Any, denoiser: Denoiser, prepared: Prepared, pictures: Pictures, previews: Previews) -> None:
-        self.evaluate_plain, self.acting = denoiser.denoise, True
+        self.evaluate_plain, self.switch = denoiser.denoise, Switched()
         switched = replace(denoiser, denoise=self._switched)
         previews.denoiser = switched
         super().given(model, switched, prepared, pictures, previews)
@@ -68,13 +68,8 @@ class PairTuning(DomainTuning):
             written.append(save_lora(path, self.keyed(self.learned[name]), {**told, "part": name, "t_struct": self.t_struct}))
         return written
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        self.acting = False
-        try:
-            yield
-        finally:
-            self.acting = True
+    def switches(self) -> Iterable[Switched]:
+        return [self.switch]
 
     def described(self) -> str:
         first = self.learned[STRUCTURE]
@@ -100,7 +95,7 @@ class PairTuning(DomainTuning):
         switch = float(self.denoiser.sigmas[self.measured[STRUCTURE][0]])
         wanted = PAIR[0] if bool(is_structure(sigma, switch).all()) else PAIR[1]
         for name, lora in self.learned.items():
-            lora.strength = float(self.acting and name == wanted)
+            lora.strength = self.switch.strength * (name == wanted)
         return self.evaluate_plain(x, sigma, given)
 
 

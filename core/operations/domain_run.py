@@ -35,7 +35,7 @@ from .domain import DomainTuning, check_room
 from .domain_data import Framing, Pictures, Prepared, check_parts, encode_pictures, open_domain, prepare, to_device
 from .domain_previews import MOST, Previews
 from .domain_text import TextSide
-from .ready_workflow import workflow_path
+from .ready_workflow import drawing_graph, workflow_path
 
 KEPT = 3
 """Checkpoints on the disk at a time, of which one is being written."""
@@ -72,6 +72,10 @@ class Trained:
     def plot(self) -> torch.Tensor:
         """Return the loss over the steps as an IMAGE."""
         return loss_image(self.result.losses, f"loss over {self.result.steps} steps")
+
+    def drawing(self, recipe: DomainTuning, job: Job, loader: Mapping[str, Any] | None, **more: Any) -> dict[str, Any]:
+        """Return a graph that draws the first prompt behind `loader`; see :func:`~.ready_workflow.drawing_graph`, also for `more`."""
+        return drawing_graph(job.graph, job.node_id, loader, self.prompts[0], max(64, recipe.size // 8 * 8), **more)
 
     def report(self, recipe: DomainTuning, places: Sequence[Path]) -> list[str]:
         """Return the lines of a report. `places` are where the files should be."""

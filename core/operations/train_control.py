@@ -14,7 +14,7 @@ from ..host import current
 from .distill import Run
 from .domain_control import ControlTuning
 from .domain_run import Job, bundle_name, bundle_path, run_domain
-from .ready_workflow import drawing_graph, workflow_line
+from .ready_workflow import workflow_line
 
 MAPS = {"edges": "canny", "sketch": "sketch", "segmentation": "segmentation"}
 """What Condition Map calls the map of a condition."""
@@ -46,7 +46,7 @@ def train_control(parts: tuple[Any, Any, Any], job: Job, recipe: ControlTuning, 
         picture = annotated_name(made.pictures.images.items[shown].path)
 
         def drawing() -> Mapping[str, Any]:
-            drawn = drawing_graph(job.graph, job.node_id, None, made.prompts[0], max(64, recipe.size // 8 * 8))
+            drawn = made.drawing(recipe, job, None)
             return controlled(drawn, bundle_name(out), picture, recipe.conditions)
 
         lines.append(workflow_line(job.filename, drawing, job.classes))

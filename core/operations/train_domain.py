@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..train.recipe import check_bundle
 from .distill import Run
 from .domain import DomainTuning
 from .domain_run import Job, lora_name, lora_path, run_domain
-from .ready_workflow import drawing_graph, workflow_line
+from .ready_workflow import workflow_line
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def train_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, ru
         graph = with_projection(graph, name)
     if graph:
         loader = {"class_type": "LoraLoader", "inputs": inputs}
-        size = max(64, recipe.size // 8 * 8)
-        lines.append(workflow_line(job.filename, lambda: drawing_graph(graph, job.node_id, loader, made.prompts[0], size), job.classes))
+        lines.append(workflow_line(job.filename, lambda: made.drawing(recipe, replace(job, graph=graph), loader), job.classes))
     return Tuned(model, clip, "\n".join(lines), made.plot(), made.samples, paths)
 
 

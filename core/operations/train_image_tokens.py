@@ -17,7 +17,7 @@ from .distill import Run
 from .domain_data import Pictures
 from .domain_image_tokens import ImageTokensTuning
 from .domain_run import Job, bundle_name, bundle_path, run_domain
-from .ready_workflow import PARTS, drawing_graph, sources, workflow_line
+from .ready_workflow import PARTS, sources, workflow_line
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def train_image_tokens(parts: tuple[Any, Any, Any], reader: PictureReader, job: 
         def drawing() -> Mapping[str, Any]:
             by_vision = reader.told["kind"] == "clip_vision"
             names = (*PARTS, "clip_vision") if by_vision else PARTS
-            drawn = drawing_graph(job.graph, job.node_id, None, made.prompts[0], max(64, recipe.size // 8 * 8), names=names)
+            drawn = made.drawing(recipe, job, None, names=names)
             links = sources(job.graph, job.node_id, names)[1]
             tower = next(iter(list_bundles("image")), "") if by_vision else reader.told["name"]
             taken = {name: links[name] for name in names if name in ("model", "clip_vision")}

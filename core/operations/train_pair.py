@@ -18,7 +18,7 @@ from .distill import Run
 from .domain_choices import PAIR
 from .domain_pair import PairTuning
 from .domain_run import Job, lora_name, lora_path, run_domain
-from .ready_workflow import Sampler, drawing_graph, workflow_line
+from .ready_workflow import Sampler, workflow_line
 
 SAMPLER = Sampler(
     "RapidDrawTimeDecoupledSampler",
@@ -55,10 +55,7 @@ def train_pair(parts: tuple[Any, Any, Any], job: Job, recipe: PairTuning, run: R
         names = [lora_name(place) for place in places]
         inputs = {"model": None, "structure_lora": names[0], "texture_lora": names[1], "structure_strength": 1.0, "texture_strength": 1.0}
         loader = {"class_type": "RapidDrawLoadTimeDecoupledLoras", "inputs": inputs}
-        size = max(64, recipe.size // 8 * 8)
-        lines.append(
-            workflow_line(job.filename, lambda: drawing_graph(job.graph, job.node_id, loader, made.prompts[0], size, SAMPLER), job.classes)
-        )
+        lines.append(workflow_line(job.filename, lambda: made.drawing(recipe, job, loader, sampler=SAMPLER), job.classes))
     first, second, _ = load_pair(parts[0], structure, texture, (1.0, 1.0))
     return TunedPair(first, second, filename, "\n".join(lines), made.plot(), made.samples, (structure, texture))
 
