@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import train_domain, train_orchard, train_slim
+from . import train_domain, train_options, train_orchard, train_slim
 from .common import note, say
+
+if TYPE_CHECKING:
+    from ..core.train.recipe import Recipe
 
 CHAIN = "orchard"
 ON_A_MODEL: dict[str, Any] = {**dict.fromkeys(train_domain.NODES, train_domain), train_slim.SLIM: train_slim}
@@ -49,11 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, help="the bundle to write (default runs/RECIPE.safetensors)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the recipe; may be repeated")
     parser.add_argument("--seed", type=int, help="seed of weights, data order and noise")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="folder of checkpoints, log and plot (default runs/NAME-OF-OUT)")
-    parser.add_argument("--fresh", action="store_true", help="start over instead of going on from the last checkpoint")
-    parser.add_argument("--save-every", type=int, default=500, metavar="N", help="steps between checkpoints (default %(default)s)")
-    parser.add_argument("--log-every", type=int, default=20, metavar="N", help="steps between lines of the log (default %(default)s)")
-    parser.add_argument("--eval-every", type=int, default=0, metavar="N", help="steps between evaluations (default none)")
+    train_options.add_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, ... (default: a GPU where there is one)")
     parser.add_argument("--settings", action="store_true", help="list the recipe's settings and stop")
     train_orchard.add_arguments(parser)
@@ -83,11 +82,12 @@ def _about(recipe: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
+    train_options.check_options(args, CHAIN)
     if args.recipe == CHAIN:
         return train_orchard.run(args)
     from ..core.errors import InputError
     from ..core.train import make_recipe
-    from ..core.train.loop import Intervals, train
+    from ..core.train.loop import train
 
     settings: dict[str, Any] = {}
     for entry in args.set:
@@ -106,14 +106,19 @@ def run(args: argparse.Namespace) -> int:
         for field in fields(recipe):
             say(f"{field.name}={getattr(recipe, field.name)!r}")
         return 0
+    train_options.check_evaluates(args, type(recipe))
     steps = recipe.default_steps if args.steps is None else args.steps
+    out = args.out or Path("runs") / f"{args.recipe}.safetensors"
+    run_dir = args.run or Path("runs") / out.stem
+    if not args.fresh:
+        _check_bases(recipe, run_dir, steps)
     result = train(
         recipe,
-        args.out or Path("runs") / f"{args.recipe}.safetensors",
+        out,
         steps,
-        run_dir=args.run,
+        run_dir=run_dir,
         resume=not args.fresh,
-        every=Intervals(args.save_every, args.log_every, args.eval_every),
+        every=train_options.intervals(args),
         device=args.device,
     )
     if result.metrics:
@@ -123,3 +128,12 @@ def run(args: argparse.Namespace) -> int:
     for path in result.files:
         say(str(path))
     return 0
+
+
+def _check_bases(recipe: Recipe, run_dir: Path, steps: int) -> None:
+    """Raise :class:`TrainingError`, before anything is loaded or encoded, where the run in `run_dir` has begun with other bundles."""
+    from ..core.train.checkpoint import check_resumable
+
+    recipe.check()
+    recipe.check_files()
+    check_resumable(run_dir, recipe, steps, frozenset(set(recipe.settings()) - set(recipe.bundles)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .common import say
+from .train_options import run_on_a_model
 
 if TYPE_CHECKING:
     from ..core.operations.domain import DomainTuning
@@ -58,9 +59,8 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     """Train, and print the report. LoRAs are written to out/loras, the ready workflow to out/workflows."""
     from ..core.errors import InputError
     from ..core.graph.execute import execute
-    from ..core.operations.distill import Run
     from ..core.operations.domain_pair import PairTuning
-    from ..core.operations.domain_run import Job
+    from ..core.operations.domain_run import Job, run_folder
     from ..core.operations.train_domain import train_domain
     from ..core.operations.train_pair import train_pair
     from ..core.paths import using_dirs
@@ -79,13 +79,15 @@ def run(args: argparse.Namespace, settings: dict[str, Any]) -> int:
     data = Path(str(settings.pop("data", ""))).expanduser().absolute() if settings.get("data") else None
     prompts = "\n".join(str(settings.pop(PROMPTS, "")).split("|"))
     graph, links = model_graph({key: str(settings.pop(key, default)) for key, default in PARTS.items()})
-    recipe = configured(recipe_of(args.recipe), args.recipe, settings)
+    recipe, length = configured(recipe_of(args.recipe), args.recipe, settings), run_on_a_model(args)
+    length.check()
+    recipe.check()
+    length.check_goes_on(length.dir(run_folder(name.name)), recipe, known=False)  # before the model is loaded
     with using_dirs(input=data.parent if data else None):
         loaded = execute(graph, registry(), [number for number, _ in links.values()]).values
         given: Any = tuple(loaded[number][slot][0] for number, slot in links.values())
         graph["train"] = {"class_type": NODES[args.recipe], "inputs": links}
         job = Job(data.name if data else "", name.name, prompts, graph, "train", NODE_CLASS_MAPPINGS)
-        length = Run(1000 if args.steps is None else args.steps, args.save_every, not args.fresh)
         made: Any = train_pair(given, job, recipe, length) if isinstance(recipe, PairTuning) else train_domain(given, job, recipe, length)
     say(made.report)
     for path in made.paths:

@@ -19,16 +19,20 @@ from ..host.denoiser import Denoiser, together
 from ..lowrank.distill import Distiller, feature_layers
 from ..lowrank.savings import Report, network_size
 from ..networks import weight_sum
+from ..train.checkpoint import check_resumable, checkpoints
 from ..train.inputs.latent_cache import picture_key
 from ..train.loop import Intervals, TrainResult, train
 from ..train.plot import loss_image
-from ..train.recipe import EpochOrder, Losses, python_random
+from ..train.recipe import EpochOrder, Losses, Recipe, python_random
 from ..train.recipes.distill import Distillation
 from ..train.writing import check_writable
 from .distill_data import Encoded, encode_folder, training_folder
 from .factorize import unet_path
 
 MAX_STEPS, MAX_BATCH = 1_000_000, 1024
+FINGERPRINT = "fingerprint"
+FOUND = frozenset({FINGERPRINT, "precision"})
+"""Settings that are known only when a run is about to begin."""
 BYTES_A_WEIGHT = 16  # itself, its gradient and Adam's two moments, each in float32
 
 
@@ -94,16 +98,44 @@ class ModelDistillation(Distillation):
 
 @dataclass(frozen=True)
 class Run:
-    """How long to train (`steps`, 1 to 1,000,000), how many steps lie between two checkpoints, and whether to go on from the last one."""
+    """How long to train (`steps`, 1 to 1,000,000), how many steps lie between two checkpoints, and whether to go on from the last one.
+
+    `log_every` and `eval_every` (0: never) are steps between two lines of the log and two evaluations; None leaves them to the training.
+    `folder` holds checkpoints, log and plot; None is a folder beside the result.
+    """
 
     steps: int
     save_every: int = 500
     resume: bool = True
+    log_every: int | None = None
+    eval_every: int | None = None
+    folder: Path | None = None
 
     @property
     def every(self) -> Intervals:
-        """The intervals of the training loop: the loss is logged 50 times in a run."""
-        return Intervals(self.save_every, max(1, self.steps // 50))
+        """The intervals of the training loop: by default the loss is logged 50 times in a run, and nothing is evaluated."""
+        return self.intervals(0)
+
+    def intervals(self, evaluations: int) -> Intervals:
+        """Return the intervals of the training loop, with so many evaluations in a run where `eval_every` is None."""
+        log = max(1, self.steps // 50) if self.log_every is None else self.log_every
+        own = max(1, self.steps // evaluations) if evaluations else 0
+        return Intervals(self.save_every, log, own if self.eval_every is None else self.eval_every)
+
+    def dir(self, beside: Path) -> Path:
+        """Return the folder of checkpoints, log and plot; `beside` is the one that a training has by itself."""
+        return beside if self.folder is None else self.folder
+
+    def begun(self, folder: Path) -> bool:
+        """Return whether this run goes on from a checkpoint in `folder`."""
+        return self.resume and bool(checkpoints(folder))
+
+    def check_goes_on(self, folder: Path, recipe: Recipe, known: bool = True) -> None:
+        """Raise :class:`TrainingError`, before any work, where this run would go on from a checkpoint of other settings in `folder`.
+
+        `known`: whether `recipe.fingerprint` is that of what the training was given; else the fingerprint is not compared."""
+        if self.resume:
+            check_resumable(folder, recipe, self.steps, FOUND - {FINGERPRINT} if known else FOUND)
 
     def check(self) -> None:
         """Raise :class:`InputError` for numbers out of range."""
@@ -124,16 +156,24 @@ def distill_model(
     run.check()
     recipe.check()
     out = unet_path(filename)
-    run_dir = out.with_name(f"{out.stem}-run")
+    run_dir = run.dir(out.with_name(f"{out.stem}-run"))
     check_writable(out, run_dir)
+    run.check_goes_on(run_dir, recipe, known=False)
     host, images = current(), training_folder(folder, recipe.size)
+    if run.begun(run_dir):
+        recipe.fingerprint = fingerprint(host.speed.network_of("model", host.surgery.rebuild(model, lambda _: None)), images)
+        run.check_goes_on(run_dir, recipe)
     if recipe.features:
         feature_layers(host.speed.network_of("model", model))
     host.training.check(model, host.clip.encode(clip, ""), recipe.size)
     size = network_size(host.speed.network_of("model", model))
-    student = host.surgery.rebuild(model, recipe.factor)
+
+    def factor(network: nn.Module) -> None:
+        recipe.fingerprint = fingerprint(network, images)  # of the teacher, with its patches
+        recipe.factor(network)
+
+    student = host.surgery.rebuild(model, factor)
     small = network_size(host.speed.network_of("model", student))
-    recipe.fingerprint = fingerprint(host.speed.network_of("model", student), images)
     found: list[Denoiser] = []
 
     def load_teacher() -> Denoiser:
@@ -163,8 +203,8 @@ def gradients_explained() -> Iterator[None]:
 
 
 def fingerprint(network: nn.Module, images: Any) -> str:
-    """Return a hash of the student's first weights (to five digits: with other threads the last ones differ) and of the pictures and
-    their captions."""
+    """Return a hash of a network's weights (to five digits: with other threads the last ones differ) and of the pictures and their
+    captions."""
     listed = "".join(f"{picture_key(item.path, '').hex()}:{[caption.text for caption in item.captions]};" for item in images.items)
     return hashlib.sha256(f"{weight_sum(network.parameters()):.5g};{listed}".encode()).hexdigest()[:16]
 

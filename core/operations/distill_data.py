@@ -82,12 +82,12 @@ def encode_texts(host: Any, clip: Any, texts: Sequence[str]) -> dict[str, Any]:
     return encoded
 
 
-def encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int) -> torch.Tensor:
-    """Return the unscaled latents (N, C, ...) of every picture of `images`, `batch` at a time."""
-    parts = []
-    with Progress(len(images), "encoding pictures", "image") as bar:
-        for first in range(0, len(images), batch):
-            count = min(batch, len(images) - first)
+def encode_pictures(host: Any, vae: Any, images: ImageFolder, batch: int, most: int | None = None) -> torch.Tensor:
+    """Return the unscaled latents (N, C, ...) of every picture of `images`, or of the first `most`, `batch` at a time."""
+    parts, whole = [], len(images) if most is None else min(most, len(images))
+    with Progress(whole, "encoding pictures", "image") as bar:
+        for first in range(0, whole, batch):
+            count = min(batch, whole - first)
             pictures = (rearrange([images.image(first + i) for i in range(count)], "b c h w -> b h w c") + 1) / 2
             made = host.vae.encode(vae, pictures).float().cpu()
             if len(made) != count:  # a video VAE takes a batch for the frames of one video

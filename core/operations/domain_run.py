@@ -24,9 +24,8 @@ from ..host import current
 from ..host.denoiser import Denoiser
 from ..networks import weight_sum
 from ..paths import made_bundle_path, made_weights_dir
-from ..train.checkpoint import check_resumable
 from ..train.inputs.latent_cache import picture_key
-from ..train.loop import Intervals, TrainResult, train
+from ..train.loop import TrainResult, train
 from ..train.plot import loss_image
 from ..train.writing import check_writable
 from .distill import Run, gradients_explained
@@ -41,8 +40,6 @@ KEPT = 3
 """Checkpoints on the disk at a time, of which one is being written."""
 SAMPLED = 4096
 """Numbers of each weight by which one base is told from another."""
-FOUND = frozenset({"fingerprint", "precision"})
-"""Settings that are known only when a run is about to begin."""
 SHOWN = 4
 """Times in a run that samples are drawn and the held-out pictures are measured."""
 
@@ -103,7 +100,7 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
     (model, clip, vae), host = parts, current()
     run.check()
     recipe.check()
-    run_dir = made_weights_dir() / f"{made_lora_path(job.filename).stem}-run"
+    run_dir = run.dir(run_folder(job.filename))
     for place in places:
         check_writable(place, run_dir)
     if job.graph:
@@ -111,19 +108,21 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
     framing = Framing(recipe.size, recipe.buckets, recipe.flip)
     pictures = open_domain(job.folder, framing, recipe.template, recipe.subject, recipe.seed)
     recipe.check_pictures(pictures)
+    run.check_goes_on(run_dir, recipe, known=False)
     network = host.speed.network_of("model", model)
     side = TextSide(host, clip, recipe.learn_projection) if recipe.trains_text else None
     room = check_room(network, recipe, host.process.device(), side.weights() if side is not None else 0)
     check_disk(run_dir, room)
     recipe.placed(places, side)
     with memory_named(recipe):
+        if run.begun(run_dir):
+            recipe.fingerprint = fingerprint(host.speed.network_of("model", host.surgery.rebuild(model, _unchanged)), pictures, side)
+            run.check_goes_on(run_dir, recipe)
         recipe.check_model(model, check_parts(host, model, clip, vae, pictures, recipe.size))
-        if run.resume:
-            check_resumable(run_dir, recipe, run.steps, FOUND)
         latents = encode_pictures(host, vae, pictures, recipe.flip)
         prompts = [line.strip() for line in job.prompts.splitlines() if line.strip()][:MOST] or _some_captions(pictures)
         texts = encode_texts(host, clip, ["", *prompts, *(line for lines in pictures.captions for line in lines)])
-        base = host.surgery.rebuild(model, lambda _: None)  # a clone of the model may have left its patches on the weights until now
+        base = host.surgery.rebuild(model, _unchanged)  # a clone of the model may have left its patches on the weights until now
         recipe.fingerprint = fingerprint(host.speed.network_of("model", base), pictures, side)
         denoiser = host.training.denoiser(base, train=True, room=room, frozen=True)
         if denoiser.device.type == "cuda":
@@ -138,7 +137,7 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
         )
         recipe.given(base, denoiser, prepared, pictures, previews)
         _try_once(denoiser, prepared)
-        every = Intervals(run.save_every, max(1, run.steps // 50), max(1, run.steps // SHOWN))
+        every = run.intervals(SHOWN)
         try:
             with gradients_explained():
                 result = train(recipe, places[0], run.steps, run_dir=run_dir, resume=run.resume, every=every, device=denoiser.device)
@@ -146,6 +145,11 @@ def run_domain(parts: tuple[Any, Any, Any], job: Job, recipe: DomainTuning, run:
         finally:
             recipe.release()
     return Trained(result, pictures, prompts, samples)
+
+
+def run_folder(filename: str) -> Path:
+    """Return where checkpoints, log and plot of the training that writes `filename` lie by default."""
+    return made_weights_dir() / f"{made_lora_path(filename).stem}-run"
 
 
 def check_disk(folder: Path, room: int) -> None:
@@ -235,3 +239,7 @@ def _try_once(denoiser: Denoiser, prepared: Prepared) -> None:
 def _some_captions(pictures: Pictures) -> list[str]:
     chosen = [*pictures.parts["validation"], *pictures.parts["train"]]
     return list(dict.fromkeys(pictures.captions[i][0] for i in chosen))[:2]
+
+
+def _unchanged(_: Any) -> None:
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +79,24 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     recipe.fingerprint = "given"
     recipe.check()
     out = unet_path(filename) if recipe.network == "whole" else lora_path(filename)
-    run_dir = made_weights_dir() / f"{out.stem}-run"
+    run_dir = run.dir(made_weights_dir() / f"{out.stem}-run")
     check_writable(out, run_dir)
+    run.check_goes_on(run_dir, recipe, known=False)
     if recipe.method in UNETS_ONLY and not is_unet(host.speed.network_of("model", model)):
         raise InputError(f"method={recipe.method} is for U-Nets, such as SD 1.5 and SDXL; choose another method for this model")
     images = training_folder(folder, recipe.size) if folder.strip() else None
     pictures = None if parts.vae is None else images
     texts, rows = _texts(prompts if pictures is None else "", images)
     host.training.check(model, host.clip.encode(parts.clip, ""), recipe.size)
+    if run.begun(run_dir):
+        first = shape_of(host, model, recipe.size) if pictures is None else encode_pictures(host, parts.vae, pictures, 1, most=1).shape[1:]
+        recipe.fingerprint = _fingerprint(_copy(host, model)[1], texts, tuple(first), images)
+        run.check_goes_on(run_dir, recipe)
     latents = None if pictures is None else encode_pictures(host, parts.vae, pictures, recipe.batch_size)
     encoded = list(encode_texts(host, parts.clip, texts).values())
     shape = tuple(latents.shape[1:]) if latents is not None else shape_of(host, model, recipe.size)
-    student = host.surgery.rebuild(model, lambda network: None)
-    recipe.fingerprint = _fingerprint(host.speed.network_of("model", student), texts, shape, images)
+    student, network = _copy(host, model)
+    recipe.fingerprint = _fingerprint(network, texts, shape, images)
     kept = run_dir / f"{KEPT}{recipe.drawing_key()}.safetensors"
     if not run.resume:
         for old in set(run_dir.glob(f"{KEPT}*.safetensors")) - {kept}:
@@ -100,9 +105,9 @@ def distill_few_steps(parts: FewStepParts, prompts: str, folder: str, filename: 
     recipe.take(Source(host, model, student, encoded, shape, kept, latents, rows if latents is not None else None, decode, _spare))
     if model.load_device.type == "cuda":
         recipe.precision = "bf16"
-    every = replace(run.every, evaluate=max(1, run.steps // EVALUATIONS))
     with gradients_explained():
-        result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=every, device=model.load_device)
+        result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.intervals(EVALUATIONS),
+                       device=model.load_device)  # fmt: skip
     loss = loss_image(result.losses, f"distillation into few steps: loss over {result.steps} steps")
     samples = loss if decode is None else sheet(*recipe.samples())
     if recipe.network == "lora":
@@ -139,6 +144,12 @@ def apply_student(model: Any, path: Path, steps: int = 0, scale: float = 0.0) ->
         made = _around(made, path.name, _embedding(path, told) if about.method == "guidance_embedded" else None)
     sigmas = host.sampling.calculate_sigmas(made, about.scheduler, steps or about.steps, about.sampler)
     return made, host.sampling.named_sampler(about.sampler), sigmas, use
+
+
+def _copy(host: Any, model: Any) -> tuple[Any, torch.nn.Module]:
+    """Return (a copy of MODEL with its patches on its weights, its network)."""
+    made = host.surgery.rebuild(model, lambda _: None)
+    return made, host.speed.network_of("model", made)
 
 
 def prompts_digest(prompts: str) -> str:

@@ -25,6 +25,7 @@ from ..lowrank.savings import network_size
 from ..networks import network_of, weight_sum
 from ..paths import made_bundle_path
 from ..slim.decoder import KEY, prune_decoder, pruned_widths, widths_of
+from ..train.inputs.latent_cache import picture_key
 from ..train.loop import TrainResult, train
 from ..train.plot import loss_image
 from ..train.recipe import EpochOrder, Losses, Recipe
@@ -110,20 +111,25 @@ def prune_vae(
     run.check()
     recipe.check()
     out = vae_path(filename)
-    run_dir = out.with_name(f"{out.stem}-run")
+    run_dir = run.dir(out.with_name(f"{out.stem}-run"))
     check_writable(out, run_dir)
+    recipe.share = prune.share
+    run.check_goes_on(run_dir, recipe, known=False)
     host = current()
+    given = None if latent is None else _given(vae, latent)
+    images = training_folder(prune.folder, prune.size) if given is None else None
     exported = host.vae.export(vae)
     from diffusers import AutoencoderKL
 
     teacher: Any = network_of(AutoencoderKL, exported)
+    recipe.fingerprint = _fingerprint(teacher, prune, images, given)
+    run.check_goes_on(run_dir, recipe)
     student = copy.deepcopy(teacher)
     prune_decoder(student, prune.share)
     sizes = [network_size(network.decoder) for network in (teacher, student)]
-    latents = _latents(host, vae, prune, recipe.seed, recipe.batch_size, latent)
-    apart, recipe.share = min(HELD_OUT, len(latents) // 4), prune.share
+    latents = _encoded(host, vae, prune, images, recipe) if given is None else given
+    apart = min(HELD_OUT, len(latents) // 4)
     seen, held = latents[: len(latents) - apart], latents[len(latents) - apart :]
-    recipe.fingerprint = _fingerprint(teacher, latents)
     recipe.given(teacher, student, seen, exported.info)
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=host.process.device())
     made = host.vae.load(result.files[0])
@@ -141,21 +147,21 @@ def vae_path(filename: str) -> Path:
     return path
 
 
-def _latents(host: Any, vae: Any, prune: Prune, seed: int, batch: int, latent: Mapping[str, Any] | None) -> torch.Tensor:
-    """Return unscaled latents (N, C, h, w) on the CPU."""
-    if latent is not None:
-        given: torch.Tensor = latent["samples"].float().cpu()
-        if given.dim() != 4 or given.shape[1] != vae.latent_channels:
-            raise InputError(
-                f"a latent of shape {tuple(given.shape)} was given to a VAE of {vae.latent_channels} channels; link its model's"
-            )
-        return given
-    images = training_folder(prune.folder, prune.size)
+def _given(vae: Any, latent: Mapping[str, Any]) -> torch.Tensor:
+    """Return the unscaled latents (N, C, h, w) of a LATENT, on the CPU. Raises :class:`InputError` where they do not fit the VAE."""
+    given: torch.Tensor = latent["samples"].float().cpu()
+    if given.dim() != 4 or given.shape[1] != vae.latent_channels:
+        raise InputError(f"a latent of shape {tuple(given.shape)} was given to a VAE of {vae.latent_channels} channels; link its model's")
+    return given
+
+
+def _encoded(host: Any, vae: Any, prune: Prune, images: Any, recipe: DecoderDistillation) -> torch.Tensor:
+    """Return the unscaled latents (N, C, h, w) of pictures, or normal noise with their spread, on the CPU."""
     if prune.source == "pictures":
-        return encode_pictures(host, vae, images, batch)
+        return encode_pictures(host, vae, images, recipe.batch_size)
     shown = host.vae.encode(vae, (torch.stack([images.image(i) for i in range(min(4, len(images)))]).movedim(1, -1) + 1) / 2)
     shown = shown.float().cpu()
-    noise = torch.randn(DRAWN, *shown.shape[1:], generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(DRAWN, *shown.shape[1:], generator=torch.Generator().manual_seed(recipe.seed))
     return noise * shown.std((0, 2, 3), keepdim=True) + shown.mean((0, 2, 3), keepdim=True)
 
 
@@ -170,10 +176,14 @@ def _psnr(teacher: Any, student: Any, latents: torch.Tensor) -> float:
     return sum(found) / len(found)
 
 
-def _fingerprint(teacher: nn.Module, latents: torch.Tensor) -> str:
-    """Return a hash of the VAE's weights and of the latents, to a few digits."""
-    total = float(latents.double().abs().sum())
-    return hashlib.sha256(f"{weight_sum(teacher.parameters()):.5g} {tuple(latents.shape)} {total:.4g}".encode()).hexdigest()[:16]
+def _fingerprint(teacher: nn.Module, prune: Prune, images: Any, given: torch.Tensor | None) -> str:
+    """Return a hash of the VAE's weights to a few digits, and of the pictures' files or the latents that were given."""
+    told = f"{weight_sum(teacher.parameters()):.5g} "
+    if given is not None:
+        told += f"{tuple(given.shape)} {float(given.double().abs().sum()):.4g}"
+    else:
+        told += f"{prune.source} {prune.size} " + " ".join(picture_key(item.path, "").hex() for item in images.items)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _report(sizes: list[tuple[int, int]], measured: str, result: TrainResult, count: int, out: Path) -> str:

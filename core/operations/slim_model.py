@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..checks import real_number, whole_number
-from ..errors import BundleError, InputError
+from ..errors import BundleError, InputError, TrainingError
 from ..files import replacing
 from ..host import current
 from ..host.denoiser import Denoiser
@@ -31,7 +31,7 @@ from ..slim.presets import snapfusion_changes
 from ..slim.rating import WHOLE
 from ..slim.stand_ins import without
 from ..slim.switches import SWITCHES, switched
-from ..train.loop import Intervals, train
+from ..train.loop import train
 from ..train.plot import loss_image
 from ..train.recipe import Losses
 from ..train.writing import check_writable
@@ -41,6 +41,8 @@ from .factorize import unet_path
 from .slim import block_latencies, predictions
 
 PRESETS, MEASURES = ("none", "snapfusion", "mobile"), ("time", "multiply-adds")
+ROBUST, DECIDED = "robust", "architecture.json"
+"""In the folder of a run: the run in which blocks are left out at random, and what was decided after it."""
 _PROMPTS = 4
 """How many captions blocks are rated with."""
 
@@ -115,8 +117,9 @@ def slim_model(
     run.check()
     recipe.check()
     out = unet_path(filename)
-    run_dir = out.with_name(f"{out.stem}-run")
+    run_dir = run.dir(out.with_name(f"{out.stem}-run"))
     check_writable(out, run_dir)
+    run.check_goes_on(run_dir, recipe, known=False)
     host, images = current(), training_folder(folder, recipe.size)
     network = host.speed.network_of("model", model)
     first = slim.first_changes(network)
@@ -125,10 +128,18 @@ def slim_model(
     empty = host.clip.encode(clip, "")
     host.training.check(model, empty, recipe.size)
     student = host.surgery.rebuild(model, lambda copy: apply_changes(copy, first))
+    recipe.fingerprint = fingerprint(host.speed.network_of("model", student), images)
     whole = _costs(host, model, slim.measure, recipe.size)[WHOLE]
     costs, goal = _costs(host, student, slim.measure, recipe.size), Goal(slim.latency * whole, copies=slim.copies)
     check_goal(host.speed.network_of("model", student), costs, goal, whole)
     size, evolving = network_size(network), slim.latency < 1 and costs[WHOLE] > goal.budget
+    if not evolving:
+        recipe.fingerprint = _finished(recipe.fingerprint, host.speed.network_of("model", student))
+        run.check_goes_on(run_dir, recipe)
+    elif slim.robust_steps:
+        replace(run, steps=slim.robust_steps).check_goes_on(run_dir / ROBUST, _robust(recipe, slim))
+    elif run.begun(run_dir):
+        _check_decided(run_dir / DECIDED, recipe.fingerprint)
     found: list[Denoiser] = []
 
     def load_teacher() -> Denoiser:
@@ -137,21 +148,19 @@ def slim_model(
 
     encoded = encode_folder(host, load_teacher, clip, vae, images, recipe.batch_size)
     recipe.precision = "bf16" if found[0].device.type == "cuda" else recipe.precision
-    recipe.fingerprint = fingerprint(host.speed.network_of("model", student), images)
     evolved = Evolved(costs[WHOLE], ())
     if evolving:
         if slim.robust_steps:
-            robust = replace(recipe, skip=slim.skip, features=0.0)
+            robust, length = _robust(recipe, slim), replace(run, steps=slim.robust_steps)
             robust.given(student, found[0], encoded)
-            every = Intervals(run.save_every, max(1, slim.robust_steps // 50))
-            place = run_dir / "robust"
-            train(robust, place / "robust.safetensors", slim.robust_steps, run_dir=place, resume=run.resume, every=every,
+            place = run_dir / ROBUST
+            train(robust, place / "robust.safetensors", length.steps, run_dir=place, resume=run.resume, every=length.every,
                   device=found[0].device)  # fmt: skip
         texts = [caption.text for item in images.items for caption in item.captions][:_PROMPTS] or [""]
         asked = [host.clip.encode(clip, text) for text in texts]
         student, evolved = _evolve(host, student, (costs, goal, asked), recipe, run_dir, run.resume)
+        recipe.fingerprint = _finished(recipe.fingerprint, host.speed.network_of("model", student))
     small = host.speed.network_of("model", student)
-    recipe.fingerprint = hashlib.sha256(f"{recipe.fingerprint} {changes_of(small)}".encode()).hexdigest()[:16]
     recipe.given(student, found[0], encoded)
     with gradients_explained():
         result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=found[0].device)
@@ -162,12 +171,22 @@ def slim_model(
     return student, "\n".join([*lines, *evolved.actions, report]), loss_image(result.losses, f"slim: loss over {result.steps} steps")
 
 
+def _robust(recipe: SlimDistillation, slim: Slim) -> SlimDistillation:
+    """Return the recipe of the training in which blocks are left out at random."""
+    return replace(recipe, skip=slim.skip, features=0.0)
+
+
+def _finished(mark: str, network: nn.Module) -> str:
+    """Return the fingerprint of the last training: of what was given, `mark`, and of what became of the network."""
+    return hashlib.sha256(f"{mark} {changes_of(network)}".encode()).hexdigest()[:16]
+
+
 def _evolve(
     host: Any, student: Any, asked: tuple[dict[str, float], Goal, list[Any]], recipe: SlimDistillation, run_dir: Path, resume: bool
 ) -> tuple[Any, Evolved]:
     """Return the evolved student. What was decided is kept in `architecture.json`, so that a resumed run keeps it though times vary."""
     costs, goal, conditions = asked
-    kept, settings = run_dir / "architecture.json", f"{recipe.fingerprint} {goal}"
+    kept, settings = run_dir / DECIDED, f"{recipe.fingerprint} {goal}"
     read = _read(kept, settings) if resume else None
     if read is not None:
         changes, evolved = read
@@ -193,6 +212,19 @@ def _read(path: Path, fingerprint: str) -> tuple[Changes, Evolved] | None:
         return changes, Evolved(float(stored["cost"]), tuple(map(str, stored["actions"])))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, BundleError):
         return None
+
+
+def _check_decided(path: Path, mark: str) -> None:
+    """Raise :class:`TrainingError` where an earlier run has decided on the architecture of another model, or with other pictures."""
+    try:
+        told = str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if told.split(" ")[0] != mark:
+        raise TrainingError(
+            f"cannot resume from {path.parent}: the model, the pictures or the texts are others. Use the same ones, or start over with "
+            "resume off"
+        )
 
 
 def _more(wanted: Changes, there: Changes) -> Changes:

@@ -56,9 +56,10 @@ def train_graph(graph: KnowledgeGraph, filename: str, recipe: GraphTraining, run
     out = made_bundle_path(filename)
     if out.exists() and read_info(out).kind != "kg":
         raise BundleError(f"{out.name} is a bundle of another kind; give the graph another name")
-    run_dir = out.with_name(f"{out.stem}-run")
+    run_dir = run.dir(out.with_name(f"{out.stem}-run"))
     check_writable(out, run_dir)
     recipe.given(graph)
+    run.check_goes_on(run_dir, recipe)
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device="cpu")
     trained = load_knowledge(result.files[0])
     return trained, _report(trained, result, out), loss_image(result.losses, f"TransE: loss over {result.steps} steps")

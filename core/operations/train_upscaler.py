@@ -127,11 +127,13 @@ def train_upscaler(
     out = made_bundle_path(filename)
     if out.exists() and read_info(out).kind != "esrgan":
         raise BundleError(f"{out.name} is a bundle of another kind; give the upscaler another name")
-    run_dir = out.with_name(f"{out.stem}-run")
+    run_dir = run.dir(out.with_name(f"{out.stem}-run"))
     check_writable(out, run_dir)
-    perceptual = load_perceptual(recipe.features)
+    run.check_goes_on(run_dir, recipe, known=False)
     card = _card(folder, recipe.patch) if folder.strip() else None
     recipe.given(upscaler, card, vae)
+    run.check_goes_on(run_dir, recipe)
+    perceptual = load_perceptual(recipe.features)
     device = current().upscale.device_for(upscale_model, recipe.patch)
     recipe.precision = "bf16" if device.type == "cuda" else "no"
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=device)
