@@ -6,12 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from . import data_filter
 from .common import note, say
 
 EXAMPLE = """examples:
   python -m rapiddraw data orchard --split train --count 5000 --size 128 --out data/orchard
   python -m rapiddraw data check my-pictures
   python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-aspect 2 --max-watermark 0.5
+  python -m rapiddraw data filter my-pictures --out good --clip-vision clip_vision_l.safetensors --max-likeness 0.95
   python -m rapiddraw data card my-pictures --min-side 256
   python -m rapiddraw data caption my-pictures --out captioned --template "a photo of {object}" --subject "my cat"
   python -m rapiddraw data recaption data/orchard --out data/new --old matching --scorer weights/pretrained-orchard-text.safetensors
@@ -46,22 +48,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     check.add_argument("folder", type=Path)
     check.add_argument("--no-captions", action="store_true", help="images without captions are fine")
-    chosen = actions.add_parser(
-        "filter", help="choose pictures worth training on", description="Link the pictures within the limits into a new folder.",
-        epilog="example: python -m rapiddraw data filter my-pictures --out good --min-side 256 --max-watermark 0.5",
-    )  # fmt: skip
-    chosen.add_argument("folder", type=Path)
-    chosen.add_argument("--out", type=Path, help="the folder to write; without it the pictures are only measured")
-    chosen.add_argument("--min-side", type=int, default=0, help="least length of the shorter side in pixels (default any)")
-    chosen.add_argument("--max-aspect", type=float, default=0.0, help="largest ratio of the longer side to the shorter one (default any)")
-    chosen.add_argument("--min-aesthetics", type=float, default=0.0, help="least aesthetic score, 0 to 1 (default any)")
-    chosen.add_argument(
-        "--max-watermark",
-        type=float,
-        default=0.0,
-        help="largest watermark score: how much a corner may look like the mark that many pictures share (default any)",
-    )
-    chosen.add_argument("--min-clip", type=float, default=-1.0, help="least CLIP score of a picture's best caption (default any)")
+    chosen = data_filter.add_parser(actions)
     again = actions.add_parser(
         "recaption", help="write new captions for the pictures", description="Copy a folder with new captions for its pictures.",
         epilog="example: python -m rapiddraw data recaption data/orchard --out data/new --languages en --each 2",
@@ -143,11 +130,7 @@ def _tools(args: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _filter(args: argparse.Namespace) -> int:
-    from ..core.data.filters import Limits, filter_folder
-
-    limits = Limits(args.min_side, args.max_aspect, args.min_aesthetics, args.min_clip, args.max_watermark)
-    say(filter_folder(args.folder, limits, args.out, *_tools(args)).report)
-    return 0
+    return data_filter.run(args, lambda: _tools(args))
 
 
 def _card(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def list_bundles(kind: str | None = None) -> list[str]:
     names = set()
     for folder in paths.weights_dirs():
         for name, path in paths.model_files(folder):
-            found = _kind_of(path) if name.endswith(".safetensors") else None
+            found = kind_of(path) if name.endswith(".safetensors") else None
             if found is not None and (kind is None or found == kind):
                 names.add(name)
     return sorted(names)
@@ -46,7 +46,8 @@ def resolve_bundle(name: str, kind: str | None = None) -> Path:
     raise BundleError(f"no {kind or 'RapidDraw'} bundle named {name!r}: {hint} ({where}). Set RAPIDDRAW_WEIGHTS to search another folder")
 
 
-def _kind_of(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
+    """Return the kind that a file's header names, by the header alone; None for what is no sound bundle."""
     try:
         stat = path.stat()
     except OSError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,9 +19,12 @@ NO_HEAD = "none"
 log = logging.getLogger("rapiddraw")
 
 
-def vision_of(clip: Any, clip_vision: Any, head_name: str, reads_texts: bool) -> tuple[Vision | None, list[str]]:
+def vision_of(
+    clip: Any, clip_vision: Any, head_name: str, reads_texts: bool, find: Callable[[str], Path] = resolve_network
+) -> tuple[Vision | None, list[str]]:
     """Return (what reads pictures, lines for a report). `reads_texts`: whether texts are to be compared with pictures, by `clip`.
 
+    `find(head_name)` gives the file of an aesthetic head.
     None for no CLIP_VISION. Raises :class:`InputError` where a CLIP is asked, or a head is given, without a CLIP_VISION, and where
     widths differ; :class:`BundleError` for a file that is no head.
     """
@@ -30,7 +34,7 @@ def vision_of(clip: Any, clip_vision: Any, head_name: str, reads_texts: bool) ->
             raise InputError(f"{' and '.join(wanted)} need a CLIP_VISION to read the pictures: link clip_vision from Load CLIP Vision")
         return None, []
     reader = clip_vision_reader(clip_vision)
-    head = None if head_name == NO_HEAD else load_head(resolve_network(head_name))
+    head = None if head_name == NO_HEAD else load_head(find(head_name))
     if head is not None and head.width != reader.width:
         raise InputError(
             f"{head_name} scores embeddings of {head.width} features and the CLIP_VISION gives {reader.width}; load the CLIP Vision model "

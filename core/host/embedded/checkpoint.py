@@ -41,7 +41,7 @@ def make_clip(checkpoint: Checkpoint, device: torch.device) -> SdClip:
     is_xl = "g" in checkpoint.texts
     encoders = {}
     for key, part in checkpoint.texts.items():
-        network = _text_network(part, f"{checkpoint.name}, text encoder {key}")
+        network = text_network(part, f"{checkpoint.name}, text encoder {key}")
         pad = int(part.tokenizer.eos_token_id) if key == "l" else 0  # OpenCLIP was trained with rows padded by token 0
         layer = -2 if is_xl else None  # SD 2's folders leave out the last layer, which is not used
         encoders[key] = SdEncoder(network, part.tokenizer, device, pad=pad, hidden_layer=layer, is_normed=not is_xl)
@@ -65,7 +65,8 @@ def check_parts(checkpoint: Checkpoint, unet: Any, clip: SdClip) -> None:
         )
 
 
-def _text_network(part: TextPart, name: str) -> Any:
+def text_network(part: TextPart, name: str) -> Any:
+    """Return transformers' CLIPTextModelWithProjection of a part. Raises :class:`BundleError`, which calls it `name`, where parts lack."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     def clip_text_model(**config: Any) -> Any:
