@@ -14,8 +14,12 @@ from .inputs import InputSpec, Registry, SpecsOf
 from .widgets import live_specs
 
 NODE_GAP, COLUMN_GAP, GROUP_GAP, TITLE_HEIGHT, MARGIN, HEADER = 32, 40, 40, 34, 20, 60
-PADDING, SOCKET, WIDGET, TEXT, SHOWN = 26, 24, 36, 120, 240
-"""Pixels of a node's parts, as Nodes 2.0 draws them, which needs more room than the classic canvas; `SHOWN` is a picture or a text."""
+PADDING, SOCKET, SHOWN = 26, 24, 240
+"""Pixels of a node's parts in either look of the editor; `SHOWN` is a picture or a text."""
+WIDGET, TEXT, BUTTON = 36, 120, 24
+"""Pixels of a widget and of a text as Nodes 2.0 draws them, which folds advanced widgets behind a button."""
+CLASSIC_WIDGET, CLASSIC_TEXT = 24, 60
+"""Pixels of a widget and of a text on the classic canvas, which keeps room for advanced widgets too."""
 CANVAS = (1860, 980)
 """What a screen of 1920 x 1080 shows of a graph, in pixels."""
 GROUPS = (("1 Model", "#3f789e"), ("2 Prompt", "#88A"), ("3 Draw", "#8A8"), ("4 Result", "#b58b2a"))
@@ -100,16 +104,25 @@ def _size(node: Mapping[str, Any], specs: Mapping[str, InputSpec], results: set[
     """Return the size of a node: what it has, or what its widgets and sockets need in either look of the editor where that is more."""
     width, height = (round(side) for side in node["size"])
     widgets = [spec for spec in live_specs(node, specs).values() if spec.is_widget]
-    texts = sum(1 for spec in widgets if spec.options.get("multiline"))
-    lines = len(widgets) - texts + sum(1 for spec in widgets if spec.is_seed or spec.is_upload)
+    shown = [spec for spec in widgets if not spec.options.get("advanced")]
+    texts, lines = _count(shown)
+    all_texts, all_lines = _count(widgets)
     if not specs:  # an unknown class, or a subgraph with widgets from inside
         promoted = [one for one in node.get("inputs") or () if "widget" in one]
         texts = sum(one.get("type") == "STRING" for one in promoted)
         lines = len(promoted) - texts + len([] if promoted else node.get("widgets_values") or ())
     sockets = max(sum("widget" not in one for one in node.get("inputs") or ()), len(node.get("outputs") or ()))
     shows = node["type"] in results or any(spec.is_upload for spec in widgets)
-    needed = PADDING + sockets * SOCKET + lines * WIDGET + texts * TEXT + (SHOWN if shows else 0)
-    return [max(width, 400 if texts else 320), max(height, needed)]
+    nodes_2 = lines * WIDGET + texts * TEXT + (BUTTON if len(shown) < len(widgets) else 0)
+    classic = all_lines * CLASSIC_WIDGET + all_texts * CLASSIC_TEXT
+    needed = PADDING + sockets * SOCKET + max(nodes_2, classic) + (SHOWN if shows else 0)
+    return [max(width, 400 if all_texts or texts else 320), max(height, needed)]
+
+
+def _count(widgets: Sequence[InputSpec]) -> tuple[int, int]:
+    """Return how many texts of many lines the widgets are, and how many widgets of one line, those included that the editor adds."""
+    texts = sum(1 for spec in widgets if spec.options.get("multiline"))
+    return texts, len(widgets) - texts + sum(1 for spec in widgets if spec.is_seed or spec.is_upload)
 
 
 def _place_notes(notes: Sequence[dict[str, Any]]) -> int:

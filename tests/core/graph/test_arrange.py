@@ -68,6 +68,20 @@ def test_a_node_stands_in_the_group_of_what_it_gives_or_later():
     assert found[7][0] + found[7][2] < made["groups"][0]["bounding"][0]
 
 
+@pytest.mark.parametrize(
+    ("plain", "advanced", "needed"),
+    [(4, 0, 26 + 4 * 36), (4, 2, 26 + 4 * 36 + 24), (4, 16, 26 + 20 * 24), (0, 3, 26 + 3 * 24)],
+    ids=["all shown", "Nodes 2.0 needs more", "the classic canvas needs more", "all folded"],
+)
+def test_a_node_has_the_room_that_either_look_of_the_editor_needs(plain, advanced, needed):
+    """Nodes 2.0 folds advanced widgets behind a button; the classic canvas keeps 24 px for each."""
+    shown = {f"a{n}": ("INT", {}) for n in range(plain)}
+    folded = {f"b{n}": ("INT", {"advanced": True}) for n in range(advanced)}
+    kind = type("Wide", (), {"INPUT_TYPES": classmethod(lambda cls: {"required": shown, "optional": folded})})
+    made = arrange(graph([node(1, "Wide", [], size=(320, 10))]), {"Wide": kind})
+    assert made["nodes"][0]["size"] == [320, needed]
+
+
 def test_only_places_sizes_and_groups_change():
     before = graph([node(1, "A", ["MODEL"]), node(2, "B", ["LATENT"])], (1, 2), (2, 1))  # a circle, as a damaged file may hold
     kept = copy.deepcopy(before)
