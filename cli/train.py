@@ -7,14 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import train_domain, train_options, train_orchard, train_slim
+from . import train_domain, train_options, train_orchard, train_slim, trainers
 from .common import note, say
 
 if TYPE_CHECKING:
     from ..core.train.recipe import Recipe
 
 CHAIN = "orchard"
-ON_A_MODEL: dict[str, Any] = {**dict.fromkeys(train_domain.NODES, train_domain), train_slim.SLIM: train_slim}
+ON_A_MODEL: dict[str, Any] = {**dict.fromkeys(trainers.NODES, train_domain), train_slim.SLIM: train_slim}
 """Recipes on a user's model, and the modules that run them."""
 
 EXAMPLE = """examples:
@@ -30,6 +30,7 @@ EXAMPLE = """examples:
   python -m rapiddraw train domain --data my_pictures --out my-fruit --set checkpoint=my-checkpoint.safetensors   (a LoRA)
   python -m rapiddraw train slim --data my_pictures --out my-slim --set checkpoint=my-checkpoint.safetensors --set latency=0.6
   python -m rapiddraw train pair --data my_pictures --out my-pair --set checkpoint=my-checkpoint.safetensors      (two LoRAs)
+  python -m rapiddraw train domain_control --data my_pictures --out my-control --set checkpoint=my-checkpoint.safetensors
   python -m rapiddraw train unet --settings              (what --set can change, with the defaults)
   accelerate launch -m rapiddraw train unet --data DIR --out weights/my-unet.safetensors
 

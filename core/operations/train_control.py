@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +23,13 @@ MAPS = {"edges": "canny", "sketch": "sketch", "segmentation": "segmentation"}
 
 @dataclass(frozen=True)
 class TunedControl:
-    """A CONTROL_NET of what was learned, a report, and two IMAGEs: the loss, and samples before (first row) and after."""
+    """A CONTROL_NET of what was learned, a report, two IMAGEs (the loss; samples before in the first row and after), and the file."""
 
     control_net: Any
     report: str
     plot: torch.Tensor
     samples: torch.Tensor
+    path: Path
 
 
 def train_control(parts: tuple[Any, Any, Any], job: Job, recipe: ControlTuning, run: Run) -> TunedControl:
@@ -52,7 +54,7 @@ def train_control(parts: tuple[Any, Any, Any], job: Job, recipe: ControlTuning, 
         lines.append(workflow_line(job.filename, drawing, job.classes))
     with torch.inference_mode():
         control_net = host.control.load(made.result.files[0], recipe.conditions[0])
-    return TunedControl(control_net, "\n".join(lines), made.plot(), made.samples)
+    return TunedControl(control_net, "\n".join(lines), made.plot(), made.samples, made.result.files[0])
 
 
 def controlled(graph: Mapping[str, Any], name: str, picture: str, conditions: tuple[str, ...]) -> dict[str, Any]:

@@ -12,11 +12,22 @@ from PIL import Image
 from rapiddraw.core.errors import DataError, InputError
 from rapiddraw.core.host import current
 from rapiddraw.core.operations import domain_run
+from rapiddraw.nodes.train_control import TrainControlAdapter
 from rapiddraw.nodes.train_domain import TrainDomainModel
+from rapiddraw.nodes.train_image_tokens import TrainImageTokens
+from rapiddraw.nodes.train_kronecker import TrainKroneckerAdapter
 from rapiddraw.nodes.train_pair import TrainTimeDecoupledPair
 from rapiddraw.tests.nodes.test_train_domain_node import KINDS, SETTINGS, pictures
 
-NODES = {"domain": (TrainDomainModel, {}), "pair": (TrainTimeDecoupledPair, {"t_struct": 500})}
+CONTROL = {"conditions": "edges", "maps": "drawn from the pictures", "format": "dense", "ratio": 0.5}
+TOKENS = {"tokens": 2, "hidden": 8, "reading": 1, "tower_name": "tiny-image.safetensors"}
+NODES = {
+    "domain": (TrainDomainModel, {}),
+    "pair": (TrainTimeDecoupledPair, {"t_struct": 500}),
+    "kronecker": (TrainKroneckerAdapter, {}),
+    "control": (TrainControlAdapter, CONTROL),
+    "image tokens": (TrainImageTokens, TOKENS),
+}
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
