@@ -26,16 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, metavar="N",
         help=f"at most so many pictures a dataset (default all; {PICTURES_A_MINUTE} a minute of a budget where a CPU trains)",
     )  # fmt: skip
+    chain.add_argument(
+        "--chain", choices=("orchard", "further"), default="orchard",
+        help="orchard: everything from nothing; further: train the files in weights/ further, as a GPU does in minutes (default orchard)",
+    )  # fmt: skip
+    chain.add_argument("--jobs", type=int, metavar="N", default=1, help="stages trained at the same time; many on a GPU (default 1)")
     chain.add_argument("--plan", action="store_true", help="list the stages and stop")
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..core.checks import whole_number
     from ..core.train.chain.report import write_report
     from ..core.train.chain.run import Places, run_chain
-    from ..core.train.chain.stages import read_chain
+    from ..core.train.chain.stages import CHAINS, read_chain
 
     budget = None if args.budget is None else seconds_of(args.budget)
-    chain = read_chain().with_pictures(_most_pictures(args.pictures, budget, args.device))
+    whole_number("--jobs", args.jobs, 1, 64)
+    chain = read_chain(CHAINS[args.chain]).with_pictures(_most_pictures(args.pictures, budget, args.device))
     only = [name.strip() for name in args.only.split(",") if name.strip()]
     if args.plan:
         for stage in chain.needed_for(only):
@@ -43,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     runs = args.run or Path("runs") / "orchard"
     out = args.out or runs / "weights"
-    done = run_chain(chain, Places(out, runs, Path(args.data) if args.data else runs / "data"), only, budget, args.device)
+    done = run_chain(chain, Places(out, runs, Path(args.data) if args.data else runs / "data"), only, budget, args.device, args.jobs)
     words = ["train", "orchard", *(f"--{key}={value}" for key, value in _given(args) if value)]
     note(f"report: {write_report(runs / 'report.md', done, 'python -m rapiddraw ' + shlex.join(words))}")
     for one in done:
@@ -52,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _given(args: argparse.Namespace) -> list[tuple[str, Any]]:
-    return [(key, getattr(args, key)) for key in ("only", "budget", "pictures", "device")]
+    return [(key, getattr(args, key)) for key in ("chain", "only", "budget", "jobs", "pictures", "device")]
 
 
 def _most_pictures(given: int | None, budget: float | None, device: str | None) -> int:

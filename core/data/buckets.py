@@ -82,9 +82,9 @@ def index_embedding(index: int | Tensor) -> Tensor:
     """Return the sinusoidal embedding (B, 256) of indices (B,) or of one index: cosines, then sines, of frequencies from 1 to 1/10000."""
     import torch
 
-    half = INDEX_FEATURES // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half)
-    angles = torch.as_tensor(index, dtype=torch.float32).reshape(-1, 1) * frequencies
+    half, indices = INDEX_FEATURES // 2, torch.as_tensor(index, dtype=torch.float32)
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=indices.device) / half)
+    angles = indices.reshape(-1, 1) * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 

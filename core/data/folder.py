@@ -31,14 +31,16 @@ from .pictures import MIN_SIDE, ORIENTATION, SUFFIXES, load_grey, load_pixels, o
 from .rows import HOW, Item, Reports, read_rows
 
 log = logging.getLogger("rapiddraw")
+MOST_CACHED = 2**31
 
 
 class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
     """The images of `root`, in the index's order (or by name where there is no index).
 
     `size`: every image is scaled so that its shorter side is `size` pixels and cropped to the middle square; `None` keeps images as they
-    are. `captions`: whether every image must have at least one. `cache` keeps decoded images in memory, as bytes. `passed_over` names the
-    pictures of kinds that are not read here; a warning counts them. Hidden files and folders are not read.
+    are. `captions`: whether every image must have at least one. `cache` keeps decoded images in memory, as bytes, up to
+    :data:`MOST_CACHED` of them. `passed_over` names the pictures of kinds that are not read here; a warning counts them. Hidden files and
+    folders are not read.
 
     Raises :class:`DataError`, which names the file and the line, for everything that does not follow the layout above.
     """
@@ -83,9 +85,12 @@ class ImageFolder(torch.utils.data.Dataset[dict[str, Any]]):
         """Return image `index` as stored, (H, W, 3) uint8; scaled and cropped to `size`."""
         if self._cache is None:
             return load_pixels(self.items[index].path, self.size)
-        if index not in self._cache:
-            self._cache[index] = load_pixels(self.items[index].path, self.size)
-        return self._cache[index]
+        pixels = self._cache.get(index)
+        if pixels is None:
+            pixels = load_pixels(self.items[index].path, self.size)
+            if pixels.nbytes * len(self._cache) < MOST_CACHED:
+                self._cache[index] = pixels
+        return pixels
 
     def shape(self, index: int) -> tuple[int, int]:
         """Return (height, width) of image `index` as it is on disk, upright. Only its header is read."""

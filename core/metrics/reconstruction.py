@@ -19,14 +19,14 @@ BATCH = 16
 
 
 class RoundTrips:
-    """The autoencoder of the VAE bundle at `path`. Raises :class:`BundleError` where there is none."""
+    """The autoencoder of the VAE bundle at `path`, computing on `device`. Raises :class:`BundleError` where there is none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: str | torch.device = "cpu") -> None:
         from diffusers import AutoencoderKL
 
         bundle = load_bundle(path, "vae")
-        self.info = bundle.info
-        self.network: Any = network_of(AutoencoderKL, bundle).to(memory_format=torch.channels_last)
+        self.info, self.device = bundle.info, device
+        self.network: Any = network_of(AutoencoderKL, bundle).to(device, memory_format=torch.channels_last)
 
     @property
     def factor(self) -> int:
@@ -35,11 +35,11 @@ class RoundTrips:
 
     @torch.no_grad()
     def of(self, pictures: Tensor) -> Tensor:
-        """Return `pictures` (N, 3, H, W) in [-1, 1], encoded to the means of their posteriors and decoded again."""
+        """Return `pictures` (N, 3, H, W) in [-1, 1], encoded to the means of their posteriors and decoded again, on the CPU."""
         parts = []
         for part in pictures.split(BATCH):
-            latents = self.network.encode(part.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
-            parts.append(self.network.decode(latents).sample.float().clamp(-1, 1))
+            latents = self.network.encode(part.to(self.device, memory_format=torch.channels_last)).latent_dist.mode()
+            parts.append(self.network.decode(latents).sample.float().clamp(-1, 1).cpu())
         return torch.cat(parts)
 
 

@@ -10,12 +10,15 @@ Splits differ in their random seeds. `train` never names an unseen fruit; a rare
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError
 from ..files import replacing
@@ -33,6 +36,7 @@ SPLIT_SEEDS = {"train": 11, "validation": 22, "test": 33, "judge": 44}
 """The splits and the seeds of their scenes. `judge` is for the attribute classifier alone, so that it never saw a training picture."""
 MAP_KINDS = ("segmentation", "edges", "sketch", "depth")
 RARE_CAPTIONS = 3
+_CHUNK = 32  # pictures that a process is given at a time
 _NAMED_SHARE = 0.8
 
 
@@ -94,8 +98,9 @@ def write_dataset(
     seed: int = 0,
     maps: tuple[str, ...] = (),
     shapes: Sequence[tuple[int, int]] = (),
+    processes: int = 1,
 ) -> Path:
-    """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it.
+    """Draw `count` pictures of `size` px into the folder `out` (made if missing) and return it. More `processes` draw the same pictures.
 
     `shapes` are (height, width) that the pictures have in turn, instead of being square; of those the only map is `segmentation`.
 
@@ -108,32 +113,51 @@ def write_dataset(
         check_size(height, width)
     root = Path(out)
     with claimed(root):
-        write_index(root, draw_pictures(root, samples(split, count, seed), count, shapes or ((size, size),), maps))
+        write_index(root, draw_pictures(root, samples(split, count, seed), count, shapes or ((size, size),), maps, processes))
     return root
 
 
 def draw_pictures(
-    root: Path, drawn: Iterable[Sample], count: int, shapes: Sequence[tuple[int, int]], maps: Sequence[str] = ()
+    root: Path, drawn: Iterable[Sample], count: int, shapes: Sequence[tuple[int, int]], maps: Sequence[str] = (), processes: int = 1
 ) -> list[dict[str, Any]]:
     """Draw `count` samples, and their `maps`, into a folder that is :func:`~.claim.claimed`; `shapes` (height, width) come in turn.
 
     Returns the rows of `captions.jsonl`, which is not written yet. A link in a picture's place is replaced, never followed.
     """
     rows = []
-    with Progress(count, f"orchard, {count} pictures", "image") as bar:
-        for index, sample in enumerate(drawn):
-            name = f"{index:06d}.png"
-            height, width = shapes[index % len(shapes)]
-            square = height == width
-            picture = render(sample.scene, width) if square else render_wide(sample.scene, height, width)
-            write_picture(root / "images" / name, picture)
-            if maps:
-                found = render_maps(sample.scene, width) if square else {"segmentation": segmentation_wide(sample.scene, height, width)}
-                for kind in maps:
-                    write_picture(root / "maps" / kind / name, found[kind])
-            rows.append(_row(f"images/{name}", sample))
+    tasks = (_Task(root, f"{index:06d}.png", sample, shapes[index % len(shapes)], tuple(maps)) for index, sample in enumerate(drawn))
+    with Progress(count, f"orchard, {count} pictures", "image") as bar, ExitStack() as stack:
+        done: Iterator[dict[str, Any]] = map(_draw_one, tasks)
+        if processes > 1:
+            pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            done = pool.map(_draw_one, tasks, chunksize=_CHUNK)
+        for row in done:
+            rows.append(row)
             bar.update()
     return rows
+
+
+class _Task(NamedTuple):
+    """One picture to draw: where, its name, what it shows, its (height, width) and the maps that are wanted."""
+
+    root: Path
+    name: str
+    sample: Sample
+    shape: tuple[int, int]
+    maps: tuple[str, ...]
+
+
+def _draw_one(task: _Task) -> dict[str, Any]:
+    """Write a picture and its maps; return its row of the index."""
+    (height, width), scene = task.shape, task.sample.scene
+    square = height == width
+    write_picture(task.root / "images" / task.name, render(scene, width) if square else render_wide(scene, height, width))
+    if task.maps:
+        found = render_maps(scene, width) if square else {"segmentation": segmentation_wide(scene, height, width)}
+        for kind in task.maps:
+            write_picture(task.root / "maps" / kind / task.name, found[kind])
+    return _row(f"images/{task.name}", task.sample)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,8 @@ logger = logging.getLogger("rapiddraw")
 MOST_STEPS = 10**9
 MEASURED = 3
 """Steps that a run with a budget takes before it says how many more it will take."""
+MEASURED_AGAIN = 50
+"""Steps after which such a run corrects that number by what the last ones took: others may use the same machine."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def train(
 ) -> TrainResult:
     """Run `recipe` for `steps` optimizer steps and write its bundle to `out`.
 
-    With a budget of `seconds`, the run takes as many of the steps as fit, by what its first ones took, and the learning rate falls to the
-    end of those. A run that resumes keeps their number.
+    With a budget of `seconds`, setting up included, the run takes as many of the steps as fit, by what its last ones took, and the learning
+    rate falls to the end of those. A run that resumes keeps their number.
 
     `resume` goes on from the newest checkpoint in `run_dir` (default `runs/<stem of out>`), if there is one; without `resume`, older
     checkpoints there are removed. `device` is a GPU where there is one by default. Cancelling (see `core.progress`) saves a checkpoint and
@@ -118,8 +120,10 @@ def train(
     cuda = [processes.device] if processes.device.type == "cuda" else []
     # A node runs under inference mode, whose tensors can never need gradients; the fork leaves the caller's random state alone.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cuda):
+        began = time.perf_counter()
         run = _Run(recipe, steps, folder, processes, every)
-        run.budget = seconds
+        if seconds is not None:
+            run.budget = max(0.0, seconds - (time.perf_counter() - began))
         if resume:
             run.resume()
         else:
@@ -145,8 +149,10 @@ class _Run:
         self.averaged = AveragedWeights(self.modules, recipe.ema_names(), recipe.ema)
         self.log = LossLog(run_dir / "log.jsonl", every.log, writes=processes.main)
         self.step, self.saved = 0, -1
+        self.planned = steps
         self.budget: float | None = None
         self.first_step = 0.0  # seconds: what is built and compiled once is not a step's cost
+        self.fitted = (1, 0.0)  # the step and the seconds from which the next fit to a budget measures
         self.whole = True  # whether a step is finished, so that its weights may be saved
 
     def go(self) -> None:
@@ -154,24 +160,32 @@ class _Run:
         for module in self.modules.values():
             module.train()
         self.saved = self.step if checkpoints(self.run_dir) else -1
+        fits = False
         with batches(self.recipe, self.device, self.processes.count) as take:
             if self.budget is not None and self.step < MEASURED:
                 while self.step < min(MEASURED, self.steps):
                     self._advance(take, None)
+                self.fitted = (1, self.first_step)
                 self._fit_to_budget(self.budget)
+                logger.info("%s: %d steps fit into %.0f s", self.recipe.name, self.steps, self.budget)
+                fits = True
             progress = Progress(self.steps, f"train {self.recipe.name}") if self.processes.main else nullcontext()
             with progress as bar:
                 if bar is not None and self.step:
                     bar.update(self.step)
                 while self.step < self.steps:
                     self._advance(take, bar)
+                    if fits and self.budget is not None and self.step % MEASURED_AGAIN == 0 and self.step < self.steps:
+                        self._fit_to_budget(self.budget)
             self.save()  # the last step is saved already, unless a budget was used up by the measured ones
 
     def _fit_to_budget(self, seconds: float) -> None:
-        """Take as many of the planned steps as fit into `seconds`, by what the steps after the first one took."""
-        cost = self.processes.mean((self.log.seconds - self.first_step) / max(1, self.step - 1))
-        self.steps = min(self.steps, max(self.step, int(seconds / max(cost, 1e-9))))
-        logger.info("%s: %.3g s a step, so %d steps fit into %.0f s", self.recipe.name, cost, self.steps, seconds)
+        """Take as many of the planned steps as fit into `seconds`, by what the steps since the last fit took."""
+        since, spent = self.fitted
+        cost = self.processes.mean((self.log.seconds - spent) / max(1, self.step - since))
+        left = self.processes.mean(seconds - self.log.seconds)
+        self.steps = min(self.planned, max(self.step, self.step + int(left / max(cost, 1e-9))))
+        self.fitted = (self.step, self.log.seconds)
 
     def _advance(self, take: Callable[[int], Any], bar: Progress | None) -> None:
         """Do one step, with what belongs to it: evaluation, log, checkpoint, progress."""
@@ -239,7 +253,7 @@ class _Run:
     def _backward(self, loss_of: Callable[[Any], dict[str, torch.Tensor]], batch: Any, scalars: dict[str, float]) -> None:
         share = 1 / self.recipe.accumulate
         half = autocast(self.device.type, torch.bfloat16) if self.recipe.precision == "bf16" else nullcontext()
-        with half:
+        with half, sound_attention(self.device):
             losses = loss_of(batch)
         value = float(losses["loss"].detach())
         self._check_finite("loss", value)
@@ -368,6 +382,17 @@ class _Run:
             plot = picture if tried(lambda: plot_losses(losses, picture, title), f"writing {picture}") else None
         self.processes.wait()
         return TrainResult(files, self.run_dir, self.log.path, plot, self.steps, losses, dict(metrics))
+
+
+def sound_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without cuDNN's attention kernel on an NVIDIA GPU: its gradients were NaN in bfloat16 where keys are 64 tokens that
+    need gradients and queries need none (torch 2.11, H200). torch has other kernels for the same."""
+    if device.type != "cuda":
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kept: AbstractContextManager[None] = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return kept
 
 
 def _lay_out_alike(optimizer: Optimizer) -> None:

@@ -7,9 +7,11 @@ chain that was stopped goes on where it was: finished stages are skipped, the st
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +21,20 @@ from typing import Any
 
 from ...errors import InputError
 from ...files import check_writable, make_folder, replacing
-from ...paths import file_sha256
+from ...paths import file_sha256, pack_root
 from .. import make_recipe
 from ..loop import Intervals, train
-from .stages import Chain, Dataset, Stage, settings_of
+from ..processes import join_processes
+from .stages import SHIPPED, Chain, Dataset, Stage, settings_of
+from .together import run_together
 
 logger = logging.getLogger("rapiddraw")
-SETUP_SHARE = 0.1
-"""Of a stage's time, kept for reading data, evaluating and writing."""
+CLOSING_SHARE, MOST_CLOSING = 0.05, 10.0
+"""Of a stage's time, and at most so many seconds, kept for measuring and writing at its end."""
+SAVE_EVERY = {"cpu": 200, "other": 2000}
+"""Steps between two checkpoints, by where the steps are made."""
+ALONE = 500
+"""Datasets of fewer pictures are drawn in one process."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,11 @@ class Places:
     out: Path
     runs: Path
     data: Path
+
+    def read(self, chain: Chain, stage: Stage) -> dict[str, Path]:
+        """The files that `stage` reads, by name: those in `weights/`, and those that other stages make."""
+        shipped = {name: pack_root() / "weights" / f"{name.removeprefix(SHIPPED)}.safetensors" for name in stage.reads()}
+        return shipped | {name: self.file(chain.maker_of(name), name) for name in stage.needs()}
 
     def file(self, stage: Stage, name: str) -> Path:
         """Where the file `name` that `stage` makes lies."""
@@ -56,12 +69,15 @@ class Done:
     files: tuple[str, ...]
 
 
-def run_chain(chain: Chain, places: Places, only: Sequence[str] = (), budget: float | None = None, device: str | None = None) -> list[Done]:
+def run_chain(
+    chain: Chain, places: Places, only: Sequence[str] = (), budget: float | None = None, device: str | None = None, jobs: int = 1
+) -> list[Done]:
     """Train what is needed for the stages `only` (all where empty) and return what became of each, in order.
 
     `budget` is in seconds: each stage gets its share of what is left, and as many of its steps as fit into it (at least one). Stages that
-    are up to date take nothing of it. A stage's number of steps, once it has begun, stays when the chain is started again. Raises
-    :class:`InputError` for a name that no stage makes, a budget that is not positive, and folders in the way that no chain has made.
+    are up to date take nothing of it. A stage's number of steps, once it has begun, stays when the chain is started again. With more than
+    one of `jobs`, stages are trained at the same time (see `together.py`). Raises :class:`InputError` for a name that no stage makes, a
+    budget that is not positive, and folders in the way that no chain has made.
     """
     if budget is not None and not budget > 0:
         raise InputError(f"a budget of {budget} seconds leaves no time to train; give one above 0, or none")
@@ -70,6 +86,11 @@ def run_chain(chain: Chain, places: Places, only: Sequence[str] = (), budget: fl
         make_folder(folder)
         check_writable(folder)
     ends = None if budget is None else time.monotonic() + budget
+    if jobs > 1:
+        for name in sorted({stage.data for stage in stages if stage.data}):
+            draw(chain.data[name], places.data / name)
+        left_over = None if ends is None else max(0.0, ends - time.monotonic())
+        return run_together(stages, functools.partial(_run_one, chain, places, device), jobs, left_over)
     left = sum(stage.share for stage in stages)
     done = []
     for number, stage in enumerate(stages, 1):
@@ -80,9 +101,13 @@ def run_chain(chain: Chain, places: Places, only: Sequence[str] = (), budget: fl
     return done
 
 
+def _run_one(chain: Chain, places: Places, device: str | None, stage: Stage, seconds: float | None) -> Done:
+    return _run_stage(chain, stage, places, seconds, device)
+
+
 def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None, device: str | None) -> Done:
     started = time.monotonic()
-    files = {name: places.file(chain.maker_of(name), name) for name in stage.needs()}
+    files = places.read(chain, stage)
     origin = _origin(chain, stage, files)
     record = places.runs / f"{stage.name}.json"
     written = [places.file(stage, name) for name in stage.makes]
@@ -95,8 +120,10 @@ def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None
     if before.get("began") != origin:
         _remove_own(folder, bool(before))  # checkpoints of other settings or other files
     _write(record, {"began": origin})
-    room = None if seconds is None else max(1.0, (seconds - (time.monotonic() - started)) * (1 - SETUP_SHARE))
-    result = train(recipe, written[0], stage.steps, run_dir=folder, every=Intervals(save=200), device=device, seconds=room)
+    taken = time.monotonic() - started
+    room = None if seconds is None else max(1.0, seconds - taken - min(MOST_CLOSING, CLOSING_SHARE * seconds))
+    every = Intervals(save=SAVE_EVERY["cpu" if join_processes(device).device.type == "cpu" else "other"])
+    result = train(recipe, written[0], stage.steps, run_dir=folder, every=every, device=device, seconds=room)
     moved = _settle(stage, places, result.files)
     loss = result.losses[-1][1] if result.losses else None
     found = {"steps": result.steps, "loss": loss, "metrics": result.metrics}
@@ -120,7 +147,8 @@ def draw(dataset: Dataset, folder: Path) -> Path:
     _remove_own(folder, bool(before))
     _write(record, {"unfinished": description})  # so that a folder left by a crash is known for the chain's own
     shapes = bucket_sizes(scale=dataset.buckets) if dataset.buckets else ()
-    write_dataset(dataset.split, dataset.count, dataset.size, folder, maps=dataset.maps, shapes=shapes)
+    processes = (os.cpu_count() or 1) if dataset.count >= ALONE else 1
+    write_dataset(dataset.split, dataset.count, dataset.size, folder, maps=dataset.maps, shapes=shapes, processes=processes)
     _write(record, description)
     return folder
 

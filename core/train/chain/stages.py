@@ -5,6 +5,7 @@
                 {"makes": ["my-unet", "my-text"], "recipe": "unet", "files": {"vae": "my-vae"}, ...}]}
 
 The first name of `makes` is the stage's own and the file that the recipe is asked to write; the others are what the recipe writes beside.
+A file `shipped:NAME` is the one in `weights/`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 from ...errors import InputError
 from .. import RECIPES, make_recipe
 
-ORCHARD = Path(__file__).with_name("orchard.json")
-"""The chain that makes `weights/`."""
+CHAINS = {name: Path(__file__).with_name(f"{name}.json") for name in ("orchard", "further")}
+"""The chain that makes `weights/` from nothing, and the one that trains the files in it further."""
+SHIPPED = "shipped:"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Dataset:
 @dataclass(frozen=True)
 class Stage:
     """One training. `files` maps settings to names that other stages make (several with commas between them); `share` is the stage's part
-    of a time budget. `keep` false leaves its files in the run folder; those named in `drop` stay there in any case."""
+    of a time budget. `keep` false leaves its files in the run folder; those named in `drop` stay there in any case. `after` names a stage
+    that must be done before, although nothing of it is read, where several are trained at the same time."""
 
     makes: tuple[str, ...]
     recipe: str
@@ -47,6 +50,7 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = True
     drop: tuple[str, ...] = ()
+    after: str = ""
 
     @property
     def name(self) -> str:
@@ -54,7 +58,11 @@ class Stage:
         return self.makes[0]
 
     def needs(self) -> list[str]:
-        """The names of the files that this stage reads."""
+        """The names of the files that this stage reads and other stages make."""
+        return [name for name in self.reads() if not name.startswith(SHIPPED)]
+
+    def reads(self) -> list[str]:
+        """The names of all files that this stage reads."""
         return [name for names in self.files.values() for name in names.split(",")]
 
 
@@ -90,7 +98,7 @@ class Chain:
         return [stage for stage in self.stages if stage.name in wanted]
 
 
-def read_chain(path: Path = ORCHARD) -> Chain:
+def read_chain(path: Path = CHAINS["orchard"]) -> Chain:
     """Read and check a chain.
 
     Raises :class:`InputError` naming the stage for an unknown recipe or setting, a dataset or file that nothing makes (or only a later
@@ -112,13 +120,13 @@ def read_chain(path: Path = ORCHARD) -> Chain:
 
 
 def _stage(entry: dict[str, Any]) -> Stage:
-    known = {"makes", "recipe", "steps", "share", "data", "files", "set", "keep", "drop"}
+    known = {"makes", "recipe", "steps", "share", "data", "files", "set", "keep", "drop", "after"}
     if unknown := entry.keys() - known:
         raise ValueError(f"unknown keys {', '.join(sorted(unknown))} in a stage; the keys are {', '.join(sorted(known))}")
     settings = entry.get("set", {})
     return Stage(
         tuple(entry["makes"]), entry["recipe"], entry["steps"], entry["share"], entry.get("data", ""), entry.get("files", {}),
-        settings, entry.get("keep", True), tuple(entry.get("drop", ())),
+        settings, entry.get("keep", True), tuple(entry.get("drop", ())), entry.get("after", ""),
     )  # fmt: skip
 
 
@@ -130,12 +138,12 @@ def _check(stage: Stage, data: Mapping[str, Dataset], made: set[str]) -> None:
         raise InputError(f"{where}: no dataset named {stage.data!r}; the datasets are {', '.join(sorted(data))}")
     if twice := made & set(stage.makes):
         raise InputError(f"{where}: {', '.join(sorted(twice))} is made by an earlier stage already")
-    if missing := [name for name in stage.needs() if name not in made]:
+    if missing := [name for name in [*stage.needs(), *([stage.after] if stage.after else [])] if name not in made]:
         raise InputError(f"{where}: no earlier stage makes {', '.join(missing)}")
     if not isinstance(stage.steps, int) or stage.steps < 1 or not stage.share > 0:
         raise InputError(f"{where}: steps={stage.steps!r}, share={stage.share!r}: expected a whole number from 1 and a number above 0")
     try:
-        make_recipe(stage.recipe, dict(settings_of(stage, {name: Path(f"{name}.safetensors") for name in stage.needs()}, Path("data"))))
+        make_recipe(stage.recipe, dict(settings_of(stage, {name: Path(f"{name}.safetensors") for name in stage.reads()}, Path("data"))))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch.nn import functional
@@ -21,10 +22,13 @@ def foreground_weights(images: ImageFolder, foreground: float, cells: Sequence[S
     the pixels (height, width) that the pictures are scaled and cropped to; without `sizes` the maps are taken whole. Raises
     :class:`DataError` for a picture without a segmentation map.
     """
-    weights = []
-    for index, side in enumerate(cells):
+
+    def weight(index: int) -> torch.Tensor:
         classes = images.fitted_map(index, "segmentation", *sizes[index]) if sizes else images.map(index, "segmentation")
         inside = torch.isin(torch.from_numpy(classes.copy()), torch.tensor(FOREGROUND_CLASSES, dtype=torch.uint8)).float()
-        weights.append(1 + (foreground - 1) * functional.adaptive_avg_pool2d(inside[None], side))
+        return 1 + (foreground - 1) * functional.adaptive_avg_pool2d(inside[None], cells[index])
+
+    with ThreadPoolExecutor() as readers:
+        weights = list(readers.map(weight, range(len(cells))))
     mean = sum(float(weight.sum()) for weight in weights) / sum(weight.numel() for weight in weights)
     return [weight / mean for weight in weights]

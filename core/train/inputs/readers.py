@@ -19,6 +19,9 @@ from ...knowledge.linking import wordpiece_linker
 from ...text.embed import KnowledgeTable, tokenize_linked
 from ...text.encoder import TextEncoder, load_text_encoder
 
+MOST_KNOWN = 200_000
+"""Captions whose tokens are kept."""
+
 
 class Readers:
     """The text encoders of a U-Net, in the order of their features.
@@ -33,6 +36,7 @@ class Readers:
         if len(set(lengths)) > 1 or any(not 0 <= number < len(paths) for number in told):
             raise InputError(f"text encoders of {lengths} tokens and reads={tuple(told)}: expected one length, and numbers from 0")
         self.told = tuple(told) or tuple(range(len(paths)))
+        self._known: list[dict[str, tuple[Tensor, Tensor]]] = [{} for _ in paths]
         self.tables: list[KnowledgeTable | None] = [None for _ in paths]
         if graph_path:
             graph = load_knowledge(graph_path)
@@ -58,16 +62,38 @@ class Readers:
         return read
 
     def tokens(self, number: int, captions: list[str]) -> tuple[Tensor, Tensor]:
-        """Return ids and knowledge rows (B, length) for one encoder, padded to the full length: the U-Net attends to the padding too."""
-        encoder = self.encoders[number]
-        ids, rows = tokenize_linked(encoder, self.tables[number], captions)
-        missing, pad = encoder.length - ids.shape[1], int(encoder.config["pad_token_id"])
-        return nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
+        """Return ids and knowledge rows (B, length) for one encoder, padded to the full length: the U-Net attends to the padding too.
+
+        Captions come again in every epoch, so that those of up to :data:`MOST_KNOWN` captions are kept.
+        """
+        known, encoder = self._known[number], self.encoders[number]
+        new = list(dict.fromkeys(caption for caption in captions if caption not in known))
+        if len(known) + len(new) > MOST_KNOWN:
+            known, new = {}, list(dict.fromkeys(captions))
+            self._known[number] = known
+        if new:
+            ids, rows = tokenize_linked(encoder, self.tables[number], new)
+            missing, pad = encoder.length - ids.shape[1], int(encoder.config["pad_token_id"])
+            whole = nn.functional.pad(ids, (0, missing), value=pad), nn.functional.pad(rows, (0, missing))
+            known.update(zip(new, zip(*whole, strict=True), strict=True))
+        found = [known[caption] for caption in captions]
+        return torch.stack([ids for ids, _ in found]), torch.stack([rows for _, rows in found])
+
+    def renamed(self, number: int, tokens: tuple[Tensor, Tensor], chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return `tokens` with random word pieces in the place of every name that the graph knows, in the texts `chosen` (B, 1) bool."""
+        ids, rows = tokens
+        tokenizer = self.encoders[number].tokenizer
+        special = set(tokenizer.all_special_ids)
+        pieces = torch.tensor([piece for piece in range(len(tokenizer)) if piece not in special])
+        drawn = pieces[torch.randint(len(pieces), ids.shape, generator=generator)]
+        return torch.where((rows > 0) & chosen, drawn, ids), rows
 
     def encode(self, ids: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return (tokens (B, length, all widths), the pooled state (B, width) of the last encoder) from one pair of ids and rows for
         each encoder."""
         encoded = []
         for encoder, table, its_ids, its_rows in zip(self.encoders, self.tables, ids, rows, strict=True):
-            encoded.append(encoder.encode_ids(its_ids, None if table is None else encoder.knowledge(table.vectors[its_rows])))
+            device = next(encoder.parameters()).device
+            known = None if table is None else encoder.knowledge(table.vectors[its_rows.to(device)])
+            encoded.append(encoder.encode_ids(its_ids.to(device), known))
         return torch.cat([tokens for tokens, _ in encoded], dim=2), encoded[-1][1]

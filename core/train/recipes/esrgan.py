@@ -221,7 +221,7 @@ class EsrganRecipe(Recipe):
 
     def round_trips(self) -> Any:
         """Return the VAE that small pictures go through and back, or None."""
-        return RoundTrips(Path(self.vae)) if self.vae else None
+        return RoundTrips(Path(self.vae), self.device) if self.vae else None
 
     def lr_factor(self, step: int, steps: int) -> float:
         """See :meth:`Recipe.lr_factor`; with `milestones` the rate is halved at each of :data:`MILESTONES`."""

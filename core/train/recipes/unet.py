@@ -9,7 +9,8 @@
 2022); `weighting=min_snr` is Hang et al. 2023 with gamma 5. With `prediction=flow` the target is eps - z_0 at z_t = (1 - s) z_0 + s eps,
 s = t / 1000 (Lipman et al. 2023), and the bundle is a flow model in both hosts. One caption in ten is dropped, because classifier-free
 guidance needs a prompt that says nothing. Knowledge is left out of a share of captions, so that the model also knows prompts at
-`kg_scale = 0`.
+`kg_scale = 0`. `renamed=p` writes random word pieces for a share of the names, whose vectors stay: as with a name that no caption held,
+only the graph then tells what to draw, and the model cannot learn names by heart instead of reading the graph.
 
 Two settings spend a short training where it learns most; the best possible model stays the same. `timesteps=logit_normal` draws
 t = sigmoid(N(0.7, 1.1)) (Esser et al. 2024, section 3.1), the noise levels at which shapes are decided. `foreground=k` counts the error
@@ -134,6 +135,7 @@ class UnetRecipe(UnetSettings):
                 self.config |= index_config(self.readers.widths[-1])
             self.unet = UNet2DConditionModel(**self.config)
         self.unet.to(device)
+        self.network: Any = torch.compile(self.unet, dynamic=False) if self.compile else self.unet
         if self.checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.schedule_info = Schedule(prediction=self.prediction, t_min=self.t_min, t_max=self.t_max)
@@ -187,6 +189,9 @@ class UnetRecipe(UnetSettings):
         read = self.readers.shared_out(captions, self.encoder_dropout, rng)
         kept = torch.tensor([[rng.random() >= self.knowledge_dropout] for _ in chosen])
         tokens = [self.readers.tokens(number, texts) for number, texts in enumerate(read)]
+        if self.renamed:
+            other = kept & torch.tensor([[rng.random() < self.renamed] for _ in chosen])
+            tokens = [self.readers.renamed(number, its_tokens, other, generator) for number, its_tokens in enumerate(tokens)]
         taken: dict[str, Any] = {"latents": latents, "ids": [ids for ids, _ in tokens], "rows": [rows * kept for _, rows in tokens]}
         if bucket is not None:
             taken["index"] = torch.full((len(chosen),), bucket)
@@ -225,7 +230,7 @@ class UnetRecipe(UnetSettings):
         if "index" in batch:
             pooled = self.readers.encode(batch["ids"], batch["rows"])[1].float()
             beside["class_labels"] = torch.cat([pooled, index_embedding(batch["index"]).to(pooled.device)], dim=1)
-        return self.unet(network_input, t, encoder_hidden_states=tokens, return_dict=False, **beside)[0]
+        return self.network(network_input, t, encoder_hidden_states=tokens, return_dict=False, **beside)[0]
 
     def context(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the tokens (B, length, width) that the U-Net attends to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ...checks import whole_number
 from ...diffusion.weighting import WEIGHTINGS
@@ -53,7 +53,13 @@ class UnetSettings(Recipe):
     bucket_scale: float = 0.125  # factor on the paper's sizes for the structure model (Table 7): 64x256 to 256x64
     style_prefix: float = 0.0  # share of captions whose words for a known style become a one-token prefix (PanGu-Draw, section 7)
     knowledge_dropout: float = 0.2  # share of captions read without the graph
+    renamed: float = 0.0  # share of the others whose names become random word pieces, so that the graph alone tells what they name
+    compile: bool = False  # compile the U-Net (`torch.compile`): a minute at first, then faster steps on a GPU
     checkpointing: bool = False  # gradient checkpointing: the backward pass computes activations again, for less memory and more time
+
+    def settings(self) -> dict[str, Any]:
+        """See :meth:`Recipe.settings`. Settings that were added are left out at what they were before, so that older runs are resumed."""
+        return {key: value for key, value in super().settings().items() if value or key not in ("renamed", "compile")}
 
     def texts(self) -> list[str]:
         """Return the text bundles, in the order in which their features stand."""
@@ -84,7 +90,9 @@ class UnetSettings(Recipe):
             raise InputError(f"reads={self.reads!r}: expected the numbers of text encoders, from 0")
         if len(self.texts()) > 1 and self.text_lr:
             raise InputError(f"text_lr={self.text_lr!r} with several text encoders: they stay as they are (set text_lr=0)")
-        self.check_shares("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout", "style_prefix")
+        self.check_shares("caption_dropout", "encoder_dropout", "joined", "knowledge_dropout", "style_prefix", "renamed")
+        if self.renamed and not self.graph:
+            raise InputError(f"renamed={self.renamed!r} and no graph: without one nothing tells what a renamed thing is; set graph")
         if self.align and not self.base:
             raise InputError("align is set and base is empty: name the U-Net bundle that gets other text encoders")
         if self.new_latents and not self.base:

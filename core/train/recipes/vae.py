@@ -69,7 +69,7 @@ class VaeRecipe(Recipe):
     def setup(self, device: torch.device) -> None:
         from diffusers import AutoencoderKL
 
-        self.images = ImageFolder(self.data, size=self.size)
+        self.images = ImageFolder(self.data, size=self.size, cache=True)
         self.order = EpochOrder(len(self.images), self.batch_size, self.seed)
         self.cutter = Crops(self.images, self.crop, self.on_objects)
         self.base_latent: LatentSpace | None = None

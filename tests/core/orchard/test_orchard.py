@@ -261,3 +261,8 @@ def test_bad_requests_for_data_write_nothing(tmp_path, split, count, maps):
     with pytest.raises(InputError):
         write_dataset(split, count, 64, tmp_path / "set", maps=maps)
     assert not (tmp_path / "set").exists()
+
+
+def test_several_processes_draw_the_same_pictures(tmp_path):
+    one, many = (write_dataset("train", 6, 64, tmp_path / str(n), maps=("edges",), processes=n) for n in (1, 2))
+    assert contents(one) == contents(many) and len(contents(one)) == 13

@@ -16,7 +16,7 @@ from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import Cancelled, InputError, TrainingError
 from rapiddraw.core.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from rapiddraw.core.train.loop import Intervals
+from rapiddraw.core.train.loop import Intervals, sound_attention
 from rapiddraw.core.train.recipe import EpochOrder, Recipe
 from rapiddraw.tests.core.train.toy import Curve, StopAfter, run, same, weights
 from torch.nn import Linear
@@ -289,3 +289,14 @@ def test_two_processes_share_one_run(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert load_bundle(tmp_path / "out.safetensors").info.provenance["processes"] == 2
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_training_on_an_nvidia_gpu_does_without_cudnn_attention():
+    with sound_attention(torch.device("cuda")):
+        assert (
+            not torch.backends.cuda.cudnn_sdp_enabled()
+            and torch.backends.cuda.flash_sdp_enabled()
+            and torch.backends.cuda.math_sdp_enabled()
+        )
+    with sound_attention(torch.device("cpu")):
+        assert torch.backends.cuda.cudnn_sdp_enabled()

@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.bundles.manifest import read_manifest
-from rapiddraw.core.errors import Cancelled, InputError
+from rapiddraw.core.errors import Cancelled, InputError, TrainingError
 from rapiddraw.core.paths import pack_root
 from rapiddraw.core.progress import clear_cancel, request_cancel
 from rapiddraw.core.train.chain.report import write_report
 from rapiddraw.core.train.chain.run import Places, draw, run_chain
-from rapiddraw.core.train.chain.stages import read_chain
+from rapiddraw.core.train.chain.stages import CHAINS, SHIPPED, read_chain
+from rapiddraw.core.train.chain.together import ends, run_together
 from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipes.vae import VaeRecipe
 
@@ -45,6 +46,13 @@ def test_the_shipped_chain_makes_every_shipped_file():
     assert made == set(read_manifest(pack_root() / "weights"))
 
 
+def test_the_chain_that_trains_further_reads_and_makes_shipped_files():
+    chain, shipped = read_chain(CHAINS["further"]), set(read_manifest(pack_root() / "weights"))
+    assert {f"{name}.safetensors" for stage in chain.stages if stage.keep for name in stage.makes if name not in stage.drop} <= shipped
+    read = {name.removeprefix(SHIPPED) for stage in chain.stages for name in stage.reads() if name.startswith(SHIPPED)}
+    assert read and {f"{name}.safetensors" for name in read} <= shipped
+
+
 def test_the_reward_of_prompts_comes_from_another_judge_than_the_one_that_measures():
     chain = read_chain()
     rewarding = chain.maker_of(chain.maker_of("orchard-prompt").files["judge"])
@@ -64,6 +72,7 @@ def test_the_reward_of_prompts_comes_from_another_judge_than_the_one_that_measur
         ({"steps": 0}, "steps=0"),
         ({"share": -1}, "share=-1"),
         ({"when": 3}, "unknown keys when"),
+        ({"after": "third"}, "no earlier stage makes third"),
     ],
 )
 def test_a_plan_that_cannot_work_names_its_stage(tmp_path, stage, said):
@@ -125,10 +134,10 @@ def test_a_budget_takes_as_many_steps_as_fit_and_a_resumed_run_keeps_them(tmp_pa
     clock = iter(range(0, 10_000_000, 1))
     monkeypatch.setattr("rapiddraw.core.train.loop.time.perf_counter", lambda: next(clock) / 2)  # half a second a step
     data = draw(plan(tmp_path).data["few"], tmp_path / "data" / "few")
-    result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 50, run_dir=tmp_path / "run", device="cpu", seconds=4)
-    assert result.steps == 8
+    result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 50, run_dir=tmp_path / "run", device="cpu", seconds=4.5)
+    assert result.steps == 8  # half a second was setting up
     monkeypatch.setattr("rapiddraw.core.train.loop.time.perf_counter", lambda: 0.0)
-    again = train(VaeRecipe(data=str(data), **recipe), tmp_path / "b.safetensors", 50, run_dir=tmp_path / "run", device="cpu", seconds=4)
+    again = train(VaeRecipe(data=str(data), **recipe), tmp_path / "b.safetensors", 50, run_dir=tmp_path / "run", device="cpu", seconds=4.5)
     assert again.steps == 8
     least = train(VaeRecipe(data=str(data), **recipe), tmp_path / "c.safetensors", 2, run_dir=tmp_path / "run2", device="cpu", seconds=1e-6)
     assert least.steps == 2
@@ -155,3 +164,53 @@ def test_a_dataset_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
     assert len(list((draw(few, tmp_path / "data" / "few") / "images").iterdir())) == 4
     bigger = draw(replace(few, count=5), tmp_path / "data" / "few")
     assert len(list((bigger / "images").iterdir())) == 5
+
+
+def test_stages_trained_together_are_those_trained_one_by_one(tmp_path):
+    chain = plan(tmp_path)
+    one, many = (Places(tmp_path / name / "out", tmp_path / name / "runs", tmp_path / "data") for name in ("one", "many"))
+    alone = run_chain(chain, one, device="cpu")
+    together = run_chain(chain, many, device="cpu", jobs=2)
+    assert [(done.stage, done.what, done.steps) for done in together] == [(done.stage, done.what, done.steps) for done in alone]
+    for name in ("second", "other"):
+        a, b = (load_bundle(place.out / f"{name}.safetensors").tensors for place in (one, many))
+        assert all(bool((a[key] == b[key]).all()) for key in a)
+    assert [done.what for done in run_chain(chain, many, device="cpu", jobs=2)] == ["kept"] * 3
+
+
+def work(stage, seconds):
+    """Stand for a training: a stage called `first` of no budget fails."""
+    if stage.name == "first" and seconds is None:
+        raise ValueError("no paper in the printer")
+    return stage.name, seconds
+
+
+def test_a_stage_that_fails_stops_only_those_that_need_it(tmp_path):
+    stages = plan(tmp_path).stages
+    with pytest.raises(TrainingError, match=r"first: ValueError: no paper in the printer\. Not begun, because they need those: second\. "):
+        run_together(stages, work, 2, None)
+
+
+def test_each_stage_ends_at_its_place_on_the_longest_way(tmp_path):
+    stages = plan(tmp_path).stages
+    assert ends(stages) == {"first": 0.25, "second": 1.0, "other": 0.25}
+    waits = (*stages[:2], replace(stages[2], after="second"))
+    assert ends(waits) == {"first": 0.2, "second": 0.8, "other": 1.0}
+    found = run_together(stages, work, 3, 1000.0)
+    assert [name for name, _ in found] == ["first", "second", "other"]
+    assert 200 < found[0][1] <= 250 and 900 < found[1][1] <= 1000
+
+
+def test_a_budget_is_kept_where_steps_become_slower(tmp_path, monkeypatch):
+    recipe = {**SMALL, "widths": (32, 32)}
+    now, calls = [0.0], []
+
+    def clock():  # two calls a step: the first 50 steps take a second each, later ones two
+        calls.append(1)
+        now[0] += 0.5 if len(calls) < 100 else 1.0
+        return now[0]
+
+    monkeypatch.setattr("rapiddraw.core.train.loop.time.perf_counter", clock)
+    data = draw(plan(tmp_path).data["few"], tmp_path / "data" / "few")
+    result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 500, run_dir=tmp_path / "run", device="cpu", seconds=60)
+    assert 50 < result.steps < 110

@@ -10,7 +10,10 @@ from rapiddraw.core.data.buckets import bucket_sizes, index_embedding
 from rapiddraw.core.errors import BundleError, InputError
 from rapiddraw.core.host import Host
 from rapiddraw.core.orchard.dataset import write_dataset
+from rapiddraw.core.orchard.entities import entities
+from rapiddraw.core.paths import pack_root
 from rapiddraw.core.train import make_recipe
+from rapiddraw.core.train.inputs.readers import Readers
 from rapiddraw.core.train.loop import train
 from rapiddraw.core.train.recipes.text import TextRecipe
 from rapiddraw.tests.core.train.toy import train_beside
@@ -67,6 +70,32 @@ def test_a_base_that_cannot_be_is_refused(parts, tmp_path, name):
     bad = replace(info, extra={"base": {"name": name, "sha256": "0" * 64}})
     with pytest.raises(BundleError):
         load_bundle(save_bundle(tmp_path / "bad.safetensors", {"x": torch.zeros(1)}, bad))
+
+
+def test_tokens_of_a_caption_are_the_same_however_often_it_comes(parts):
+    made = recipe(parts, "squares")
+    made.setup(torch.device("cpu"))
+    once = made.readers.tokens(0, ["a red apple", "", "a long caption of a blue moon on snow"])
+    again = made.readers.tokens(0, ["", "a red apple", "a red apple"])
+    assert torch.equal(again[0], once[0][[1, 0, 0]]) and torch.equal(again[1], once[1][[1, 0, 0]])
+    fresh = Readers([str(parts / "text.safetensors")], "", torch.device("cpu")).tokens(0, ["a red apple"])
+    assert torch.equal(fresh[0][0], once[0][0])
+
+
+def test_a_renamed_thing_keeps_its_vector_and_loses_its_name(parts):
+    graph = pack_root() / "weights" / "orchard-kg.safetensors"
+    text = pack_root() / "weights" / "orchard-text.safetensors"
+    name = next(entity for entity in entities() if entity.split == "seen").name_en
+    readers = Readers([str(text)], str(graph), torch.device("cpu"))
+    ids, rows = readers.tokens(0, [f"a {name} on snow", f"a {name} on snow", "an apple"])
+    new, kept = readers.renamed(0, (ids, rows), torch.tensor([[True], [False], [True]]), torch.Generator().manual_seed(0))
+    named = rows[0] > 0
+    assert named.any() and torch.equal(kept, rows) and torch.equal(new[1:], ids[1:])
+    assert torch.equal(new[0][~named], ids[0][~named]) and not torch.equal(new[0][named], ids[0][named])
+    assert not set(new[0][named].tolist()) & set(readers.encoders[0].tokenizer.all_special_ids)
+    with pytest.raises(InputError, match="set graph"):
+        recipe(parts, "squares", renamed=0.5).check()
+    assert "renamed" not in recipe(parts, "squares").settings()
 
 
 def test_encoders_share_captions_out(parts):
