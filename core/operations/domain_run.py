@@ -152,8 +152,8 @@ def run_folder(filename: str) -> Path:
     return made_weights_dir() / f"{made_lora_path(filename).stem}-run"
 
 
-def check_disk(folder: Path, room: int) -> None:
-    """Raise :class:`InputError` where the disk of `folder` has no space for a run's checkpoints and files.
+def check_disk(folder: Path, room: int, advice: str = "free space, or lower rank") -> None:
+    """Raise :class:`InputError`, which ends with an advice, where the disk of `folder` has no space for a run's checkpoints and files.
 
     `room` are the bytes that what is trained takes in memory, with its gradient and its moments."""
     try:
@@ -163,8 +163,7 @@ def check_disk(folder: Path, room: int) -> None:
     needed = KEPT * room
     if needed > free:
         raise InputError(
-            f"the files of this run need {needed / 2**20:.0f} MB and {free / 2**20:.0f} MB are free on the disk of {folder}: free space, "
-            "or lower rank"
+            f"the files of this run need {needed / 2**20:.0f} MB and {free / 2**20:.0f} MB are free on the disk of {folder}: {advice}"
         )
 
 

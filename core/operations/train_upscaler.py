@@ -18,6 +18,7 @@ from ..checks import real_number
 from ..data.card import Card, data_card
 from ..data.pictures import load_pixels
 from ..data.places import resolve_folder
+from ..device import free_memory
 from ..errors import BundleError, DataError, InputError
 from ..host import current
 from ..metrics.psnr import psnr
@@ -34,11 +35,14 @@ from ..train.recipes.esrgan import EsrganRecipe, enlarge_with
 from ..train.writing import check_writable
 from ..upscale import degrade
 from ..upscale.rrdb import Upscaler, from_state
-from .distill import Run
+from .distill import BYTES_A_WEIGHT, Run
+from .domain_run import check_disk
 
 DEGRADATIONS = ("bicubic", "vae", "jpeg", "blur")
 HELD_OUT, SHOWN = 8, 4
 BORDER = 4
+CRITIC_WEIGHTS = 4_380_000
+"""Of a critic of 64 features, about."""
 _DRAWN = {"train": 24, "validation": HELD_OUT}
 """Orchard scenes that are drawn where no folder is named."""
 
@@ -121,7 +125,7 @@ def train_upscaler(
     :class:`DataError` for a folder with fewer than two usable pictures, :class:`BundleError` where `filename` would replace another kind.
     """
     run.check()
-    upscaler = rrdb_of(upscale_model)
+    host, upscaler = current(), rrdb_of(upscale_model)
     recipe.scale = upscaler.scale
     recipe.check()
     out = made_bundle_path(filename)
@@ -133,16 +137,31 @@ def train_upscaler(
     card = _card(folder, recipe.patch) if folder.strip() else None
     recipe.given(upscaler, card, vae)
     run.check_goes_on(run_dir, recipe)
+    device = host.upscale.device_for(upscale_model, recipe.patch)
+    check_room(upscaler, recipe, run_dir, device)
     perceptual = load_perceptual(recipe.features)
-    device = current().upscale.device_for(upscale_model, recipe.patch)
     recipe.precision = "bf16" if device.type == "cuda" else "no"
     result = train(recipe, out, run.steps, run_dir=run_dir, resume=run.resume, every=run.every, device=device)
-    trained = current().upscale.load(result.files[0])
+    trained = host.upscale.load(result.files[0])
     methods = {"before": upscaler.to("cpu"), "trained": from_state(trained.model.state_dict())}
     with torch.no_grad():
         rows, shown = compare(recipe.held_out_pairs(HELD_OUT), upscaler.scale, methods, perceptual)
     plot = loss_image(result.losses, f"upscaler: loss over {result.steps} steps")
     return trained, _report(card, rows, result, out, perceptual.name), plot, shown
+
+
+def check_room(upscaler: Upscaler, recipe: UpscalerTraining, run_dir: Path, device: torch.device) -> None:
+    """Raise :class:`InputError` where the weights in training, without a batch, do not fit into free memory, or not onto the disk."""
+    weights = sum(one.numel() for one in upscaler.model.parameters()) + (CRITIC_WEIGHTS if recipe.gan_weight else 0)
+    room = BYTES_A_WEIGHT * weights
+    current().process.make_room(room)  # what else the host keeps on the device goes first
+    free = free_memory(device)
+    if free is not None and room > free:
+        raise InputError(
+            f"training needs {room / 2**30:.1f} GB for the weights alone and {free / 2**30:.1f} GB are free on {device}: close other "
+            "programs, take a smaller upscaler, or set gan_weight to 0"
+        )
+    check_disk(run_dir, room, "free space, or set gan_weight to 0")
 
 
 def settings_of(how: Mapping[str, Any], critic: str, has_vae: bool) -> UpscalerTraining:

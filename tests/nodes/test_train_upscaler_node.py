@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,27 @@ def test_what_cannot_be_trained_on_is_said_before_the_work(pack):
     with pytest.raises(BundleError, match="another kind"):
         trained(filename="taken")
     assert not made_bundle_path("mine").exists()
+
+
+def test_no_memory_and_no_disk_are_said_before_the_work(pack, monkeypatch):
+    from rapiddraw.core.operations import train_upscaler
+
+    monkeypatch.setattr(train_upscaler, "train", lambda *_, **__: pytest.fail("it was trained"))
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(InputError, match="0 MB are free on the disk of .*mine-run: free space, or set gan_weight to 0$"):
+            trained()
+    monkeypatch.setattr(train_upscaler, "free_memory", lambda _: 1000)
+    with pytest.raises(InputError, match="for the weights alone and 0.0 GB are free on cpu"):
+        trained()
+
+
+@needs_basicsr
+def test_a_critic_has_about_the_weights_that_are_reckoned_with():
+    from rapiddraw.core.operations.train_upscaler import CRITIC_WEIGHTS
+
+    critic = basicsr_shim.discriminator_class()(3, num_feat=64)
+    assert sum(one.numel() for one in critic.parameters()) == pytest.approx(CRITIC_WEIGHTS, rel=0.02)
 
 
 def test_pictures_of_every_kind_are_taken(pack):
