@@ -38,8 +38,7 @@ class Dataset:
 @dataclass(frozen=True)
 class Stage:
     """One training. `files` maps settings to names that other stages make (several with commas between them); `share` is the stage's part
-    of a time budget. `keep` false leaves its files in the run folder; those named in `drop` stay there in any case. `after` names a stage
-    that must be done before, although nothing of it is read, where several are trained at the same time."""
+    of a time budget. `keep` false leaves its files in the run folder; those named in `drop` stay there in any case."""
 
     makes: tuple[str, ...]
     recipe: str
@@ -50,7 +49,6 @@ class Stage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = True
     drop: tuple[str, ...] = ()
-    after: str = ""
 
     @property
     def name(self) -> str:
@@ -120,13 +118,13 @@ def read_chain(path: Path = CHAINS["orchard"]) -> Chain:
 
 
 def _stage(entry: dict[str, Any]) -> Stage:
-    known = {"makes", "recipe", "steps", "share", "data", "files", "set", "keep", "drop", "after"}
+    known = {"makes", "recipe", "steps", "share", "data", "files", "set", "keep", "drop"}
     if unknown := entry.keys() - known:
         raise ValueError(f"unknown keys {', '.join(sorted(unknown))} in a stage; the keys are {', '.join(sorted(known))}")
     settings = entry.get("set", {})
     return Stage(
         tuple(entry["makes"]), entry["recipe"], entry["steps"], entry["share"], entry.get("data", ""), entry.get("files", {}),
-        settings, entry.get("keep", True), tuple(entry.get("drop", ())), entry.get("after", ""),
+        settings, entry.get("keep", True), tuple(entry.get("drop", ())),
     )  # fmt: skip
 
 
@@ -138,7 +136,7 @@ def _check(stage: Stage, data: Mapping[str, Dataset], made: set[str]) -> None:
         raise InputError(f"{where}: no dataset named {stage.data!r}; the datasets are {', '.join(sorted(data))}")
     if twice := made & set(stage.makes):
         raise InputError(f"{where}: {', '.join(sorted(twice))} is made by an earlier stage already")
-    if missing := [name for name in [*stage.needs(), *([stage.after] if stage.after else [])] if name not in made]:
+    if missing := [name for name in stage.needs() if name not in made]:
         raise InputError(f"{where}: no earlier stage makes {', '.join(missing)}")
     if not isinstance(stage.steps, int) or stage.steps < 1 or not stage.share > 0:
         raise InputError(f"{where}: steps={stage.steps!r}, share={stage.share!r}: expected a whole number from 1 and a number above 0")

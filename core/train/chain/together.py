@@ -31,7 +31,7 @@ def ends(stages: Sequence[Stage]) -> dict[str, float]:
     at: dict[str, float] = {}
     maker = {name: stage.name for stage in stages for name in stage.makes}
     for stage in stages:
-        before = [at[maker[name]] for name in _waits_for(stage) if name in maker]
+        before = [at[maker[name]] for name in stage.needs() if name in maker]
         at[stage.name] = stage.share + max(before, default=0.0)
     whole = max(at.values())
     return {name: end / whole for name, end in at.items()}
@@ -92,7 +92,7 @@ def run_together(stages: Sequence[Stage], work: Callable[[Stage, float | None], 
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or team.running:
-            ready = [stage for stage in waiting if all(makers.get(name) in (None, *team.done) for name in _waits_for(stage))]
+            ready = [stage for stage in waiting if all(makers.get(name) in (None, *team.done) for name in stage.needs())]
             for stage in ready[: jobs - len(team.running)]:
                 left = None if budget is None else max(0.0, began + budget * at[stage.name] - time.monotonic())
                 logger.info("%s begins", stage.name)
@@ -109,10 +109,6 @@ def run_together(stages: Sequence[Stage], work: Callable[[Stage, float | None], 
         never = f". Not begun, because they need those: {', '.join(stage.name for stage in waiting)}" if waiting else ""
         raise TrainingError(f"{said}{never}. The other stages are done; start the chain again after mending these")
     return [team.done[stage.name] for stage in stages]
-
-
-def _waits_for(stage: Stage) -> list[str]:
-    return [*stage.needs(), *([stage.after] if stage.after else [])]
 
 
 def _work(pipe: Connection, work: Callable[[Stage, float | None], T], stage: Stage, seconds: float | None, threads: int) -> None:

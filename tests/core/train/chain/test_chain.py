@@ -72,7 +72,6 @@ def test_the_reward_of_prompts_comes_from_another_judge_than_the_one_that_measur
         ({"steps": 0}, "steps=0"),
         ({"share": -1}, "share=-1"),
         ({"when": 3}, "unknown keys when"),
-        ({"after": "third"}, "no earlier stage makes third"),
     ],
 )
 def test_a_plan_that_cannot_work_names_its_stage(tmp_path, stage, said):
@@ -194,8 +193,8 @@ def test_a_stage_that_fails_stops_only_those_that_need_it(tmp_path):
 def test_each_stage_ends_at_its_place_on_the_longest_way(tmp_path):
     stages = plan(tmp_path).stages
     assert ends(stages) == {"first": 0.25, "second": 1.0, "other": 0.25}
-    waits = (*stages[:2], replace(stages[2], after="second"))
-    assert ends(waits) == {"first": 0.2, "second": 0.8, "other": 1.0}
+    last = (*stages[:2], replace(stages[2], files={"base": "second"}))
+    assert ends(last) == {"first": 0.2, "second": 0.8, "other": 1.0}
     found = run_together(stages, work, 3, 1000.0)
     assert [name for name, _ in found] == ["first", "second", "other"]
     assert 200 < found[0][1] <= 250 and 900 < found[1][1] <= 1000
