@@ -174,7 +174,6 @@ def test_stages_trained_together_are_those_trained_one_by_one(tmp_path):
     for name in ("second", "other"):
         a, b = (load_bundle(place.out / f"{name}.safetensors").tensors for place in (one, many))
         assert all(bool((a[key] == b[key]).all()) for key in a)
-    assert [done.what for done in run_chain(chain, many, device="cpu", jobs=2)] == ["kept"] * 3
 
 
 def work(stage, seconds):
@@ -204,12 +203,13 @@ def test_a_budget_is_kept_where_steps_become_slower(tmp_path, monkeypatch):
     recipe = {**SMALL, "widths": (32, 32)}
     now, calls = [0.0], []
 
-    def clock():  # two calls a step: the first 50 steps take a second each, later ones two
+    def clock():  # two calls a step: the first steps take a second each, later ones two
         calls.append(1)
-        now[0] += 0.5 if len(calls) < 100 else 1.0
+        now[0] += 0.5 if len(calls) < 10 else 1.0
         return now[0]
 
+    monkeypatch.setattr("rapiddraw.core.train.loop.MEASURED_AGAIN", 4)
     monkeypatch.setattr("rapiddraw.core.train.loop.time.perf_counter", clock)
     data = draw(plan(tmp_path).data["few"], tmp_path / "data" / "few")
-    result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 500, run_dir=tmp_path / "run", device="cpu", seconds=60)
-    assert 50 < result.steps < 110
+    result = train(VaeRecipe(data=str(data), **recipe), tmp_path / "a.safetensors", 500, run_dir=tmp_path / "run", device="cpu", seconds=24)
+    assert 10 <= result.steps <= 16  # 24 by the first steps
