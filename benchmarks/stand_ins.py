@@ -43,6 +43,8 @@ TRAINING: dict[str, dict[str, Any]] = {
     "RapidDrawTrainDomainModel": {"folder": "", "size": SMALL_SIDE, "lr": 0.002, "steps": 60, "batch_size": 2, "rank": 8, "alpha": 8.0},
 }  # fmt: skip
 """What training needs with a small model; an empty folder stands for pictures of the Orchard."""
+GUIDED = {"RapidDrawLatentSpaceBridgeSampler": {"cfg_a": 4.0}}
+"""What draws without guidance in a graph, because its model is distilled (Z-Image Turbo), and needs guidance with a bundle."""
 
 
 def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
@@ -78,6 +80,8 @@ def with_stand_ins(name: str, api: Mapping[str, Any], parts: Mapping[str, Parts]
             node["inputs"] = {key: inputs[key] for key in ("images", "filename_prefix")}
         elif kind in TRAINING:
             inputs.update(TRAINING[kind])
+        elif kind in GUIDED and inputs["cfg_a"] == 1:
+            inputs.update(GUIDED[kind])
         if kind in SIZES:
             for side in {"width", "height", "long_side"} & inputs.keys():
                 inputs[side] = round(inputs[side] * share / SIZES[kind]) * SIZES[kind]

@@ -37,6 +37,12 @@ def test_a_graph_without_needs_stays_as_it_is():
     assert stand_ins.with_stand_ins("text_to_image", read("text_to_image")) == read("text_to_image")
 
 
+def test_a_bundle_in_the_place_of_a_distilled_model_draws_with_guidance():
+    name, (sampler, guidance) = "07 A ControlNet of another model family", ("20:17", "cfg_a")
+    assert read(name)[sampler]["inputs"][guidance] == 1
+    assert stand_ins.with_stand_ins(name, read(name))[sampler]["inputs"][guidance] == 4
+
+
 def test_a_shipped_graph_becomes_one_picture(orchard, monkeypatch, tmp_path):  # noqa: F811
     monkeypatch.setattr(paths, "weights_dirs", lambda: [orchard])
     monkeypatch.setattr(stand_ins, "SMALL_SIDE", 32)
