@@ -1,4 +1,4 @@
-"""Command `data`: draw the Orchard as an image folder; check, describe, filter or caption a folder of images and captions."""
+"""Command `data`: draw the Orchard as an image folder; check, describe, filter, caption or measure a folder of images and captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from . import data_filter
+from . import data_evaluate, data_filter
 from .common import note, say
 
 EXAMPLE = """examples:
@@ -17,6 +17,7 @@ EXAMPLE = """examples:
   python -m rapiddraw data card my-pictures --min-side 256
   python -m rapiddraw data caption my-pictures --out captioned --template "a photo of {object}" --subject "my cat"
   python -m rapiddraw data recaption data/orchard --out data/new --old matching --scorer weights/pretrained-orchard-text.safetensors
+  python -m rapiddraw data evaluate drawn --against my-pictures --inception weights-inception-2015-12-05-6726825d.pth
 
 A folder of your own needs captions.jsonl, one object a line such as {"file_name": "a.jpg", "text": "a beach"}, or beside each a.jpg a
 text file a.txt with one caption a line."""
@@ -24,7 +25,8 @@ text file a.txt with one caption a line."""
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
-        "data", help="make, check, filter or recaption a dataset folder", description="Make, check, filter or recaption a dataset folder.",
+        "data", help="make, check, filter, recaption or measure a dataset folder",
+        description="Make, check, filter, recaption or measure a dataset folder.",
         epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -49,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     check.add_argument("folder", type=Path)
     check.add_argument("--no-captions", action="store_true", help="images without captions are fine")
     chosen = data_filter.add_parser(actions)
+    data_evaluate.add_parser(actions)
     again = actions.add_parser(
         "recaption", help="write new captions for the pictures", description="Copy a folder with new captions for its pictures.",
         epilog="example: python -m rapiddraw data recaption data/orchard --out data/new --languages en --each 2",
@@ -91,7 +94,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    actions = {"orchard": _orchard, "check": _check, "filter": _filter, "recaption": _recaption, "card": _card, "caption": _caption}
+    actions = {
+        "orchard": _orchard, "check": _check, "filter": _filter, "recaption": _recaption, "card": _card, "caption": _caption,
+        "evaluate": data_evaluate.run,
+    }  # fmt: skip
     return actions[args.action](args)
 
 
