@@ -24,14 +24,14 @@ class FakeExtractor(torch.nn.Module):
     def __init__(self, name: str, features_list: list[str], feature_extractor_weights_path: Any = None) -> None:
         super().__init__()
         assert features_list == ["2048"] and feature_extractor_weights_path is not None, "without a file it would download"
-        self.fc = torch.nn.Linear(3, 8, bias=False)
+        self.weight = torch.nn.Parameter(torch.empty(8, 3))
         self.load_state_dict(torch.load(feature_extractor_weights_path, weights_only=False))
         self.batches: list[tuple[int, ...]] = []
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
         assert x.dtype == torch.uint8
         self.batches.append(tuple(x.shape))
-        return (self.fc(x.float().mean((2, 3)) / 255),)
+        return (x.float().mean((2, 3)) / 255 @ self.weight.T,)
 
 
 def fake_torch_fidelity(patch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def fake_torch_fidelity(patch: pytest.MonkeyPatch) -> None:
 
 
 def weights(path: Path) -> Path:
-    torch.save({"fc.weight": torch.arange(24.0).reshape(8, 3).sin()}, path)
+    torch.save({"weight": torch.arange(24.0).reshape(8, 3).sin()}, path)
     return path
 
 
@@ -87,14 +87,14 @@ def test_large_pictures_run_alone() -> None:
 def test_no_code_of_a_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch_fidelity(monkeypatch)
     (tmp_path / "bad.pth").write_bytes(pickle.dumps(Code(tmp_path / "ran")))
-    torch.save({"fc.weight": Code(tmp_path / "ran")}, tmp_path / "archive.pth")
+    torch.save({"weight": Code(tmp_path / "ran")}, tmp_path / "archive.pth")
     for name in ("bad.pth", "archive.pth"):
         with pytest.raises(BundleError, match=f"{name} is not a checkpoint of plain tensors"):
             load_inception(tmp_path / name, CPU)
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("held", [{"conv.weight": torch.ones(2)}, {"fc.weight": torch.ones(2, 2)}, [1, 2], 5])
+@pytest.mark.parametrize("held", [{"conv.weight": torch.ones(2)}, {"weight": torch.ones(2, 2)}, [1, 2], 5])
 def test_other_weights_are_refused(held: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torch_fidelity(monkeypatch)
     torch.save(held, tmp_path / "other.pth")
