@@ -111,7 +111,7 @@ def test_no_nodes_of_a_template_overlap_and_texts_are_large_enough_to_read(edito
             unseen = [number for number, box in boxes.items() if box[3] <= 0]
             if over or unseen or scale <= (FIRST_SCALE if name[:1].isdigit() else LEAST_SCALE):
                 faults[name] = {"scale": scale, "over": over, "unseen": unseen}
-        assert faults == {}
+        assert not faults, "\n".join(f"{name}: {found}" for name, found in faults.items())
         assert editor.problems() == []
     finally:
         if before is not None:
