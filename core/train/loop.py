@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from .batches import batches
 from .checkpoint import check_same, check_step, checkpoints, load_checkpoint, save_checkpoint
 from .losslog import LossLog
 from .plot import plot_losses
-from .processes import Processes, check_precision, join_processes
+from .processes import Processes, check_precision, join_processes, sound_attention
 from .recipe import Recipe, derived_seed
 from .writing import check_writable, tried, write_somewhere
 
@@ -382,17 +382,6 @@ class _Run:
             plot = picture if tried(lambda: plot_losses(losses, picture, title), f"writing {picture}") else None
         self.processes.wait()
         return TrainResult(files, self.run_dir, self.log.path, plot, self.steps, losses, dict(metrics))
-
-
-def sound_attention(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context without cuDNN's attention kernel on an NVIDIA GPU: its gradients were NaN in bfloat16 where keys are 64 tokens that
-    need gradients and queries need none (torch 2.11, H200). torch has other kernels for the same."""
-    if device.type != "cuda":
-        return nullcontext()
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    kept: AbstractContextManager[None] = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
-    return kept
 
 
 def _lay_out_alike(optimizer: Optimizer) -> None:

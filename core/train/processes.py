@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -122,6 +123,17 @@ def check_precision(precision: str, device: torch.device) -> None:
     """Raise :class:`InputError` where `device` cannot compute in `precision` ("no" for float32, or "bf16")."""
     if precision == "bf16" and not _has_bf16(device):
         raise InputError(f"precision='bf16': {device} has no bfloat16 arithmetic; use precision=no (float32), or another device")
+
+
+def sound_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without cuDNN's attention kernel on an NVIDIA GPU: its gradients were NaN in bfloat16 where keys are 64 tokens that
+    need gradients and queries need none (torch 2.11, H200). torch has other kernels for the same."""
+    if device.type != "cuda":
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    kept: AbstractContextManager[None] = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return kept
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -90,22 +90,18 @@ def run_chain(
         for name in sorted({stage.data for stage in stages if stage.data}):
             draw(chain.data[name], places.data / name)
         left_over = None if ends is None else max(0.0, ends - time.monotonic())
-        return run_together(stages, functools.partial(_run_one, chain, places, device), jobs, left_over)
+        return run_together(stages, functools.partial(_run_stage, chain, places, device), jobs, left_over)
     left = sum(stage.share for stage in stages)
     done = []
     for number, stage in enumerate(stages, 1):
         logger.info("stage %d of %d: %s", number, len(stages), stage.name)
         seconds = None if ends is None else max(0.0, ends - time.monotonic()) * stage.share / left
         left -= stage.share
-        done.append(_run_stage(chain, stage, places, seconds, device))
+        done.append(_run_stage(chain, places, device, stage, seconds))
     return done
 
 
-def _run_one(chain: Chain, places: Places, device: str | None, stage: Stage, seconds: float | None) -> Done:
-    return _run_stage(chain, stage, places, seconds, device)
-
-
-def _run_stage(chain: Chain, stage: Stage, places: Places, seconds: float | None, device: str | None) -> Done:
+def _run_stage(chain: Chain, places: Places, device: str | None, stage: Stage, seconds: float | None) -> Done:
     started = time.monotonic()
     files = places.read(chain, stage)
     origin = _origin(chain, stage, files)

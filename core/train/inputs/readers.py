@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,15 @@ class Readers:
                 table = KnowledgeTable(graph, wordpiece_linker(graph, encoder.tokenizer))
                 table.vectors = table.vectors.to(device)
                 self.tables[number] = table
+
+    @cached_property
+    def _pieces(self) -> list[Tensor]:
+        """The ids of each encoder's word pieces, without those that mean a beginning, an end or nothing."""
+        special = [set(encoder.tokenizer.all_special_ids) for encoder in self.encoders]
+        return [
+            torch.tensor([piece for piece in range(len(encoder.tokenizer)) if piece not in its])
+            for encoder, its in zip(self.encoders, special, strict=True)
+        ]
 
     @property
     def widths(self) -> list[int]:
@@ -82,9 +92,7 @@ class Readers:
     def renamed(self, number: int, tokens: tuple[Tensor, Tensor], chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return `tokens` with random word pieces in the place of every name that the graph knows, in the texts `chosen` (B, 1) bool."""
         ids, rows = tokens
-        tokenizer = self.encoders[number].tokenizer
-        special = set(tokenizer.all_special_ids)
-        pieces = torch.tensor([piece for piece in range(len(tokenizer)) if piece not in special])
+        pieces = self._pieces[number]
         drawn = pieces[torch.randint(len(pieces), ids.shape, generator=generator)]
         return torch.where((rows > 0) & chosen, drawn, ids), rows
 

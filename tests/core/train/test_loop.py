@@ -16,7 +16,8 @@ from rapiddraw.core.bundles.format import BundleInfo, save_bundle
 from rapiddraw.core.bundles.load import load_bundle
 from rapiddraw.core.errors import Cancelled, InputError, TrainingError
 from rapiddraw.core.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from rapiddraw.core.train.loop import Intervals, sound_attention
+from rapiddraw.core.train.loop import Intervals
+from rapiddraw.core.train.processes import sound_attention
 from rapiddraw.core.train.recipe import EpochOrder, Recipe
 from rapiddraw.tests.core.train.toy import Curve, StopAfter, run, same, weights
 from torch.nn import Linear
